@@ -1,0 +1,1 @@
+"""Bandscope: songs in an object store become stems, instrument tags and queryable Parquet."""

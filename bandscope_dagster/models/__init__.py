@@ -1,0 +1,1 @@
+"""The models' inventory and the one place that gives out verified weight files."""

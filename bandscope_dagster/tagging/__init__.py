@@ -1,0 +1,1 @@
+"""Instrument tagging: windowed taggers behind one Protocol, and one vocabulary."""

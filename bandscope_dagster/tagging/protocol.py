@@ -1,0 +1,49 @@
+"""What a tagger is: a model that names what is heard in fixed-length windows of audio."""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandscope_dagster.models.identity import ModelIdentity
+
+Layer = Literal["foreground", "middle_ground", "background"]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """How audio is cut into windows. All in frames at ``sample_rate``.
+
+    Window ``k`` covers ``[k * hop, k * hop + length)``; the model is given ``lead`` frames more before it,
+    which at the song's start are a reflection of the audio after it.
+    """
+
+    sample_rate: int  # Hz, mono
+    length: int
+    hop: int
+    lead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One thing that a model heard in one window."""
+
+    label: str  # in the model's own words
+    score: float | None  # in [0, 1]; None where the model gives none
+    layer: Layer | None = None
+
+
+class Tagger(Protocol):
+    """Names the instruments in windows of audio."""
+
+    identity: ModelIdentity
+    plan: WindowPlan
+    batch: int  # windows that one call takes at best
+
+    def tag(self, windows: NDArray[np.float32]) -> list[list[Tag]]:
+        """``(batch, lead + length)`` mono float32 in [-1, 1] → the tags of each window.
+
+        Only labels that name instruments (or voices) are returned; moods and genres are not.
+        """
+        ...

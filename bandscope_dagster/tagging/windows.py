@@ -1,0 +1,99 @@
+"""Cuts a mono signal that arrives in blocks of any size into the windows that a tagger listens to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandscope_dagster.tagging.protocol import WindowPlan
+
+SILENT_BELOW_DBFS = (
+    -70.0
+)  # RMS; the absolute gate of ITU-R BS.1770-4, below which nothing counts as programme
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One window of a song. Frames are at the plan's sample rate.
+
+    ``frames`` is how much of the song the window speaks for, from ``start_frame`` on: less than the plan's
+    length in a song that is shorter than a window, and more where a short end of the song falls to its last
+    window.
+    """
+
+    start_frame: int
+    frames: int
+    samples: NDArray[np.float32]  # (lead + length,) mono in [-1, 1]
+    silent: bool  # nothing to be heard: not worth a model's time
+
+
+class Windows:
+    """Cuts one song; memory is bounded by a window and a half and the block that is pushed.
+
+    At the song's end, a rest of at least half a window gets a window of its own, which ends with the song and
+    so overlaps the one before; a shorter rest falls to the window before. A song shorter than one window is
+    repeated to fill it, as musicnn does with short patches. An empty song has no windows.
+    """
+
+    def __init__(self, plan: WindowPlan) -> None:
+        self._plan = plan
+        # With so many frames after its end, a window cannot have the song's rest fall to it: it is final.
+        self._final_after = min(plan.hop, -(-plan.length // 2))
+        self._pending: list[NDArray[np.float32]] = []
+        self._pending_from = 0  # the frame of the song that is first in ``_pending``
+        self._received = 0  # frames
+        self._next_start = 0  # frame
+
+    def push(self, block: NDArray[np.float32]) -> list[Window]:
+        """Take the next ``(frames,)`` mono samples; return the windows that are now final."""
+        if block.ndim != 1:
+            raise ValueError(f"Windows are cut from mono blocks of shape (frames,), not {block.shape}.")
+        self._pending.append(np.array(block, dtype=np.float32))  # a copy: the caller may reuse its buffer
+        self._received += len(block)
+
+        windows: list[Window] = []
+        while self._received >= self._next_start + self._plan.length + self._final_after:
+            windows.append(self._window(self._next_start, self._plan.length))
+            # No later window starts before this frame, not even one that is aligned to the song's end.
+            self._forget_before(self._next_start + self._final_after - self._plan.lead)
+            self._next_start += self._plan.hop
+        return windows
+
+    def finish(self) -> list[Window]:
+        """The song has ended: return its last window, or none if it is empty."""
+        length = self._plan.length
+        if self._received == 0:
+            return []
+        if self._received < length:
+            return [self._short_song()]
+        if self._next_start + length <= self._received:
+            return [self._window(self._next_start, self._received - self._next_start)]
+        return [self._window(self._received - length, length)]
+
+    def _window(self, start: int, frames: int) -> Window:
+        begin = start - self._plan.lead
+        pending = self._joined()
+        samples = pending[max(begin, 0) - self._pending_from : start + self._plan.length - self._pending_from]
+        if begin < 0:
+            samples = np.pad(samples, (-begin, 0), "reflect")
+        return self._seal(start, frames, samples.copy())  # a view would keep all pending samples alive
+
+    def _short_song(self) -> Window:
+        song = self._joined()
+        samples = np.pad(np.resize(song, self._plan.length), (self._plan.lead, 0), "reflect")
+        return self._seal(0, len(song), samples)
+
+    def _seal(self, start: int, frames: int, samples: NDArray[np.float32]) -> Window:
+        heard = samples[self._plan.lead :].astype(np.float64)
+        silent = float(np.mean(heard**2)) < 10 ** (SILENT_BELOW_DBFS / 10)
+        return Window(start, frames, samples, silent)
+
+    def _joined(self) -> NDArray[np.float32]:
+        if len(self._pending) > 1:
+            self._pending = [np.concatenate(self._pending)]
+        return self._pending[0]
+
+    def _forget_before(self, frame: int) -> None:
+        if frame > self._pending_from:
+            self._pending = [self._joined()[frame - self._pending_from :].copy()]
+            self._pending_from = frame

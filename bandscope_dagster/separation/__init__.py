@@ -1,0 +1,1 @@
+"""Source separation: segment models behind one Protocol, and constant-memory overlap-add."""

@@ -1,0 +1,37 @@
+import pytest
+
+from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.separation.device import available_devices, resolve_device
+
+
+def test_every_available_device_holds_a_tensor() -> None:
+    import torch
+
+    for name in available_devices():
+        assert torch.ones(2, device=name).sum().item() == 2
+
+
+def test_the_cpu_is_always_there_and_the_last_choice() -> None:
+    assert available_devices()[-1] == "cpu"
+    assert available_devices().count("cpu") == 1
+
+
+def test_auto_takes_an_accelerator_before_the_cpu() -> None:
+    import torch
+
+    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
+    assert (resolve_device("auto") == "cpu") is not accelerated
+
+
+def test_a_device_that_is_there_is_taken_as_it_is() -> None:
+    for name in available_devices():
+        assert resolve_device(name) == name
+
+
+@pytest.mark.parametrize("absent", ["cuda:99", "tpu", "", "CPU"])
+def test_an_absent_device_is_an_error_that_says_what_is_there(absent: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        resolve_device(absent)
+    message = str(raised.value)
+    assert f"BANDSCOPE_DEVICE={absent!r}" in message
+    assert ", ".join(available_devices()) in message

@@ -1,0 +1,16 @@
+import numpy as np
+import pytest
+
+from bandscope_dagster.separation.protocol import SegmentPlan
+
+
+@pytest.mark.parametrize(("length", "stride", "lead"), [(8, 9, 0), (8, 0, 0), (8, 4, 4), (8, 4, -1)], ids=str)
+def test_a_plan_that_would_lose_frames_is_refused(length: int, stride: int, lead: int) -> None:
+    with pytest.raises(ValueError, match=f"found lead={lead}, stride={stride}, length={length}"):
+        SegmentPlan(length, stride, lead)
+
+
+@pytest.mark.parametrize("weights", [np.ones(7), np.array([0, 1, 1, 1, 1, 1, 1, 1])], ids=["short", "zero"])
+def test_weights_that_cannot_be_divided_by_are_refused(weights: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="8 values, all above zero"):
+        SegmentPlan(8, 4, weights=weights.astype(np.float32))

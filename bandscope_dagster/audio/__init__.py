@@ -1,0 +1,1 @@
+"""Hostile files in, blocks of samples out: probe, decode, resample, measure, and FLAC blocks."""

@@ -1,0 +1,41 @@
+"""Two channels out of any number."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MINUS_3_DB = 0.7071  # ITU-R BS.775-4, table 2, writes four digits
+
+# FFmpeg's channel names → share in (left, right). ITU-R BS.775-4, table 2 (3/2 → 2/0); a single surround
+# channel goes to both sides 6 dB down (ATSC A/52, 7.8.2); the low-frequency effects channel is left out.
+_SHARES: dict[str, tuple[float, float]] = {
+    "FL": (1.0, 0.0),
+    "FR": (0.0, 1.0),
+    "FC": (_MINUS_3_DB, _MINUS_3_DB),
+    "LFE": (0.0, 0.0),
+    "BL": (_MINUS_3_DB, 0.0),
+    "BR": (0.0, _MINUS_3_DB),
+    "SL": (_MINUS_3_DB, 0.0),
+    "SR": (0.0, _MINUS_3_DB),
+    "BC": (0.5, 0.5),
+}
+
+
+def stereo_weights(channels: Sequence[str]) -> NDArray[np.float32]:
+    """The matrix ``(2, channels)`` that mixes the named channels to left and right.
+
+    One channel goes to both sides as it is, two are left and right whatever they are called. More are mixed
+    with the weights of ITU-R BS.775; where it does not know one of them, even channels go to the left and odd
+    channels to the right, as in a row of stereo pairs. One factor for both sides then makes the weights of
+    each add up to 1 at most, so that a mix of samples within ±1 stays within ±1.
+    """
+    if len(channels) == 1:
+        return np.ones((2, 1), np.float32)
+    if len(channels) == 2:
+        return np.eye(2, dtype=np.float32)
+    shares = [_SHARES.get(name) for name in channels]
+    if None in shares:
+        shares = [(1.0, 0.0) if index % 2 == 0 else (0.0, 1.0) for index in range(len(channels))]
+    weights = np.array(shares).T
+    return (weights / weights.sum(axis=1).max()).astype(np.float32)

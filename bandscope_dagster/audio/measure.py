@@ -1,0 +1,141 @@
+"""What a song measures, taken block by block: mono mean and deviation, peak, RMS, loudness."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pyloudnorm
+from numpy.typing import NDArray
+from scipy.signal import sosfilt  # pyright: ignore[reportUnknownVariableType]
+
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
+
+# ITU-R BS.1770-4: gating blocks of 400 ms that overlap by 75 %, an absolute gate at −70 LUFS, a relative gate
+# 10 LU below the loudness of what passes the first, and −0.691 dB for the gain of the K-weighting at 1 kHz.
+_HOP = SAMPLE_RATE // 10  # frames: 100 ms, what one gating block is further than the last
+_HOPS = 4  # hops in a gating block
+_ABSOLUTE_GATE_LUFS = -70.0
+_RELATIVE_GATE_LU = -10.0
+_OFFSET_DB = -0.691
+
+
+@dataclass(frozen=True, slots=True)
+class SongStats:
+    """A whole song at 44.1 kHz stereo."""
+
+    frames: int
+    mono_mean: float  # of the mean of both channels
+    mono_std: float | None  # unbiased, as torch.std; None for fewer than two frames
+    peak: float  # largest absolute sample, 1.0 = full scale; not the true peak between samples
+    rms_dbfs: float | None  # over both channels, 0 dBFS = a constant 1.0; None for digital silence
+    loudness_lufs: float | None  # integrated; None below the absolute gate or for less than 400 ms
+
+
+def peak(block: NDArray[np.float32]) -> float:
+    """Largest absolute sample of ``(channels, n)``; 0.0 where there is none."""
+    return float(max(block.max(initial=0.0), -block.min(initial=0.0)))
+
+
+def rms_dbfs(block: NDArray[np.float32]) -> float | None:
+    """Root mean square of ``(channels, n)`` in dB re a constant 1.0; None for digital silence."""
+    return _dbfs(_energy(block), block.size)
+
+
+class SongMeasure:
+    """Takes the blocks of one song in order and holds ten numbers a second of it, not its samples."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._mean = 0.0
+        self._deviation = 0.0  # sum of squared differences from the mean
+        self._peak = 0.0
+        self._energy = 0.0
+        self._loudness = _Loudness()
+
+    def push(self, block: NDArray[np.float32]) -> None:
+        """``(2, n)`` float32 at 44.1 kHz; any n."""
+        count = block.shape[1]
+        if count == 0:
+            return
+        mono = block.mean(axis=0, dtype=np.float64)
+        mean = float(mono.mean())
+        mono -= mean
+        # Chan, Golub & LeVeque (1979): joins two parts without the cancellation of Σx² − n·mean².
+        total, shift = self._frames + count, mean - self._mean
+        self._deviation += float(mono @ mono) + shift**2 * self._frames * count / total
+        self._mean += shift * count / total
+        self._frames = total
+        self._peak = max(self._peak, peak(block))
+        self._energy += _energy(block)
+        self._loudness.push(block)
+
+    def finish(self) -> SongStats:
+        """The measures of everything pushed so far."""
+        return SongStats(
+            frames=self._frames,
+            mono_mean=self._mean,
+            mono_std=math.sqrt(self._deviation / (self._frames - 1)) if self._frames > 1 else None,
+            peak=self._peak,
+            rms_dbfs=_dbfs(self._energy, 2 * self._frames),
+            loudness_lufs=self._loudness.integrated(),
+        )
+
+
+class _Loudness:
+    """Integrated loudness of a stereo stream (ITU-R BS.1770-4), as ``pyloudnorm.Meter`` computes it."""
+
+    def __init__(self) -> None:
+        # pyloudnorm derives the K-weighting for any rate; BS.1770 itself tabulates it for 48 kHz alone.
+        shelf = pyloudnorm.IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, SAMPLE_RATE, "high_shelf")
+        high_pass = pyloudnorm.IIRfilter(0.0, 0.5, 38.0, SAMPLE_RATE, "high_pass")
+        self._sections = np.array([[*stage.b, *stage.a] for stage in (shelf, high_pass)])
+        self._state = np.zeros((len(self._sections), 2, 2))
+        self._hops: list[float] = []  # energy of each complete hop, both channels together
+        self._open = 0.0  # energy of the hop that is not complete yet
+        self._frames = 0
+
+    def push(self, block: NDArray[np.float32]) -> None:
+        weighted, self._state = sosfilt(self._sections, block.astype(np.float64), axis=-1, zi=self._state)
+        power = np.einsum("cn,cn->n", weighted, weighted)  # left and right both have weight 1 in BS.1770
+        head = min(-self._frames % _HOP, len(power))
+        self._frames += len(power)
+        if head:
+            self._open += float(power[:head].sum())
+            if (self._frames - len(power) + head) % _HOP == 0:
+                self._close_hop()
+        whole = (len(power) - head) // _HOP
+        self._hops.extend(power[head : head + whole * _HOP].reshape(whole, _HOP).sum(axis=1).tolist())
+        self._open += float(power[head + whole * _HOP :].sum())
+
+    def integrated(self) -> float | None:
+        if self._frames < _HOPS * _HOP:
+            return None
+        # As in pyloudnorm, the number of gating blocks is rounded, so that the last may reach past the end.
+        blocks = int(np.round((self._frames / SAMPLE_RATE - 0.4) / 0.1) + 1)
+        hops = np.array([*self._hops, self._open])
+        energy = np.convolve(hops, np.ones(_HOPS), "valid")[:blocks] / (_HOPS * _HOP)
+        above = energy[energy >= _power(_ABSOLUTE_GATE_LUFS)]
+        if not len(above):
+            return None
+        gated = above[above > _power(_lufs(float(above.mean())) + _RELATIVE_GATE_LU)]
+        return _lufs(float(gated.mean()))
+
+    def _close_hop(self) -> None:
+        self._hops.append(self._open)
+        self._open = 0.0
+
+
+def _lufs(power: float) -> float:
+    return _OFFSET_DB + 10 * math.log10(power)
+
+
+def _power(lufs: float) -> float:
+    return 10 ** ((lufs - _OFFSET_DB) / 10)
+
+
+def _energy(block: NDArray[np.float32]) -> float:
+    return float(np.einsum("cn,cn->", block, block, dtype=np.float64))
+
+
+def _dbfs(energy: float, samples: int) -> float | None:
+    return 10 * math.log10(energy / samples) if energy > 0 else None

@@ -1,0 +1,106 @@
+"""What an upload says about itself, without decoding it: format, length, tags."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from bandscope_dagster.audio.completeness import states_its_length
+from bandscope_dagster.audio.container import open_audio
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.errors import Reason, SongRejected
+
+_MAX_TAG_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the headers state. Nothing here is proven until the file is decoded."""
+
+    container: str  # FFmpeg's name, as "mp3" or "mov,mp4,m4a,3gp,3g2,mj2"
+    codec: str
+    sample_rate: int  # Hz
+    channels: int
+    bit_rate: int | None  # bits per second
+    duration_s: float | None  # None where the file does not state it
+    title: str | None
+    artist: str | None
+    album: str | None
+    genre: str | None
+
+
+def probe(file: BinaryIO, limits: Limits) -> Probe:
+    """Read the headers of an open file. Raises :class:`SongRejected` for what can never be a song."""
+    size = file.seek(0, 2)
+    if size > limits.max_bytes:
+        raise SongRejected(
+            Reason.TOO_LARGE, f"the file has {size} bytes; at most {limits.max_bytes} are taken"
+        )
+    with open_audio(file) as (container, stream):
+        check_format(stream.sample_rate, stream.channels, limits)
+        duration = stated_duration(file, container, stream)
+        if duration is not None and duration > limits.max_duration_s:
+            raise SongRejected(
+                Reason.TOO_LONG,
+                f"its header states {duration:.0f} s; at most {limits.max_duration_s:.0f} s are taken",
+            )
+        # Ogg keeps its tags with the stream, everything else with the file.
+        tags = {key.lower(): value for key, value in (stream.metadata | container.metadata).items()}
+        return Probe(
+            container=container.format.name,
+            codec=stream.codec_context.name,
+            sample_rate=stream.sample_rate,
+            channels=stream.channels,
+            bit_rate=stream.bit_rate or container.bit_rate or None,
+            duration_s=duration,
+            title=_tag(tags, "title"),
+            artist=_tag(tags, "artist"),
+            album=_tag(tags, "album"),
+            genre=_tag(tags, "genre"),
+        )
+
+
+def check_format(sample_rate: int, channels: int, limits: Limits) -> None:
+    """Raise :class:`SongRejected` for a sample rate (Hz) or a channel count outside the limits."""
+    if sample_rate == 0 or channels == 0:
+        raise SongRejected(Reason.NOT_AUDIO, "the file looks like audio, but nothing in it can be decoded")
+    if not limits.min_sample_rate <= sample_rate <= limits.max_sample_rate:
+        raise SongRejected(
+            Reason.UNSUPPORTED_FORMAT,
+            f"the sample rate is {sample_rate} Hz; "
+            f"{limits.min_sample_rate} to {limits.max_sample_rate} Hz are taken",
+        )
+    if channels > limits.max_channels:
+        raise SongRejected(
+            Reason.UNSUPPORTED_FORMAT,
+            f"the file has {channels} channels; at most {limits.max_channels} are taken",
+        )
+
+
+def stated_duration(file: BinaryIO, container: InputContainer, stream: AudioStream) -> float | None:
+    """Seconds that the file itself states; None where FFmpeg guesses. ``file`` keeps its position."""
+    position = file.tell()
+    try:
+        if not states_its_length(file, container.format.name):
+            return None
+    finally:
+        file.seek(position)
+    if stream.duration is not None and stream.time_base is not None:
+        duration = float(stream.duration * stream.time_base)
+    else:
+        duration = (container.duration or 0) / 1_000_000  # FFmpeg's AV_TIME_BASE: microseconds
+    return duration if duration > 0 else None
+
+
+def _tag(tags: Mapping[str, str], name: str) -> str | None:
+    """One line of printable text in NFC, or None."""
+    text = tags.get(name, "")
+    if any("\udc80" <= character <= "\udcff" for character in text):
+        # RIFF INFO and ID3v1 state no encoding; the programs that write them use Windows' Western code page.
+        text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    text = unicodedata.normalize("NFC", text[: 4 * _MAX_TAG_CHARACTERS])
+    printable = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
+    return " ".join(printable.split())[:_MAX_TAG_CHARACTERS].rstrip() or None

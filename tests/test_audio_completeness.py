@@ -1,0 +1,79 @@
+import io
+import struct
+
+import pytest
+from audio_files import ENCODERS, encoded
+
+from bandscope_dagster.audio.completeness import missing_part, states_its_length
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_whole_file_misses_nothing(name):
+    assert missing_part(io.BytesIO(encoded(name))) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("wav16", "data"),
+        ("aiff", "SSND"),
+        ("caf", "data"),
+        ("w64", "data"),
+        ("m4a_aac", "mdat"),
+        ("vorbis", "Ogg page"),
+        ("opus", "Ogg page"),
+    ],
+)
+def test_a_cut_file_names_what_is_missing(name, named):
+    data = encoded(name)
+    assert named in missing_part(io.BytesIO(data[: len(data) * 9 // 10]))
+
+
+def test_an_mp4_that_lost_only_its_index_is_told():
+    data = encoded("m4a_aac")
+    assert "moov" in missing_part(io.BytesIO(data[: data.rindex(b"moov") - 4]))
+
+
+def test_an_rf64_file_states_its_size_in_ds64():
+    plain = encoded("wav16")
+    start = plain.index(b"data") + 8
+    samples = plain[start:]
+
+    def rf64(data_size):
+        ds64 = b"ds64" + struct.pack("<IQQQI", 28, 2**33, data_size, 0, 0)
+        form = plain[12 : plain.index(b"data")]
+        return b"RF64\xff\xff\xff\xffWAVE" + ds64 + form + b"data\xff\xff\xff\xff" + samples
+
+    assert missing_part(io.BytesIO(rf64(len(samples)))) is None
+    assert str(2 * len(samples)) in missing_part(io.BytesIO(rf64(2 * len(samples))))
+
+
+def test_bytes_after_the_last_ogg_page_do_not_matter():
+    assert missing_part(io.BytesIO(encoded("vorbis") + b"TAG" + bytes(125))) is None
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0xFFFFFFFF])
+def test_sizes_that_mean_unknown_miss_nothing(size):
+    data = bytearray(encoded("wav16"))
+    struct.pack_into("<I", data, data.index(b"data") + 4, size)
+    assert missing_part(io.BytesIO(data)) is None
+
+
+@pytest.mark.parametrize("chunk", [struct.pack("<4sI", b"JUNK", 0), struct.pack("<4sI", b"LIST", 2)])
+def test_a_file_of_endless_chunks_is_given_up(chunk):
+    reads = []
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            reads.append(size)
+            return super().read(size)
+
+    missing_part(Counted(b"RIFF\0\0\0\0WAVE" + chunk.ljust(8 + 8, b"\0") * 50_000))
+    assert len(reads) < 20_000
+
+
+def test_an_mp3_states_its_length_only_with_a_xing_header():
+    assert states_its_length(io.BytesIO(encoded("mp3")), "mp3")
+    assert not states_its_length(io.BytesIO(encoded("mp3_without_xing")), "mp3")
+    assert not states_its_length(io.BytesIO(encoded("adts")), "aac")
+    assert states_its_length(io.BytesIO(encoded("flac")), "flac")

@@ -1,0 +1,1 @@
+"""The asset graph, in the order in which data flows."""

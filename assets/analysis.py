@@ -1,0 +1,126 @@
+"""``decoded_waveforms``, ``stems``, ``instrument_tags`` and ``stem_instrument_tags``: one pass over each song."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import dagster as dg
+
+from assets.checks import STEMS_SUM_TO_MIXTURE, stems_sum_to_mixture
+from bandscope_dagster.analyze import analyze_batch
+from bandscope_dagster.batches import already_emitted, materializations, raise_failures, wants_reuse
+from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
+from bandscope_dagster.partitions import SONGS_PARTITIONS
+from bandscope_dagster.plan import ANALYSIS_TABLES, CODE_VERSIONS
+from bandscope_dagster.resources import Models
+from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.schemas import TABLES
+from bandscope_dagster.table_metadata import column_schema, written_metadata
+
+DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
+    "decoded_waveforms": ["songs"],
+    "stems": ["songs", "decoded_waveforms"],
+    "instrument_tags": ["songs", "decoded_waveforms"],
+    "stem_instrument_tags": ["songs", "stems"],
+}
+"""Each reads the song's row, so each waits for ``songs``, also where what stands between is not selected."""
+
+KINDS: Final[Mapping[str, set[str]]] = {
+    "decoded_waveforms": {"ffmpeg", "parquet"},
+    "stems": {"pytorch", "parquet"},
+    "instrument_tags": {"pytorch", "parquet"},
+    "stem_instrument_tags": {"pytorch", "parquet"},
+}
+
+GPU_OP_TAGS: Final[Mapping[str, Any]] = {
+    "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
+    "dagster-ray/config": {"num_gpus": 1},
+}
+"""What a step asks of the cluster that runs it; on one machine these tags mean nothing."""
+
+
+@dg.multi_asset(
+    name="analyze",
+    specs=[
+        dg.AssetSpec(
+            table,
+            deps=DEPENDENCIES[table],
+            description=TABLES[table].description,
+            group_name="analysis",
+            kinds=KINDS[table],
+            owners=["team:bandscope"],
+            code_version=CODE_VERSIONS[table],
+            metadata={"dagster/column_schema": column_schema(TABLES[table])},
+            skippable=True,
+        )
+        for table in ANALYSIS_TABLES
+    ],
+    check_specs=[STEMS_SUM_TO_MIXTURE],
+    can_subset=True,
+    partitions_def=SONGS_PARTITIONS,
+    backfill_policy=BACKFILL_POLICY,
+    retry_policy=RETRY_POLICY,
+    pool="gpu",
+    op_tags=GPU_OP_TAGS,
+)
+def analyze(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ObjectStore],
+    models: dg.ResourceParam[Models],
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """Decode, store, separate and tag the songs of the batch; each is reported the moment it is stored."""
+    keys = list(context.partition_keys)
+    selected = {key.to_user_string() for key in context.selected_asset_keys}
+    tables = [table for table in ANALYSIS_TABLES if table in selected]
+    emitted = already_emitted(context)
+    failed: list[SongFailed] = []
+    outcomes = analyze_batch(
+        keys, tables, store, models, settings, context.run.run_id, reuse=wants_reuse(context)
+    )
+    for number, outcome in enumerate(outcomes, start=1):
+        if isinstance(outcome, SongFailed):
+            context.log.error(f"{outcome.song_id} ({number}/{len(keys)}): failed: {outcome.error}")
+            failed.append(outcome)
+            continue
+        context.log.info(f"{outcome.plan.song_id} ({number}/{len(keys)}): {_summary(outcome)}")
+        yield from materializations(context, outcome, DEPENDENCIES, _metadata(outcome), emitted)
+        if outcome.residual_db is not None:
+            yield stems_sum_to_mixture(outcome.plan.song_id, outcome.residual_db)
+    raise_failures(failed, len(keys))
+
+
+def _summary(outcome: SongAnalyzed) -> str:
+    plan = outcome.plan
+    if plan.rejected is not None:
+        return f"rejected: {plan.rejected}"
+    if not plan.compute:
+        return "reused"
+    return f"{plan.duration_s:.1f} s of audio in {outcome.seconds:.1f} s"
+
+
+def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:
+    """What people look at, per table of one song; numbers are plotted over songs by the UI."""
+    plan = outcome.plan
+    shown: dict[str, dict[str, Any]] = {table: {} for table in plan.tables}
+    for table, written in outcome.written.items():
+        shown[table] = written_metadata(written)
+        if plan.rejected is not None:
+            shown[table]["error"] = plan.rejected
+        elif outcome.seconds:
+            shown[table] |= {
+                "duration_s": plan.duration_s,
+                "seconds": round(outcome.seconds, 2),
+                "realtime_factor": round(plan.duration_s / outcome.seconds, 2),
+            }
+    if outcome.residual_db is not None and outcome.shares is not None:
+        shown["stems"] |= {"residual_db": round(outcome.residual_db, 1)}
+        shown["stems"] |= {f"share_{stem}": round(share, 4) for stem, share in outcome.shares.items()}
+    for table, best in (
+        ("instrument_tags", outcome.top_instruments),
+        ("stem_instrument_tags", outcome.top_stem_instruments),
+    ):
+        if best is not None:
+            shown[table]["top_instruments"] = dg.MetadataValue.json(dict(best))
+    return shown

@@ -1,0 +1,56 @@
+"""Asset checks, recorded per song while the song is in hand."""
+
+import warnings
+from typing import Final
+
+import dagster as dg
+
+from bandscope_dagster.partitions import SONGS_PARTITIONS
+from bandscope_dagster.validation import SongChecked
+
+RESIDUAL_LIMIT_DB: Final = -20.0
+"""A separation that loses or adds more than a hundredth of the mixture's energy is not to be trusted."""
+
+
+def _per_song_check(name: str, asset: str, description: str) -> dg.AssetCheckSpec:
+    with warnings.catch_warnings():
+        # Checks with partitions are in preview in Dagster 1.13, which pyproject.toml therefore pins.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=SONGS_PARTITIONS)
+
+
+SONG_IS_USABLE: Final = _per_song_check(
+    "song_is_usable",
+    "songs",
+    "The upload is a whole piece of audio within the limits. A rejected one is a warning: it is data.",
+)
+
+STEMS_SUM_TO_MIXTURE: Final = _per_song_check(
+    "stems_sum_to_mixture",
+    "stems",
+    f"The stems add up to the mixture: the residual is below {RESIDUAL_LIMIT_DB:g} dB of its energy.",
+)
+
+
+def song_is_usable(checked: SongChecked) -> dg.AssetCheckEvaluation:
+    """The outcome for one upload: a rejection warns, an upload that could not be read is an error."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("songs"),
+        check_name=SONG_IS_USABLE.name,
+        partition=checked.song_id,
+        passed=checked.error is None,
+        severity=dg.AssetCheckSeverity.ERROR if checked.unavailable else dg.AssetCheckSeverity.WARN,
+        description=checked.error,
+    )
+
+
+def stems_sum_to_mixture(song_id: str, residual_db: float) -> dg.AssetCheckEvaluation:
+    """The outcome for one separated song."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey("stems"),
+        check_name=STEMS_SUM_TO_MIXTURE.name,
+        partition=song_id,
+        passed=residual_db <= RESIDUAL_LIMIT_DB,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"residual_db": residual_db},
+    )

@@ -1,0 +1,204 @@
+"""The stream inside ``analyze``: songs are read ahead of the models, pass block by block, are stored behind."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.flac import Bits, decode_flac
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.errors import CannotAnalyze
+from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
+from bandscope_dagster.plan import SongPlan
+from bandscope_dagster.separation.protocol import Separator
+from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
+from bandscope_dagster.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.storage.audio_tables import read_blocks
+from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.schemas import STEMS
+from bandscope_dagster.streams import WriteBehind, prefetch
+from bandscope_dagster.tagging.protocol import Tagger
+from bandscope_dagster.tagging.source_tags import WindowQueue
+from bandscope_dagster.tagging.vocabulary import load_vocabulary
+from bandscope_dagster.uploads import fetch_upload
+
+BLOCKS_AHEAD: Final = (
+    4  # decoded blocks of 10 s (3.5 MB each) that wait for the model, also of the next songs
+)
+BLOCKS_BEHIND: Final = 8  # blocks that wait to be encoded and stored, before the model has to
+
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    plan: SongPlan
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixture:
+    song_id: str
+    block: Audio
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredStems:
+    song_id: str
+    stems: Mapping[str, Audio]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    song_id: str
+
+
+_Read = _Started | _Mixture | _StoredStems | _Ended | SongFailed
+
+
+def analyze_songs(
+    plans: Iterable[SongPlan],
+    store: ObjectStore,
+    limits: Limits,
+    flac_bits: Bits,
+    separator: Separator | None,
+    tagger: Tagger | None,
+) -> Iterator[SongAnalyzed | SongFailed]:
+    """Compute what every plan asks for; outcomes come as songs are done, each exactly once.
+
+    Three threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,
+    one encodes and stores. Memory is bounded by those queues and the models' batches, not by a song. Whatever goes
+    wrong with one song is that song's ``SongFailed``.
+    """
+    with WriteBehind[None](BLOCKS_BEHIND) as writer:
+        workplace = Workplace(
+            store=store,
+            writer=writer,
+            flac_bits=flac_bits,
+            stems=separator.stems if separator else (),
+            windows=WindowQueue(tagger) if tagger else None,
+            vocabulary=load_vocabulary(),
+        )
+        batch = _Batch(workplace, separator)
+        for item in prefetch(_read_songs(plans, store, limits), BLOCKS_AHEAD):
+            batch.take(item)
+            yield from batch.done(wait=False)
+        batch.flush()
+        yield from batch.done(wait=True)
+
+
+class _Batch:
+    """The songs that are between their first block and their outcome."""
+
+    def __init__(self, workplace: Workplace, separator: Separator | None) -> None:
+        self._place = workplace
+        self._streams = StreamingSeparation(separator) if separator else None
+        self._songs: dict[str, SongAnalysis] = {}
+
+    def take(self, item: _Read) -> None:
+        """Pass one item that was read to its song; an error that this raises becomes the song's."""
+        if isinstance(item, _Started):
+            self._songs[item.plan.song_id] = SongAnalysis(item.plan, self._place)
+            return
+        song = self._songs[item.song_id]
+        if song.finished is not None:  # it failed earlier; the rest of its audio is passed over
+            return
+        try:
+            self._pass_on(song, item)
+        except Exception as error:
+            self._fail(song, error)
+
+    def flush(self) -> None:
+        """Run what still waits for a full batch."""
+        if self._streams is not None:
+            self._separated(self._streams.flush())
+
+    def done(self, *, wait: bool) -> Iterator[SongAnalyzed | SongFailed]:
+        """The outcomes of songs whose files are committed or given up; waits for all of them if asked to."""
+        for song in list(self._songs.values()):
+            if song.finished is None or not (wait or song.finished.done()):
+                continue
+            song.finished.result()
+            del self._songs[song.plan.song_id]
+            yield _outcome(song)
+
+    def _pass_on(self, song: SongAnalysis, item: _Mixture | _StoredStems | _Ended | SongFailed) -> None:
+        song_id = song.plan.song_id
+        separating = self._streams if "stems" in song.plan.compute else None
+        if isinstance(item, _Mixture):
+            song.add_mixture(item.block)
+            if separating is not None:
+                self._separated(separating.push(song_id, item.block))
+        elif isinstance(item, _StoredStems):
+            song.add_stored_stems(item.stems)
+        elif isinstance(item, SongFailed):
+            self._fail(song, item.error)
+        elif separating is not None:
+            self._separated(separating.finish(song_id))
+        else:
+            song.finish()
+
+    def _separated(self, pieces: Iterable[Separated | SeparationFailed]) -> None:
+        for piece in pieces:
+            song = self._songs[piece.song]
+            try:
+                if isinstance(piece, SeparationFailed):
+                    raise piece.error
+                song.add_separated(piece.mixture, piece.stems)
+                if piece.last:
+                    song.finish()
+            except Exception as error:
+                self._fail(song, error)
+
+    def _fail(self, song: SongAnalysis, error: Exception) -> None:
+        if self._streams is not None:
+            self._streams.drop(song.plan.song_id)
+        if song.finished is None:
+            song.fail(error)
+
+
+def _outcome(song: SongAnalysis) -> SongAnalyzed | SongFailed:
+    if song.error is not None:
+        return SongFailed(song.plan.song_id, song.error)
+    computed = song.plan.compute
+    separated = "stems" in computed
+    return SongAnalyzed(
+        plan=song.plan,
+        written=song.written,
+        seconds=song.seconds,
+        residual_db=song.quality.residual_db if separated else None,
+        shares=song.quality.shares if separated else None,
+        top_instruments=song.top_instruments(True) if "instrument_tags" in computed else None,
+        top_stem_instruments=song.top_instruments(False) if "stem_instrument_tags" in computed else None,
+    )
+
+
+def _read_songs(plans: Iterable[SongPlan], store: ObjectStore, limits: Limits) -> Iterator[_Read]:
+    """Everything that the models need, song after song; runs ahead of them in a thread of its own."""
+    for plan in plans:
+        yield _Started(plan)
+        try:
+            yield from _read_song(plan, store, limits)
+        except Exception as error:
+            yield SongFailed(plan.song_id, error)
+        else:
+            yield _Ended(plan.song_id)
+
+
+def _read_song(plan: SongPlan, store: ObjectStore, limits: Limits) -> Iterator[_Read]:
+    if plan.needs_upload:
+        with fetch_upload(store, plan.upload_key, limits.max_bytes) as fetched:
+            if fetched.sha256 != plan.song_hash:
+                raise CannotAnalyze(
+                    f"the upload is not the one that songs describes (SHA-256 {fetched.sha256}, expected"
+                    f" {plan.song_hash}); it is a new song now: ingest it as one"
+                )
+            for block in decode(fetched.file, limits):
+                yield _Mixture(plan.song_id, block)
+    if plan.reads_stored_stems:
+        for rows in read_blocks(store, STEMS, plan.song_id):
+            yield _StoredStems(
+                plan.song_id, {row["stem"]: decode_flac(row["audio"]["bytes"], row["gain"]) for row in rows}
+            )

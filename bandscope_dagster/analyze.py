@@ -1,0 +1,102 @@
+"""The ``analyze`` step over a batch: plan every song, load what the plans need, see every song to an outcome."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, Final, Protocol, TypeVar
+
+from bandscope_dagster.analysis_stream import analyze_songs
+from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
+from bandscope_dagster.plan import SongPlan, SongPlanner, read_song
+from bandscope_dagster.separation.protocol import Separator
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.schemas import TABLES
+from bandscope_dagster.storage.tables import write_error_row
+from bandscope_dagster.tagging.protocol import Tagger
+from bandscope_dagster.tagging.source_tags import with_vocabulary
+
+T = TypeVar("T")
+
+READERS: Final = 8  # songs that are looked up at once; on S3 that is round trips, not work
+
+
+class ModelSource(Protocol):
+    """Gives out loaded models; each call may take as long as loading takes."""
+
+    def separator(self) -> Separator: ...
+    def tagger(self) -> Tagger: ...
+
+
+def analyze_batch(
+    song_ids: Sequence[str],
+    tables: Collection[str],
+    store: ObjectStore,
+    models: ModelSource,
+    settings: Settings,
+    run_id: str,
+    *,
+    reuse: bool,
+) -> Iterator[SongAnalyzed | SongFailed]:
+    """See that ``tables`` hold what they should for every song; each song has exactly one outcome.
+
+    Songs that ``songs`` rejected come first, as rows that say so; no model is loaded where all were rejected.
+    """
+
+    def read(song_id: str) -> Mapping[str, Any] | SongFailed:
+        return _attempt(song_id, lambda: read_song(store, song_id))
+
+    def plan(row: Mapping[str, Any]) -> SongPlan | SongFailed:
+        return _attempt(row["song_id"], lambda: planner.plan(store, row, tables, reuse=reuse))
+
+    planner = SongPlanner(run_id, settings.flac_bits)
+    separator = tagger = None
+    to_analyze: list[SongPlan] = []
+    with ThreadPoolExecutor(READERS, thread_name_prefix="read-songs") as threads:
+        rows: list[Mapping[str, Any]] = []
+        for found in threads.map(read, song_ids):
+            if isinstance(found, SongFailed):
+                yield found
+            else:
+                rows.append(found)
+
+        if any(row["error"] is None for row in rows):
+            if "stems" in tables:
+                separator = models.separator()
+                planner = replace(planner, separator=separator.identity)
+            if any(table.endswith("instrument_tags") for table in tables):
+                tagger = models.tagger()
+                planner = replace(planner, tagger=with_vocabulary(tagger.identity))
+
+        for planned in threads.map(plan, rows):
+            if isinstance(planned, SongFailed):
+                yield planned
+            elif planned.rejected is not None:
+                yield _record_rejection(planned, store)
+            elif not planned.compute:
+                yield SongAnalyzed(plan=planned, written={}, seconds=0.0)
+            else:
+                to_analyze.append(planned)
+
+    yield from analyze_songs(to_analyze, store, settings.limits, settings.flac_bits, separator, tagger)
+
+
+def _attempt(song_id: str, task: Callable[[], T]) -> T | SongFailed:
+    """The task's result, or its error as this song's failure."""
+    try:
+        return task()
+    except Exception as error:
+        return SongFailed(song_id, error)
+
+
+def _record_rejection(plan: SongPlan, store: ObjectStore) -> SongAnalyzed | SongFailed:
+    """Write the rows of a song that ``songs`` rejected: one per table, which says so."""
+
+    def write() -> SongAnalyzed:
+        written = {
+            table: write_error_row(store, TABLES[table], plan.song_id, f"upstream: {plan.rejected}", lineage)
+            for table, lineage in plan.compute.items()
+        }
+        return SongAnalyzed(plan=plan, written=written, seconds=0.0)
+
+    return _attempt(plan.song_id, write)

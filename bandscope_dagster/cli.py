@@ -1,0 +1,217 @@
+"""The ``bandscope`` command. Each command imports what it needs when it runs, so that the others start at once."""
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from bandscope_dagster.errors import BandscopeError
+
+if TYPE_CHECKING:
+    from bandscope_dagster.settings import Settings
+    from bandscope_dagster.storage.objects import ObjectStore
+
+app = typer.Typer(
+    help="Songs in an object store become stems, instrument tags and queryable Parquet.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+models_app = typer.Typer(
+    help="The models: what is listed, and whether the files are right.", no_args_is_help=True
+)
+app.add_typer(models_app, name="models")
+
+console = Console()
+
+
+def main() -> None:
+    """Run the command line; an error that was foreseen is printed as a sentence, without a traceback."""
+    try:
+        app()
+    except BandscopeError as error:
+        Console(stderr=True).print(f"[red]bandscope:[/red] {_escaped(str(error))}", highlight=False)
+        sys.exit(1)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _open() -> "tuple[Settings, ObjectStore]":
+    from bandscope_dagster.settings import load_settings
+
+    settings = load_settings()
+    return settings, settings.open_store()
+
+
+@contextmanager
+def _progress() -> Generator[Progress]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield progress
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders that are searched for them.")],
+    owner: Annotated[
+        str | None, typer.Option(help="Whose songs these are: the first folder of the upload.")
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Upload a changed file over the one that is there; it is a new song."),
+    ] = False,
+) -> None:
+    """Copy songs into the store's uploads/. What is already there is left as it is."""
+    from collections import Counter
+
+    from bandscope_dagster.ingest import Ingested, find_files
+    from bandscope_dagster.ingest import ingest as ingest_file
+
+    _, store = _open()
+    files = find_files(paths, owner)
+    counts: Counter[Ingested] = Counter()
+    with _progress() as progress:
+        task = progress.add_task("uploading", total=len(files))
+        for file in files:
+            outcome = ingest_file(store, file, replace=replace)
+            counts[outcome] += 1
+            if outcome is Ingested.CONFLICT:
+                progress.console.print(f"{_escaped(file.key)}: {outcome}", highlight=False)
+            progress.advance(task)
+    for outcome, count in counts.items():
+        console.print(f"{count} {outcome.split(':')[0]}", highlight=False)
+    console.print(f"The uploads lie in {_escaped(store.uri('uploads'))}", highlight=False, soft_wrap=True)
+    if counts[Ingested.CONFLICT]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    songs: Annotated[
+        str | None, typer.Option(help="Only songs whose id or file name matches this glob.")
+    ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(help="Only these per-song assets, separated by commas; the rest is left alone."),
+    ] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Compute songs again that are done; without it they are kept.")
+    ] = False,
+) -> None:
+    """Register new uploads and take their songs through the asset graph, in this process."""
+    from bandscope_dagster.run_command import run_songs
+    from bandscope_dagster.settings import dagster_home
+
+    settings, store = _open()
+    assets = [name.strip() for name in select.split(",")] if select else None
+    failed = run_songs(
+        settings, store, dagster_home(), console, _progress, songs, assets, recompute=recompute
+    )
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def status(
+    song: Annotated[
+        str | None, typer.Argument(help="A song id or file name, or a glob; all songs if left out.")
+    ] = None,
+) -> None:
+    """Tell what is known of all songs in a table, or of some songs in full."""
+    from bandscope_dagster.status import print_overview, print_songs
+
+    _, store = _open()
+    if song is None:
+        print_overview(store, console)
+    else:
+        print_songs(store, console, song)
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str, typer.Argument(help="A SELECT over the tables by name, e.g. songs, stems, song_catalog.")
+    ],
+) -> None:
+    """Answer a query over all tables; nothing can be written."""
+    import polars as pl
+
+    from bandscope_dagster.sql import query as run_query
+
+    _, store = _open()
+    answer = run_query(store, query)
+    with pl.Config(
+        tbl_rows=100,
+        tbl_cols=-1,
+        tbl_width_chars=console.width,
+        fmt_str_lengths=60,
+        tbl_hide_dataframe_shape=True,
+    ):
+        typer.echo(answer)
+    typer.echo(f"{answer.height} rows")
+
+
+@app.command()
+def export(
+    song: Annotated[str, typer.Argument(help="A song id or file name, or a glob.")],
+    to: Annotated[Path, typer.Option(help="The folder that gets one folder per song.")],
+    audio_format: Annotated[
+        Literal["wav", "flac"], typer.Option("--format", help="wav (32-bit float) or flac.")
+    ] = "wav",
+) -> None:
+    """Write a song's stems and instruments as files."""
+    from bandscope_dagster.export import export_song
+    from bandscope_dagster.status import find_songs
+
+    _, store = _open()
+    found = find_songs(store, song)
+    with _progress() as progress:
+        task = progress.add_task("exporting", total=len(found))
+        for song_id in found:
+            for path in export_song(store, song_id, to, audio_format):
+                progress.console.print(_escaped(str(path)), highlight=False, soft_wrap=True)
+            progress.advance(task)
+
+
+@models_app.command("list")
+def models_list() -> None:
+    """The models that Bandscope knows."""
+    from bandscope_dagster.doctor import print_models
+
+    print_models(console)
+
+
+@models_app.command("verify")
+def models_verify() -> None:
+    """Check size and full SHA-256 of every model file; exits with 1 if one is missing or wrong."""
+    from bandscope_dagster.doctor import print_verification
+
+    raise typer.Exit(0 if print_verification(console) else 1)
+
+
+@app.command()
+def doctor() -> None:
+    """Check that everything is in place to run: storage, models, device, Dagster's home."""
+    from bandscope_dagster.doctor import examine
+
+    raise typer.Exit(0 if examine(console) else 1)

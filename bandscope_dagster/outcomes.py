@@ -1,0 +1,28 @@
+"""What becomes of a song in ``analyze``: its tables are stored, or it failed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bandscope_dagster.plan import SongPlan
+from bandscope_dagster.storage.tables import Written
+
+
+@dataclass(frozen=True, slots=True)
+class SongAnalyzed:
+    """A song whose tables are all stored, or were already."""
+
+    plan: SongPlan
+    written: Mapping[str, Written]  # of the tables that were computed
+    seconds: float  # from the song's first block to its last stored file
+    residual_db: float | None = None  # of mixture − Σ stems, where the song was separated
+    shares: Mapping[str, float] | None = None  # each stem's share of the energy
+    top_instruments: Mapping[str, float] | None = None  # of the mixture
+    top_stem_instruments: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SongFailed:
+    """A song of which nothing more is to be had in this attempt."""
+
+    song_id: str
+    error: Exception

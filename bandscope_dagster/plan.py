@@ -1,0 +1,214 @@
+"""What is to be done for a song: which tables to compute, which to keep, and the lineage that each will carry."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.errors import CannotAnalyze
+from bandscope_dagster.models.identity import ModelIdentity
+from bandscope_dagster.storage import schemas
+from bandscope_dagster.storage.lineage import Lineage, read_lineage
+from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.schemas import SONGS, STEMS, TABLES
+from bandscope_dagster.storage.tables import read_table
+
+CODE_VERSIONS: Final[Mapping[str, str]] = {
+    "songs": "1",
+    "decoded_waveforms": "1",
+    "stems": "1",
+    "instrument_tags": "1",
+    "stem_instrument_tags": "1",
+    "song_catalog": "1",
+    "instrument_catalog": "1",
+    "song_errors": "1",
+}
+"""Raised by hand whenever the same input gives other rows; Dagster then shows the stored ones as outdated."""
+
+ANALYSIS_TABLES: Final = tuple(table.name for table in schemas.ANALYSIS_TABLES)
+"""In the order in which they depend on each other."""
+
+UNAVAILABLE: Final = "unavailable"
+"""Begins the error of a song whose upload the storage did not give up."""
+
+NO_MODEL: Final = ModelIdentity("", "")
+
+
+def digest(*parts: Any) -> str:
+    """SHA-256 over JSON-serialisable parts, the same in every process."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SongPlan:
+    """One song's share of an ``analyze`` batch."""
+
+    song_id: str
+    song_hash: str
+    upload_key: str
+    duration_s: float
+    compute: Mapping[str, Lineage]  # table → the lineage that its new file will carry
+    keep: Mapping[str, Lineage]  # table → the lineage of the stored file that is still right
+    rejected: str | None = None  # the song's error in ``songs``; its rows then say only this
+
+    @property
+    def tables(self) -> list[str]:
+        """All tables of this plan, in the order in which they depend on each other."""
+        return [table for table in ANALYSIS_TABLES if table in self.compute or table in self.keep]
+
+    @property
+    def needs_upload(self) -> bool:
+        """Whether the upload is decoded for this song."""
+        return self.rejected is None and bool(
+            self.compute.keys() & {"decoded_waveforms", "stems", "instrument_tags"}
+        )
+
+    @property
+    def reads_stored_stems(self) -> bool:
+        """Whether the stems are read from their table instead of being separated now."""
+        return (
+            self.rejected is None and "stem_instrument_tags" in self.compute and "stems" not in self.compute
+        )
+
+
+def still_right(stored: Lineage, wanted: Lineage) -> bool:
+    """Whether a stored file came from the same input, models and parameters, by the same code."""
+    return (stored.input_digest, stored.code_version) == (wanted.input_digest, wanted.code_version)
+
+
+def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
+    """The song's row in ``songs``.
+
+    Raises:
+        CannotAnalyze: there is no row, or it says that the upload could not be read.
+    """
+    table = read_table(store, SONGS, song_id)
+    if table is None:
+        raise CannotAnalyze("songs has no row for it; materialize songs first")
+    row: dict[str, Any] = table.to_pylist()[0]
+    if is_unavailable(row["error"]):
+        raise CannotAnalyze(f"{row['error']} (materialize songs again once the storage answers)")
+    return row
+
+
+def is_unavailable(error: str | None) -> bool:
+    """Whether an ``error`` of ``songs`` blames the storage, not the song."""
+    return error is not None and error.startswith(UNAVAILABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class SongPlanner:
+    """Makes plans under one run's settings and models."""
+
+    run_id: str
+    flac_bits: int = 16
+    separator: ModelIdentity = NO_MODEL
+    tagger: ModelIdentity = NO_MODEL
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def songs_lineage(self, song_id: str, limits: Limits, song_hash: str = "") -> Lineage:
+        """Lineage of a row in ``songs``: the song id names the upload's content, the limits decide on it."""
+        params = asdict(limits)
+        return self._lineage("songs", song_id, song_hash, digest(song_id, params), NO_MODEL, params)
+
+    def plan(
+        self, store: ObjectStore, song: Mapping[str, Any], tables: Collection[str], *, reuse: bool
+    ) -> SongPlan:
+        """What to do for ``song``, a row of ``songs``, so that ``tables`` hold what they should.
+
+        Where ``reuse`` is true, a stored table of the same input and code version is kept.
+
+        Raises:
+            CannotAnalyze: tags of stems are asked for, and there are no stems.
+        """
+        song_id: str = song["song_id"]
+        song_hash: str = song["song_hash"] or ""
+        error: str | None = song["error"]
+        stored = {
+            table: read_lineage(store, TABLES[table], song_id)
+            for table in ANALYSIS_TABLES
+            if reuse and table in tables
+        }
+        if error is not None:
+            wanted = self._rejected_lineages(song_id, song_hash, error, tables)
+        else:
+            stems = None
+            if "stem_instrument_tags" in tables and "stems" not in tables:
+                stems = read_lineage(store, STEMS, song_id)
+                if stems is None:
+                    raise CannotAnalyze(
+                        "there are no stems of this song; materialize stems with or before its tags"
+                    )
+            wanted = self._lineages(song_id, song_hash, tables, stems)
+        keep = {
+            table: found
+            for table, lineage in wanted.items()
+            if (found := stored.get(table)) is not None and still_right(found, lineage)
+        }
+        return SongPlan(
+            song_id=song_id,
+            song_hash=song_hash,
+            upload_key=song["upload_key"],
+            duration_s=song["duration_s"] or 0.0,
+            compute={table: lineage for table, lineage in wanted.items() if table not in keep},
+            keep=keep,
+            rejected=error,
+        )
+
+    def _rejected_lineages(
+        self, song_id: str, song_hash: str, error: str, tables: Collection[str]
+    ) -> dict[str, Lineage]:
+        """Lineages of the rows that only pass a rejection on."""
+        inputs = digest(song_id, error)
+        return {
+            table: self._lineage(table, song_id, song_hash, inputs, NO_MODEL, {})
+            for table in ANALYSIS_TABLES
+            if table in tables
+        }
+
+    def _lineages(
+        self, song_id: str, song_hash: str, tables: Collection[str], stored_stems: Lineage | None
+    ) -> dict[str, Lineage]:
+        """Lineages of ``tables`` for a song that is whole.
+
+        ``stored_stems`` is given where the stems are not asked for, and those in the store are to be tagged.
+        """
+        audio = {"flac_bits": self.flac_bits}
+        separated = digest(song_hash, audio, asdict(self.separator))
+        if stored_stems is not None:
+            separated = stored_stems.input_digest
+        inputs: dict[str, tuple[str, ModelIdentity, dict[str, Any]]] = {
+            "decoded_waveforms": (digest(song_hash, audio), NO_MODEL, audio),
+            "stems": (separated, self.separator, audio | self.separator.params),
+            "instrument_tags": (digest(song_hash, asdict(self.tagger)), self.tagger, self.tagger.params),
+            "stem_instrument_tags": (digest(separated, asdict(self.tagger)), self.tagger, self.tagger.params),
+        }
+        return {
+            table: self._lineage(table, song_id, song_hash, *inputs[table])
+            for table in ANALYSIS_TABLES
+            if table in tables
+        }
+
+    def _lineage(
+        self,
+        table: str,
+        song_id: str,
+        song_hash: str,
+        inputs: str,
+        model: ModelIdentity,
+        params: dict[str, Any],
+    ) -> Lineage:
+        return Lineage(
+            song_id=song_id,
+            song_hash=song_hash,
+            input_digest=inputs,
+            code_version=CODE_VERSIONS[table],
+            model=model.name,
+            model_sha256=model.sha256,
+            params=json.dumps(params, sort_keys=True),
+            run_id=self.run_id,
+            created_at=self.created_at,
+        )

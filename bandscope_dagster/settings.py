@@ -1,0 +1,115 @@
+"""Every setting in one place: environment variables ``BANDSCOPE_…`` become one typed, frozen object."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.storage.objects import ObjectStore, S3Options, open_store
+
+PREFIX = "BANDSCOPE_"
+
+
+class Settings(BaseSettings):
+    """What an operator can choose. Each field is the environment variable ``BANDSCOPE_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    storage: str = Field(
+        default="~/bandscope",
+        description="Where uploads and tables lie: a local folder, or s3://bucket/prefix.",
+    )
+    s3_endpoint: str | None = Field(
+        default=None, description="URL of an S3-compatible server; unset means AWS."
+    )
+    s3_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    s3_access_key_id: str | None = Field(
+        default=None, description="Unset: the standard AWS environment is used."
+    )
+    s3_secret_access_key: SecretStr | None = Field(default=None, description="Unset: as above.")
+
+    separator: str = Field(default="spleeter-2stems", description="Which model separates songs into stems.")
+    tagger: str = Field(default="musicnn", description="Which model names the instruments.")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+        default="auto", description="auto takes CUDA, then MPS, then the CPU; a named device must exist."
+    )
+
+    songs_per_run: int = Field(
+        default=64, ge=1, le=10_000, description="Songs in one run, and so per model load."
+    )
+    step_retries: int = Field(
+        default=2, ge=0, le=20, description="How often a step with failed songs is tried again."
+    )
+    step_retry_delay_s: float = Field(
+        default=5.0, ge=0, description="Delay before the first retry; doubles each time."
+    )
+    flac_bits: Literal[16, 24] = Field(default=16, description="Bits per sample of the stored FLAC blocks.")
+
+    present_from: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="The score from which the catalogs count an instrument as present; musicnn's scores are low.",
+    )
+
+    max_upload_bytes: int = Field(default=2 * 2**30, ge=1, description="Larger uploads are rejected.")
+    min_duration_s: float = Field(default=0.5, ge=0, description="Shorter songs are rejected.")
+    max_duration_s: float = Field(default=7200.0, gt=0, description="Longer songs are rejected.")
+    max_sample_rate: int = Field(
+        default=384_000, ge=8_000, description="Files above this rate (Hz) are rejected."
+    )
+    max_channels: int = Field(default=8, ge=1, description="Files with more channels are rejected.")
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds within which an upload is read and decoded."""
+        return Limits(
+            max_bytes=self.max_upload_bytes,
+            min_duration_s=self.min_duration_s,
+            max_duration_s=self.max_duration_s,
+            max_sample_rate=self.max_sample_rate,
+            max_channels=self.max_channels,
+        )
+
+    def open_store(self) -> ObjectStore:
+        """The object store that these settings name; nothing is read or written yet."""
+        secret = self.s3_secret_access_key
+        options = S3Options(
+            endpoint=self.s3_endpoint,
+            region=self.s3_region,
+            access_key_id=self.s3_access_key_id,
+            secret_access_key=secret.get_secret_value() if secret else None,
+        )
+        return open_store(self.storage, options)
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment.
+
+    Raises:
+        SettingsError: a variable holds a value that cannot be used; every such variable is named.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+            f" (found {problem['input']!r})"
+            for problem in error.errors()
+        ]
+        raise SettingsError("These settings cannot be used:\n  " + "\n  ".join(lines)) from None
+
+
+def dagster_home() -> Path:
+    """``DAGSTER_HOME``, or ``~/.bandscope/dagster`` where it is unset, so that no run is ever forgotten.
+
+    The folder is made, and the variable is set for this process and its children.
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or "~/.bandscope/dagster").expanduser().absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ["DAGSTER_HOME"] = str(home)
+    return home

@@ -1,0 +1,206 @@
+"""One song on its way through ``analyze``: its blocks become rows, its windows become tags, its files are written.
+
+Audio arrives in the model's thread; encoding and storing happen behind it, in order, in one writer thread. What goes
+wrong with the song, in either thread, is kept here and ends this song alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.blocks import Reblock
+from bandscope_dagster.audio.decode import BLOCK_FRAMES, SAMPLE_RATE
+from bandscope_dagster.audio.flac import Bits, Quantized, dequantize, encode, quantize
+from bandscope_dagster.audio.measure import peak, rms_dbfs
+from bandscope_dagster.plan import SongPlan
+from bandscope_dagster.separation.quality import SeparationQuality
+from bandscope_dagster.storage.audio_tables import AudioTableWriter
+from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.schemas import STEMS, TABLES
+from bandscope_dagster.storage.tables import Written, write_table
+from bandscope_dagster.streams import WriteBehind
+from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, WindowQueue
+from bandscope_dagster.tagging.vocabulary import Vocabulary
+
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What all songs of a batch share."""
+
+    store: ObjectStore
+    writer: WriteBehind[None]
+    flac_bits: Bits
+    stems: Sequence[str]  # of the separator; empty where none is loaded
+    windows: WindowQueue | None
+    vocabulary: Vocabulary
+
+
+class SongAnalysis:
+    """The state of one song between its first block and its stored tables."""
+
+    def __init__(self, plan: SongPlan, workplace: Workplace) -> None:
+        self.plan = plan
+        self.error: Exception | None = None
+        self.written: dict[str, Written] = {}
+        self.finished: Future[None] | None = None
+        self.quality = SeparationQuality(workplace.stems)
+        self.started = perf_counter()
+        self._place = workplace
+        self._tags: dict[str, SourceTags] = {}
+        self._stems = Reblock(BLOCK_FRAMES)
+        self._blocks = {"decoded_waveforms": 0, "stems": 0}
+        self._writers: dict[str, AudioTableWriter] = {}
+
+    def add_mixture(self, block: Audio) -> None:
+        """Take the next 10 s of the mixture, ``(2, frames)`` float32 at 44.1 kHz."""
+        if "decoded_waveforms" in self.plan.compute:
+            self._write_block("decoded_waveforms", {MIXTURE: quantize(block, self._place.flac_bits)})
+        if "instrument_tags" in self.plan.compute:
+            self._tag(MIXTURE, block)
+
+    def add_separated(self, mixture: Audio, stems: Audio) -> None:
+        """Take finished samples: mixture ``(2, frames)`` and stems ``(stems, 2, frames)``, aligned."""
+        self.quality.push(mixture, stems)
+        for block in self._stems.push(stems):
+            self._add_stems(block)
+
+    def add_stored_stems(self, stems: Mapping[str, Audio]) -> None:
+        """Take a block of stems that were read from their table, each ``(2, frames)``."""
+        for stem, block in stems.items():
+            self._tag(stem, block)
+
+    def finish(self) -> None:
+        """All audio was taken: tag what is left, and commit the files behind the model."""
+        if self.error is None:
+            last = self._stems.finish()
+            if last is not None:
+                self._add_stems(last)
+            if self._place.windows is not None:
+                for source in self._tags.values():
+                    self._place.windows.add(source, source.finish())
+                self._place.windows.flush()
+            self.error = next((source.error for source in self._tags.values() if source.error), None)
+        self.finished = self._place.writer.submit(self._commit)
+
+    def fail(self, error: Exception) -> None:
+        """End this song: nothing of it is published."""
+        self.error = self.error or error
+        self.finished = self._place.writer.submit(self._commit)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the song's first block was taken."""
+        return perf_counter() - self.started
+
+    def top_instruments(self, source_is_mixture: bool, count: int = 5) -> dict[str, float]:
+        """The instruments of the highest mean score (null counts as 1), for metadata."""
+        sums: dict[str, float] = {}
+        windows = 0
+        for source in self._tags.values():
+            if (source.source == MIXTURE) == source_is_mixture:
+                windows = max(windows, len(source.tagged))
+                for row in source.rows(self._place.vocabulary):
+                    score = 1.0 if row["score"] is None else row["score"]
+                    sums[row["instrument"]] = sums.get(row["instrument"], 0.0) + score
+        best = sorted(sums.items(), key=lambda pair: -pair[1])[:count]
+        return {instrument: round(total / windows, 3) for instrument, total in best}
+
+    def _add_stems(self, block: Audio) -> None:
+        """Store 10 s of every stem, and tag what was stored, so that tags made later from the table are the same."""
+        quantized = {
+            stem: quantize(samples, self._place.flac_bits)
+            for stem, samples in zip(self._place.stems, block, strict=True)
+        }
+        self._write_block("stems", quantized)
+        if "stem_instrument_tags" in self.plan.compute:
+            for stem, samples in quantized.items():
+                self._tag(stem, dequantize(samples))
+
+    def _tag(self, source: str, block: Audio) -> None:
+        queue = self._place.windows
+        assert queue is not None, "a tagger is loaded whenever tags are asked for"
+        if source not in self._tags:
+            self._tags[source] = SourceTags(source, queue.tagger, SAMPLE_RATE)
+        queue.add(self._tags[source], self._tags[source].push(block))
+
+    def _write_block(self, table: str, sources: Mapping[str, Quantized]) -> None:
+        index = self._blocks[table]
+        self._blocks[table] += 1
+        self._behind(
+            lambda: self._writer(table).add([self._row(table, index, *item) for item in sources.items()])
+        )
+
+    def _row(self, table: str, index: int, source: str, block: Quantized) -> dict[str, Any]:
+        stored = dequantize(block)
+        name = f"{self.plan.song_id}-{source}-{index:05d}.flac"
+        row: dict[str, Any] = {
+            "song_id": self.plan.song_id,
+            "block": index,
+            "start_frame": index * BLOCK_FRAMES,
+            "frames": block.samples.shape[-1],
+            "sample_rate": SAMPLE_RATE,
+            "channels": block.samples.shape[0],
+            "peak": peak(stored),
+            "rms_dbfs": rms_dbfs(stored),
+            "audio": {"bytes": encode(block), "path": name},
+            "gain": block.gain,
+            "error": None,
+        }
+        if table == STEMS.name:
+            row |= {"stem": source, "model": self.plan.compute[table].model}
+        return row
+
+    def _writer(self, table: str) -> AudioTableWriter:
+        if table not in self._writers:
+            self._writers[table] = AudioTableWriter(
+                self._place.store, TABLES[table], self.plan.compute[table]
+            )
+        return self._writers[table]
+
+    def _behind(self, task: Callable[[], None]) -> None:
+        def run() -> None:
+            if self.error is None:
+                try:
+                    task()
+                except Exception as error:
+                    self.error = error
+
+        self._place.writer.submit(run)
+
+    def _commit(self) -> None:
+        """In the writer thread: publish every table of the song, or nothing where something went wrong."""
+        try:
+            if self.error is None:
+                for table in self.plan.compute:
+                    self.written[table] = self._publish(table)
+        except Exception as error:
+            self.error = error
+        finally:
+            for writer in self._writers.values():
+                writer.abort()
+
+    def _publish(self, table: str) -> Written:
+        lineage = self.plan.compute[table]
+        if table in self._blocks:
+            return self._writer(table).commit()
+        shared = {
+            "song_id": self.plan.song_id,
+            "model": lineage.model,
+            "detected_at": lineage.created_at,
+            "error": None,
+        }
+        of_mixture = table == "instrument_tags"
+        rows = [
+            row | shared
+            for source in self._tags.values()
+            if (source.source == MIXTURE) == of_mixture
+            for row in source.rows(self._place.vocabulary)
+        ]
+        return write_table(self._place.store, TABLES[table], rows, lineage)

@@ -1,0 +1,32 @@
+"""What the Dagster UI shows of a table: its columns, and where and how large a stored file is."""
+
+from typing import Any
+
+import dagster as dg
+
+from bandscope_dagster.storage.schemas import Table
+from bandscope_dagster.storage.tables import Written
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """The table's columns with types, units and descriptions."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=column.name,
+                type=str(column.type),
+                description=f"{column.description} [{column.unit}]" if column.unit else column.description,
+                constraints=dg.TableColumnConstraints(nullable=column.nullable),
+            )
+            for column in table.columns
+        ]
+    )
+
+
+def written_metadata(written: Written) -> dict[str, Any]:
+    """Where a file lies, its rows and bytes."""
+    return {
+        "dagster/uri": dg.MetadataValue.url(written.uri),
+        "dagster/partition_row_count": written.rows,
+        "size_mb": round(written.bytes / 1e6, 3),
+    }

@@ -1,0 +1,114 @@
+"""The ``songs`` step: read an upload once, prove that it decodes to its end, and describe it in one row."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from os import cpu_count
+from time import perf_counter
+from typing import Any
+
+from bandscope_dagster.audio.decode import SAMPLE_RATE, decode
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.audio.measure import SongMeasure
+from bandscope_dagster.audio.probe import probe
+from bandscope_dagster.errors import SongRejected, UploadUnavailable
+from bandscope_dagster.plan import UNAVAILABLE, SongPlanner, is_unavailable, still_right
+from bandscope_dagster.storage.lineage import Lineage, read_lineage
+from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.schemas import SONGS
+from bandscope_dagster.storage.tables import Written, read_table, write_table
+from bandscope_dagster.uploads import Upload, fetch_upload
+
+
+@dataclass(frozen=True, slots=True)
+class SongChecked:
+    """What became of one upload: its row, and where that was written."""
+
+    song_id: str
+    row: Mapping[str, Any]
+    lineage: Lineage
+    written: Written | None  # None where the stored row was kept
+    seconds: float
+
+    @property
+    def error(self) -> str | None:
+        """Why the song cannot be used, or None."""
+        return self.row["error"]
+
+    @property
+    def unavailable(self) -> bool:
+        """Whether the storage, not the song, is to blame."""
+        return is_unavailable(self.error)
+
+
+def check_songs(
+    song_ids: Sequence[str],
+    uploads: Mapping[str, Upload],
+    store: ObjectStore,
+    limits: Limits,
+    planner: SongPlanner,
+    *,
+    reuse: bool,
+) -> Iterator[SongChecked]:
+    """Check every song of a batch, one per core at a time; results come in the order of ``song_ids``.
+
+    Memory is bounded by one block of audio per core; uploads wait in temporary files. A stored row of the same
+    upload, limits and code version is kept where ``reuse`` is true, unless it says "unavailable".
+    """
+
+    def check(song_id: str) -> SongChecked:
+        started = perf_counter()
+        lineage = planner.songs_lineage(song_id, limits)
+        if reuse and (stored := _stored(store, song_id, lineage)) is not None:
+            return SongChecked(song_id, stored, lineage, None, perf_counter() - started)
+        row = _describe(song_id, uploads.get(song_id), store, limits)
+        lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
+        written = write_table(store, SONGS, [row], lineage)
+        return SongChecked(song_id, row, lineage, written, perf_counter() - started)
+
+    with ThreadPoolExecutor(max_workers=cpu_count() or 1, thread_name_prefix="check-song") as threads:
+        yield from threads.map(check, song_ids)
+
+
+def _stored(store: ObjectStore, song_id: str, lineage: Lineage) -> Mapping[str, Any] | None:
+    """The song's stored row, where it still holds and nothing may have changed since."""
+    found = read_lineage(store, SONGS, song_id)
+    if found is None or not still_right(found, lineage):
+        return None
+    table = read_table(store, SONGS, song_id)
+    if table is None:
+        return None
+    row: dict[str, Any] = table.to_pylist()[0]
+    return None if is_unavailable(row["error"]) else row
+
+
+def _describe(song_id: str, upload: Upload | None, store: ObjectStore, limits: Limits) -> dict[str, Any]:
+    """The song's row in ``songs``; what is wrong with it stands in ``error``."""
+    row: dict[str, Any] = dict.fromkeys(SONGS.schema.names)
+    row["song_id"] = song_id
+    if upload is None:
+        row["error"] = f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (as a new song)"
+        return row
+    row |= {
+        "filename": upload.filename,
+        "owner": upload.owner,
+        "upload_key": upload.key,
+        "uploaded_at": upload.uploaded_at,
+        "size_bytes": upload.size,
+    }
+    try:
+        with fetch_upload(store, upload.key, limits.max_bytes) as fetched:
+            row |= {"song_hash": fetched.sha256, "size_bytes": fetched.size}
+            facts = asdict(probe(fetched.file, limits))
+            row |= {name: value for name, value in facts.items() if name in row}
+            fetched.file.seek(0)
+            measure = SongMeasure()
+            for block in decode(fetched.file, limits):
+                measure.push(block)
+            stats = measure.finish()
+            row |= asdict(stats) | {"duration_s": stats.frames / SAMPLE_RATE}
+    except SongRejected as rejected:
+        row["error"] = str(rejected)
+    except UploadUnavailable as unavailable:
+        row["error"] = f"{UNAVAILABLE}: {unavailable}"
+    return row

@@ -1,0 +1,24 @@
+# Sourced by the other scripts: makes .venv once, with what constraints.txt pins, and again when that changes.
+# Usage: source scripts/environment.sh EXTRAS   (EXTRAS: "" or "[test]")
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+extras="$1"
+python="${PYTHON:-python3}"
+"$python" -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12)))' || {
+    echo "Bandscope needs Python 3.11 or 3.12; $("$python" --version) was found. Set PYTHON to another one." >&2
+    exit 1
+}
+
+wanted="$(cat pyproject.toml constraints.txt | cksum) $extras"
+if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/installed 2>/dev/null)" != "${wanted% *} [test]" ]; then
+    echo "Installing into .venv (once; a minute or two) …"
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    # PyTorch first and by pip: a CPU build that pip is configured to find is then kept, and not replaced by gigabytes
+    # of CUDA libraries. The rest by uv, which is several times faster.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt torch uv
+    .venv/bin/uv pip install --quiet --python .venv/bin/python -c constraints.txt -e ".$extras"
+    echo "$wanted" > .venv/installed
+fi
+export PATH="$PWD/.venv/bin:$PATH"

@@ -1,0 +1,155 @@
+"""An HTTP proxy in front of the S3 server that breaks chosen requests: the faults are real network faults."""
+
+import http.client
+import re
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+Fault = Literal["403", "500", "503", "reset", "truncated"]
+HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}  # RFC 9110, section 7.6.1
+
+
+@dataclass(slots=True)
+class Rule:
+    """Break the next ``times`` requests (all, if None) whose method and path match."""
+
+    pattern: str  # a regular expression, searched in the path and query after percent-decoding
+    fault: Fault
+    method: str | None = None  # any, if None
+    times: int | None = None
+    matched: int = 0  # requests that were broken
+
+    def takes(self, method: str, path: str) -> bool:
+        """Whether the rule breaks this request."""
+        spent = self.times is not None and self.matched >= self.times
+        return not spent and self.method in (None, method) and re.search(self.pattern, path) is not None
+
+
+@dataclass(slots=True)
+class FaultyProxy:
+    """The rules of a running proxy. All requests that no rule takes are forwarded unchanged."""
+
+    endpoint: str
+    upstream: str
+    rules: list[Rule] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)  # (method, path), broken ones included
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fail(
+        self, pattern: str, fault: Fault = "503", *, method: str | None = None, times: int | None = None
+    ) -> Rule:
+        """Add a rule; ``rule.matched`` counts what it broke."""
+        rule = Rule(pattern, fault, method, times)
+        self.rules.append(rule)
+        return rule
+
+    def heal(self) -> None:
+        """Forget all rules and the record of requests."""
+        self.rules.clear()
+        self.requests.clear()
+
+    def fault_for(self, method: str, path: str) -> Fault | None:
+        """Record a request, and say how to break it."""
+        with self._lock:
+            self.requests.append((method, path))
+            for rule in self.rules:
+                if rule.takes(method, path):
+                    rule.matched += 1
+                    return rule.fault
+        return None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: FaultyProxy
+
+    def forward(self) -> None:
+        """Answer one request."""
+        body = self._body()
+        fault = self.proxy.fault_for(self.command, unquote(self.path))
+        if fault == "reset":
+            self._reset()
+        elif fault in ("403", "500", "503"):
+            self._answer(int(fault), [], b"<Error><Code>Broken</Code><Message>by a rule</Message></Error>")
+        else:
+            # The Host header goes through as it came: the signature covers it.
+            upstream = http.client.HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=60)
+            upstream.request(self.command, self.path, body, dict(self.headers.items()))
+            response = upstream.getresponse()
+            data = response.read()
+            headers = [(k, v) for k, v in response.getheaders() if k.lower() not in HOP_BY_HOP]
+            if self.command == "HEAD":
+                headers.append(("Content-Length", response.headers.get("Content-Length", "0")))
+            self._answer(response.status, headers, data, cut=fault == "truncated")
+            upstream.close()
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward  # the names that http.server calls
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+            data = b""
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                data += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            del self.headers["Transfer-Encoding"]
+            self.headers["Content-Length"] = str(len(data))
+            return data
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes, cut: bool = False) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if cut:
+            self.wfile.write(data[: len(data) // 2])
+            self.close_connection = True
+        elif self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _reset(self) -> None:
+        # Lingering for no time makes close send RST instead of FIN.
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.rfile.close()
+        self.connection.close()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the proxy records its requests itself."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Nothing: a client that leaves, or that was reset, is no error of the proxy."""
+
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
+        with suppress(OSError):
+            super().shutdown_request(request)
+
+
+@contextmanager
+def run_faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
+    """Run a proxy to ``upstream`` (``http://host:port``); without rules it changes nothing."""
+    handler = type("Handler", (_Handler,), {})
+    with _Server(("127.0.0.1", 0), handler) as server:
+        proxy = FaultyProxy(endpoint=f"http://127.0.0.1:{server.server_address[1]}", upstream=upstream)
+        handler.proxy = proxy  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            server.shutdown()
+            thread.join()

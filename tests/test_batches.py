@@ -1,0 +1,190 @@
+"""A batch of songs in Dagster: partial success, rejections as data, retries, reuse. Shown by Dagster's own records."""
+
+import dagster as dg
+import pytest
+from audio_files import encoded
+from faulty_proxy import FaultyProxy
+from platforms import ASSETS, PER_SONG, Platform, local_settings, song_bytes
+from s3_server import S3Server
+
+from bandscope_dagster.plan import ANALYSIS_TABLES
+from bandscope_dagster.resources import resources
+from bandscope_dagster.settings import Settings
+
+GOOD = ("one.wav", "two.wav", "three.wav", "four.wav")
+BAD = {"nothing.mp3": "empty", "letter.mp3": "not_audio", "half.mp3": "truncated"}
+FLAKY = "flaky.wav"
+
+
+@pytest.fixture
+def platform(s3_server: S3Server, faulty_proxy: FaultyProxy) -> Platform:
+    """A platform on S3, behind a proxy that can break requests."""
+    place = s3_server.place(faulty_proxy.endpoint)
+    settings = Settings(
+        storage=place.url,
+        s3_endpoint=place.endpoint,
+        s3_access_key_id=place.access_key_id,
+        s3_secret_access_key=place.secret_access_key,
+        device="cpu",
+    )
+    with dg.instance_for_test() as instance:
+        yield Platform(settings, instance)
+
+
+@pytest.fixture
+def ids(platform: Platform) -> dict[str, str]:
+    """Eight uploads: four good, three bad, and one that storage can be told to withhold."""
+    mp3 = encoded("mp3")
+    files = {name: song_bytes(seed) for seed, name in enumerate(GOOD)}
+    files |= {
+        "nothing.mp3": b"",
+        "letter.mp3": b"Dear sir or madam,\n" * 40,
+        "half.mp3": mp3[: len(mp3) // 2],
+    }
+    return platform.upload(files | {FLAKY: song_bytes(9)})
+
+
+def test_bad_uploads_are_data_and_a_read_that_fails_twice_is_retried(
+    platform: Platform, faulty_proxy: FaultyProxy, ids: dict[str, str]
+) -> None:
+    twice = faulty_proxy.fail(FLAKY, "503", method="GET", times=2)
+
+    result = platform.materialize()
+
+    assert result.success, "nothing turns red"
+    assert twice.matched == 2
+    for asset in PER_SONG:
+        assert set(platform.status(asset).values()) == {"MATERIALIZED"}
+        assert set(platform.events(result.run_id, asset)) == set(ids.values())
+    for asset in PER_SONG:
+        errors = dict(platform.table(asset).select("song_id", "error").unique().iter_rows())
+        for name in (*GOOD, FLAKY):
+            assert errors[ids[name]] is None
+        for name, reason in BAD.items():
+            prefix = f"{reason}: " if asset == "songs" else f"upstream: {reason}: "
+            assert errors[ids[name]].startswith(prefix)
+    usable = platform.checks(result.run_id, "song_is_usable")
+    assert {song for song, (passed, _) in usable.items() if not passed} == {ids[name] for name in BAD}
+    assert {severity for passed, severity in usable.values() if not passed} == {"WARN"}
+
+    platform.materialize_catalogs()
+    catalog = platform.table("song_catalog")
+    assert dict(catalog["status"].value_counts().iter_rows()) == {"ok": 5, "rejected": 3}
+    assert set(platform.table("song_errors")["song_id"]) == {ids[name] for name in BAD}
+
+
+def test_a_read_that_always_fails_turns_that_song_alone_red(
+    platform: Platform, faulty_proxy: FaultyProxy, ids: dict[str, str]
+) -> None:
+    faulty_proxy.fail(FLAKY, "503", method="GET")
+
+    result = platform.materialize()
+
+    assert not result.success
+    withheld = ids[FLAKY]
+    assert platform.status("songs")[withheld] == "MATERIALIZED"
+    assert platform.checks(result.run_id, "song_is_usable")[withheld] == (False, "ERROR")
+    for asset in ANALYSIS_TABLES:
+        status = platform.status(asset)
+        assert status.pop(withheld) == "FAILED"
+        assert set(status.values()) == {"MATERIALIZED"}
+        assert withheld not in set(platform.table(asset)["song_id"])
+    attempts = platform.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+    assert not attempts, "a retry in this run could not mend it"
+    problem = next(
+        event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure
+    )
+    assert "1 of 8 songs failed" in problem.description
+    assert withheld in problem.description and "unavailable" in problem.description
+
+    faulty_proxy.heal()
+    repaired = platform.materialize(reuse=True)
+
+    assert repaired.success
+    for asset in PER_SONG:
+        assert set(platform.status(asset).values()) == {"MATERIALIZED"}
+        reused = {
+            song: event.metadata["reused"].value
+            for song, event in platform.events(repaired.run_id, asset).items()
+        }
+        assert reused == {song: song != withheld for song in ids.values()}
+
+
+def test_a_step_that_is_retried_does_only_the_song_that_is_not_done(
+    platform: Platform, faulty_proxy: FaultyProxy, ids: dict[str, str]
+) -> None:
+    song = ids["two.wav"]
+    # Nothing that the store retries by itself: the whole step has to.
+    refused = faulty_proxy.fail(f"/stems/{song}", "403", method="PUT", times=1)
+
+    result = platform.materialize()
+
+    assert result.success
+    assert refused.matched == 1
+    retries = platform.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+    assert len(retries) == 1
+    for asset in ANALYSIS_TABLES:
+        assert set(platform.events(result.run_id, asset)) == set(ids.values())  # each exactly once
+    others = [key for method, key in faulty_proxy.requests if method == "PUT" and ids["one.wav"] in key]
+    assert len(others) == len(PER_SONG), "the other songs were written once"
+
+
+def test_a_plain_materialization_recomputes_and_gives_the_same_bytes(tmp_path) -> None:
+    with dg.instance_for_test() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({name: song_bytes(seed) for seed, name in enumerate(GOOD[:2])})
+        platform.materialize()
+        before = platform.digests()
+
+        again = platform.materialize()
+
+        for asset in PER_SONG:
+            assert not any(e.metadata["reused"].value for e in platform.events(again.run_id, asset).values())
+        assert len(before) == 2 * len(PER_SONG)
+        assert platform.digests() == before
+
+
+def test_tags_of_stored_stems_are_those_of_stems_in_memory(tmp_path) -> None:
+    with dg.instance_for_test() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({"one.wav": song_bytes(1, seconds=14.0)})
+        platform.materialize()
+        before = platform.digests()
+
+        alone = platform.materialize(["stem_instrument_tags"])
+
+        assert alone.success
+        assert platform.digests() == before
+
+
+def test_tags_alone_need_no_stems(tmp_path) -> None:
+    with dg.instance_for_test() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({"one.wav": song_bytes(1)})
+
+        assert platform.materialize(["songs", "instrument_tags"]).success
+        assert platform.table("instrument_tags").height > 0
+        assert not list(platform.store.list("stems"))
+
+        failed = platform.materialize(["stem_instrument_tags"])
+        problem = next(e.step_failure_data.user_failure_data for e in failed.all_events if e.is_step_failure)
+        assert "materialize stems" in problem.description
+
+
+def test_a_song_is_outdated_only_when_its_own_input_changed(tmp_path) -> None:
+    from dagster._core.definitions.data_version import CachingStaleStatusResolver
+    from dagster._core.loader import LoadingContextForTest
+
+    with dg.instance_for_test() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({"one.wav": song_bytes(1), "two.wav": song_bytes(2)})
+        platform.materialize()
+        platform.materialize(
+            ["songs", "decoded_waveforms", "stems"]
+        )  # equal, so nothing behind it is outdated
+
+        graph = dg.Definitions(assets=ASSETS, resources=resources(platform.settings)).resolve_asset_graph()
+        resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
+        for asset in ANALYSIS_TABLES:
+            for song in platform.songs:
+                assert resolver.get_status(dg.AssetKey(asset), song).value == "FRESH"

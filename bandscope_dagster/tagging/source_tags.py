@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -62,10 +63,11 @@ class SourceTags:
         Labels that mean the same instrument are one row, that of the highest score.
         """
         rate = self.tagger.plan.sample_rate
+        match_once = cache(vocabulary.match)  # a tagger says the same few labels over and over
         for window in sorted(self.tagged, key=lambda window: window.start_frame):
             best: dict[str, dict[str, Any]] = {}
             for tag in window.tags:
-                match = vocabulary.match(tag.label)
+                match = match_once(tag.label)
                 row = best.get(match.instrument)
                 if row is None or (tag.score or 0.0) > (row["score"] or 0.0):
                     best[match.instrument] = {
@@ -119,9 +121,14 @@ class WindowQueue:
             windows = np.zeros((self.tagger.batch, *batch[0][1].samples.shape), np.float32)
             for index, (_, window) in enumerate(batch):
                 windows[index] = window.samples
+            name = self.tagger.identity.name
             answers = self.tagger.tag(windows)
-            for (source, window), tags in zip(batch, answers, strict=False):
-                _check_scores(tags, self.tagger.identity.name, source.source)
+            if len(answers) != len(windows):
+                raise ValueError(f"{name} gave the tags of {len(answers)} windows instead of {len(windows)}")
+            heard = list(zip(batch, answers[: len(batch)], strict=True))
+            for (source, _), tags in heard:  # all before any is kept: a batch that fails is tagged again
+                _check_scores(tags, name, source.source)
+            for (source, window), tags in heard:
                 source.tagged.append(TaggedWindow(window.start_frame, window.frames, tags))
 
 

@@ -1,0 +1,90 @@
+"""A machine that dies in the middle of a run: the next ``bandscope run`` completes it, and nothing is half-written."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.parquet as pq
+from platforms import PER_SONG, Platform, local_settings, song_bytes
+
+SONGS = 4
+
+
+def bandscope(store: Path, home: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the command line on a store and a Dagster home."""
+    environment = os.environ | {
+        "BANDSCOPE_STORAGE": str(store),
+        "BANDSCOPE_DEVICE": "cpu",
+        "DAGSTER_HOME": str(home),
+        "COLUMNS": "200",
+    }
+    command = [str(Path(sys.executable).with_name("bandscope")), *arguments]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a command that must succeed; returns what it printed."""
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def platform(store: Path, home: Path) -> Platform:
+    """What the command line left behind."""
+    return Platform(local_settings(store), dg.DagsterInstance.from_config(str(home)))
+
+
+def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:
+    uploads = tmp_path / "killed" / "uploads"
+    uploads.mkdir(parents=True)
+    for number in range(SONGS):
+        (uploads / f"song {number}.wav").write_bytes(song_bytes(number, seconds=12.0))
+    shutil.copytree(tmp_path / "killed", tmp_path / "calm")  # keeps the times, and so the song ids
+    finish(bandscope(tmp_path / "calm", tmp_path / "calm-home", "run"))
+
+    victim = bandscope(tmp_path / "killed", tmp_path / "killed-home", "run")
+    stems = tmp_path / "killed" / "stems"
+    while victim.poll() is None and len(list(stems.glob("*.parquet"))) < 2:
+        time.sleep(0.02)
+    os.killpg(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    assert victim.returncode == -signal.SIGKILL
+    done_before = {path.name for path in stems.glob("*.parquet")}
+    assert 2 <= len(done_before) < SONGS
+    for path in (tmp_path / "killed").rglob("*.parquet"):
+        pq.ParquetFile(path).read()  # whole, or not there
+
+    printed = finish(bandscope(tmp_path / "killed", tmp_path / "killed-home", "run"))
+
+    assert "had died" in printed
+    killed = platform(tmp_path / "killed", tmp_path / "killed-home")
+    assert killed.digests() == platform(tmp_path / "calm", tmp_path / "calm-home").digests()
+    for asset in PER_SONG:
+        assert set(killed.status(asset).values()) == {"MATERIALIZED"}
+    runs = killed.instance.get_runs()
+    assert sorted(run.status.value for run in runs) == ["FAILURE", "SUCCESS", "SUCCESS"]
+    per_song = next(
+        run for run in runs if run.status.value == "SUCCESS" and "stems" in str(run.asset_selection)
+    )
+    reused = {
+        song for song, e in killed.events(per_song.run_id, "stems").items() if e.metadata["reused"].value
+    }
+    assert {f"{song}.parquet" for song in reused} == done_before
+    strays = [
+        path for path in (tmp_path / "killed").rglob("*") if path.is_file() and path.suffix != ".parquet"
+    ]
+    assert [path.parent for path in strays] == [uploads] * SONGS
+
+    assert "are done" in finish(bandscope(tmp_path / "killed", tmp_path / "killed-home", "run"))

@@ -19,7 +19,7 @@ from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
 from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS
 from bandscope_dagster.plan import ANALYSIS_TABLES
 from bandscope_dagster.resources import resources
-from bandscope_dagster.settings import Settings
+from bandscope_dagster.settings import Settings, load_settings
 from bandscope_dagster.uploads import list_uploads, register_uploads
 
 SAMPLE_RATE = 44_100  # Hz
@@ -134,6 +134,34 @@ class Platform:
                 frame.drop(WHEN, strict=False).write_ipc(data)
                 digests[found.key] = hashlib.sha256(data.getvalue()).hexdigest()
         return digests
+
+
+def keys(assets: Sequence[str]) -> list[dg.AssetKey]:
+    """Names of assets as keys."""
+    return [dg.AssetKey(asset) for asset in assets]
+
+
+def whole_path() -> dg.JobDefinition:
+    """The per-song assets as a job, under the settings of the environment; can be found again by its name."""
+    definitions = dg.Definitions(
+        assets=ASSETS,
+        jobs=[dg.define_asset_job("whole_path", keys(PER_SONG))],
+        resources=resources(load_settings()),
+        executor=dg.in_process_executor,
+    )
+    return definitions.resolve_job_def("whole_path")
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that give these settings of an S3 store."""
+    secret = settings.s3_secret_access_key
+    return {
+        "BANDSCOPE_STORAGE": settings.storage,
+        "BANDSCOPE_S3_ENDPOINT": settings.s3_endpoint or "",
+        "BANDSCOPE_S3_ACCESS_KEY_ID": settings.s3_access_key_id or "",
+        "BANDSCOPE_S3_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else "",
+        "BANDSCOPE_DEVICE": settings.device,
+    }
 
 
 def local_settings(folder: Any, **changes: Any) -> Settings:

@@ -4,9 +4,10 @@ import dagster as dg
 import pytest
 from audio_files import encoded
 from faulty_proxy import FaultyProxy
-from platforms import ASSETS, PER_SONG, Platform, local_settings, song_bytes
+from platforms import ASSETS, PER_SONG, Platform, environment, local_settings, song_bytes, whole_path
 from s3_server import S3Server
 
+from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.plan import ANALYSIS_TABLES
 from bandscope_dagster.resources import resources
 from bandscope_dagster.settings import Settings
@@ -188,3 +189,30 @@ def test_a_song_is_outdated_only_when_its_own_input_changed(tmp_path) -> None:
         for asset in ANALYSIS_TABLES:
             for song in platform.songs:
                 assert resolver.get_status(dg.AssetKey(asset), song).value == "FRESH"
+
+
+def test_a_re_execution_from_failure_does_only_what_is_missing(
+    platform: Platform, faulty_proxy: FaultyProxy, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment(platform.settings).items():
+        monkeypatch.setenv(name, value)
+    song = ids["three.wav"]
+    faulty_proxy.fail(f"/instrument_tags/{song}", "403", method="PUT")
+    job = dg.reconstructable(whole_path)
+    tags = {RANGE_START_TAG: platform.songs[0], RANGE_END_TAG: platform.songs[-1]}
+    with dg.execute_job(job, platform.instance, tags=tags) as failed:
+        assert not failed.success
+    assert platform.status("instrument_tags")[song] == "FAILED"
+
+    faulty_proxy.heal()
+    from_failure = dg.ReexecutionOptions.from_failure(failed.run_id, platform.instance)
+    with dg.execute_job(job, platform.instance, tags=tags, reexecution_options=from_failure) as again:
+        assert again.success
+
+    assert not platform.events(again.run_id, "songs"), "the step that had succeeded is not done again"
+    for asset in ANALYSIS_TABLES:
+        assert set(platform.status(asset).values()) == {"MATERIALIZED"}
+        events = platform.events(again.run_id, asset)
+        assert {s for s, event in events.items() if not event.metadata["reused"].value} <= {song}
+    written = {key for method, key in faulty_proxy.requests if method == "PUT"}
+    assert written and all(song in key for key in written)

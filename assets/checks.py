@@ -5,6 +5,7 @@ from typing import Final
 
 import dagster as dg
 
+from bandscope_dagster.errors import has_failed
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.validation import SongChecked
 
@@ -33,13 +34,13 @@ STEMS_SUM_TO_MIXTURE: Final = _per_song_check(
 
 
 def song_is_usable(checked: SongChecked) -> dg.AssetCheckEvaluation:
-    """The outcome for one upload: a rejection warns, an upload that could not be read is an error."""
+    """The outcome for one upload: a rejection warns, a failure is an error."""
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey("songs"),
         check_name=SONG_IS_USABLE.name,
         partition=checked.song_id,
         passed=checked.error is None,
-        severity=dg.AssetCheckSeverity.ERROR if checked.unavailable else dg.AssetCheckSeverity.WARN,
+        severity=dg.AssetCheckSeverity.ERROR if has_failed(checked.error) else dg.AssetCheckSeverity.WARN,
         description=checked.error,
     )
 

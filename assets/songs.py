@@ -63,5 +63,5 @@ def _metadata(checked: SongChecked) -> dict[str, Any]:
     metadata: dict[str, Any] = {name: value for name, value in shown.items() if value is not None}
     if checked.written is not None:
         metadata |= written_metadata(checked.written)
-    metadata |= {"reused": checked.written is None, "seconds": round(checked.seconds, 3)}
+    metadata |= {"reused": checked.reused, "seconds": round(checked.seconds, 3)}
     return metadata

@@ -41,8 +41,17 @@ def main() -> None:
     try:
         app()
     except BandscopeError as error:
-        Console(stderr=True).print(f"[red]bandscope:[/red] {_escaped(str(error))}", highlight=False)
+        _complain(str(error))
         sys.exit(1)
+    except (
+        OSError
+    ) as error:  # of a disk, a file's permissions or the object store; a traceback would add nothing
+        _complain(f"{type(error).__name__}: {error}")
+        sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True).print(f"[red]bandscope:[/red] {_escaped(text)}", highlight=False, soft_wrap=True)
 
 
 def _escaped(text: str) -> str:
@@ -82,7 +91,12 @@ def ingest(
         typer.Option("--replace", help="Upload a changed file over the one that is there; it is a new song."),
     ] = False,
 ) -> None:
-    """Copy songs into the store's uploads/. What is already there is left as it is."""
+    """Copy songs into the store's uploads/. What is already there is left as it is.
+
+    Folders keep their shape; their first level is the owner unless --owner names one.
+
+    Exits with 1 if a file was left out because another one of its name is there.
+    """
     from collections import Counter
 
     from bandscope_dagster.ingest import Ingested, find_files
@@ -109,22 +123,27 @@ def ingest(
 @app.command()
 def run(
     songs: Annotated[
-        str | None, typer.Option(help="Only songs whose id or file name matches this glob.")
+        str | None, typer.Option(help="Only songs of this id or file name, or of a glob such as 'live*'.")
     ] = None,
     select: Annotated[
         str | None,
-        typer.Option(help="Only these per-song assets, separated by commas; the rest is left alone."),
+        typer.Option(
+            help="Only these per-song assets, such as stems,instrument_tags; the rest is left alone."
+        ),
     ] = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute songs again that are done; without it they are kept.")
     ] = False,
 ) -> None:
-    """Register new uploads and take their songs through the asset graph, in this process."""
+    """Register new uploads and compute what their songs lack, in this process. Run it again to go on.
+
+    Exits with 1 if a song failed. A rejected song is no failure: `bandscope status` tells why it was rejected.
+    """
     from bandscope_dagster.run_command import run_songs
     from bandscope_dagster.settings import dagster_home
 
     settings, store = _open()
-    assets = [name.strip() for name in select.split(",")] if select else None
+    assets = select.replace(",", " ").split() if select else None
     failed = run_songs(
         settings, store, dagster_home(), console, _progress, songs, assets, recompute=recompute
     )
@@ -134,10 +153,10 @@ def run(
 @app.command()
 def status(
     song: Annotated[
-        str | None, typer.Argument(help="A song id or file name, or a glob; all songs if left out.")
+        str | None, typer.Argument(help="A song's id, file name or title, or a glob; all songs if left out.")
     ] = None,
 ) -> None:
-    """Tell what is known of all songs in a table, or of some songs in full."""
+    """Tell how far every song got, or all that is known of some songs."""
     from bandscope_dagster.status import print_overview, print_songs
 
     _, store = _open()
@@ -150,7 +169,8 @@ def status(
 @app.command()
 def sql(
     query: Annotated[
-        str, typer.Argument(help="A SELECT over the tables by name, e.g. songs, stems, song_catalog.")
+        str,
+        typer.Argument(help="A SELECT over the tables, e.g. songs, stems, instrument_tags, song_catalog."),
     ],
 ) -> None:
     """Answer a query over all tables; nothing can be written."""
@@ -168,29 +188,39 @@ def sql(
         tbl_hide_dataframe_shape=True,
     ):
         typer.echo(answer)
-    typer.echo(f"{answer.height} rows")
+    typer.echo(f"{answer.height} row{'' if answer.height == 1 else 's'}")
 
 
 @app.command()
 def export(
-    song: Annotated[str, typer.Argument(help="A song id or file name, or a glob.")],
+    song: Annotated[str, typer.Argument(help="A song's id, file name or title, or a glob.")],
     to: Annotated[Path, typer.Option(help="The folder that gets one folder per song.")],
     audio_format: Annotated[
         Literal["wav", "flac"], typer.Option("--format", help="wav (32-bit float) or flac.")
     ] = "wav",
 ) -> None:
-    """Write a song's stems and instruments as files."""
-    from bandscope_dagster.export import export_song
+    """Write the stems of songs as audio files, and their instruments as CSV.
+
+    Exits with 1 if a song has no stems; the others are written.
+    """
+    from bandscope_dagster.errors import CannotAnalyze
+    from bandscope_dagster.export import ExportError, export_song
     from bandscope_dagster.status import find_songs
 
     _, store = _open()
     found = find_songs(store, song)
+    failed = False
     with _progress() as progress:
         task = progress.add_task("exporting", total=len(found))
         for song_id in found:
-            for path in export_song(store, song_id, to, audio_format):
-                progress.console.print(_escaped(str(path)), highlight=False, soft_wrap=True)
+            try:
+                for path in export_song(store, song_id, to, audio_format):
+                    progress.console.print(_escaped(str(path)), highlight=False, soft_wrap=True)
+            except (CannotAnalyze, ExportError) as error:
+                failed = True
+                _complain(str(error))
             progress.advance(task)
+    raise typer.Exit(1 if failed else 0)
 
 
 @models_app.command("list")
@@ -211,7 +241,7 @@ def models_verify() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check that everything is in place to run: storage, models, device, Dagster's home."""
+    """Check all that a run needs: settings, storage, device, models, Dagster's home. Exits with 1 if one fails."""
     from bandscope_dagster.doctor import examine
 
     raise typer.Exit(0 if examine(console) else 1)

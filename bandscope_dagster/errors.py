@@ -17,6 +17,18 @@ class Reason(StrEnum):
     NOT_FINITE = "not_finite"
 
 
+UNAVAILABLE = "unavailable"
+"""Stands before the colon where the storage did not give an upload up."""
+
+FAILED = "failed"
+"""Stands before the colon where anything else went wrong that is no property of the upload."""
+
+
+def has_failed(error: str | None) -> bool:
+    """Whether an ``error`` of ``songs`` is a failure, which may be mended, and not a rejection, which stays."""
+    return error is not None and error.partition(":")[0] in (UNAVAILABLE, FAILED)
+
+
 class BandscopeError(Exception):
     """Base of every error that Bandscope raises on purpose; its text is written for the person who reads it."""
 

@@ -35,7 +35,8 @@ def export_song(
 ) -> list[Path]:
     """Write ``<to>/<song_id>/<stem>.<format>`` for every stem, and ``instruments.csv``; returns the files.
 
-    All stems keep their true level to each other. Each file appears whole or not at all.
+    All stems keep their true level to each other. The files are moved to their place when all of them are whole, so
+    a song that cannot be exported leaves nothing.
 
     Raises:
         CannotAnalyze: the song has no stems yet.
@@ -50,10 +51,11 @@ def export_song(
     factor = 1.0 if audio_format == "wav" or peak <= 1.0 else 1.0 / peak
 
     folder = to / song_id
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as unfinished:
+    to.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to, prefix=".export-") as unfinished:
         written = _write_stems(store, song_id, Path(unfinished), audio_format, factor)
         written.append(_write_instruments(store, song_id, Path(unfinished)))
+        folder.mkdir(exist_ok=True)
         for path in written:
             os.replace(path, folder / path.name)
     return [folder / path.name for path in written]

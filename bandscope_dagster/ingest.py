@@ -38,15 +38,17 @@ class LocalFile:
 def find_files(paths: Iterable[Path], owner: str | None) -> list[LocalFile]:
     """The audio files at and below ``paths``, in name order; folders keep their shape below ``uploads/``.
 
+    Hidden files and folders, such as macOS's ``._song.mp3`` beside every ``song.mp3``, are passed over.
+
     Raises:
         IngestError: a path does not exist, holds no audio, or makes no usable key.
     """
-    if owner is not None and ("/" in owner or not owner.strip()):
-        raise IngestError(f"the owner {owner!r} cannot be used: give one name without a slash")
+    if owner is not None:
+        _check_owner(owner)
     files: list[LocalFile] = []
     for path in paths:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.is_file() and is_audio_name(file.name))
+            found = sorted(file for file in path.rglob("*") if file.is_file() and _is_wanted(file, path))
             if not found:
                 raise IngestError(f"{path} holds no file that is named like audio")
             files += [_local_file(file, file.relative_to(path).as_posix(), owner) for file in found]
@@ -76,6 +78,20 @@ def ingest(store: ObjectStore, file: LocalFile, *, replace: bool) -> Ingested:
         return Ingested.CONFLICT
     _upload(store, file)
     return Ingested.REPLACED
+
+
+def _check_owner(owner: str) -> None:
+    try:
+        check_key(owner)
+    except ValueError as error:
+        raise IngestError(f"the owner cannot be used: {error}") from None
+    if "/" in owner or not owner.strip():
+        raise IngestError(f"the owner {owner!r} cannot be used: give one name without a slash")
+
+
+def _is_wanted(file: Path, folder: Path) -> bool:
+    hidden = any(name.startswith(".") for name in file.relative_to(folder).parts)
+    return not hidden and is_audio_name(file.name)
 
 
 def _local_file(path: Path, name: str, owner: str | None) -> LocalFile:

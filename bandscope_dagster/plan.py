@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from bandscope_dagster.audio.limits import Limits
-from bandscope_dagster.errors import CannotAnalyze
+from bandscope_dagster.errors import CannotAnalyze, has_failed
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.storage import schemas
 from bandscope_dagster.storage.lineage import Lineage, read_lineage
@@ -30,9 +30,6 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
 
 ANALYSIS_TABLES: Final = tuple(table.name for table in schemas.ANALYSIS_TABLES)
 """In the order in which they depend on each other."""
-
-UNAVAILABLE: Final = "unavailable"
-"""Begins the error of a song whose upload the storage did not give up."""
 
 NO_MODEL: Final = ModelIdentity("", "")
 
@@ -83,20 +80,15 @@ def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
     """The song's row in ``songs``.
 
     Raises:
-        CannotAnalyze: there is no row, or it says that the upload could not be read.
+        CannotAnalyze: there is no row, or it says that ``songs`` itself failed.
     """
     table = read_table(store, SONGS, song_id)
     if table is None:
         raise CannotAnalyze("songs has no row for it; materialize songs first")
     row: dict[str, Any] = table.to_pylist()[0]
-    if is_unavailable(row["error"]):
-        raise CannotAnalyze(f"{row['error']} (materialize songs again once the storage answers)")
+    if has_failed(row["error"]):
+        raise CannotAnalyze(f"{row['error']} (once that is mended, materialize songs again)")
     return row
-
-
-def is_unavailable(error: str | None) -> bool:
-    """Whether an ``error`` of ``songs`` blames the storage, not the song."""
-    return error is not None and error.startswith(UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +130,7 @@ class SongPlanner:
             stems = None
             if "stem_instrument_tags" in tables and "stems" not in tables:
                 stems = read_lineage(store, STEMS, song_id)
-                if stems is None:
+                if stems is None or not stems.model:  # without a model it is the row of a rejection
                     raise CannotAnalyze(
                         "there are no stems of this song; materialize stems with or before its tags"
                     )

@@ -26,6 +26,7 @@ from bandscope_dagster.runs import (
     unfinished_songs,
 )
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.sql import query
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.uploads import Listing, list_uploads, register_uploads
 
@@ -73,6 +74,7 @@ def run_songs(
             *_run_batches(instance, ranges, assets, console, progress, reuse=not recompute),
             _run_catalogs(instance, console),
         ]
+        _tell_errors(store, console)
         return not all(report.success for report in reports)
 
 
@@ -143,3 +145,12 @@ def _run_catalogs(instance: dg.DagsterInstance, console: Console) -> RunReport:
     for problem in report.problems:
         console.print(f"[red]Catalogs:[/red] {escape(problem)}", highlight=False)
     return report
+
+
+def _tell_errors(store: ObjectStore, console: Console) -> None:
+    """Say how many songs there are without results: rejections turn nothing red, and would go unseen."""
+    count = query(store, "SELECT COUNT(DISTINCT song_id) AS songs FROM song_errors").item()
+    if count:
+        console.print(
+            f"Songs that cannot be used: {count}; `bandscope status` tells which, and why.", highlight=False
+        )

@@ -4,7 +4,6 @@ import fcntl
 from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ import dagster as dg
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.partitions import SONGS_PARTITIONS
+from bandscope_dagster.status import is_called
 
 LAUNCHER_TAG: Final = "bandscope/launched-by"
 LAUNCHER: Final = "bandscope run"
@@ -99,7 +99,7 @@ def song_ranges(
 
 
 def matching(songs: Sequence[str], names: dict[str, str], pattern: str | None) -> list[str]:
-    """The songs whose id or file name matches the glob ``pattern``; all of them where there is none."""
+    """The songs whose id or file name is ``pattern`` or matches it as a glob; all of them where there is none."""
     if pattern is None:
         return list(songs)
-    return [s for s in songs if fnmatchcase(s, pattern) or fnmatchcase(names.get(s, ""), pattern)]
+    return [song for song in songs if is_called(pattern, song, names.get(song))]

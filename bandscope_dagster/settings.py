@@ -1,23 +1,37 @@
 """Every setting in one place: environment variables ``BANDSCOPE_…`` become one typed, frozen object."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.storage.objects import ObjectStore, S3Options, open_store
 
-PREFIX = "BANDSCOPE_"
+PREFIX: Final = "BANDSCOPE_"
+
+DAGSTER_YAML: Final = """\
+# Made by bandscope: runs and their history lie beside this file, in SQLite.
+# What else can stand here: https://docs.dagster.io/deployment/oss/dagster-yaml
+telemetry:
+  enabled: false
+"""
+
+
+def _as_number(value: object) -> object:
+    """A variable is text, and pydantic compares a Literal with it as it is."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class Settings(BaseSettings):
     """What an operator can choose. Each field is the environment variable ``BANDSCOPE_<FIELD>``."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    # Compose files pass an unset variable on as an empty one.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     storage: str = Field(
         default="~/bandscope",
@@ -47,7 +61,9 @@ class Settings(BaseSettings):
     step_retry_delay_s: float = Field(
         default=5.0, ge=0, description="Delay before the first retry; doubles each time."
     )
-    flac_bits: Literal[16, 24] = Field(default=16, description="Bits per sample of the stored FLAC blocks.")
+    flac_bits: Annotated[Literal[16, 24], BeforeValidator(_as_number)] = Field(
+        default=16, description="Bits per sample of the stored FLAC blocks."
+    )
 
     present_from: float = Field(
         default=0.2,
@@ -76,7 +92,11 @@ class Settings(BaseSettings):
         )
 
     def open_store(self) -> ObjectStore:
-        """The object store that these settings name; nothing is read or written yet."""
+        """The object store that these settings name; nothing is read or written yet.
+
+        Raises:
+            SettingsError: ``storage`` or what belongs to it names none.
+        """
         secret = self.s3_secret_access_key
         options = S3Options(
             endpoint=self.s3_endpoint,
@@ -84,7 +104,10 @@ class Settings(BaseSettings):
             access_key_id=self.s3_access_key_id,
             secret_access_key=secret.get_secret_value() if secret else None,
         )
-        return open_store(self.storage, options)
+        try:
+            return open_store(self.storage, options)
+        except ValueError as error:
+            raise SettingsError(f"{PREFIX}STORAGE: {error}") from None
 
 
 def load_settings() -> Settings:
@@ -104,12 +127,22 @@ def load_settings() -> Settings:
         raise SettingsError("These settings cannot be used:\n  " + "\n  ".join(lines)) from None
 
 
+def unknown_variables() -> list[str]:
+    """The variables of this environment that look like settings and are none: misspelt, most likely."""
+    known = {f"{PREFIX}{field}".upper() for field in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known)
+
+
 def dagster_home() -> Path:
     """``DAGSTER_HOME``, or ``~/.bandscope/dagster`` where it is unset, so that no run is ever forgotten.
 
-    The folder is made, and the variable is set for this process and its children.
+    The folder is made, with a ``dagster.yaml`` unless it has one, and the variable is set for this process and its
+    children.
     """
     home = Path(os.environ.get("DAGSTER_HOME") or "~/.bandscope/dagster").expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
+    # "x": a file that is there, also one that another process makes now, is never overwritten.
+    with suppress(FileExistsError), (home / "dagster.yaml").open("x", encoding="utf-8") as config:
+        config.write(DAGSTER_YAML)
     os.environ["DAGSTER_HOME"] = str(home)
     return home

@@ -1,6 +1,6 @@
 """Read-only SQL over all tables by name, with polars."""
 
-from typing import Final
+from typing import Final, cast
 
 import polars as pl
 
@@ -28,17 +28,29 @@ def query(store: ObjectStore, sql: str) -> pl.DataFrame:
         raise QueryError("bandscope sql only reads: begin the query with SELECT or WITH")
     context = pl.SQLContext(eager=False)
     for table in TABLES.values():
-        if table.name in sql:
-            context.register(table.name, _scan(store, table))
+        context.register(table.name, _scan(store, table) if table.name in sql else _empty(table).lazy())
     try:
         return context.execute(sql, eager=True)
     except pl.exceptions.PolarsError as error:
-        raise QueryError(f"{error}\nThe tables are: {', '.join(TABLES)}") from None
+        cause = str(error).partition("\n\nResolved plan")[0]  # the plan is of no use to who wrote the query
+        raise QueryError(f"{cause}\nThe tables are: {', '.join(TABLES)}") from None
 
 
 def _scan(store: ObjectStore, table: Table) -> pl.LazyFrame:
-    empty = pl.DataFrame(table.schema.empty_table())
-    assert isinstance(empty, pl.DataFrame)
-    if next(iter(store.list(table.name)), None) is None:
+    """The table's files as the store lists them: no glob, which would misread brackets in the store's own path."""
+    files = [store.uri(found.key) for found in store.list(table.name) if found.key.endswith(".parquet")]
+    empty = _empty(table)
+    if not files:
         return empty.lazy()
-    return pl.scan_parquet(store.uri(f"{table.name}/*.parquet"), storage_options=store.polars_options())
+    return pl.scan_parquet(
+        files,
+        glob=False,
+        schema=empty.schema,
+        missing_columns="insert",  # files of before a column was added
+        extra_columns="ignore",  # files of a later version
+        storage_options=store.polars_options() or None,
+    )
+
+
+def _empty(table: Table) -> pl.DataFrame:
+    return cast(pl.DataFrame, pl.from_arrow(table.schema.empty_table()))

@@ -1,61 +1,92 @@
 """``bandscope status``: what the tables say of all songs, or of one song in full."""
 
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Any, Final, cast
 
+import polars as pl
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.errors import BandscopeError, has_failed
 from bandscope_dagster.sql import query
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import ANALYSIS_TABLES, SONG_TABLES, table_key
+from bandscope_dagster.storage.schemas import (
+    ANALYSIS_TABLES,
+    INSTRUMENT_TAGS,
+    SONG_ID,
+    SONG_TABLES,
+    SONGS,
+    STEM_INSTRUMENT_TAGS,
+    STEMS,
+    Table,
+    table_key,
+)
+from bandscope_dagster.storage.tables import read_table
 
 SHOWN_INSTRUMENTS: Final = 5  # per source
+
+SHORT_NAMES: Final = dict(
+    zip((table.name for table in ANALYSIS_TABLES), ("waveform", "stems", "tags", "stem tags"), strict=True)
+)
+"""What the overview calls the tables, so that a line fits a terminal of 80 columns beside the longest song id."""
 
 
 class NoSuchSong(BandscopeError):
     """Nothing that the tables know matches."""
 
 
+def is_called(pattern: str, *names: str | None) -> bool:
+    """Whether one of ``names`` is ``pattern`` itself, which may hold brackets, or matches it as a glob."""
+    return any(name is not None and (name == pattern or fnmatchcase(name, pattern)) for name in names)
+
+
 def find_songs(store: ObjectStore, pattern: str) -> list[str]:
-    """The ids of the songs whose id, file name or title matches the glob ``pattern``.
+    """The ids of the songs whose id, file name or title is ``pattern`` or matches it as a glob.
 
     Raises:
         NoSuchSong: there are none.
     """
+    if SONG_ID.fullmatch(pattern) and store.head(table_key(SONGS, pattern)) is not None:
+        return [pattern]  # without a look at every other song
     songs = query(store, "SELECT song_id, filename, title FROM songs ORDER BY uploaded_at, song_id")
-    found = [
-        row["song_id"]
-        for row in songs.iter_rows(named=True)
-        if any(name is not None and fnmatchcase(name, pattern) for name in row.values())
-    ]
+    found = [row[0] for row in songs.iter_rows() if is_called(pattern, *row)]
     if not found:
         raise NoSuchSong(f"no song matches {pattern!r}; `bandscope status` lists all of them")
     return found
 
 
 def print_overview(store: ObjectStore, console: Console) -> None:
-    """Every song in a line: its duration, loudness, and what there is of it."""
+    """Every song in a line: its length, loudness, and how far it got."""
     songs = query(
         store,
-        "SELECT song_id, filename, duration_s, loudness_lufs, error FROM songs ORDER BY uploaded_at, song_id",
+        "SELECT song_id, duration_s, loudness_lufs, error FROM songs ORDER BY uploaded_at, song_id",
     )
+    if not songs.height:
+        console.print(
+            "No song has been through a run yet: `bandscope ingest` copies songs into the uploads, "
+            "and `bandscope run` takes them from there."
+        )
+        return
     stored = {table.name: {object.key for object in store.list(table.name)} for table in ANALYSIS_TABLES}
-    grid = Grid("song", "duration", "loudness", *(table.name for table in ANALYSIS_TABLES))
-    for row in songs.iter_rows(named=True):
-        if row["error"] is not None:
-            grid.add_row(row["song_id"], f"[red]{escape(row['error'])}[/red]")
-            continue
-        marks = [
-            "✓" if table_key(table, row["song_id"]) in stored[table.name] else "-"
+    grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    grid.add_column("song", no_wrap=True, overflow="ignore")  # to be copied into the next command
+    grid.add_column("length", no_wrap=True, justify="right")
+    grid.add_column("LUFS", no_wrap=True, justify="right")
+    grid.add_column("state", overflow="fold")
+    for song_id, duration_s, loudness, error in songs.iter_rows():
+        lacking = [
+            SHORT_NAMES[table.name]
             for table in ANALYSIS_TABLES
+            if table_key(table, song_id) not in stored[table.name]
         ]
-        grid.add_row(row["song_id"], _seconds(row["duration_s"]), _lufs(row["loudness_lufs"]), *marks)
-    console.print(
-        grid if songs.height else "There are no songs yet: `bandscope ingest` some, then `bandscope run`."
-    )
+        length = _minutes(duration_s) if error is None else ""
+        lufs = f"{loudness:.1f}" if error is None and loudness is not None else ""
+        grid.add_row(song_id, length, lufs, _state(error, lacking))
+    console.print(grid)
 
 
 def print_songs(store: ObjectStore, console: Console, pattern: str) -> None:
@@ -64,21 +95,37 @@ def print_songs(store: ObjectStore, console: Console, pattern: str) -> None:
         _print_song(store, console, song_id)
 
 
+def _state(error: str | None, lacking: Collection[str]) -> str:
+    if error is not None:
+        reason = escape(error.partition(":")[0])
+        return f"[red]{reason}[/red]" if has_failed(error) else f"[red]rejected: {reason}[/red]"
+    if len(lacking) == len(ANALYSIS_TABLES):
+        return "not analyzed"
+    return f"no {', '.join(lacking)}" if lacking else "done"
+
+
 def _print_song(store: ObjectStore, console: Console, song_id: str) -> None:
-    # A song id is a name of [a-z0-9-], so it can stand in a query as it is.
-    row = query(store, f"SELECT * FROM songs WHERE song_id = '{song_id}'").row(0, named=True)
+    row = _rows(store, SONGS, song_id, SONGS.names).row(0, named=True)
     console.rule(escape(row["title"] or row["filename"] or song_id), align="left")
-    console.print(f"song      {song_id}", highlight=False)
+    _print_fact(console, "song", song_id)
+    if row["upload_key"] is not None:
+        size = decimal(row["size_bytes"])
+        _print_fact(
+            console, "upload", f"{row['upload_key']}, {size}, {row['uploaded_at']:%Y-%m-%d %H:%M} UTC"
+        )
     if row["error"] is not None:
-        console.print(f"[red]error     {escape(row['error'])}[/red]", highlight=False)
+        _print_fact(console, "error", row["error"], style="red")
     else:
-        console.print(
-            f"audio     {_seconds(row['duration_s'])}, {row['codec']}, {row['sample_rate']} Hz,"
-            f" {row['channels']} channels; loudness {_lufs(row['loudness_lufs'])}, peak {row['peak']:.3f}",
-            highlight=False,
+        loudness = row["loudness_lufs"]
+        _print_fact(
+            console,
+            "audio",
+            f"{_minutes(row['duration_s'])}, {row['codec']}, {row['sample_rate']} Hz,"
+            f" {row['channels']}-channel, peak {row['peak']:.3f},"
+            f" {'too quiet for a loudness' if loudness is None else f'{loudness:.1f} LUFS'}",
         )
         _print_stems(store, console, song_id)
-        for table in ("instrument_tags", "stem_instrument_tags"):
+        for table in (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS):
             _print_instruments(store, console, song_id, table)
     for table in SONG_TABLES:
         key = table_key(table, song_id)
@@ -87,41 +134,47 @@ def _print_song(store: ObjectStore, console: Console, song_id: str) -> None:
 
 
 def _print_stems(store: ObjectStore, console: Console, song_id: str) -> None:
-    stems = query(
-        store,
-        f"""SELECT stem, model, MAX(peak) AS peak, SUM(frames * POW(10.0, rms_dbfs / 10)) AS energy
-            FROM stems WHERE song_id = '{song_id}' AND error IS NULL GROUP BY stem, model ORDER BY energy DESC""",
-    )
-    total = stems["energy"].sum()
-    parts = [
-        f"{row['stem']} {row['energy'] / total:.0%} of the energy (peak {row['peak']:.3f})"
-        for row in stems.iter_rows(named=True)
-        if total
-    ]
-    if parts:
-        console.print(f"stems     {', '.join(parts)}, by {stems['model'][0]}", highlight=False)
+    columns = ["stem", "model", "peak", "rms_dbfs", "frames", "error"]
+    blocks = _rows(store, STEMS, song_id, columns).filter(pl.col("error").is_null())
+    energy = (pl.col("frames") * 10 ** (pl.col("rms_dbfs") / 10)).sum().alias("energy")
+    stems = blocks.group_by("stem", "model").agg(energy, pl.col("peak").max()).sort("energy", descending=True)
+    total = float(stems["energy"].sum())
+    if total:
+        parts = [
+            f"{row['stem']} {row['energy'] / total:.0%} of the energy (peak {row['peak']:.3f})"
+            for row in stems.iter_rows(named=True)
+        ]
+        _print_fact(console, "stems", f"{', '.join(parts)}, by {stems['model'][0]}")
 
 
-def _print_instruments(store: ObjectStore, console: Console, song_id: str, table: str) -> None:
-    tags = query(
-        store,
-        f"""SELECT source, instrument, AVG(score) AS score FROM {table}
-            WHERE song_id = '{song_id}' AND error IS NULL GROUP BY source, instrument
-            ORDER BY source, score DESC, instrument""",
-    )
-    for (source,), rows in tags.group_by("source", maintain_order=True):
-        best = rows.head(SHOWN_INSTRUMENTS).iter_rows(named=True)
-        words = [f"{row['instrument']} {_score(row['score'])}" for row in best]
-        console.print(f"heard in  {source}: {', '.join(words)}", highlight=False)
+def _print_instruments(store: ObjectStore, console: Console, song_id: str, table: Table) -> None:
+    columns = ["source", "instrument", "score"]
+    tags = _rows(store, table, song_id, columns).drop_nulls("instrument")
+    means = tags.group_by("source", "instrument").agg(pl.col("score").mean())
+    best = means.sort("source", "score", "instrument", descending=[False, True, False], nulls_last=True)
+    for (source,), rows in best.group_by("source", maintain_order=True):
+        words = [
+            name if score is None else f"{name} {score:.2f}"
+            for _, name, score in rows.head(SHOWN_INSTRUMENTS).iter_rows()
+        ]
+        _print_fact(console, "heard in", f"{source}: {', '.join(words)}")
 
 
-def _score(score: float | None) -> str:
-    return "" if score is None else f"{score:.2f}"
+def _rows(store: ObjectStore, table: Table, song_id: str, columns: Sequence[str]) -> pl.DataFrame:
+    """The song's rows in ``table``; none where it has no file."""
+    found: Any = read_table(store, table, song_id, columns)
+    empty: Any = table.schema.empty_table().select(list(columns))
+    return cast(pl.DataFrame, pl.from_arrow(empty if found is None else found))
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s"
+def _print_fact(console: Console, name: str, text: str, style: str | None = None) -> None:
+    console.print(f"{name:9} {escape(text)}", highlight=False, style=style)
 
 
-def _lufs(loudness: float | None) -> str:
-    return "too quiet to measure" if loudness is None else f"{loudness:.1f} LUFS"
+def _minutes(seconds: float) -> str:
+    """``3:05``, as music players show it; ``0:00.7`` where whole seconds would say nothing."""
+    if seconds < 1:
+        return f"0:0{seconds:.1f}"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -26,7 +26,7 @@ def column_schema(table: Table) -> dg.TableSchema:
 def written_metadata(written: Written) -> dict[str, Any]:
     """Where a file lies, its rows and bytes."""
     return {
-        "dagster/uri": dg.MetadataValue.url(written.uri),
+        "dagster/uri": written.uri,
         "dagster/partition_row_count": written.rows,
         "size_mb": round(written.bytes / 1e6, 3),
     }

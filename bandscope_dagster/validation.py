@@ -1,5 +1,6 @@
 """The ``songs`` step: read an upload once, prove that it decodes to its end, and describe it in one row."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -11,13 +12,15 @@ from bandscope_dagster.audio.decode import SAMPLE_RATE, decode
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.measure import SongMeasure
 from bandscope_dagster.audio.probe import probe
-from bandscope_dagster.errors import SongRejected, UploadUnavailable
-from bandscope_dagster.plan import UNAVAILABLE, SongPlanner, is_unavailable, still_right
+from bandscope_dagster.errors import FAILED, UNAVAILABLE, SongRejected, UploadUnavailable, has_failed
+from bandscope_dagster.plan import SongPlanner, still_right
 from bandscope_dagster.storage.lineage import Lineage, read_lineage
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import SONGS
 from bandscope_dagster.storage.tables import Written, read_table, write_table
 from bandscope_dagster.uploads import Upload, fetch_upload
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +29,14 @@ class SongChecked:
 
     song_id: str
     row: Mapping[str, Any]
-    lineage: Lineage
-    written: Written | None  # None where the stored row was kept
     seconds: float
+    written: Written | None = None  # None where the stored row was kept, or none could be written
+    reused: bool = False
 
     @property
     def error(self) -> str | None:
         """Why the song cannot be used, or None."""
         return self.row["error"]
-
-    @property
-    def unavailable(self) -> bool:
-        """Whether the storage, not the song, is to blame."""
-        return is_unavailable(self.error)
 
 
 def check_songs(
@@ -53,18 +51,25 @@ def check_songs(
     """Check every song of a batch, one per core at a time; results come in the order of ``song_ids``.
 
     Memory is bounded by one block of audio per core; uploads wait in temporary files. A stored row of the same
-    upload, limits and code version is kept where ``reuse`` is true, unless it says "unavailable".
+    upload, limits and code version is kept where ``reuse`` is true, unless it tells of a failure.
     """
 
     def check(song_id: str) -> SongChecked:
         started = perf_counter()
-        lineage = planner.songs_lineage(song_id, limits)
-        if reuse and (stored := _stored(store, song_id, lineage)) is not None:
-            return SongChecked(song_id, stored, lineage, None, perf_counter() - started)
-        row = _describe(song_id, uploads.get(song_id), store, limits)
-        lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
-        written = write_table(store, SONGS, [row], lineage)
-        return SongChecked(song_id, row, lineage, written, perf_counter() - started)
+        row: Mapping[str, Any] = _empty_row(song_id)
+        try:
+            lineage = planner.songs_lineage(song_id, limits)
+            if reuse and (stored := _stored(store, song_id, lineage)) is not None:
+                return SongChecked(song_id, stored, perf_counter() - started, reused=True)
+            row = _describe(song_id, uploads.get(song_id), store, limits)
+            lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
+            written = write_table(store, SONGS, [row], lineage)
+        except Exception as error:
+            # Whatever it is, it must not sink the other songs; the traceback goes to the log.
+            logger.exception("%s: songs failed", song_id)
+            failed = dict(row) | {"error": f"{FAILED}: {type(error).__name__}: {error}"}
+            return SongChecked(song_id, failed, perf_counter() - started)
+        return SongChecked(song_id, row, perf_counter() - started, written)
 
     with ThreadPoolExecutor(max_workers=cpu_count() or 1, thread_name_prefix="check-song") as threads:
         yield from threads.map(check, song_ids)
@@ -79,13 +84,12 @@ def _stored(store: ObjectStore, song_id: str, lineage: Lineage) -> Mapping[str, 
     if table is None:
         return None
     row: dict[str, Any] = table.to_pylist()[0]
-    return None if is_unavailable(row["error"]) else row
+    return None if has_failed(row["error"]) else row
 
 
 def _describe(song_id: str, upload: Upload | None, store: ObjectStore, limits: Limits) -> dict[str, Any]:
     """The song's row in ``songs``; what is wrong with it stands in ``error``."""
-    row: dict[str, Any] = dict.fromkeys(SONGS.schema.names)
-    row["song_id"] = song_id
+    row = _empty_row(song_id)
     if upload is None:
         row["error"] = f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (as a new song)"
         return row
@@ -111,4 +115,11 @@ def _describe(song_id: str, upload: Upload | None, store: ObjectStore, limits: L
         row["error"] = str(rejected)
     except UploadUnavailable as unavailable:
         row["error"] = f"{UNAVAILABLE}: {unavailable}"
+    except Exception as error:
+        logger.exception("%s: songs failed", song_id)
+        row["error"] = f"{FAILED}: {type(error).__name__}: {error}"
     return row
+
+
+def _empty_row(song_id: str) -> dict[str, Any]:
+    return dict.fromkeys(SONGS.names) | {"song_id": song_id}

@@ -89,7 +89,7 @@ def test_every_song_has_the_status_that_its_tables_tell(store: ObjectStore):
         "half": "partial",
         "new": "partial",
         "broken": "rejected",
-        "away": "unavailable",
+        "away": "failed",
         "not-finite": "rejected",
         "mended": "partial",
     }

@@ -13,6 +13,7 @@ from typing import cast
 
 import polars as pl
 
+from bandscope_dagster.errors import FAILED, UNAVAILABLE
 from bandscope_dagster.storage.lineage import read_lineage
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import (
@@ -38,7 +39,6 @@ TOP_INSTRUMENTS = 5
 LAYERS = ("foreground", "middle_ground", "background")  # from the foremost
 
 UPSTREAM = "upstream: "  # starts the errors that a table has because ``songs`` has them
-UNAVAILABLE = "unavailable: "  # starts the errors of uploads that the storage did not give up
 
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 
@@ -50,7 +50,7 @@ def build_song_catalog(store: ObjectStore, present_from: float) -> Written:
     model gives no score. The top instruments are at most five that are present in a window of the mixture, by
     mean score and then by the seconds of their presence.
 
-    A song is ``unavailable`` or ``rejected`` where ``songs`` says so, or where the analysis itself rejected
+    A song has ``failed`` or is ``rejected`` where ``songs`` says so, or where the analysis itself rejected
     it; ``ok`` where all analysis tables have a file without error; else ``partial``.
     """
     songs = {table.name: _song_ids(store, table) for table in (SONGS, *ANALYSIS_TABLES)}
@@ -171,8 +171,8 @@ def _status() -> pl.Expr:
     return (
         pl.when(stale)
         .then(pl.lit("partial"))
-        .when(found.str.starts_with(UNAVAILABLE))
-        .then(pl.lit("unavailable"))
+        .when(found.str.split(":").list.first().is_in([UNAVAILABLE, FAILED]))
+        .then(pl.lit("failed"))
         .when(found.is_not_null())
         .then(pl.lit("rejected"))
         .when(pl.col("missing_tables").list.len() > 0)

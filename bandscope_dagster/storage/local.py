@@ -128,7 +128,7 @@ class LocalStore:
         A writer holds a lock on its file for as long as it lives, so a file whose lock is free has no owner.
         """
         removed = 0
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(self.root / PENDING_FOLDER):
                 with (
                     suppress(FileNotFoundError, BlockingIOError, PermissionError),

@@ -142,20 +142,35 @@ _TAG_COLUMNS = (
     _ERROR,
 )
 
-SONGS = Table("songs", "One row per song: what the upload is.", _SONG_COLUMNS)
+SONGS = Table(
+    "songs",
+    "One row per song: what the upload is, and whether it can be used. Every upload is read once and decoded to "
+    "its end before any model sees it; a rejected one has its reason in `error`.",
+    _SONG_COLUMNS,
+)
 DECODED_WAVEFORMS = Table(
-    "decoded_waveforms", "One row per 10 s block of the decoded song.", (_SONG_ID, _BLOCK, *_BLOCK_COLUMNS)
+    "decoded_waveforms",
+    "One row per 10 s block of the song, decoded to 44.1 kHz stereo and stored as FLAC. A song that was rejected "
+    "has one row, of which only `error` is filled; so have the tables below.",
+    (_SONG_ID, _BLOCK, *_BLOCK_COLUMNS),
 )
 STEMS = Table(
     "stems",
-    "One row per 10 s block and stem: decoded_waveforms' columns, and after the block which stem it is.",
+    "One row per 10 s block and stem, stored as FLAC: the columns of decoded_waveforms, and after the block which "
+    "stem it is and which model made it. The stems add up to the mixture.",
     (_SONG_ID, _BLOCK, *_STEM_COLUMNS, *_BLOCK_COLUMNS),
 )
 INSTRUMENT_TAGS = Table(
-    "instrument_tags", "One row per instrument heard in a window of the mixture.", _TAG_COLUMNS
+    "instrument_tags",
+    "One row per window of the mixture and instrument that the model knows, with its score. Silent windows have "
+    "no rows.",
+    _TAG_COLUMNS,
 )
 STEM_INSTRUMENT_TAGS = Table(
-    "stem_instrument_tags", "One row per instrument heard in a window of a stem.", _TAG_COLUMNS
+    "stem_instrument_tags",
+    "One row per window of a stem and instrument that the model knows, with its score. Silent windows have "
+    "no rows.",
+    _TAG_COLUMNS,
 )
 SONG_CATALOG = Table(
     "song_catalog",
@@ -170,7 +185,7 @@ SONG_CATALOG = Table(
         Column(
             "top_instruments", pa.list_(TOP_INSTRUMENT), "At most five instruments of the mixture, best first"
         ),
-        Column("status", pa.string(), "'ok', 'partial', 'rejected' or 'unavailable'", nullable=False),
+        Column("status", pa.string(), "'ok', 'partial', 'rejected' or 'failed'", nullable=False),
         Column("missing_tables", pa.list_(pa.string()), "The analysis tables without a file for the song"),
         Column("separator", pa.string(), "The model that made the stems"),
         Column("tagger", pa.string(), "The model that tagged the mixture"),

@@ -1,0 +1,140 @@
+"""Doctor: what is in place, what is not, and an exit code that a script can use."""
+
+import io
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+from rich.console import Console
+
+from bandscope_dagster.doctor import examine, print_verification
+from bandscope_dagster.models.inventory import load_inventory
+from bandscope_dagster.models.store import EMBEDDED
+
+CHECKS = ["settings", "storage", "device", "models", "Dagster home"]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An environment in which all is well."""
+    for name in [name for name in os.environ if name.startswith("BANDSCOPE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path / "store"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def bandscope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    return CommandLine(monkeypatch, capsys)
+
+
+@pytest.fixture
+def model_files(tmp_path: Path) -> Path:
+    """A copy of the embedded model files, to be tampered with."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for model in load_inventory().values():
+        for file in model.files:
+            if (EMBEDDED / file.name).is_file():
+                shutil.copy(EMBEDDED / file.name, folder)
+    return folder
+
+
+def findings(output: str) -> dict[str, str]:
+    """Check → "ok" or "FAIL"."""
+    lines = output.splitlines()
+    return {name: line.split()[0] for line in lines for name in CHECKS if line[5:].startswith(f"{name}  ")}
+
+
+def test_where_all_is_well_it_says_so_and_leaves_no_probe(bandscope: CommandLine, tmp_path: Path) -> None:
+    done = bandscope("doctor")
+    assert done.code == 0
+    assert findings(done.out) == dict.fromkeys(CHECKS, "ok")
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("BANDSCOPE_FLAC_BITS", "20", "BANDSCOPE_FLAC_BITS: Input should be 16 or 24"),
+        ("BANDSCOPE_SEPARATOR", "spleeter", "BANDSCOPE_SEPARATOR='spleeter' is unknown; choose one of"),
+        ("BANDSCOPE_TAGGER", "shazam", "BANDSCOPE_TAGGER='shazam' is unknown; choose one of musicnn"),
+        ("BANDSCOPE_SEPERATOR", "htdemucs", "BANDSCOPE_SEPERATOR: no such setting"),
+    ],
+)
+def test_a_wrong_setting_fails_and_the_rest_is_still_examined(
+    variable: str, value: str, says: str, bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    done = bandscope("doctor")
+    assert done.code == 1 and says in done.out
+    assert findings(done.out) == {"settings": "FAIL", "models": "ok", "Dagster home": "ok"}
+
+
+def test_a_device_that_is_absent_fails(bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDSCOPE_DEVICE", "cuda:99")
+    done = bandscope("doctor")
+    assert done.code == 1 and "cuda:99" in done.out
+    assert findings(done.out) == dict.fromkeys(CHECKS, "ok") | {"device": "FAIL"}
+
+
+def test_a_storage_that_cannot_be_written_fails(
+    bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path / "file"))
+    done = bandscope("doctor")
+    assert done.code == 1
+    assert findings(done.out) == dict.fromkeys(CHECKS, "ok") | {"storage": "FAIL"}
+
+
+@pytest.mark.parametrize("damage", ["one bit", "cut off", "missing"])
+def test_a_model_file_that_is_not_the_published_one_fails(damage: str, model_files: Path) -> None:
+    damaged = model_files / "musicnn-mtt.safetensors"
+    data = damaged.read_bytes()
+    if damage == "missing":
+        damaged.unlink()
+    else:
+        damaged.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage == "one bit" else data[:-1])
+
+    output = io.StringIO()
+    assert examine(Console(file=output), model_files) is False
+    assert findings(output.getvalue()) == dict.fromkeys(CHECKS, "ok") | {"models": "FAIL"}
+    assert "musicnn-mtt.safetensors of model musicnn" in output.getvalue()
+
+    output = io.StringIO()
+    assert print_verification(Console(file=output), model_files) is False
+    verdicts = {line.split()[1]: line.split()[0] for line in output.getvalue().splitlines()}
+    assert verdicts["musicnn-mtt.safetensors"] == "WRONG" and verdicts["spleeter-2stems.safetensors"] == "ok"
+
+
+def test_an_untouched_copy_passes(model_files: Path) -> None:
+    output = io.StringIO()
+    assert examine(Console(file=output), model_files) is True
+    assert print_verification(Console(file=output), model_files) is True
+
+
+def test_without_a_dagster_home_it_tells_the_one_that_is_used(
+    bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = bandscope("doctor")
+    assert done.code == 0 and f"export DAGSTER_HOME={tmp_path / '.bandscope' / 'dagster'}" in done.out
+
+
+def test_models_are_listed_and_verified(bandscope: CommandLine) -> None:
+    listed = bandscope("models", "list")
+    assert listed.code == 0
+    assert all(
+        model.name in listed.out and model.licence in listed.out for model in load_inventory().values()
+    )
+    verified = bandscope("models", "verify")
+    assert verified.code == 0
+    assert all(
+        f"SHA-256 {file.sha256}" in verified.out
+        for model in load_inventory().values()
+        for file in model.files
+    )

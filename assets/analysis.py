@@ -7,7 +7,13 @@ import dagster as dg
 
 from assets.checks import STEMS_SUM_TO_MIXTURE, stems_sum_to_mixture
 from bandscope_dagster.analyze import analyze_batch
-from bandscope_dagster.batches import already_emitted, materializations, raise_failures, wants_reuse
+from bandscope_dagster.batches import (
+    already_emitted,
+    materializations,
+    raise_failures,
+    stopped_by_interrupts,
+    wants_reuse,
+)
 from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.plan import ANALYSIS_TABLES, CODE_VERSIONS
@@ -71,24 +77,25 @@ def analyze(
     models: dg.ResourceParam[Models],
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Decode, store, separate and tag the songs of the batch; each is reported the moment it is stored."""
-    keys = list(context.partition_keys)
-    selected = {key.to_user_string() for key in context.selected_asset_keys}
-    tables = [table for table in ANALYSIS_TABLES if table in selected]
-    emitted = already_emitted(context)
-    failed: list[SongFailed] = []
-    outcomes = analyze_batch(
-        keys, tables, store, models, settings, context.run.run_id, reuse=wants_reuse(context)
-    )
-    for number, outcome in enumerate(outcomes, start=1):
-        if isinstance(outcome, SongFailed):
-            context.log.error(f"{outcome.song_id} ({number}/{len(keys)}): failed: {outcome.error}")
-            failed.append(outcome)
-            continue
-        context.log.info(f"{outcome.plan.song_id} ({number}/{len(keys)}): {_summary(outcome)}")
-        yield from materializations(context, outcome, DEPENDENCIES, _metadata(outcome), emitted)
-        if outcome.residual_db is not None:
-            yield stems_sum_to_mixture(outcome.plan.song_id, outcome.residual_db)
-    raise_failures(failed, len(keys))
+    with stopped_by_interrupts():
+        keys = list(context.partition_keys)
+        selected = {key.to_user_string() for key in context.selected_asset_keys}
+        tables = [table for table in ANALYSIS_TABLES if table in selected]
+        emitted = already_emitted(context)
+        failed: list[SongFailed] = []
+        outcomes = analyze_batch(
+            keys, tables, store, models, settings, context.run.run_id, reuse=wants_reuse(context)
+        )
+        for number, outcome in enumerate(outcomes, start=1):
+            if isinstance(outcome, SongFailed):
+                context.log.error(f"{outcome.song_id} ({number}/{len(keys)}): failed: {outcome.error}")
+                failed.append(outcome)
+                continue
+            context.log.info(f"{outcome.plan.song_id} ({number}/{len(keys)}): {_summary(outcome)}")
+            yield from materializations(context, outcome, DEPENDENCIES, _metadata(outcome), emitted)
+            if outcome.residual_db is not None:
+                yield stems_sum_to_mixture(outcome.plan.song_id, outcome.residual_db)
+        raise_failures(failed, len(keys))
 
 
 def _summary(outcome: SongAnalyzed) -> str:

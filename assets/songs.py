@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.checks import SONG_IS_USABLE, song_is_usable
-from bandscope_dagster.batches import wants_reuse
+from bandscope_dagster.batches import stopped_by_interrupts, wants_reuse
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.plan import CODE_VERSIONS, SongPlanner
 from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
@@ -43,18 +43,19 @@ def songs(
     store: dg.ResourceParam[ObjectStore],
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckEvaluation]:
     """Check every upload of the batch; a bad one is a row that says why, and never stops the others."""
-    keys = list(context.partition_keys)
-    uploads = list_uploads(store).by_song
-    planner = SongPlanner(run_id=context.run.run_id)
-    for number, checked in enumerate(
-        check_songs(keys, uploads, store, settings.limits, planner, reuse=wants_reuse(context)), start=1
-    ):
-        context.log.info(f"{checked.song_id} ({number}/{len(keys)}): {checked.error or 'ok'}")
-        context.add_asset_metadata(_metadata(checked), asset_key="songs", partition_key=checked.song_id)
-        yield song_is_usable(checked)
-    # One result for the whole batch: without it, what follows in the same run would be skipped. The data version is
-    # shared, which is right: a partition key already names the upload's content.
-    yield dg.MaterializeResult(asset_key="songs", data_version=dg.DataVersion(CODE_VERSIONS["songs"]))
+    with stopped_by_interrupts():
+        keys = list(context.partition_keys)
+        uploads = list_uploads(store).by_song
+        planner = SongPlanner(run_id=context.run.run_id)
+        for number, checked in enumerate(
+            check_songs(keys, uploads, store, settings.limits, planner, reuse=wants_reuse(context)), start=1
+        ):
+            context.log.info(f"{checked.song_id} ({number}/{len(keys)}): {checked.error or 'ok'}")
+            context.add_asset_metadata(_metadata(checked), asset_key="songs", partition_key=checked.song_id)
+            yield song_is_usable(checked)
+        # One result for the whole batch: without it, what follows in the same run would be skipped. The data version is
+        # shared, which is right: a partition key already names the upload's content.
+        yield dg.MaterializeResult(asset_key="songs", data_version=dg.DataVersion(CODE_VERSIONS["songs"]))
 
 
 def _metadata(checked: SongChecked) -> dict[str, Any]:

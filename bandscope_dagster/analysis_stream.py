@@ -72,21 +72,25 @@ def analyze_songs(
     one encodes and stores. Memory is bounded by those queues and the models' batches, not by a song. Whatever goes
     wrong with one song is that song's ``SongFailed``.
     """
-    with WriteBehind[None](BLOCKS_BEHIND) as writer:
-        workplace = Workplace(
-            store=store,
-            writer=writer,
-            flac_bits=flac_bits,
-            stems=separator.stems if separator else (),
-            windows=WindowQueue(tagger) if tagger else None,
-            vocabulary=load_vocabulary(),
-        )
-        batch = _Batch(workplace, separator)
-        for item in prefetch(_read_songs(plans, store, limits), BLOCKS_AHEAD):
-            batch.take(item)
-            yield from batch.done(wait=False)
-        batch.flush()
-        yield from batch.done(wait=True)
+    writer = WriteBehind[None](BLOCKS_BEHIND)
+    workplace = Workplace(
+        store=store,
+        writer=writer,
+        flac_bits=flac_bits,
+        stems=separator.stems if separator else (),
+        windows=WindowQueue(tagger) if tagger else None,
+        vocabulary=load_vocabulary(),
+    )
+    batch = _Batch(workplace, separator)
+    try:
+        with writer:
+            for item in prefetch(_read_songs(plans, store, limits), BLOCKS_AHEAD):
+                batch.take(item)
+                yield from batch.done(wait=False)
+            batch.flush()
+            yield from batch.done(wait=True)
+    finally:
+        batch.abandon()
 
 
 class _Batch:
@@ -102,10 +106,12 @@ class _Batch:
         if isinstance(item, _Started):
             self._songs[item.plan.song_id] = SongAnalysis(item.plan, self._place)
             return
-        song = self._songs[item.song_id]
-        if song.finished is not None:  # it failed earlier; the rest of its audio is passed over
-            return
+        song = self._songs.get(item.song_id)
+        if song is None or song.finished is not None:
+            return  # it failed earlier, and may be reported already; the rest of its audio is passed over
         try:
+            if song.error is not None:  # in the writer: the models need not work for this song any more
+                raise song.error
             self._pass_on(song, item)
         except Exception as error:
             self._fail(song, error)
@@ -123,6 +129,11 @@ class _Batch:
             song.finished.result()
             del self._songs[song.plan.song_id]
             yield _outcome(song)
+
+    def abandon(self) -> None:
+        """Throw away what is half-written of songs without an outcome: only an interrupt leaves any."""
+        for song in self._songs.values():
+            song.abandon()
 
     def _pass_on(self, song: SongAnalysis, item: _Mixture | _StoredStems | _Ended | SongFailed) -> None:
         song_id = song.plan.song_id

@@ -5,7 +5,8 @@ materialization is an event of its own, emitted the moment it is stored, with th
 added; and what failed is raised at the end, when all other songs are done (Dagster 1.13: events before a raise stay).
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import dagster as dg
@@ -18,6 +19,8 @@ from bandscope_dagster.storage.lineage import Lineage
 REUSE_TAG: Final = "bandscope/reuse"
 RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
+
+INTERRUPTED: Final = "Interrupted"  # begins what a step says that was stopped from outside
 
 DATA_VERSION_DIGITS: Final = 16  # hex digits of the input digest that are shown as data version
 
@@ -88,6 +91,24 @@ def _version_tags(
         tags[f"dagster/input_data_version/{dependency}"] = version or "NULL"
         tags[f"dagster/input_event_pointer/{dependency}"] = str(records[0].storage_id) if event else "NULL"
     return tags
+
+
+@contextmanager
+def stopped_by_interrupts() -> Generator[None]:
+    """End the step where it is interrupted (Ctrl-C, or "terminate" in the UI).
+
+    Dagster counts an interrupt as a failed attempt, and a step with a retry policy would begin again.
+
+    Raises:
+        dg.Failure: the step was interrupted; it is not retried. What was stored stays.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
+        raise dg.Failure(
+            description=f"{INTERRUPTED}: what is done stays, and a re-execution goes on from there.",
+            allow_retries=False,
+        ) from interrupt
 
 
 def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:

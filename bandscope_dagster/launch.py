@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from bandscope_dagster.batches import INTERRUPTED
 from bandscope_dagster.definitions import defs
 
 QUIET: Final[Mapping[str, Any]] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -27,6 +28,11 @@ class RunReport:
     run_id: str
     success: bool
     problems: list[str]  # what the failed steps say, for people
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was stopped from outside, as by Ctrl-C."""
+        return any(problem.startswith(INTERRUPTED) for problem in self.problems)
 
 
 def launch(

@@ -48,7 +48,8 @@ def run_songs(
     """Do the whole of ``bandscope run``; returns whether any run failed.
 
     Raises:
-        RunError: an unknown asset is selected, nothing matches, or another command is at work.
+        RunError: an unknown asset is selected, nothing matches, another command is at work, or this one was
+            interrupted.
     """
     assets = _selected(select)
     with only_one(home), dg.DagsterInstance.get() as instance:
@@ -133,6 +134,8 @@ def _run_batches(
                 REUSE_TAG: str(reuse).lower(),
             }
             report = launch(instance, assets, tags, on_song)
+            if report.interrupted:
+                raise RunError("interrupted; what is done stays, and `bandscope run` goes on from there")
             reports.append(report)
             for problem in report.problems:
                 console.print(f"[red]Run {report.run_id[:8]}:[/red] {escape(problem)}", highlight=False)

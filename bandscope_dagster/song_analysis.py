@@ -4,8 +4,10 @@ Audio arrives in the model's thread; encoding and storing happen behind it, in o
 wrong with the song, in either thread, is kept here and ends this song alone.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -94,23 +96,34 @@ class SongAnalysis:
         self.error = self.error or error
         self.finished = self._place.writer.submit(self._commit)
 
+    def abandon(self) -> None:
+        """Throw away what was written and not published. The writer thread must not be at work on this song."""
+        for writer in self._writers.values():
+            # A full disk fails once more when what is left in a buffer is thrown away; it is known already.
+            with suppress(OSError):
+                writer.abort()
+
     @property
     def seconds(self) -> float:
         """Seconds since the song's first block was taken."""
         return perf_counter() - self.started
 
     def top_instruments(self, source_is_mixture: bool, count: int = 5) -> dict[str, float]:
-        """The instruments of the highest mean score (null counts as 1), for metadata."""
-        sums: dict[str, float] = {}
-        windows = 0
+        """The instruments of the highest mean score over a source's windows, for metadata.
+
+        Of several stems, an instrument has the score of the stem where it is highest. A null score counts as 1.
+        """
+        best: dict[str, float] = {}
         for source in self._tags.values():
             if (source.source == MIXTURE) == source_is_mixture:
-                windows = max(windows, len(source.tagged))
+                means: defaultdict[str, float] = defaultdict(float)
                 for row in source.rows(self._place.vocabulary):
                     score = 1.0 if row["score"] is None else row["score"]
-                    sums[row["instrument"]] = sums.get(row["instrument"], 0.0) + score
-        best = sorted(sums.items(), key=lambda pair: -pair[1])[:count]
-        return {instrument: round(total / windows, 3) for instrument, total in best}
+                    means[row["instrument"]] += score / len(source.tagged)
+                for instrument, mean in means.items():
+                    best[instrument] = max(mean, best.get(instrument, 0.0))
+        highest = sorted(best.items(), key=lambda pair: -pair[1])[:count]
+        return {instrument: round(mean, 3) for instrument, mean in highest}
 
     def _add_stems(self, block: Audio) -> None:
         """Store 10 s of every stem, and tag what was stored, so that tags made later from the table are the same."""
@@ -183,8 +196,7 @@ class SongAnalysis:
         except Exception as error:
             self.error = error
         finally:
-            for writer in self._writers.values():
-                writer.abort()
+            self.abandon()
 
     def _publish(self, table: str) -> Written:
         lineage = self.plan.compute[table]

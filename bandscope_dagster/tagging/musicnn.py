@@ -28,7 +28,9 @@ HOP = 256  # frames
 MEL_BANDS = 96
 PATCH = 187  # mel frames that the network sees at once: 3 s
 BATCH_NORM_EPS = 1e-3  # TensorFlow's default; torch's is 1e-5
-CPU_BATCH = 1  # windows; more lose to page faults what they gain, and round differently by their place in the batch
+CPU_BATCH = (
+    1  # windows; more lose to page faults what they gain, and round differently by their place in the batch
+)
 ACCELERATOR_BATCH = 32  # windows
 
 # In the order of the network's output; the misfits among them (synonyms, negations) are the dataset's own.

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.decode import SAMPLE_RATE
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.storage.audio_tables import read_blocks

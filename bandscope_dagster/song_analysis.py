@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.blocks import Reblock
-from bandscope_dagster.audio.decode import BLOCK_FRAMES, SAMPLE_RATE
+from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
 from bandscope_dagster.audio.flac import Bits, Quantized, dequantize, encode, quantize
 from bandscope_dagster.audio.measure import peak, rms_dbfs
 from bandscope_dagster.plan import SongPlan

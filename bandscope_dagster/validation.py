@@ -8,7 +8,8 @@ from os import cpu_count
 from time import perf_counter
 from typing import Any
 
-from bandscope_dagster.audio.decode import SAMPLE_RATE, decode
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.measure import SongMeasure
 from bandscope_dagster.audio.probe import probe

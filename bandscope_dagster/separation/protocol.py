@@ -8,8 +8,6 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.models.identity import ModelIdentity
 
-SAMPLE_RATE = 44_100  # Hz; the rate of every separator's training data and so of all audio that is separated
-
 
 @dataclass(frozen=True, slots=True)
 class SegmentPlan:

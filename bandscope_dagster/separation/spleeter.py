@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.models.store import read_verified
-from bandscope_dagster.separation.protocol import SAMPLE_RATE, SegmentPlan
+from bandscope_dagster.separation.protocol import SegmentPlan
 
 if TYPE_CHECKING:
     from torch import Tensor

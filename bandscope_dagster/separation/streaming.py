@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.separation.protocol import SAMPLE_RATE, SegmentPlan, Separator
+from bandscope_dagster.separation.protocol import SegmentPlan, Separator
 
 logger = logging.getLogger(__name__)
 

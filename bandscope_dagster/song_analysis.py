@@ -7,7 +7,6 @@ wrong with the song, in either thread, is kept here and ends this song alone.
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -98,9 +97,7 @@ class SongAnalysis:
     def abandon(self) -> None:
         """Throw away what was written and not published. The writer thread must not be at work on this song."""
         for writer in self._writers.values():
-            # A full disk fails once more when what is left in a buffer is thrown away; it is known already.
-            with suppress(OSError):
-                writer.abort()
+            writer.abort()
 
     @property
     def seconds(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
@@ -86,7 +87,9 @@ class PendingObject(ABC):
         if not self._ended:
             self._ended = True
             self._discard()
-            self.file.close()
+            # A full disk fails once more for what is left in a buffer; it is thrown away anyhow.
+            with suppress(OSError):
+                self.file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,323 @@
+"""What ``analyze`` costs beyond its models, what a serial version would cost, and the memory it takes.
+
+    python -m benchmarks.pipeline [--songs N] [--seconds S] [--rounds R] [--minutes 1 5 20]
+
+Rendered songs lie in a local store. Each round times three things in turn, in one process, on the same audio:
+
+- models: the separator on its segments and the tagger on its windows, all cut beforehand and in memory. Nothing
+  that ends with the same tables can be faster;
+- pipeline: ``analyze_batch``, all four tables;
+- serial: the same steps one after the other, for each song: decode it, run the models, encode and store.
+
+Every figure is the median of the rounds, every ratio the median of the rounds' ratios, because a machine that
+others use is slower in one round than in the next. CPU seconds are of all threads: where the models keep every
+core busy, as on a CPU, their ratio is what the wall's can be at best. The peak memory is that of a process of its
+own for each length of song. Needs Linux. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from bandscope_dagster.analyze import analyze_batch
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.flac import dequantize, quantize
+from bandscope_dagster.outcomes import SongFailed
+from bandscope_dagster.plan import ANALYSIS_TABLES, SongPlan, SongPlanner, read_song
+from bandscope_dagster.resources import Models
+from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.streams import WriteBehind
+from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, WindowQueue, with_vocabulary
+from bandscope_dagster.tagging.vocabulary import load_vocabulary
+from bandscope_dagster.uploads import UPLOADS, fetch_upload, list_uploads
+from bandscope_dagster.validation import check_songs
+from scripts.demo_songs import render
+
+MIB = 1024 * 1024
+Audio = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a piece of work took, in seconds."""
+
+    wall: float
+    cpu: float  # of all threads
+
+
+@dataclass(slots=True)
+class Collected:
+    """Stands in for the writer thread and keeps its tasks for later: this makes the serial version serial."""
+
+    tasks: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+
+    def submit(self, task: Callable[[], None]) -> Future[None]:
+        self.tasks.append(task)
+        return Future()
+
+    def run(self) -> None:
+        """Do all that was submitted, in order."""
+        for task in self.tasks:
+            task()
+        self.tasks.clear()
+
+
+class Bench:
+    """One store with songs that ``songs`` has described, and the embedded models, loaded and warm."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings(storage=str(folder), device="cpu")
+        self.store = self.settings.open_store()
+        self.models = Models(self.settings)
+        self.separator, self.tagger = self.models.separator(), self.models.tagger()
+        self.planner = SongPlanner(
+            "benchmark",
+            self.settings.flac_bits,
+            self.separator.identity,
+            with_vocabulary(self.tagger.identity),
+        )
+        uploads = list_uploads(self.store).by_song
+        checked = check_songs(
+            list(uploads), uploads, self.store, self.settings.limits, self.planner, reuse=False
+        )
+        self.song_ids = [song.song_id for song in checked if song.error is None]
+        if len(self.song_ids) < len(uploads) or not uploads:
+            raise SystemExit(f"only {len(self.song_ids)} of {len(uploads)} rendered songs can be analyzed")
+
+    def plans(self) -> Iterator[SongPlan]:
+        """What ``analyze`` is to do: every table of every song."""
+        for song_id in self.song_ids:
+            yield self.planner.plan(self.store, read_song(self.store, song_id), ANALYSIS_TABLES, reuse=False)
+
+    def decoded(self, plan: SongPlan) -> list[Audio]:
+        """All blocks of a song, each ``(2, frames)``."""
+        limits = self.settings.limits
+        with fetch_upload(self.store, plan.upload_key, limits.max_bytes) as upload:
+            return list(decode(upload.file, limits))
+
+    def pipeline(self) -> None:
+        """``analyze_batch``, as the step calls it."""
+        for outcome in analyze_batch(
+            self.song_ids, ANALYSIS_TABLES, self.store, self.models, self.settings, "benchmark", reuse=False
+        ):
+            if isinstance(outcome, SongFailed):
+                raise outcome.error
+
+    def serial(self) -> None:
+        """The same rows by the same parts, with nothing at the same time but what torch does itself."""
+        for plan in self.plans():
+            writes = Collected()
+            place = Workplace(
+                store=self.store,
+                writer=cast(WriteBehind[None], writes),
+                flac_bits=self.settings.flac_bits,
+                stems=self.separator.stems,
+                windows=WindowQueue(self.tagger),
+                vocabulary=load_vocabulary(),
+            )
+            song = SongAnalysis(plan, place)
+            blocks = self.decoded(plan)
+            for block in blocks:
+                song.add_mixture(block)
+            for piece in separated(StreamingSeparation(self.separator), blocks):
+                song.add_separated(piece.mixture, piece.stems)
+            song.finish()
+            writes.run()
+            if song.error is not None:
+                raise song.error
+
+    def model_inputs(self) -> tuple[list[Audio], list[Audio]]:
+        """The batches that both models are given for all songs: segments and windows."""
+        segments: list[Audio] = []
+        windows: list[Audio] = []
+        for plan in self.plans():
+            blocks = self.decoded(plan)
+            segments += self._segments(np.concatenate(blocks, axis=1))
+            sources = {MIXTURE: blocks} | {stem: list[Audio]() for stem in self.separator.stems}
+            for piece in separated(StreamingSeparation(self.separator), blocks):
+                for stem, samples in zip(self.separator.stems, piece.stems, strict=True):
+                    sources[stem].append(dequantize(quantize(samples)))
+            for source, parts in sources.items():
+                tags = SourceTags(source, self.tagger, SAMPLE_RATE)
+                cut = [window for part in parts for window in tags.push(part)] + tags.finish()
+                windows += [window.samples for window in cut]
+        return batches(segments, self.separator.batch), batches(windows, self.tagger.batch)
+
+    def _segments(self, song: Audio) -> Iterator[Audio]:
+        plan = self.separator.plan
+        padded = np.pad(song, ((0, 0), (plan.lead, plan.length)))
+        for start in range(0, song.shape[1] + plan.lead, plan.stride):
+            yield padded[:, start : start + plan.length]
+
+
+def separated(streams: StreamingSeparation, blocks: Sequence[Audio]) -> Iterator[Separated]:
+    """One song's finished pieces."""
+    for block in blocks:
+        yield from map(_good, streams.push("song", block))
+    yield from map(_good, streams.finish("song"))
+    yield from map(_good, streams.flush())
+
+
+def _good(piece: object) -> Separated:
+    if not isinstance(piece, Separated):
+        raise RuntimeError(f"a rendered song could not be separated: {piece}")
+    return piece
+
+
+def batches(arrays: Sequence[Audio], size: int) -> list[Audio]:
+    """Stacks of ``size`` arrays, the last filled up with silence as the pipeline does."""
+    filler = [np.zeros_like(arrays[0])] * (-len(arrays) % size)
+    padded = [*arrays, *filler]
+    return [np.stack(padded[start : start + size]) for start in range(0, len(padded), size)]
+
+
+def spent(work: Callable[[], None]) -> Spent:
+    """Run ``work`` and say what it took."""
+    cpu, wall = os.times(), time.perf_counter()
+    work()
+    ended = os.times()
+    return Spent(time.perf_counter() - wall, ended.user + ended.system - cpu.user - cpu.system)
+
+
+def write_songs(store: Path, songs: int, seconds: float) -> None:
+    """Put rendered songs into a store's uploads, each repeated to ``seconds``: WAV, FLAC and MP3 in turn."""
+    folder = store / UPLOADS
+    folder.mkdir(parents=True)
+    for number in range(songs):
+        _, stems = render(number)
+        mixture = np.sum(list(stems.values()), axis=0)
+        ending = ("wav", "flac", "mp3")[number % 3]
+        path = folder / f"song {number}.{ending}"
+        with soundfile.SoundFile(
+            path, "w", SAMPLE_RATE, 2, "MPEG_LAYER_III" if ending == "mp3" else "PCM_16"
+        ) as file:
+            left = round(seconds * SAMPLE_RATE)
+            while left > 0:
+                file.write(mixture[:, :left].T)
+                left -= mixture.shape[1]
+
+
+def measure_time(songs: int, seconds: float, rounds: int) -> dict[str, float]:
+    """The medians over the rounds, printed as a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_songs(Path(folder), songs, seconds)
+        bench = Bench(Path(folder))
+        segments, windows = bench.model_inputs()
+
+        def models() -> None:
+            for segment in segments:
+                bench.separator.separate(segment)
+            for window in windows:
+                bench.tagger.tag(window)
+
+        works = {"models": models, "pipeline": bench.pipeline, "serial": bench.serial}
+        took: dict[str, list[Spent]] = {name: [] for name in works}
+        for number in range(rounds):
+            first = number % len(works)  # each comes first, second and last in turn
+            for name in [*works, *works][first : first + len(works)]:
+                took[name].append(spent(works[name]))
+
+    print(f"{songs} songs of {seconds:g} s, {rounds} rounds, {os.cpu_count()} cores; per second of audio:")
+    print(f"{'':9}{'wall ms':>9}{'CPU ms':>9}{'times real':>12}{'wall ratio':>12}{'CPU ratio':>11}")
+    wall = {name: [one.wall / songs / seconds for one in all_spent] for name, all_spent in took.items()}
+    cpu = {name: [one.cpu / songs / seconds for one in all_spent] for name, all_spent in took.items()}
+    report: dict[str, float] = {}
+    for name in works:
+        figures = {
+            "wall_s_per_s": statistics.median(wall[name]),
+            "cpu_s_per_s": statistics.median(cpu[name]),
+            "wall_to_models": median_ratio(wall[name], wall["models"]),
+            "cpu_to_models": median_ratio(cpu[name], cpu["models"]),
+        }
+        wall_s, cpu_s, wall_ratio, cpu_ratio = figures.values()
+        print(
+            f"{name:9}{1000 * wall_s:9.1f}{1000 * cpu_s:9.1f}{1 / wall_s:12.1f}{wall_ratio:12.3f}{cpu_ratio:11.3f}"
+        )
+        report |= {f"{name}_{figure}": value for figure, value in figures.items()}
+    report["serial_to_pipeline_wall"] = median_ratio(wall["serial"], wall["pipeline"])
+    print(f"serial takes {report['serial_to_pipeline_wall']:.3f} times as long as the pipeline")
+    return report
+
+
+def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """The median of the ratios, round by round."""
+    return statistics.median(a / b for a, b in zip(these, those, strict=True))
+
+
+def measure_memory(minutes: Sequence[float]) -> dict[str, float]:
+    """Peak memory in MiB by the length of the song, printed as a table."""
+    report: dict[str, float] = {}
+    print(f"{'song':>9}{'peak MiB':>10}{'above the loaded models':>25}")
+    for length in minutes:
+        with tempfile.TemporaryDirectory() as folder:
+            write_songs(Path(folder), 1, 60 * length)
+            command = [sys.executable, "-m", "benchmarks.pipeline", "--memory-of", folder]
+            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        loaded, peak = json.loads(answer)
+        print(f"{length:5g} min{peak:10.0f}{peak - loaded:25.0f}")
+        report[f"peak_mib_{length:g}_min"] = peak
+    return report
+
+
+def report_memory_of(store: Path) -> None:
+    """In a process of its own: analyze the store's songs and print the peak before and after."""
+    bench = Bench(store)
+    loaded = peak_mib()
+    bench.pipeline()
+    print(json.dumps([loaded, peak_mib()]))
+
+
+def peak_mib() -> float:
+    """The largest resident size of this process so far."""
+    # Not getrusage: its ru_maxrss starts at the size of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MIB
+
+
+def main() -> None:
+    """Run the measurements and print them."""
+    parser = argparse.ArgumentParser(
+        description="Measure the pipeline against its models and a serial version."
+    )
+    parser.add_argument("--songs", type=int, default=3, metavar="N", help="default: 3")
+    parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of each song (default: 30)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="R", help="default: 5; 0 measures memory alone"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        nargs="*",
+        default=[1.0, 5.0, 20.0],
+        metavar="M",
+        help="lengths of song for the peak memory (default: 1 5 20)",
+    )
+    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of is not None:
+        report_memory_of(arguments.memory_of)
+        return
+    report = measure_time(arguments.songs, arguments.seconds, arguments.rounds) if arguments.rounds else {}
+    report |= measure_memory(arguments.minutes)
+    print(json.dumps({name: round(value, 4) for name, value in report.items()}))
+
+
+if __name__ == "__main__":
+    main()

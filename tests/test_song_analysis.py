@@ -1,0 +1,267 @@
+"""One song, from its blocks to its tables: what is stored, and what is published when something goes wrong."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
+from bandscope_dagster.audio.flac import decode_flac
+from bandscope_dagster.models.identity import ModelIdentity
+from bandscope_dagster.plan import ANALYSIS_TABLES, SongPlan, SongPlanner
+from bandscope_dagster.separation.protocol import SegmentPlan
+from bandscope_dagster.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.storage.objects import ObjectStore, open_store
+from bandscope_dagster.streams import WriteBehind
+from bandscope_dagster.tagging.protocol import Tag, WindowPlan
+from bandscope_dagster.tagging.source_tags import WindowQueue
+from bandscope_dagster.tagging.vocabulary import load_vocabulary
+
+Audio = NDArray[np.float32]
+
+UNBEARABLE = 3.0  # a level from which on the models below do what they are told to
+STEMS = ("most", "rest")
+SHARES = np.float32([0.75, 0.25])  # of the mixture; exact in float32
+
+
+@dataclass
+class Shares:
+    """A separator with a known answer: each stem is a share of the mixture, over segments that overlap."""
+
+    batch: int = 1
+    at_unbearable: Callable[[Audio], None] = lambda stems: None  # may raise, or spoil the stems
+    stems: tuple[str, ...] = STEMS
+    plan: SegmentPlan = field(
+        default_factory=lambda: SegmentPlan(
+            2 * SAMPLE_RATE, SAMPLE_RATE, weights=np.ones(2 * SAMPLE_RATE, np.float32)
+        )
+    )
+    identity: ModelIdentity = field(default_factory=lambda: ModelIdentity("shares", "0" * 64))
+    calls: list[int] = field(default_factory=list)  # segments in each
+
+    def separate(self, segments: Audio) -> Audio:
+        self.calls.append(len(segments))
+        stems = SHARES[:, None, None] * segments[:, None]
+        for index, segment in enumerate(segments):
+            if np.abs(segment).max() >= UNBEARABLE:
+                self.at_unbearable(stems[index])
+        return stems
+
+
+@dataclass
+class Level:
+    """A tagger with a known answer: the piano's score is the window's level, the guitar's a tenth of it."""
+
+    at_unbearable: Callable[[], float] = lambda: 1.0  # the score that is given then
+    batch: int = 4
+    plan: WindowPlan = field(default_factory=lambda: WindowPlan(16_000, length=48_000, hop=48_000, lead=256))
+    identity: ModelIdentity = field(default_factory=lambda: ModelIdentity("level", "1" * 64))
+
+    def tag(self, windows: Audio) -> list[list[Tag]]:
+        tags: list[list[Tag]] = []
+        for window in windows:
+            loudest = float(np.abs(window).max())
+            score = self.at_unbearable() if loudest >= UNBEARABLE else min(loudest, 1.0)
+            tags.append([Tag("piano", score), Tag("guitar", score / 10)])
+        return tags
+
+
+def noise(seconds: float, seed: int = 0, level: float = 0.5) -> Audio:
+    """``(2, frames)``, its own for every seed."""
+    random = np.random.default_rng(seed)
+    return random.uniform(-level, level, (2, round(seconds * SAMPLE_RATE))).astype(np.float32)
+
+
+def upload(
+    store: ObjectStore,
+    name: str,
+    audio: Audio,
+    *,
+    format: str = "WAV",
+    tables: Collection[str] = ANALYSIS_TABLES,
+) -> SongPlan:
+    """Put a song into the uploads, by default as WAV of 32-bit floats, and plan its tables."""
+    file = io.BytesIO()
+    subtype = {"WAV": "FLOAT", "MP3": "MPEG_LAYER_III"}[format]
+    soundfile.write(file, audio.T, SAMPLE_RATE, subtype, format=format)
+    with store.create(f"uploads/{name}") as pending:
+        pending.write(file.getvalue())
+    return plan(store, name, hashlib.sha256(file.getvalue()).hexdigest(), tables)
+
+
+def plan(
+    store: ObjectStore,
+    song_id: str,
+    song_hash: str = "ab" * 32,
+    tables: Collection[str] = ANALYSIS_TABLES,
+) -> SongPlan:
+    """The plan of a song that ``songs`` found whole."""
+    row = {
+        "song_id": song_id,
+        "song_hash": song_hash,
+        "upload_key": f"uploads/{song_id}",
+        "duration_s": None,
+        "error": None,
+    }
+    planner = SongPlanner("run", separator=Shares().identity, tagger=Level().identity)
+    return planner.plan(store, row, tables, reuse=False)
+
+
+def published(store: ObjectStore, song_id: str) -> list[str]:
+    """The tables that have a file of the song, in the order in which they are written."""
+    return [table for table in ANALYSIS_TABLES if store.head(f"{table}/{song_id}.parquet")]
+
+
+def rows(store: ObjectStore, table: str, song_id: str) -> pl.DataFrame:
+    """What is stored of one song."""
+    return pl.read_parquet(io.BytesIO(store.read(f"{table}/{song_id}.parquet")))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"))
+
+
+def analyze_one(
+    store: ObjectStore, mixture: Audio, stems: Audio, *, piece: int = 100_000, tagger: Level | None = None
+) -> SongAnalysis:
+    """Take a song whose stems are known through a ``SongAnalysis``: blocks of 10 s, pieces of ``piece`` frames."""
+    with WriteBehind[None](4) as writer:
+        place = Workplace(store, writer, 16, STEMS, WindowQueue(tagger or Level()), load_vocabulary())
+        song = SongAnalysis(plan(store, "song"), place)
+        for start in range(0, mixture.shape[1], BLOCK_FRAMES):
+            song.add_mixture(mixture[:, start : start + BLOCK_FRAMES])
+        for start in range(0, mixture.shape[1], piece):
+            song.add_separated(mixture[:, start : start + piece], stems[..., start : start + piece])
+        song.finish()
+        assert song.finished is not None
+        song.finished.result()
+    return song
+
+
+def shares_of(mixture: Audio) -> Audio:
+    return SHARES[:, None, None] * mixture
+
+
+def stored_audio(store: ObjectStore, table: str, source: str | None = None) -> Audio:
+    """The blocks of a table's source, decoded and joined."""
+    found = rows(store, table, "song")
+    if source is not None:
+        found = found.filter(pl.col("stem") == source)
+    blocks = [decode_flac(row["audio"]["bytes"], row["gain"]) for row in found.iter_rows(named=True)]
+    return np.concatenate(blocks, axis=1)
+
+
+@pytest.mark.parametrize("piece", [100_000, BLOCK_FRAMES, 10**6])
+def test_a_song_is_stored_in_blocks_of_ten_seconds_however_it_comes(store: ObjectStore, piece: int) -> None:
+    mixture = noise(23)
+    song = analyze_one(store, mixture, shares_of(mixture), piece=piece)
+
+    assert song.error is None
+    waveforms = rows(store, "decoded_waveforms", "song")
+    assert waveforms["frames"].to_list() == [BLOCK_FRAMES, BLOCK_FRAMES, 3 * SAMPLE_RATE]
+    assert waveforms["start_frame"].to_list() == [0, BLOCK_FRAMES, 2 * BLOCK_FRAMES]
+    stems = rows(store, "stems", "song")
+    assert list(zip(stems["block"], stems["stem"], strict=True)) == [(b, s) for b in range(3) for s in STEMS]
+    step = 2**-15
+    np.testing.assert_allclose(stored_audio(store, "decoded_waveforms"), mixture, rtol=0, atol=step / 2)
+    for stem, share in zip(STEMS, SHARES, strict=True):
+        np.testing.assert_allclose(stored_audio(store, "stems", stem), share * mixture, rtol=0, atol=step / 2)
+
+
+def test_a_stem_above_full_scale_is_stored_unclipped(store: ObjectStore) -> None:
+    mixture = noise(2, level=2.5)
+    analyze_one(store, mixture, shares_of(mixture))
+    loud = rows(store, "stems", "song").filter(pl.col("stem") == "most")
+    assert loud["gain"][0] > 1
+    assert loud["peak"][0] == pytest.approx(0.75 * 2.5, rel=1e-3)
+    np.testing.assert_allclose(stored_audio(store, "stems", "most"), 0.75 * mixture, rtol=0, atol=2**-15)
+
+
+def test_what_is_published_is_what_is_reported(store: ObjectStore) -> None:
+    mixture = noise(11)
+    song = analyze_one(store, mixture, shares_of(mixture))
+    assert list(song.written) == published(store, "song") == list(ANALYSIS_TABLES)
+    for table, written in song.written.items():
+        assert written.rows == rows(store, table, "song").height
+        head = store.head(written.key)
+        assert head is not None
+        assert head.size == written.bytes
+
+
+def test_tags_of_the_mixture_and_of_the_stems_are_tables_of_their_own(store: ObjectStore) -> None:
+    mixture = noise(6)
+    analyze_one(store, mixture, shares_of(mixture))
+    assert set(rows(store, "instrument_tags", "song")["source"]) == {"mixture"}
+    assert rows(store, "stem_instrument_tags", "song")["source"].unique(
+        maintain_order=True
+    ).to_list() == list(STEMS)
+    assert Counter(rows(store, "stem_instrument_tags", "song")["instrument"]) == {"guitar": 4, "piano": 4}
+
+
+def test_the_top_instruments_are_mean_scores_and_of_stems_the_higher_one(store: ObjectStore) -> None:
+    mixture = np.concatenate([noise(3, level=0.8), noise(3, level=0.4)], axis=1)
+    song = analyze_one(store, mixture, shares_of(mixture))
+    scores = {
+        table: rows(store, table, "song").group_by("source", "instrument").agg(pl.col("score").mean())
+        for table in ("instrument_tags", "stem_instrument_tags")
+    }
+    for table, of_mixture in (("instrument_tags", True), ("stem_instrument_tags", False)):
+        best = dict(scores[table].group_by("instrument").agg(pl.col("score").max()).iter_rows())
+        assert song.top_instruments(of_mixture) == pytest.approx(best, abs=1e-3)
+        assert list(song.top_instruments(of_mixture)) == ["piano", "guitar"]
+    assert song.top_instruments(False)["piano"] < song.top_instruments(True)["piano"] <= 1
+
+
+def test_a_silent_song_has_tables_without_tags(store: ObjectStore) -> None:
+    song = analyze_one(store, noise(4, level=0.0), shares_of(noise(4, level=0.0)))
+    assert song.error is None
+    assert rows(store, "stems", "song")["rms_dbfs"].to_list() == [None, None]
+    assert rows(store, "instrument_tags", "song").is_empty()
+    assert song.top_instruments(True) == {}
+
+
+def test_a_tagger_that_fails_on_one_window_leaves_nothing_of_the_song(store: ObjectStore) -> None:
+    def refuse() -> float:
+        raise ArithmeticError("too loud")
+
+    mixture = noise(6)
+    mixture[:, 4 * SAMPLE_RATE] = 100.0
+    song = analyze_one(store, mixture, shares_of(mixture), tagger=Level(refuse))
+    assert isinstance(song.error, ArithmeticError)
+    assert published(store, "song") == []
+
+
+def test_a_song_that_is_given_up_midway_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
+    with WriteBehind[None](4) as writer:
+        place = Workplace(store, writer, 16, STEMS, WindowQueue(Level()), load_vocabulary())
+        song = SongAnalysis(plan(store, "song"), place)
+        song.add_mixture(noise(10))
+        song.fail(ArithmeticError("its separation failed"))
+    assert song.finished is not None and song.finished.done()
+    assert published(store, "song") == []
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()], "no pending file is left"
+
+
+@pytest.mark.parametrize("refused", ANALYSIS_TABLES)
+def test_where_one_table_cannot_be_written_only_those_before_it_are_published(
+    store: ObjectStore, tmp_path: Path, refused: str
+) -> None:
+    (tmp_path / "store" / refused / "song.parquet").mkdir(parents=True)  # a folder stands in the file's place
+    mixture = noise(4)
+    song = analyze_one(store, mixture, shares_of(mixture))
+    assert isinstance(song.error, IsADirectoryError)
+    assert refused in str(song.error)
+    before = list(ANALYSIS_TABLES[: ANALYSIS_TABLES.index(refused)])
+    assert [table for table in published(store, "song") if table != refused] == before
+    assert list(song.written) == before
+    for table in before:  # whole: a later attempt with reuse keeps them
+        assert rows(store, table, "song").height > 0

@@ -21,7 +21,7 @@ class Probe:
     """What the headers state. Nothing here is proven until the file is decoded."""
 
     container: str  # FFmpeg's name, as "mp3" or "mov,mp4,m4a,3gp,3g2,mj2"
-    codec: str
+    codec: str  # FFmpeg's name of the format, as "mp3" or "pcm_s16le", not of its decoder
     sample_rate: int  # Hz
     channels: int
     bit_rate: int | None  # bits per second
@@ -51,7 +51,7 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
         tags = {key.lower(): value for key, value in (stream.metadata | container.metadata).items()}
         return Probe(
             container=container.format.name,
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             sample_rate=stream.sample_rate,
             channels=stream.channels,
             bit_rate=stream.bit_rate or container.bit_rate or None,

@@ -27,12 +27,8 @@ class RunReport:
 
     run_id: str
     success: bool
+    interrupted: bool  # it was stopped from outside, as by Ctrl-C
     problems: list[str]  # what the failed steps say, for people
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the run was stopped from outside, as by Ctrl-C."""
-        return any(problem.startswith(INTERRUPTED) for problem in self.problems)
 
 
 def launch(
@@ -56,14 +52,20 @@ def launch(
             tags=dict(tags),
             raise_on_error=False,
         )
-    problems = [
-        data.user_failure_data.description
-        if data.user_failure_data and data.user_failure_data.description
-        else (data.error.to_string() if data.error else "no message")
-        for event in result.filter_events(lambda event: event.is_step_failure)
-        if (data := event.step_failure_data)
-    ]
-    return RunReport(run_id, result.success, problems)
+    problems = [_problem(event) for event in result.filter_events(lambda event: event.is_step_failure)]
+    interrupted = any(problem.startswith(INTERRUPTED) for problem in problems)
+    return RunReport(run_id, result.success, interrupted, problems)
+
+
+def _problem(event: dg.DagsterEvent) -> str:
+    """What a step's failure says; an error that is no ``dg.Failure`` says it with its traceback."""
+    failure = event.step_failure_data
+    error = failure.error
+    if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return INTERRUPTED  # it came while Dagster recorded an event, where no code of the step could see it
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    return error.to_string() if error is not None else "no message"
 
 
 def _song_done(entry: dg.EventLogEntry) -> tuple[str, str] | None:

@@ -1,5 +1,7 @@
 """A batch of songs in Dagster: partial success, rejections as data, retries, reuse. Shown by Dagster's own records."""
 
+import signal
+
 import dagster as dg
 import pytest
 from audio_files import encoded
@@ -216,3 +218,31 @@ def test_a_re_execution_from_failure_does_only_what_is_missing(
         assert {s for s, event in events.items() if not event.metadata["reused"].value} <= {song}
     written = {key for method, key in faulty_proxy.requests if method == "PUT"}
     assert written and all(song in key for key in written)
+
+
+def test_an_interrupt_while_dagster_records_an_event_stops_the_step_too(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.instance_for_test() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({"one.wav": song_bytes(1), "two.wav": song_bytes(2)})
+        record, interrupts = instance.handle_new_event, []
+
+        def interrupted(event: dg.EventLogEntry, **options) -> None:
+            record(event, **options)
+            kind = event.dagster_event.event_type if event.dagster_event else None
+            if (
+                kind == dg.DagsterEventType.ASSET_MATERIALIZATION
+                and event.step_key == "analyze"
+                and not interrupts
+            ):
+                interrupts.append(event)
+                signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(instance, "handle_new_event", interrupted)
+        result = platform.materialize()
+
+        assert interrupts and not result.success
+        assert not instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+        assert sorted(platform.status("decoded_waveforms").values()) == ["FAILED", "MATERIALIZED"]
+        assert not list((tmp_path / ".pending").iterdir())

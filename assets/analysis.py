@@ -6,7 +6,6 @@ from typing import Any, Final
 import dagster as dg
 
 from assets.checks import STEMS_SUM_TO_MIXTURE, stems_sum_to_mixture
-from bandscope_dagster.analyze import analyze_batch
 from bandscope_dagster.batches import (
     already_emitted,
     materializations,
@@ -14,9 +13,10 @@ from bandscope_dagster.batches import (
     stopped_by_interrupts,
     wants_reuse,
 )
-from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.partitions import SONGS_PARTITIONS
-from bandscope_dagster.plan import ANALYSIS_TABLES, CODE_VERSIONS
+from bandscope_dagster.pipeline.analyze import analyze_batch
+from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, CODE_VERSIONS
 from bandscope_dagster.resources import Models
 from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.settings import Settings

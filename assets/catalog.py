@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.plan import ANALYSIS_TABLES, CODE_VERSIONS
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, CODE_VERSIONS
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.catalogs import (
     build_instrument_catalog,

@@ -7,7 +7,7 @@ import dagster as dg
 
 from bandscope_dagster.errors import has_failed
 from bandscope_dagster.partitions import SONGS_PARTITIONS
-from bandscope_dagster.validation import SongChecked
+from bandscope_dagster.pipeline.validation import SongChecked
 
 RESIDUAL_LIMIT_DB: Final = -20.0
 """A separation that loses or adds more than a hundredth of the mixture's energy is not to be trusted."""

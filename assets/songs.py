@@ -8,14 +8,14 @@ import dagster as dg
 from assets.checks import SONG_IS_USABLE, song_is_usable
 from bandscope_dagster.batches import stopped_by_interrupts, wants_reuse
 from bandscope_dagster.partitions import SONGS_PARTITIONS
-from bandscope_dagster.plan import CODE_VERSIONS, SongPlanner
+from bandscope_dagster.pipeline.plan import CODE_VERSIONS, SongPlanner
+from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.pipeline.validation import SongChecked, check_songs
 from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import SONGS
 from bandscope_dagster.table_metadata import column_schema, written_metadata
-from bandscope_dagster.uploads import list_uploads
-from bandscope_dagster.validation import SongChecked, check_songs
 
 
 @dg.multi_asset(

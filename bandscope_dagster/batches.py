@@ -12,8 +12,8 @@ from typing import Any, Final
 import dagster as dg
 
 from bandscope_dagster.errors import BandscopeError, CannotAnalyze, SongRejected
-from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
-from bandscope_dagster.plan import CODE_VERSIONS
+from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
+from bandscope_dagster.pipeline.plan import CODE_VERSIONS
 from bandscope_dagster.storage.lineage import Lineage
 
 REUSE_TAG: Final = "bandscope/reuse"

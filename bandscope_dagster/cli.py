@@ -99,8 +99,8 @@ def ingest(
     """
     from collections import Counter
 
-    from bandscope_dagster.ingest import Ingested, find_files
-    from bandscope_dagster.ingest import ingest as ingest_file
+    from bandscope_dagster.commands.ingest import Ingested, find_files
+    from bandscope_dagster.commands.ingest import ingest as ingest_file
 
     _, store = _open()
     files = find_files(paths, owner)
@@ -139,7 +139,7 @@ def run(
 
     Exits with 1 if a song failed. A rejected song is no failure: `bandscope status` tells why it was rejected.
     """
-    from bandscope_dagster.run_command import run_songs
+    from bandscope_dagster.commands.run import run_songs
     from bandscope_dagster.settings import dagster_home
 
     settings, store = _open()
@@ -157,7 +157,7 @@ def status(
     ] = None,
 ) -> None:
     """Tell how far every song got, or all that is known of some songs."""
-    from bandscope_dagster.status import print_overview, print_songs
+    from bandscope_dagster.commands.status import print_overview, print_songs
 
     _, store = _open()
     if song is None:
@@ -176,7 +176,7 @@ def sql(
     """Answer a query over all tables; nothing can be written."""
     import polars as pl
 
-    from bandscope_dagster.sql import query as run_query
+    from bandscope_dagster.commands.sql import query as run_query
 
     _, store = _open()
     answer = run_query(store, query)
@@ -203,9 +203,9 @@ def export(
 
     Exits with 1 if a song has no stems; the others are written.
     """
+    from bandscope_dagster.commands.export import ExportError, export_song
+    from bandscope_dagster.commands.status import find_songs
     from bandscope_dagster.errors import CannotAnalyze
-    from bandscope_dagster.export import ExportError, export_song
-    from bandscope_dagster.status import find_songs
 
     _, store = _open()
     found = find_songs(store, song)
@@ -226,7 +226,7 @@ def export(
 @models_app.command("list")
 def models_list() -> None:
     """The models that Bandscope knows."""
-    from bandscope_dagster.doctor import print_models
+    from bandscope_dagster.commands.doctor import print_models
 
     print_models(console)
 
@@ -234,7 +234,7 @@ def models_list() -> None:
 @models_app.command("verify")
 def models_verify() -> None:
     """Check size and full SHA-256 of every model file; exits with 1 if one is missing or wrong."""
-    from bandscope_dagster.doctor import print_verification
+    from bandscope_dagster.commands.doctor import print_verification
 
     raise typer.Exit(0 if print_verification(console) else 1)
 
@@ -242,6 +242,6 @@ def models_verify() -> None:
 @app.command()
 def doctor() -> None:
     """Check all that a run needs: settings, storage, device, models, Dagster's home. Exits with 1 if one fails."""
-    from bandscope_dagster.doctor import examine
+    from bandscope_dagster.commands.doctor import examine
 
     raise typer.Exit(0 if examine(console) else 1)

@@ -33,21 +33,21 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from bandscope_dagster.analyze import analyze_batch
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.flac import dequantize, quantize
-from bandscope_dagster.outcomes import SongFailed
-from bandscope_dagster.plan import ANALYSIS_TABLES, SongPlan, SongPlanner, read_song
+from bandscope_dagster.pipeline.analyze import analyze_batch
+from bandscope_dagster.pipeline.outcomes import SongFailed
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan, SongPlanner, read_song
+from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.pipeline.streams import WriteBehind
+from bandscope_dagster.pipeline.uploads import UPLOADS, fetch_upload, list_uploads
+from bandscope_dagster.pipeline.validation import check_songs
 from bandscope_dagster.resources import Models
 from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.song_analysis import SongAnalysis, Workplace
-from bandscope_dagster.streams import WriteBehind
 from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, WindowQueue, with_vocabulary
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
-from bandscope_dagster.uploads import UPLOADS, fetch_upload, list_uploads
-from bandscope_dagster.validation import check_songs
 from scripts.demo_songs import render
 
 MIB = 1024 * 1024

@@ -17,10 +17,10 @@ from assets.catalog import instrument_catalog, song_catalog, song_errors
 from assets.songs import songs
 from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
 from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS
-from bandscope_dagster.plan import ANALYSIS_TABLES
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
+from bandscope_dagster.pipeline.uploads import list_uploads, register_uploads
 from bandscope_dagster.resources import resources
 from bandscope_dagster.settings import Settings, load_settings
-from bandscope_dagster.uploads import list_uploads, register_uploads
 
 SAMPLE_RATE = 44_100  # Hz
 PER_SONG = ("songs", *ANALYSIS_TABLES)

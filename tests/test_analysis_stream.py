@@ -13,12 +13,12 @@ import pytest
 from audio_files import LIMITS, excerpt
 from test_song_analysis import Audio, Level, Shares, noise, plan, published, rows, upload
 
-from bandscope_dagster import analysis_stream
-from bandscope_dagster.analysis_stream import analyze_songs
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.errors import CannotAnalyze, SongRejected, UploadUnavailable
-from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
-from bandscope_dagster.plan import ANALYSIS_TABLES, SongPlan
+from bandscope_dagster.pipeline import analysis_stream
+from bandscope_dagster.pipeline.analysis_stream import analyze_songs
+from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan
 from bandscope_dagster.separation.streaming import NonFiniteStems
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.tagging.musicnn import Musicnn

@@ -10,7 +10,7 @@ from platforms import ASSETS, PER_SONG, Platform, environment, local_settings, s
 from s3_server import S3Server
 
 from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG
-from bandscope_dagster.plan import ANALYSIS_TABLES
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.resources import resources
 from bandscope_dagster.settings import Settings
 

@@ -9,7 +9,7 @@ import pytest
 from command_line import CommandLine
 from rich.console import Console
 
-from bandscope_dagster.doctor import examine, print_verification
+from bandscope_dagster.commands.doctor import examine, print_verification
 from bandscope_dagster.models.inventory import load_inventory
 from bandscope_dagster.models.store import EMBEDDED
 

@@ -15,8 +15,8 @@ from platforms import Platform, local_settings
 from song_rows import block_rows, lineage, song_row
 
 from bandscope_dagster.audio.flac import decode_flac
+from bandscope_dagster.commands.export import INSTRUMENT_COLUMNS, ExportError, export_song
 from bandscope_dagster.errors import CannotAnalyze
-from bandscope_dagster.export import INSTRUMENT_COLUMNS, ExportError, export_song
 from bandscope_dagster.storage.audio_tables import AudioTableWriter, read_blocks
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import DECODED_WAVEFORMS, SONGS, STEMS

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from command_line import CommandLine
 
-from bandscope_dagster.ingest import Ingested, IngestError, find_files, ingest
+from bandscope_dagster.commands.ingest import Ingested, IngestError, find_files, ingest
+from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.storage.objects import ObjectStore, open_store
-from bandscope_dagster.uploads import list_uploads
 
 ODD_NAMES = [
     "[red]alarm.wav",

@@ -78,13 +78,21 @@ def test_the_lower_packages_import_only_what_lies_below_them(layer: str) -> None
                 assert found.split(".")[1] in allowed, f"{name} imports {found}"
 
 
+def test_the_pipeline_knows_neither_the_assets_events_nor_the_command_line() -> None:
+    allowed = {"pipeline", *LOWER_LAYERS, "errors", "settings", "partitions"}
+    for name, tree in ALL.items():
+        if is_of(name, f"{PACKAGE}.pipeline"):
+            found = {i.split(".")[1] for i in imports(ast.walk(tree)) if i.startswith(f"{PACKAGE}.")}
+            assert found <= allowed, f"{name} imports {sorted(found - allowed)}"
+
+
 def test_only_the_definitions_import_the_assets_and_only_the_launcher_the_definitions() -> None:
     def importers(package: str) -> set[str]:
         return {name for name, tree in ALL.items() if any(is_of(f, package) for f in imports(ast.walk(tree)))}
 
     outside = {name for name in importers("assets") if not is_of(name, "assets")}
     assert outside == {f"{PACKAGE}.definitions"}
-    assert importers(f"{PACKAGE}.definitions") == {f"{PACKAGE}.launch"}
+    assert importers(f"{PACKAGE}.definitions") == {f"{PACKAGE}.commands.launch"}
 
 
 def test_no_module_imports_a_model_library_before_it_needs_one() -> None:

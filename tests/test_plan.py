@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from song_rows import block_rows, song_row
 
-from bandscope_dagster import plan as plan_module
 from bandscope_dagster.errors import CannotAnalyze, has_failed
 from bandscope_dagster.models.identity import ModelIdentity
-from bandscope_dagster.plan import (
+from bandscope_dagster.pipeline import plan as plan_module
+from bandscope_dagster.pipeline.plan import (
     ANALYSIS_TABLES,
     CODE_VERSIONS,
     SongPlan,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandscope_dagster.runs import RunError, matching, only_one, song_ranges
+from bandscope_dagster.commands.runs import RunError, matching, only_one, song_ranges
 
 SONGS = [f"song-{number}" for number in range(30)]
 subsets = st.sets(st.sampled_from(SONGS))

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.models.identity import ModelIdentity
-from bandscope_dagster.plan import ANALYSIS_TABLES, SongPlan, SongPlanner
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan, SongPlanner
+from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.pipeline.streams import WriteBehind
 from bandscope_dagster.separation.protocol import SegmentPlan
-from bandscope_dagster.song_analysis import SongAnalysis, Workplace
 from bandscope_dagster.storage.objects import ObjectStore, open_store
-from bandscope_dagster.streams import WriteBehind
 from bandscope_dagster.tagging.protocol import Tag, WindowPlan
 from bandscope_dagster.tagging.source_tags import WindowQueue
 from bandscope_dagster.tagging.vocabulary import load_vocabulary

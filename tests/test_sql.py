@@ -7,7 +7,7 @@ import pytest
 from command_line import CommandLine
 from song_rows import block_rows, lineage, song_row, tag_row
 
-from bandscope_dagster.sql import QueryError, query
+from bandscope_dagster.commands.sql import QueryError, query
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, SONGS, STEMS, TABLES

@@ -8,7 +8,7 @@ from command_line import CommandLine
 from rich.console import Console
 from song_rows import block_rows, lineage, song_row, tag_row
 
-from bandscope_dagster.status import NoSuchSong, find_songs, is_called, print_overview, print_songs
+from bandscope_dagster.commands.status import NoSuchSong, find_songs, is_called, print_overview, print_songs
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import (

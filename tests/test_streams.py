@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from bandscope_dagster.streams import WriteBehind, prefetch
+from bandscope_dagster.pipeline.streams import WriteBehind, prefetch
 
 
 def test_prefetch_yields_everything_in_order() -> None:

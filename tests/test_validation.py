@@ -11,13 +11,13 @@ from audio_files import encode, encoded, excerpt
 
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import has_failed
-from bandscope_dagster.plan import SongPlanner
+from bandscope_dagster.pipeline.plan import SongPlanner
+from bandscope_dagster.pipeline.uploads import Upload, list_uploads
+from bandscope_dagster.pipeline.validation import SongChecked, check_songs
 from bandscope_dagster.storage.lineage import read_lineage
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import SONGS
 from bandscope_dagster.storage.tables import read_table
-from bandscope_dagster.uploads import Upload, list_uploads
-from bandscope_dagster.validation import SongChecked, check_songs
 
 LIMITS = Limits(max_bytes=10_000_000)
 TAGS = {"title": "Falcon 69", "artist": "The Easton Ellises", "album": "EP", "genre": "Electronic"}
@@ -166,7 +166,7 @@ def test_under_other_limits_nothing_is_kept(store: ObjectStore) -> None:
 def test_of_another_code_version_nothing_is_kept(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     uploads = put(store, {"a.wav": short(1.0)})
     check(store, uploads)
-    monkeypatch.setattr("bandscope_dagster.plan.CODE_VERSIONS", {"songs": "another"})
+    monkeypatch.setattr("bandscope_dagster.pipeline.plan.CODE_VERSIONS", {"songs": "another"})
     [song] = check(store, uploads, reuse=True)
     assert not song.reused
 

@@ -11,10 +11,8 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
-from bandscope_dagster.launch import RunReport, launch
-from bandscope_dagster.partitions import SONGS_NAME
-from bandscope_dagster.plan import ANALYSIS_TABLES
-from bandscope_dagster.runs import (
+from bandscope_dagster.commands.launch import RunReport, launch
+from bandscope_dagster.commands.runs import (
     LAUNCHER,
     LAUNCHER_TAG,
     RunError,
@@ -25,10 +23,12 @@ from bandscope_dagster.runs import (
     song_ranges,
     unfinished_songs,
 )
+from bandscope_dagster.commands.sql import query
+from bandscope_dagster.partitions import SONGS_NAME
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
+from bandscope_dagster.pipeline.uploads import Listing, list_uploads, register_uploads
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.sql import query
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.uploads import Listing, list_uploads, register_uploads
 
 PER_SONG: Final = ("songs", *ANALYSIS_TABLES)
 CATALOGS: Final = ("song_catalog", "instrument_catalog", "song_errors")

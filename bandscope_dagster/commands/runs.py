@@ -9,9 +9,9 @@ from typing import Final
 
 import dagster as dg
 
+from bandscope_dagster.commands.status import is_called
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.partitions import SONGS_PARTITIONS
-from bandscope_dagster.status import is_called
 
 LAUNCHER_TAG: Final = "bandscope/launched-by"
 LAUNCHER: Final = "bandscope run"

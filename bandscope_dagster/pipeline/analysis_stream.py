@@ -11,19 +11,19 @@ from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.flac import Bits, decode_flac
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze
-from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
-from bandscope_dagster.plan import SongPlan
+from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
+from bandscope_dagster.pipeline.plan import SongPlan
+from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.pipeline.streams import WriteBehind, prefetch
+from bandscope_dagster.pipeline.uploads import fetch_upload
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
-from bandscope_dagster.song_analysis import SongAnalysis, Workplace
 from bandscope_dagster.storage.audio_tables import read_blocks
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import STEMS
-from bandscope_dagster.streams import WriteBehind, prefetch
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.source_tags import WindowQueue
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
-from bandscope_dagster.uploads import fetch_upload
 
 BLOCKS_AHEAD: Final = (
     4  # decoded blocks of 10 s (3.5 MB each) that wait for the model, also of the next songs

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bandscope_dagster.plan import SongPlan
+from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.storage.tables import Written
 
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.pipeline.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name
 from bandscope_dagster.storage.objects import CHUNK_BYTES, ObjectStore, check_key
-from bandscope_dagster.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name
 
 
 class IngestError(BandscopeError):

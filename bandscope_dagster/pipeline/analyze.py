@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
-from bandscope_dagster.analysis_stream import analyze_songs
-from bandscope_dagster.outcomes import SongAnalyzed, SongFailed
-from bandscope_dagster.plan import SongPlan, SongPlanner, read_song
+from bandscope_dagster.pipeline.analysis_stream import analyze_songs
+from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
+from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
 from bandscope_dagster.audio.flac import Bits, Quantized, dequantize, encode, quantize
 from bandscope_dagster.audio.measure import peak, rms_dbfs
-from bandscope_dagster.plan import SongPlan
+from bandscope_dagster.pipeline.plan import SongPlan
+from bandscope_dagster.pipeline.streams import WriteBehind
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import STEMS, TABLES
 from bandscope_dagster.storage.tables import Written, write_table
-from bandscope_dagster.streams import WriteBehind
 from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, WindowQueue
 from bandscope_dagster.tagging.vocabulary import Vocabulary
 

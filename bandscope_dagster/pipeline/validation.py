@@ -14,12 +14,12 @@ from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.measure import SongMeasure
 from bandscope_dagster.audio.probe import probe
 from bandscope_dagster.errors import FAILED, UNAVAILABLE, SongRejected, UploadUnavailable, has_failed
-from bandscope_dagster.plan import SongPlanner, still_right
+from bandscope_dagster.pipeline.plan import SongPlanner, still_right
+from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.storage.lineage import Lineage, read_lineage
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import SONGS
 from bandscope_dagster.storage.tables import Written, read_table, write_table
-from bandscope_dagster.uploads import Upload, fetch_upload
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table as Grid
 
+from bandscope_dagster.commands.sql import query
 from bandscope_dagster.errors import BandscopeError, has_failed
-from bandscope_dagster.sql import query
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import (
     ANALYSIS_TABLES,

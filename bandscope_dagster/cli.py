@@ -139,7 +139,7 @@ def run(
 
     Exits with 1 if a song failed. A rejected song is no failure: `bandscope status` tells why it was rejected.
     """
-    from bandscope_dagster.commands.run import run_songs
+    from bandscope_dagster.commands.run_songs import run_songs
     from bandscope_dagster.settings import dagster_home
 
     settings, store = _open()

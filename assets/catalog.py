@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, CODE_VERSIONS
+from bandscope_dagster.pipeline.plan import CODE_VERSIONS
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.catalogs import (
     build_instrument_catalog,
@@ -13,11 +13,17 @@ from bandscope_dagster.storage.catalogs import (
     build_song_errors,
 )
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import INSTRUMENT_CATALOG, SONG_CATALOG, SONG_ERRORS, Table
+from bandscope_dagster.storage.schemas import (
+    INSTRUMENT_CATALOG,
+    SONG_CATALOG,
+    SONG_ERRORS,
+    SONG_TABLES,
+    Table,
+)
 from bandscope_dagster.storage.tables import Written
 from bandscope_dagster.table_metadata import column_schema
 
-SONG_TABLES: Final = ("songs", *ANALYSIS_TABLES)
+PER_SONG: Final = tuple(table.name for table in SONG_TABLES)
 
 
 def _spec(table: Table, deps: Sequence[str]) -> dg.AssetSpec:
@@ -43,7 +49,7 @@ def _result(written: Written) -> dg.MaterializeResult[Any]:
     )
 
 
-@dg.multi_asset(specs=[_spec(SONG_CATALOG, SONG_TABLES)])
+@dg.multi_asset(specs=[_spec(SONG_CATALOG, PER_SONG)])
 def song_catalog(
     store: dg.ResourceParam[ObjectStore], settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult[Any]:
@@ -59,7 +65,7 @@ def instrument_catalog(
     return _result(build_instrument_catalog(store, settings.present_from))
 
 
-@dg.multi_asset(specs=[_spec(SONG_ERRORS, SONG_TABLES)])
+@dg.multi_asset(specs=[_spec(SONG_ERRORS, PER_SONG)])
 def song_errors(store: dg.ResourceParam[ObjectStore]) -> dg.MaterializeResult[Any]:
     """Collect every error that a per-song table holds into one file."""
     return _result(build_song_errors(store))

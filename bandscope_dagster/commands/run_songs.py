@@ -25,13 +25,13 @@ from bandscope_dagster.commands.runs import (
 )
 from bandscope_dagster.commands.sql import query
 from bandscope_dagster.partitions import SONGS_NAME
-from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
-from bandscope_dagster.pipeline.uploads import Listing, list_uploads, register_uploads
+from bandscope_dagster.pipeline.uploads import list_uploads, register_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.schemas import CATALOG_TABLES, SONG_TABLES
 
-PER_SONG: Final = ("songs", *ANALYSIS_TABLES)
-CATALOGS: Final = ("song_catalog", "instrument_catalog", "song_errors")
+PER_SONG: Final = tuple(table.name for table in SONG_TABLES)
+CATALOGS: Final = tuple(table.name for table in CATALOG_TABLES)
 
 
 def run_songs(
@@ -63,11 +63,17 @@ def run_songs(
             f" {len(songs)} songs in all.",
             highlight=False,
         )
-        ranges = _plan(instance, settings, listing, songs, pattern, assets, recompute=recompute)
-        if not ranges and not _some(songs, listing, pattern):
+        chosen = set(
+            matching(songs, {upload.song_id: upload.filename for upload in listing.uploads}, pattern)
+        )
+        if not chosen:
             raise RunError(
                 f"no song matches {pattern!r}" if pattern else "there are no uploads; `bandscope ingest` some"
             )
+        unfinished = set(songs) if recompute else unfinished_songs(instance, songs, assets)
+        ranges = song_ranges(
+            songs, chosen & unfinished, settings.songs_per_run, may_pass_over=set(songs) - unfinished
+        )
         if not ranges:
             console.print("All of these songs are done. `--recompute` computes them again.", highlight=False)
             return False
@@ -84,28 +90,6 @@ def _selected(select: Sequence[str] | None) -> list[str]:
     if unknown:
         raise RunError(f"unknown assets: {', '.join(unknown)}; those per song are {', '.join(PER_SONG)}")
     return [asset for asset in PER_SONG if select is None or asset in select]
-
-
-def _some(songs: Sequence[str], listing: Listing, pattern: str | None) -> list[str]:
-    return matching(songs, {upload.song_id: upload.filename for upload in listing.uploads}, pattern)
-
-
-def _plan(
-    instance: dg.DagsterInstance,
-    settings: Settings,
-    listing: Listing,
-    songs: Sequence[str],
-    pattern: str | None,
-    assets: Sequence[str],
-    *,
-    recompute: bool,
-) -> list[SongRange]:
-    chosen = _some(songs, listing, pattern)
-    if recompute:
-        return song_ranges(songs, set(chosen), settings.songs_per_run)
-    unfinished = unfinished_songs(instance, songs, assets)
-    done = set(songs) - unfinished
-    return song_ranges(songs, unfinished & set(chosen), settings.songs_per_run, may_pass_over=done)
 
 
 def _run_batches(

@@ -1,4 +1,4 @@
-"""``bandscope run``: register new uploads and materialize songs in batches, in this process, without a daemon."""
+"""Which songs ``bandscope run`` takes and in which ranges, and that only one such command works on a home."""
 
 import fcntl
 from collections.abc import Collection, Generator, Sequence
@@ -19,7 +19,7 @@ LOCK_NAME: Final = "bandscope-run.lock"
 
 
 class RunError(BandscopeError):
-    """The command cannot start; the message says why."""
+    """The command cannot start, or was stopped; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

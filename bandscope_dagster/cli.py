@@ -29,7 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 models_app = typer.Typer(
-    help="The models: what is listed, and whether the files are right.", no_args_is_help=True
+    help="The models: what is listed, whether the files are right, and how to get them.",
+    no_args_is_help=True,
 )
 app.add_typer(models_app, name="models")
 
@@ -225,18 +226,58 @@ def export(
 
 @models_app.command("list")
 def models_list() -> None:
-    """The models that Bandscope knows."""
-    from bandscope_dagster.commands.doctor import print_models
+    """The models that Bandscope knows, and whether their files are here."""
+    from bandscope_dagster.commands.models import print_models
+    from bandscope_dagster.settings import load_settings
 
-    print_models(console)
+    print_models(console, load_settings())
 
 
 @models_app.command("verify")
-def models_verify() -> None:
-    """Check size and full SHA-256 of every model file; exits with 1 if one is missing or wrong."""
-    from bandscope_dagster.commands.doctor import print_verification
+def models_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Models that must be complete.")] = None,
+) -> None:
+    """Check size and full SHA-256 of every model file.
 
-    raise typer.Exit(0 if print_verification(console) else 1)
+    Exits with 1 if a file is wrong, or missing where one is needed: of a model that is named here, is part of the
+    package or is chosen by the settings, or of one that is here in part.
+    """
+    from bandscope_dagster.commands.models import print_verification
+    from bandscope_dagster.settings import load_settings
+
+    raise typer.Exit(0 if print_verification(console, load_settings(), names or []) else 1)
+
+
+@models_app.command("pull")
+def models_pull(
+    names: Annotated[list[str], typer.Argument(help="Models, as `bandscope models list` names them.")],
+) -> None:
+    """Download the weights of models, check them, and put them into BANDSCOPE_MODELS_FOLDER.
+
+    What is there and right is not downloaded again.
+    """
+    from bandscope_dagster.commands.models import pull_models
+    from bandscope_dagster.settings import load_settings
+
+    pull_models(console, load_settings(), names)
+
+
+@models_app.command("add")
+def models_add(
+    name: Annotated[str, typer.Argument(help="A model, as `bandscope models list` names it.")],
+    sources: Annotated[
+        list[Path],
+        typer.Option("--from", exists=True, help="A file of the model, or a folder to search; repeatable."),
+    ],
+) -> None:
+    """Put a model's files in place from copies, for machines without a network. No file's name matters.
+
+    Exits with 1 if a named file is none of the model's, or if files are still missing.
+    """
+    from bandscope_dagster.commands.models import add_model
+    from bandscope_dagster.settings import load_settings
+
+    add_model(console, load_settings(), name, sources)
 
 
 @app.command()

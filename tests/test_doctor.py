@@ -1,17 +1,14 @@
 """Doctor: what is in place, what is not, and an exit code that a script can use."""
 
-import io
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 from command_line import CommandLine
-from rich.console import Console
 
-from bandscope_dagster.commands.doctor import examine, print_verification
+from bandscope_dagster.models import store
 from bandscope_dagster.models.inventory import load_inventory
-from bandscope_dagster.models.store import EMBEDDED
 
 CHECKS = ["settings", "storage", "device", "models", "Dagster home"]
 
@@ -22,6 +19,7 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in os.environ if name.startswith("BANDSCOPE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path / "store"))
+    monkeypatch.setenv("BANDSCOPE_MODELS_FOLDER", str(tmp_path / "models"))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
 
 
@@ -31,14 +29,14 @@ def bandscope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 @pytest.fixture
-def model_files(tmp_path: Path) -> Path:
-    """A copy of the embedded model files, to be tampered with."""
-    folder = tmp_path / "models"
+def model_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of the package's model files, to be tampered with, in the place of the package's own."""
+    folder = tmp_path / "package"
     folder.mkdir()
     for model in load_inventory().values():
-        for file in model.files:
-            if (EMBEDDED / file.name).is_file():
-                shutil.copy(EMBEDDED / file.name, folder)
+        for file in model.files if model.embedded else ():
+            shutil.copy(store.EMBEDDED / file.name, folder)
+    monkeypatch.setattr(store, "EMBEDDED", folder)
     return folder
 
 
@@ -91,7 +89,9 @@ def test_a_storage_that_cannot_be_written_fails(
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut off", "missing"])
-def test_a_model_file_that_is_not_the_published_one_fails(damage: str, model_files: Path) -> None:
+def test_an_embedded_model_file_that_is_not_the_published_one_fails(
+    damage: str, bandscope: CommandLine, model_files: Path
+) -> None:
     damaged = model_files / "musicnn-mtt.safetensors"
     data = damaged.read_bytes()
     if damage == "missing":
@@ -99,21 +99,29 @@ def test_a_model_file_that_is_not_the_published_one_fails(damage: str, model_fil
     else:
         damaged.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage == "one bit" else data[:-1])
 
-    output = io.StringIO()
-    assert examine(Console(file=output), model_files) is False
-    assert findings(output.getvalue()) == dict.fromkeys(CHECKS, "ok") | {"models": "FAIL"}
-    assert "musicnn-mtt.safetensors of model musicnn" in output.getvalue()
-
-    output = io.StringIO()
-    assert print_verification(Console(file=output), model_files) is False
-    verdicts = {line.split()[1]: line.split()[0] for line in output.getvalue().splitlines()}
-    assert verdicts["musicnn-mtt.safetensors"] == "WRONG" and verdicts["spleeter-2stems.safetensors"] == "ok"
+    done = bandscope("doctor")
+    assert done.code == 1
+    assert findings(done.out) == dict.fromkeys(CHECKS, "ok") | {"models": "FAIL"}
+    assert "musicnn-mtt.safetensors of model musicnn" in done.out
+    assert bandscope("models", "verify").code == 1
 
 
-def test_an_untouched_copy_passes(model_files: Path) -> None:
-    output = io.StringIO()
-    assert examine(Console(file=output), model_files) is True
-    assert print_verification(Console(file=output), model_files) is True
+def test_an_untouched_copy_passes(bandscope: CommandLine, model_files: Path) -> None:
+    assert bandscope("doctor").code == 0
+
+
+def test_a_model_that_is_not_chosen_is_only_mentioned_as_not_here(bandscope: CommandLine) -> None:
+    done = bandscope("doctor")
+    assert done.code == 0 and "not here, and not needed: htdemucs" in done.out
+
+
+def test_a_chosen_model_that_is_not_here_fails_with_the_command_that_gets_it(
+    bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANDSCOPE_SEPARATOR", "htdemucs")
+    done = bandscope("doctor")
+    assert done.code == 1
+    assert findings(done.out)["models"] == "FAIL" and "bandscope models pull htdemucs" in done.out
 
 
 def test_without_a_dagster_home_it_tells_the_one_that_is_used(
@@ -123,18 +131,3 @@ def test_without_a_dagster_home_it_tells_the_one_that_is_used(
     monkeypatch.setenv("HOME", str(tmp_path))
     done = bandscope("doctor")
     assert done.code == 0 and f"export DAGSTER_HOME={tmp_path / '.bandscope' / 'dagster'}" in done.out
-
-
-def test_models_are_listed_and_verified(bandscope: CommandLine) -> None:
-    listed = bandscope("models", "list")
-    assert listed.code == 0
-    assert all(
-        model.name in listed.out and model.licence in listed.out for model in load_inventory().values()
-    )
-    verified = bandscope("models", "verify")
-    assert verified.code == 0
-    assert all(
-        f"SHA-256 {file.sha256}" in verified.out
-        for model in load_inventory().values()
-        for file in model.files
-    )

@@ -1,4 +1,4 @@
-"""``bandscope doctor`` and ``bandscope models``: is everything in place, and what mends what is not."""
+"""``bandscope doctor``: is everything in place that a run needs, and what mends what is not."""
 
 import os
 import tempfile
@@ -6,14 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from bandscope_dagster.errors import BandscopeError, SettingsError
+from bandscope_dagster.errors import BandscopeError, ModelFileError, SettingsError
 from bandscope_dagster.models.inventory import load_inventory
-from bandscope_dagster.models.store import EMBEDDED, verify
+from bandscope_dagster.models.store import inspect, model_folder
 from bandscope_dagster.separation.device import resolve_device
 from bandscope_dagster.separation.registry import SEPARATORS
 from bandscope_dagster.settings import Settings, dagster_home, load_settings, unknown_variables
@@ -22,34 +20,7 @@ from bandscope_dagster.tagging.registry import TAGGERS
 PROBE_KEY: Final = "doctor/probe"  # written, read and deleted, to know that the storage can do all three
 
 
-def print_models(console: Console) -> None:
-    """The inventory as a table."""
-    states = {(status.model.name, status.file.name): status.state for status in verify()}
-    table = Table("model", "kind", "licence", "MB", "files", "description", box=SIMPLE_HEAD, pad_edge=False)
-    table.columns[0].no_wrap = True
-    for model in load_inventory().values():
-        table.add_row(
-            model.name,
-            model.kind,
-            model.licence,
-            f"{sum(file.bytes for file in model.files) / 1e6:.1f}",
-            ", ".join(sorted({states[model.name, file.name] for file in model.files})),
-            model.description,
-        )
-    console.print(table)
-
-
-def print_verification(console: Console, folder: Path = EMBEDDED) -> bool:
-    """One line per model file in ``folder``; returns whether all are right."""
-    right = True
-    for status in verify(folder):
-        right = right and status.state == "present"
-        mark = "[green]ok[/green]   " if status.state == "present" else "[red]WRONG[/red]"
-        console.print(f"{mark} {escape(str(status))}", highlight=False, soft_wrap=True)
-    return right
-
-
-def examine(console: Console, models_folder: Path = EMBEDDED) -> bool:
+def examine(console: Console) -> bool:
     """Go through all that a run needs; returns whether all of it is in place."""
 
     def passes(name: str, check: Callable[[], str]) -> bool:
@@ -61,13 +32,13 @@ def examine(console: Console, models_folder: Path = EMBEDDED) -> bool:
         return healthy
 
     results = [passes("settings", _settings)]
-    if results[0]:
-        settings = load_settings()
+    settings = load_settings() if results[0] else None
+    if settings is not None:
         results += [
             passes("storage", lambda: _storage(settings)),
             passes("device", lambda: _device(settings)),
         ]
-    results += [passes("models", lambda: _models(models_folder)), passes("Dagster home", _dagster_home)]
+    results += [passes("models", lambda: _models(settings)), passes("Dagster home", _dagster_home)]
     return all(results)
 
 
@@ -101,11 +72,26 @@ def _device(settings: Settings) -> str:
     return f"{resolve_device(settings.device)} (asked for: {settings.device})"
 
 
-def _models(folder: Path) -> str:
-    wrong = [str(status) for status in verify(folder) if status.state != "present"]
-    if wrong:
-        raise OSError("\n".join(wrong))
-    return f"{', '.join(load_inventory())}: every file has the digest of the inventory"
+def _models(settings: Settings | None) -> str:
+    """The files that every run of these settings reads; without settings, those that are part of the package."""
+    chosen = (settings.separator, settings.tagger) if settings else ()
+    models_path = settings.models_path if settings else Path()
+    needed = [model for model in load_inventory().values() if model.embedded or model.name in chosen]
+    statuses = [
+        inspect(model, file, model_folder(model, models_path)) for model in needed for file in model.files
+    ]
+    if wrong := [str(status) for status in statuses if status.state != "present"]:
+        raise ModelFileError("\n".join(wrong))
+    finding = f"{', '.join(model.name for model in needed)}: every file has the digest that it must have"
+    others = [model for model in load_inventory().values() if model not in needed]
+    absent = [
+        model.name
+        for model in others
+        if not all((model_folder(model, models_path) / file.name).is_file() for file in model.files)
+    ]
+    if settings and absent:
+        finding += f" (not here, and not needed: {', '.join(absent)})"
+    return finding
 
 
 def _dagster_home() -> str:

@@ -13,6 +13,8 @@ from rich.table import Table as Grid
 
 from bandscope_dagster.commands.sql import query
 from bandscope_dagster.errors import BandscopeError, has_failed
+from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
+from bandscope_dagster.storage.lineage import QUALITY_NOTE, read_note
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import (
     ANALYSIS_TABLES,
@@ -134,17 +136,32 @@ def _print_song(store: ObjectStore, console: Console, song_id: str) -> None:
 
 
 def _print_stems(store: ObjectStore, console: Console, song_id: str) -> None:
+    """The separator and the residual, then a line for each stem, the strongest first."""
     columns = ["stem", "model", "peak", "rms_dbfs", "frames", "error"]
     blocks = _rows(store, STEMS, song_id, columns).filter(pl.col("error").is_null())
+    if blocks.is_empty():
+        return
     energy = (pl.col("frames") * 10 ** (pl.col("rms_dbfs") / 10)).sum().alias("energy")
-    stems = blocks.group_by("stem", "model").agg(energy, pl.col("peak").max()).sort("energy", descending=True)
-    total = float(stems["energy"].sum())
-    if total:
-        parts = [
-            f"{row['stem']} {row['energy'] / total:.0%} of the energy (peak {row['peak']:.3f})"
-            for row in stems.iter_rows(named=True)
-        ]
-        _print_fact(console, "stems", f"{', '.join(parts)}, by {stems['model'][0]}")
+    stems = blocks.group_by("stem").agg(energy, pl.col("peak").max())
+    stems = stems.sort("energy", "stem", descending=[True, False])
+    total = float(stems["energy"].sum()) or 1.0
+    note = read_note(store, STEMS, song_id, QUALITY_NOTE)
+    quality = SeparationQuality.from_json(note) if note else None
+    residual = f", residual {quality.residual_db:.1f} dB" if quality else ""
+    _print_fact(console, "stems", f"by {blocks['model'][0]}{residual}")
+    measured = {stem.stem: stem for stem in quality.stems} if quality else {}
+    width = int(stems["stem"].str.len_chars().max())  # pyright: ignore[reportArgumentType]
+    for stem, energy, peak in stems.iter_rows():
+        line = f"{stem:{width}} {energy / total:4.0%} of the energy, peak {peak:.3f}"
+        _print_fact(console, "", f"{line}{_loudness(measured.get(stem))}")
+
+
+def _loudness(stem: StemQuality | None) -> str:
+    if stem is None:  # the file was written before this was measured
+        return ""
+    if stem.silent:
+        return ", silent"
+    return "" if stem.loudness_lufs is None else f", {stem.loudness_lufs:.1f} LUFS"
 
 
 def _print_instruments(store: ObjectStore, console: Console, song_id: str, table: Table) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import find_model
-from bandscope_dagster.models.store import read_verified
+from bandscope_dagster.models.store import EMBEDDED, read_verified
 from bandscope_dagster.tagging.protocol import Tag, WindowPlan
 
 if TYPE_CHECKING:
@@ -151,7 +151,8 @@ class Musicnn:
         from safetensors.torch import load
 
         model = find_model(NAME)
-        weights = load(read_verified(NAME)[model.files[0].name])
+        verified = read_verified(model, EMBEDDED)
+        weights = load(verified.files[model.files[0].name])
         network = build_network()
         network.load_state_dict(weights, strict=True)
         self._network = network.eval().to(device)
@@ -159,7 +160,7 @@ class Musicnn:
         self.batch = CPU_BATCH if device == "cpu" else ACCELERATOR_BATCH
         self.identity = ModelIdentity(
             name=NAME,
-            sha256=model.sha256,
+            sha256=verified.sha256,
             params={
                 "sample_rate": SAMPLE_RATE,
                 "n_fft": N_FFT,

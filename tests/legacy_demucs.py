@@ -1,0 +1,71 @@
+"""A small HTDemucs with random weights, saved as Demucs saved its models before safetensors: a pickle."""
+
+import hashlib
+import io
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from demucs.htdemucs import HTDemucs
+from demucs.states import get_state, save_with_checksum
+
+from bandscope_dagster.models.inventory import HubSource, LegacyFile, Model, ModelFile
+
+
+def tiny_htdemucs() -> HTDemucs:
+    """A small part of the weights where the published model has 42 million, and segments of half a second."""
+    torch.manual_seed(0)
+    return HTDemucs(
+        sources=["drums", "bass", "other", "vocals"],
+        segment=Fraction(1, 2),
+        channels=8,
+        nfft=1024,
+        depth=4,
+        bottom_channels=16,
+        t_layers=1,
+        t_heads=2,
+        t_hidden_scale=1.0,
+        dconv_depth=1,
+    ).eval()
+
+
+def save_legacy(model: HTDemucs, folder: Path) -> Path:
+    """``<name>-<first digits of the SHA-256>.th`` in half precision, as the published ones are."""
+    args, kwargs = model._init_args_kwargs
+    package = {
+        "klass": type(model),
+        "args": args,
+        "kwargs": kwargs,
+        "state": get_state(model, None, half=True),
+        "training_args": {"seed": 42, "demucs": {"segment": 11}},
+    }
+    save_with_checksum(package, folder / "f00dcafe.th")
+    (path,) = folder.glob("f00dcafe-*.th")
+    return path
+
+
+def pickled(package: Any) -> bytes:
+    """What torch.save makes of it."""
+    stream = io.BytesIO()
+    torch.save(package, stream)
+    return stream.getvalue()
+
+
+def listed(content: bytes, name: str = "f00dcafe.th") -> LegacyFile:
+    """The inventory's entry of a pickle."""
+    return LegacyFile(name, len(content), hashlib.sha256(content).hexdigest())
+
+
+def legacy_model(legacy: LegacyFile) -> Model:
+    """A model whose one file has not been published as safetensors, as far as anybody here knows."""
+    return Model(
+        name="legacy",
+        kind="separator",
+        embedded=False,
+        description="",
+        licence="MIT",
+        citation="",
+        files=(ModelFile("f00dcafe.safetensors", 84_025_440, "0" * 64, legacy),),
+        source=HubSource(url="", repository="mia/legacy", revision="0" * 40),
+    )

@@ -1,0 +1,107 @@
+"""models/legacy: a Demucs pickle becomes the safetensors file of the same model, and nothing in it is executed."""
+
+import pickle
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from demucs.hf import load_safetensors_model
+from demucs.htdemucs import HTDemucs
+from demucs.states import load_model
+from legacy_demucs import listed, pickled, save_legacy, tiny_htdemucs
+
+from bandscope_dagster.errors import ModelFileError
+from bandscope_dagster.models.legacy import convert_legacy
+
+
+def test_the_converted_model_computes_the_same_bits_as_the_pickle(tmp_path: Path) -> None:
+    path = save_legacy(tiny_htdemucs(), tmp_path)
+    converted = tmp_path / "converted.safetensors"
+    converted.write_bytes(convert_legacy(path.read_bytes(), listed(path.read_bytes())))
+
+    before, after = load_model(path).eval(), load_safetensors_model(converted).eval()
+    assert type(after) is HTDemucs and after.segment == Fraction(1, 2)
+    audio = torch.randn(1, 2, 22_050)
+    with torch.inference_mode():
+        assert torch.equal(before(audio), after(audio))
+
+
+def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
+    content = save_legacy(tiny_htdemucs(), tmp_path).read_bytes()
+    assert len({convert_legacy(content, listed(content)) for _ in range(4)}) == 1
+
+
+class TouchesAFile:
+    """Unpickled without restriction, it creates a file: what a hostile pickle could do, and anything else."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+class RunsACommand(TouchesAFile):
+    def __reduce__(self) -> tuple[object, ...]:
+        import os
+
+        return os.system, (f"touch '{self.path}'",)
+
+
+@pytest.mark.parametrize("hostile", [TouchesAFile, RunsACommand])
+def test_a_pickle_that_would_execute_code_is_refused_also_with_the_listed_digest(
+    hostile: type[TouchesAFile], tmp_path: Path
+) -> None:
+    touched = tmp_path / "touched"
+    content = pickled({"klass": HTDemucs, "args": (), "kwargs": {}, "state": {"weight": hostile(touched)}})
+    with pytest.raises(ModelFileError, match=r"restricted unpickler refuses it: .*GLOBAL") as refused:
+        convert_legacy(content, listed(content))
+    assert "safetensors file of these weights instead" in str(refused.value)
+    assert "`weights_only`" not in str(refused.value)  # torch's advice on how to execute it all the same
+    assert not touched.exists()
+    torch.load(save_bytes(tmp_path, content), weights_only=False)
+    assert touched.exists(), "the pickle does nothing, so that nothing was proven"
+
+
+def save_bytes(folder: Path, content: bytes) -> Path:
+    path = folder / "saved.th"
+    path.write_bytes(content)
+    return path
+
+
+def test_what_has_another_digest_is_not_even_read() -> None:
+    content = pickled({"klass": HTDemucs})
+    with pytest.raises(ModelFileError, match=r"expected \d+ bytes with SHA-256 \w{64}, found 3 bytes with"):
+        convert_legacy(b"abc", listed(content))
+
+
+STATE = {"weight": torch.zeros(2)}
+
+
+@pytest.mark.parametrize(
+    ("package", "reason"),
+    [
+        ([1, 2], "no dict of klass"),
+        ({"klass": HTDemucs, "args": (), "kwargs": {}}, "no dict of klass"),
+        ({"klass": Fraction, "args": (), "kwargs": {}, "state": STATE}, "not HTDemucs"),
+        ({"klass": HTDemucs, "args": 3, "kwargs": {}, "state": STATE}, "arguments are no list and dict"),
+        ({"klass": HTDemucs, "args": (), "kwargs": {"a": STATE["weight"]}, "state": STATE}, "hold a Tensor"),
+        ({"klass": HTDemucs, "args": (), "kwargs": {"a": {1: 2}}, "state": STATE}, "hold a dict"),
+        ({"klass": HTDemucs, "args": (), "kwargs": {}, "state": [STATE]}, "a list, not a mapping"),
+        (
+            {"klass": HTDemucs, "args": (), "kwargs": {}, "state": {"weight": 3}},
+            "'weight', which is no tensor",
+        ),
+    ],
+)
+def test_what_is_no_demucs_model_is_refused_with_what_is_wrong(package: object, reason: str) -> None:
+    content = pickled(package)
+    with pytest.raises(ModelFileError, match=reason):
+        convert_legacy(content, listed(content))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps({"klass": 1}, protocol=2)[:-3]])
+def test_what_is_no_whole_pickle_is_refused(content: bytes) -> None:
+    with pytest.raises(ModelFileError, match="restricted unpickler refuses it"):
+        convert_legacy(content, listed(content))

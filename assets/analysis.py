@@ -6,12 +6,13 @@ from typing import Any, Final
 import dagster as dg
 
 from assets.checks import STEMS_SUM_TO_MIXTURE, stems_sum_to_mixture
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.batches import (
     already_emitted,
     materializations,
     raise_failures,
-    stopped_by_interrupts,
     wants_reuse,
+    without_useless_retries,
 )
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.analyze import analyze_batch
@@ -19,6 +20,7 @@ from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, CODE_VERSIONS
 from bandscope_dagster.resources import Models
 from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import TABLES
@@ -77,7 +79,7 @@ def analyze(
     models: dg.ResourceParam[Models],
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Decode, store, separate and tag the songs of the batch; each is reported the moment it is stored."""
-    with stopped_by_interrupts():
+    with without_useless_retries():
         keys = list(context.partition_keys)
         selected = {key.to_user_string() for key in context.selected_asset_keys}
         tables = [table for table in ANALYSIS_TABLES if table in selected]
@@ -93,8 +95,8 @@ def analyze(
                 continue
             context.log.info(f"{outcome.plan.song_id} ({number}/{len(keys)}): {_summary(outcome)}")
             yield from materializations(context, outcome, DEPENDENCIES, _metadata(outcome), emitted)
-            if outcome.residual_db is not None:
-                yield stems_sum_to_mixture(outcome.plan.song_id, outcome.residual_db)
+            if outcome.quality is not None:
+                yield stems_sum_to_mixture(outcome.plan.song_id, outcome.quality.residual_db)
         raise_failures(failed, len(keys))
 
 
@@ -121,13 +123,28 @@ def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:
                 "seconds": round(outcome.seconds, 2),
                 "realtime_factor": round(plan.duration_s / outcome.seconds, 2),
             }
-    if outcome.residual_db is not None and outcome.shares is not None:
-        shown["stems"] |= {"residual_db": round(outcome.residual_db, 1)}
-        shown["stems"] |= {f"share_{stem}": round(share, 4) for stem, share in outcome.shares.items()}
+    if outcome.quality is not None:
+        shown["stems"] |= _quality_metadata(outcome.quality)
+    if outcome.used is not None:
+        used = outcome.used
+        segment_s = round(used.segment / SAMPLE_RATE, 2)
+        shown["stems"] |= {"device": used.device, "batch": used.batch, "segment_s": segment_s}
     for table, best in (
         ("instrument_tags", outcome.top_instruments),
         ("stem_instrument_tags", outcome.top_stem_instruments),
     ):
         if best is not None:
             shown[table]["top_instruments"] = dg.MetadataValue.json(dict(best))
+    return shown
+
+
+def _quality_metadata(quality: SeparationQuality) -> dict[str, Any]:
+    shown: dict[str, Any] = {"residual_db": round(quality.residual_db, 1)}
+    for stem in quality.stems:
+        shown[f"share_{stem.stem}"] = round(stem.share, 4)
+        shown[f"peak_{stem.stem}"] = round(stem.peak, 4)
+        if stem.loudness_lufs is not None:
+            shown[f"loudness_{stem.stem}"] = round(stem.loudness_lufs, 2)
+    if silent := [stem.stem for stem in quality.stems if stem.silent]:
+        shown["silent_stems"] = ", ".join(silent)
     return shown

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.checks import SONG_IS_USABLE, song_is_usable
-from bandscope_dagster.batches import stopped_by_interrupts, wants_reuse
+from bandscope_dagster.batches import wants_reuse, without_useless_retries
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS, SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
@@ -43,7 +43,7 @@ def songs(
     store: dg.ResourceParam[ObjectStore],
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckEvaluation]:
     """Check every upload of the batch; a bad one is a row that says why, and never stops the others."""
-    with stopped_by_interrupts():
+    with without_useless_retries():
         keys = list(context.partition_keys)
         uploads = list_uploads(store).by_song
         planner = SongPlanner(run_id=context.run.run_id)

@@ -286,9 +286,9 @@ def test_stored_stems_that_are_gone_fail_that_song_alone(store: ObjectStore) -> 
     assert rows(store, "stem_instrument_tags", "whole").drop("detected_at").equals(before)
 
 
-def test_a_song_three_times_as_long_takes_no_more_memory(store: ObjectStore, short_queues: None) -> None:
+def test_a_song_four_times_as_long_takes_no_more_memory(store: ObjectStore, short_queues: None) -> None:
     peaks: list[int] = []
-    for seconds in (40, 120):
+    for seconds in (40, 160):
         audio = np.tile(noise(40), seconds // 40)
         song = upload(store, f"of-{seconds}-s", audio, tables=["decoded_waveforms", "stems"])
         del audio
@@ -296,5 +296,6 @@ def test_a_song_three_times_as_long_takes_no_more_memory(store: ObjectStore, sho
         analyze(store, [song])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # 80 s of the mixture alone are 28 MB of float32; what varies by itself is how full the queues are.
-    assert peaks[1] < peaks[0] + 15e6, f"peaks of {peaks} bytes"
+    # 120 s of the mixture alone are 42 MB of float32, and of its stems 85; what varies by itself, by up to 25 MB, is
+    # how full the queues are.
+    assert peaks[1] < peaks[0] + 35e6, f"peaks of {peaks} bytes"

@@ -7,7 +7,7 @@ from audio_files import excerpt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandscope_dagster.audio.measure import SongMeasure, peak, rms_dbfs
+from bandscope_dagster.audio.measure import SILENCE_DB, LevelMeasure, SongMeasure, peak, rms_dbfs
 
 
 def measured(audio, cuts=()):
@@ -79,3 +79,49 @@ def test_peak_and_rms_of_a_block():
     assert rms_dbfs(block) == pytest.approx(10 * math.log10((0.25 + 2.25) / 4))
     assert rms_dbfs(np.zeros((2, 10), np.float32)) is None
     assert peak(np.empty((2, 0), np.float32)) == 0.0
+
+
+def levels(audio):
+    measure = LevelMeasure()
+    measure.push(audio.astype(np.float32))
+    return measure.finish()
+
+
+def sine(dbfs_rms, seconds, hertz=997.0):
+    amplitude = math.sqrt(2) * 10 ** (dbfs_rms / 20)
+    return np.tile(
+        amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * 44_100)) / 44_100), (2, 1)
+    )
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.399])
+def test_the_rms_decides_on_silence_where_there_is_too_little_for_a_loudness(seconds):
+    assert levels(sine(SILENCE_DB - 1, seconds)).silent
+    assert not levels(sine(SILENCE_DB + 1, seconds)).silent
+
+
+@pytest.mark.parametrize("seconds", [0.5, 20.0])
+def test_what_passes_the_gate_of_the_loudness_is_not_silent(seconds):
+    quiet, heard = levels(sine(SILENCE_DB - 4, seconds)), levels(sine(SILENCE_DB - 2, seconds))
+    # Of both channels together, so 3 dB above the RMS of each.
+    assert (quiet.loudness_lufs, quiet.silent) == (None, True)
+    assert heard.loudness_lufs == pytest.approx(SILENCE_DB + 1, abs=0.1)
+    assert not heard.silent
+
+
+def test_a_short_sound_in_a_long_silence_is_not_silent():
+    audio = np.zeros((2, 120 * 44_100), np.float32)
+    audio[:, : 44_100 // 2] = sine(-50, 0.5)
+    assert levels(audio).rms_dbfs < SILENCE_DB
+    assert not levels(audio).silent
+
+
+def test_a_deep_rumble_that_has_no_loudness_is_not_silent():
+    rumble = levels(sine(-50, 5.0, hertz=5.0))
+    assert rumble.loudness_lufs is None
+    assert not rumble.silent  # a tagger is given it too
+
+
+def test_nothing_at_all_is_silent():
+    assert levels(np.empty((2, 0))).silent
+    assert levels(np.zeros((2, 100_000))).silent

@@ -2,25 +2,36 @@
 
 import hashlib
 import io
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyloudnorm
 import pytest
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.models.identity import ModelIdentity
+from bandscope_dagster.pipeline import song_analysis
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan, SongPlanner
 from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
 from bandscope_dagster.pipeline.streams import WriteBehind
+from bandscope_dagster.separation.memory import Used
 from bandscope_dagster.separation.protocol import SegmentPlan
+from bandscope_dagster.separation.quality import FLOOR_DB, SeparationQuality
+from bandscope_dagster.separation.streaming import Separated
+from bandscope_dagster.storage.lineage import QUALITY_NOTE, read_note
 from bandscope_dagster.storage.objects import ObjectStore, open_store
+from bandscope_dagster.storage.schemas import STEMS as STEMS_TABLE
 from bandscope_dagster.tagging.protocol import Tag, WindowPlan
 from bandscope_dagster.tagging.source_tags import WindowQueue
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
@@ -30,6 +41,9 @@ Audio = NDArray[np.float32]
 UNBEARABLE = 3.0  # a level from which on the models below do what they are told to
 STEMS = ("most", "rest")
 SHARES = np.float32([0.75, 0.25])  # of the mixture; exact in float32
+
+
+USED = Used("cpu", 4, 2 * SAMPLE_RATE)
 
 
 @dataclass
@@ -45,15 +59,18 @@ class Shares:
         )
     )
     identity: ModelIdentity = field(default_factory=lambda: ModelIdentity("shares", "0" * 64))
+    shorter_plans: tuple[SegmentPlan, ...] = ()
+    device: str = "cpu"
+    normalised: bool = False
     calls: list[int] = field(default_factory=list)  # segments in each
 
-    def separate(self, segments: Audio) -> Audio:
+    def separate(self, segments: torch.Tensor) -> torch.Tensor:
         self.calls.append(len(segments))
-        stems = SHARES[:, None, None] * segments[:, None]
+        stems = SHARES[:, None, None] * segments.numpy()[:, None]
         for index, segment in enumerate(segments):
-            if np.abs(segment).max() >= UNBEARABLE:
+            if segment.abs().max() >= UNBEARABLE:
                 self.at_unbearable(stems[index])
-        return stems
+        return torch.from_numpy(stems)
 
 
 @dataclass
@@ -109,6 +126,9 @@ def plan(
         "song_hash": song_hash,
         "upload_key": f"uploads/{song_id}",
         "duration_s": None,
+        "mono_mean": 0.0,
+        "mono_std": 0.25,
+        "rms_dbfs": -12.0,
         "error": None,
     }
     planner = SongPlanner("run", separator=Shares().identity, tagger=Level().identity)
@@ -134,13 +154,17 @@ def analyze_one(
     store: ObjectStore, mixture: Audio, stems: Audio, *, piece: int = 100_000, tagger: Level | None = None
 ) -> SongAnalysis:
     """Take a song whose stems are known through a ``SongAnalysis``: blocks of 10 s, pieces of ``piece`` frames."""
-    with WriteBehind[None](4) as writer:
-        place = Workplace(store, writer, 16, STEMS, WindowQueue(tagger or Level()), load_vocabulary())
+    with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
+        place = Workplace(
+            store, writer, encoders, 16, STEMS, WindowQueue(tagger or Level()), load_vocabulary()
+        )
         song = SongAnalysis(plan(store, "song"), place)
         for start in range(0, mixture.shape[1], BLOCK_FRAMES):
             song.add_mixture(mixture[:, start : start + BLOCK_FRAMES])
         for start in range(0, mixture.shape[1], piece):
-            song.add_separated(mixture[:, start : start + piece], stems[..., start : start + piece])
+            part = slice(start, start + piece)
+            last = start + piece >= mixture.shape[1]
+            song.add_separated(Separated(song.plan.song_id, mixture[:, part], stems[..., part], last, USED))
         song.finish()
         assert song.finished is not None
         song.finished.result()
@@ -229,6 +253,120 @@ def test_a_silent_song_has_tables_without_tags(store: ObjectStore) -> None:
     assert song.top_instruments(True) == {}
 
 
+def stored_quality(store: ObjectStore) -> SeparationQuality | None:
+    note = read_note(store, STEMS_TABLE, "song", QUALITY_NOTE)
+    return None if note is None else SeparationQuality.from_json(note)
+
+
+@pytest.mark.parametrize("piece", [100_000, BLOCK_FRAMES, 10**6])
+def test_the_quality_is_that_of_what_is_stored_and_is_stored_beside_it(
+    store: ObjectStore, piece: int
+) -> None:
+    mixture = noise(23)
+    mixture[1] *= 0.25
+    song = analyze_one(store, mixture, shares_of(mixture), piece=piece)
+    assert song.quality is not None
+    assert song.quality.residual_db == FLOOR_DB
+    assert [stem.stem for stem in song.quality.stems] == list(STEMS)
+    energies = [np.square(stored_audio(store, "stems", stem).astype(np.float64)).sum() for stem in STEMS]
+    for stem, energy in zip(song.quality.stems, energies, strict=True):
+        audio = stored_audio(store, "stems", stem.stem)
+        meter = pyloudnorm.Meter(SAMPLE_RATE)
+        assert stem.peak == np.abs(audio).max()
+        assert stem.rms_dbfs == pytest.approx(10 * np.log10(energy / audio.size))
+        assert stem.loudness_lufs == pytest.approx(meter.integrated_loudness(audio.T.astype(float)), abs=1e-6)
+        assert stem.share == pytest.approx(energy / sum(energies))
+        assert not stem.silent
+    assert stored_quality(store) == song.quality
+
+
+def test_a_stem_in_which_nothing_is_heard_is_stored_marked_and_not_tagged(store: ObjectStore) -> None:
+    mixture = noise(6)
+    song = analyze_one(store, mixture, np.stack([mixture, 0 * mixture]))
+    assert song.error is None
+    found = stored_quality(store)
+    assert found is not None
+    assert [stem.silent for stem in found.stems] == [False, True]
+    assert found.stems[1].loudness_lufs is None
+    assert set(rows(store, "stem_instrument_tags", "song")["source"]) == {STEMS[0]}
+    assert not stored_audio(store, "stems", STEMS[1]).any()
+
+
+def test_a_stem_below_the_smallest_step_is_stored_and_marked_as_silence(store: ObjectStore) -> None:
+    mixture = noise(3)
+    song = analyze_one(store, mixture, np.stack([mixture, np.full_like(mixture, 1e-6)]))
+    assert song.quality is not None
+    assert song.quality.stems[1].silent and song.quality.stems[1].rms_dbfs is None
+    assert rows(store, "stems", "song").filter(stem=STEMS[1])["rms_dbfs"].to_list() == [None]
+
+
+def test_a_stem_in_antiphase_is_heard_though_a_tagger_of_its_mono_mix_hears_nothing(
+    store: ObjectStore,
+) -> None:
+    left = noise(6)[:1]
+    antiphase = np.concatenate([left, -left])
+    song = analyze_one(store, antiphase, np.stack([antiphase, 0 * antiphase]))
+    assert song.quality is not None
+    assert not song.quality.stems[0].silent
+    assert song.quality.stems[0].loudness_lufs is not None
+    assert rows(store, "stem_instrument_tags", "song").is_empty()
+
+
+def test_a_song_that_fails_has_no_quality(store: ObjectStore) -> None:
+    def refuse() -> float:
+        raise ArithmeticError("too loud")
+
+    mixture = noise(6)
+    mixture[:, 4 * SAMPLE_RATE] = 100.0
+    assert analyze_one(store, mixture, shares_of(mixture), tagger=Level(refuse)).quality is None
+
+
+def test_a_block_that_cannot_be_encoded_fails_its_song(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise soundfile.LibsndfileError(7)
+
+    monkeypatch.setattr(song_analysis, "encode", fail)
+    mixture = noise(12)
+    song = analyze_one(store, mixture, shares_of(mixture))
+    assert isinstance(song.error, soundfile.LibsndfileError)
+    assert published(store, "song") == []
+
+
+def assert_opens(gate: threading.Event) -> None:
+    assert gate.wait(10)
+
+
+def test_no_more_blocks_are_encoded_ahead_than_the_writer_takes(store: ObjectStore) -> None:
+    submitted: list[object] = []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, *task, **options):
+            submitted.append(task)
+            return super().submit(*task, **options)
+
+    gate = threading.Event()
+    with Counting(2) as encoders, WriteBehind[None](3) as writer:
+        place = Workplace(store, writer, encoders, 16, (), None, load_vocabulary())
+        song = SongAnalysis(plan(store, "song", tables=["decoded_waveforms"]), place)
+
+        def push() -> None:
+            for _ in range(8):
+                song.add_mixture(noise(0.1))
+            song.finish()
+
+        writer.submit(lambda: assert_opens(gate))  # storage that does not answer
+        pusher = threading.Thread(target=push)
+        pusher.start()
+        time.sleep(0.3)
+        assert len(submitted) == 3, "two wait for the writer, one is in hand"
+        gate.set()
+        pusher.join()
+    assert song.error is None
+    assert rows(store, "decoded_waveforms", "song")["block"].to_list() == list(range(8))
+
+
 def test_a_tagger_that_fails_on_one_window_leaves_nothing_of_the_song(store: ObjectStore) -> None:
     def refuse() -> float:
         raise ArithmeticError("too loud")
@@ -241,8 +379,8 @@ def test_a_tagger_that_fails_on_one_window_leaves_nothing_of_the_song(store: Obj
 
 
 def test_a_song_that_is_given_up_midway_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
-    with WriteBehind[None](4) as writer:
-        place = Workplace(store, writer, 16, STEMS, WindowQueue(Level()), load_vocabulary())
+    with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
+        place = Workplace(store, writer, encoders, 16, STEMS, WindowQueue(Level()), load_vocabulary())
         song = SongAnalysis(plan(store, "song"), place)
         song.add_mixture(noise(10))
         song.fail(ArithmeticError("its separation failed"))

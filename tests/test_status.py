@@ -9,7 +9,9 @@ from rich.console import Console
 from song_rows import block_rows, lineage, song_row, tag_row
 
 from bandscope_dagster.commands.status import NoSuchSong, find_songs, is_called, print_overview, print_songs
+from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
+from bandscope_dagster.storage.lineage import QUALITY_NOTE
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import (
     ANALYSIS_TABLES,
@@ -29,6 +31,14 @@ REJECTED = "rejected-0123456789ab"
 UNAVAILABLE = "unavailable-0123456789ab"
 TRUNCATED = "truncated: 1.20 of 6.08 s can be decoded (3 damaged packets); upload it again"
 
+QUALITY = SeparationQuality(
+    -41.46,
+    (
+        StemQuality("vocals", 0.8, 0.5, -9.0, -8.25, silent=False),
+        StemQuality("accompaniment", 0.2, 0.25, None, None, silent=True),
+    ),
+)
+
 
 def put(store: ObjectStore, song: str, **changes: object) -> None:
     facts = {
@@ -43,13 +53,13 @@ def put(store: ObjectStore, song: str, **changes: object) -> None:
     write_table(store, SONGS, [song_row(song, **(facts | changes))], lineage(song))
 
 
-def analyze(store: ObjectStore, song: str) -> None:
+def analyze(store: ObjectStore, song: str, quality: SeparationQuality | None = QUALITY) -> None:
     """Every analysis table, with the accompaniment at a quarter of the vocals' energy."""
     write_error_row(store, DECODED_WAVEFORMS, song, "not of interest here", lineage(song))
     with AudioTableWriter(store, STEMS, lineage(song)) as writer:
         for block in range(2):
             writer.add(block_rows(song, block, ("vocals", "accompaniment")))
-        writer.commit()
+        writer.commit({QUALITY_NOTE: quality.to_json()} if quality else {})
     tags = [tag_row(song, name, score, 0.0) for name, score in (("piano", 0.25), ("guitar", 0.5))]
     tags += [tag_row(song, "guitar", 0.7, 3.0), tag_row(song, "flute", None, 0.0)]
     write_table(store, INSTRUMENT_TAGS, tags, lineage(song))
@@ -64,7 +74,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
     put(store, DONE, title="Falcon [69]", duration_s=185.4)
     analyze(store, DONE)
     put(store, LONGEST, duration_s=7199.6)
-    analyze(store, LONGEST)
+    analyze(store, LONGEST, quality=None)
     put(store, PARTIAL, duration_s=59.6, loudness_lufs=None)
     write_table(store, INSTRUMENT_TAGS, [], lineage(PARTIAL))
     put(store, NEW, duration_s=0.7)
@@ -123,12 +133,24 @@ def test_one_song_in_full(store: ObjectStore) -> None:
     assert f"song      {DONE}\n" in text
     assert f"upload    uploads/{DONE}.wav, 1.2 MB, 2026-01-02 03:04 UTC\n" in text
     assert "audio     3:05, flac, 44100 Hz, 2-channel, peak 0.900, -14.3 LUFS\n" in text
-    assert "stems     vocals 80% of the energy (peak 0.500), accompaniment 20% of the energy" in text
-    assert ", by separator\n" in text
+    assert "stems     by separator, residual -41.5 dB\n" in text
+    assert "          vocals         80% of the energy, peak 0.500, -8.2 LUFS\n" in text
+    assert "          accompaniment  20% of the energy, peak 0.250, silent\n" in text
     assert "heard in  mixture: guitar 0.60, piano 0.25, flute\n" in text
     assert "heard in  vocals: vocals 0.90\n" in text
     for table in (SONGS, *ANALYSIS_TABLES):
         assert f"  {table.name:22}{store.uri(f'{table.name}/{DONE}.parquet')}\n" in text
+
+
+def test_stems_of_before_their_quality_was_measured_are_shown_without_it(store: ObjectStore) -> None:
+    text = details(store, LONGEST)
+    assert "stems     by separator\n" in text
+    assert "          vocals         80% of the energy, peak 0.500\n" in text
+
+
+def test_what_is_said_of_stems_fits_a_narrow_terminal(store: ObjectStore) -> None:
+    lines = details(store, DONE, width=80).splitlines()
+    assert max(len(line) for line in lines if "of the energy" in line or "residual" in line) <= 80
 
 
 def test_paths_are_whole_in_a_narrow_terminal_too(store: ObjectStore) -> None:

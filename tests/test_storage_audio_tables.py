@@ -17,6 +17,7 @@ from song_rows import block_rows, lineage
 
 from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.storage.audio_tables import AudioTableWriter, read_blocks
+from bandscope_dagster.storage.lineage import read_lineage
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import STEMS
 from bandscope_dagster.storage.tables import write_error_row
@@ -64,6 +65,19 @@ def test_what_was_written_says_how_much(store: ObjectStore):
     assert written.rows == 2
     assert written.bytes == store.head(written.key).size
     assert written.uri == store.uri(f"stems/{SONG}.parquet")
+
+
+def test_notes_are_known_at_the_commit_and_stand_beside_the_lineage(store: ObjectStore):
+    with AudioTableWriter(store, STEMS, lineage(SONG)) as writer:
+        writer.add(block_rows(SONG, 0, NAMES))
+        written = writer.commit({"quality": '{"residual_db": -41.5}', "used": "ü"})
+    with store.open(written.key) as file:
+        metadata = pq.read_metadata(file).metadata
+    assert metadata[b"bandscope.quality"] == b'{"residual_db": -41.5}'
+    assert metadata[b"bandscope.used"] == "ü".encode()
+    assert written.bytes == store.head(written.key).size
+    assert read_lineage(store, STEMS, SONG) == lineage(SONG)
+    assert len(list(read_blocks(store, STEMS, SONG))) == 1
 
 
 def test_without_a_commit_nothing_is_written(store: ObjectStore):

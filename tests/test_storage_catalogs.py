@@ -1,5 +1,6 @@
 """The catalogs say of every song what it is, what it holds and how far it got."""
 
+import json
 from datetime import timedelta
 
 import duckdb
@@ -14,6 +15,7 @@ from bandscope_dagster.storage.catalogs import (
     build_song_catalog,
     build_song_errors,
 )
+from bandscope_dagster.storage.lineage import QUALITY_NOTE
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import (
     ANALYSIS_TABLES,
@@ -36,15 +38,31 @@ def read(store: ObjectStore, written) -> list[dict]:
     return rows
 
 
-def analyze(store: ObjectStore, song: str, tags=(), stem_tags=()) -> None:
-    """Give the song all that a whole analysis leaves."""
+QUALITY = {
+    "residual_db": -41.5,
+    "stems": [
+        {
+            "stem": "vocals",
+            "share": 1.0,
+            "peak": 0.5,
+            "rms_dbfs": -20.0,
+            "loudness_lufs": -18.5,
+            "silent": False,
+        },
+        {"stem": "drums", "share": 0.0, "peak": 0.0, "rms_dbfs": None, "loudness_lufs": None, "silent": True},
+    ],
+}
+
+
+def analyze(store: ObjectStore, song: str, tags=(), stem_tags=(), quality=None) -> None:
+    """Give the song all that a whole analysis leaves; without a quality, as one of before there was any."""
     write_table(store, SONGS, [song_row(song)], lineage(song))
     for table, names in ((DECODED_WAVEFORMS, ("mixture",)), (STEMS, ("vocals", "accompaniment"))):
         with AudioTableWriter(store, table, lineage(song)) as writer:
             for block in range(2):
                 rows = block_rows(song, block, names, seconds=0.1)
                 writer.add([{name: row[name] for name in table.names} for row in rows])
-            writer.commit()
+            writer.commit({QUALITY_NOTE: json.dumps(quality)} if quality and table is STEMS else {})
     write_table(store, INSTRUMENT_TAGS, list(tags), lineage(song))
     write_table(store, STEM_INSTRUMENT_TAGS, list(stem_tags), lineage(song))
 
@@ -114,6 +132,22 @@ def test_stem_energies_are_shares_of_their_sum(store: ObjectStore):
     ]
     assert song["separator"] == "separator"
     assert silent["stem_energy_share"] == [{"stem": "bass", "share": 0.0}, {"stem": "drums", "share": 0.0}]
+
+
+def test_the_quality_of_stems_is_read_from_their_footers(store: ObjectStore):
+    analyze(store, "measured", quality=QUALITY)
+    analyze(store, "of-before")
+    analyze(store, "of-later", quality=QUALITY | {"sdr_db": 7.5})
+    reject(store, "rejected", "empty: 0 bytes")
+    write_table(store, SONGS, [song_row("new")], lineage("new"))
+    rows = {row["song_id"]: row for row in read(store, build_song_catalog(store, PRESENT_FROM))}
+    for song in ("measured", "of-later"):
+        assert rows[song]["residual_db"] == -41.5
+        assert rows[song]["stem_quality"] == QUALITY["stems"]
+    for song in ("of-before", "rejected", "new"):
+        assert rows[song]["residual_db"] is None
+        assert rows[song]["stem_quality"] is None
+    assert [len(rows[song]["stem_energy_share"] or []) for song in ("measured", "of-before")] == [2, 2]
 
 
 def test_the_top_instruments_are_the_five_best_that_are_present_in_the_mixture(store: ObjectStore):
@@ -217,7 +251,9 @@ def test_a_store_whose_path_holds_brackets_and_stars_is_read(tmp_path):
 
 def test_polars_and_duckdb_read_the_catalog(tmp_path):
     store = open_store(str(tmp_path))
-    analyze(store, "song", [tag_row("song", "harp", 0.9, 0.0)])
+    analyze(store, "song", [tag_row("song", "harp", 0.9, 0.0)], quality=QUALITY)
     path = build_song_catalog(store, PRESENT_FROM).uri
     assert pl.read_parquet(path)["top_instruments"][0][0]["instrument"] == "harp"
+    silent = f"select stem.stem from (select unnest(stem_quality) as stem from '{path}') where stem.silent"
+    assert duckdb.sql(silent).fetchall() == [("drums",)]
     assert duckdb.sql(f"select top_instruments[1].instrument from '{path}'").fetchall() == [("harp",)]

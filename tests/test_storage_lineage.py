@@ -3,12 +3,13 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from song_rows import lineage, song_row
+from song_rows import block_rows, lineage, song_row
 
-from bandscope_dagster.storage.lineage import Lineage, read_lineage
+from bandscope_dagster.storage.audio_tables import AudioTableWriter
+from bandscope_dagster.storage.lineage import QUALITY_NOTE, Lineage, read_lineage, read_note
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import SONGS
-from bandscope_dagster.storage.tables import write_table
+from bandscope_dagster.storage.schemas import SONGS, STEMS
+from bandscope_dagster.storage.tables import write_error_row, write_table
 
 SONG = "song-0123456789ab"
 
@@ -34,6 +35,25 @@ def test_any_reader_finds_the_lineage_under_plain_names(tmp_path):
     }
 
 
+def test_a_note_is_read_from_the_footer_where_there_is_one(store: ObjectStore):
+    assert read_note(store, STEMS, SONG, QUALITY_NOTE) is None  # no file
+    with AudioTableWriter(store, STEMS, lineage(SONG)) as writer:
+        writer.add(block_rows(SONG, 0, ("vocals",)))
+        writer.commit({QUALITY_NOTE: "größer", "other": "2"})
+    assert read_note(store, STEMS, SONG, QUALITY_NOTE) == "größer"
+    assert read_note(store, STEMS, SONG, "other") == "2"
+    assert read_note(store, STEMS, SONG, "unheard of") is None
+
+
+def test_a_file_of_before_there_were_notes_and_a_row_of_a_rejection_have_none(store: ObjectStore):
+    with AudioTableWriter(store, STEMS, lineage(SONG)) as writer:
+        writer.add(block_rows(SONG, 0, ("vocals",)))
+        writer.commit()
+    assert read_note(store, STEMS, SONG, QUALITY_NOTE) is None
+    write_error_row(store, STEMS, SONG, "upstream: empty: 0 bytes", lineage(SONG))
+    assert read_note(store, STEMS, SONG, QUALITY_NOTE) is None
+
+
 def foreign(data: bytes) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"song_id": [SONG]}), sink)
@@ -51,3 +71,10 @@ def test_a_file_that_bandscope_did_not_write_is_an_error_that_names_it(store: Ob
         pending.write(damage(store.read(written.key)))
     with pytest.raises(ValueError, match=rf"songs/{SONG}.parquet was not written by Bandscope"):
         read_lineage(store, SONGS, SONG)
+
+
+def test_a_note_of_what_is_not_parquet_is_an_error_that_names_it(store: ObjectStore):
+    with store.create(f"stems/{SONG}.parquet") as pending:
+        pending.write(b"PAR1 no more")
+    with pytest.raises(ValueError, match=rf"stems/{SONG}.parquet was not written by Bandscope"):
+        read_note(store, STEMS, SONG, QUALITY_NOTE)

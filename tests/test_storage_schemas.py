@@ -22,7 +22,7 @@ CONTRACT = {
     "instrument_tags": TAG_COLUMNS,
     "stem_instrument_tags": TAG_COLUMNS,
     "song_catalog": f"{SONG_COLUMNS}, stem_energy_share, top_instruments, status, missing_tables, "
-    "separator, tagger",
+    "separator, tagger, residual_db, stem_quality",
     "instrument_catalog": "song_id, source, instrument, family, score, score_max, seconds_present, windows, "
     "first_s, last_s, layer, model",
     "song_errors": "song_id, table, stage, reason, message, since",
@@ -55,6 +55,7 @@ def test_units_travel_with_the_columns():
     assert units["loudness_lufs"] == b"LUFS"
     assert units["duration_s"] == b"s"
     assert units["title"] is None
+    assert TABLES["song_catalog"].schema.field("residual_db").metadata[b"unit"] == b"dB"
 
 
 def test_audio_is_the_struct_of_datasets_and_times_are_utc():

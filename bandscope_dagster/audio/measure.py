@@ -1,4 +1,4 @@
-"""What a song measures, taken block by block: mono mean and deviation, peak, RMS, loudness."""
+"""What a song or a stem measures, taken block by block: peak, RMS, loudness, mono mean and deviation."""
 
 import math
 from dataclasses import dataclass
@@ -10,13 +10,37 @@ from scipy.signal import sosfilt  # pyright: ignore[reportUnknownVariableType]
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 
+SILENCE_DB = -70.0
+"""Below this nothing counts as programme: the absolute gate of ITU-R BS.1770-4 in LUFS, and silence in dBFS RMS."""
+
 # ITU-R BS.1770-4: gating blocks of 400 ms that overlap by 75 %, an absolute gate at −70 LUFS, a relative gate
 # 10 LU below the loudness of what passes the first, and −0.691 dB for the gain of the K-weighting at 1 kHz.
 _HOP = SAMPLE_RATE // 10  # frames: 100 ms, what one gating block is further than the last
 _HOPS = 4  # hops in a gating block
-_ABSOLUTE_GATE_LUFS = -70.0
 _RELATIVE_GATE_LU = -10.0
 _OFFSET_DB = -0.691
+
+# In digital silence the filter would ring out into subnormal numbers, which take a CPU eighty times as long. This is
+# lost in rounding beside any sample that is not zero, and the filter, a high-pass, lets nothing of it through.
+_BIAS = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """How loud a stereo stream at 44.1 kHz is."""
+
+    peak: float  # largest absolute sample, 1.0 = full scale; not the true peak between samples
+    energy: float  # sum of the squared samples of both channels
+    rms_dbfs: float | None  # over both channels, 0 dBFS = a constant 1.0; None for digital silence
+    loudness_lufs: float | None  # integrated; None below the absolute gate or for less than 400 ms
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to be heard: no loudness, and an RMS below ``SILENCE_DB``.
+
+        A faint sound in a long silence has a loudness; the RMS decides for less than 400 ms, which never has one.
+        """
+        return self.loudness_lufs is None and (self.rms_dbfs is None or self.rms_dbfs < SILENCE_DB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +65,42 @@ def rms_dbfs(block: NDArray[np.float32]) -> float | None:
     return _dbfs(_energy(block), block.size)
 
 
+class LevelMeasure:
+    """Takes the blocks of one stream in order and holds ten numbers a second of it, not its samples."""
+
+    def __init__(self) -> None:
+        self._samples = 0
+        self._peak = 0.0
+        self._energy = 0.0
+        self._loudness = _Loudness()
+
+    def push(self, block: NDArray[np.float32]) -> None:
+        """``(2, n)`` float32 at 44.1 kHz; any n."""
+        if block.size == 0:
+            return
+        self._samples += block.size
+        self._peak = max(self._peak, peak(block))
+        self._energy += _energy(block)
+        self._loudness.push(block)
+
+    def finish(self) -> Levels:
+        """The levels of everything pushed so far."""
+        return Levels(
+            peak=self._peak,
+            energy=self._energy,
+            rms_dbfs=_dbfs(self._energy, self._samples),
+            loudness_lufs=self._loudness.integrated(),
+        )
+
+
 class SongMeasure:
-    """Takes the blocks of one song in order and holds ten numbers a second of it, not its samples."""
+    """Takes the blocks of one song in order: its levels, and the mean and deviation of its mono mix."""
 
     def __init__(self) -> None:
         self._frames = 0
         self._mean = 0.0
         self._deviation = 0.0  # sum of squared differences from the mean
-        self._peak = 0.0
-        self._energy = 0.0
-        self._loudness = _Loudness()
+        self._levels = LevelMeasure()
 
     def push(self, block: NDArray[np.float32]) -> None:
         """``(2, n)`` float32 at 44.1 kHz; any n."""
@@ -65,19 +115,18 @@ class SongMeasure:
         self._deviation += float(mono @ mono) + shift**2 * self._frames * count / total
         self._mean += shift * count / total
         self._frames = total
-        self._peak = max(self._peak, peak(block))
-        self._energy += _energy(block)
-        self._loudness.push(block)
+        self._levels.push(block)
 
     def finish(self) -> SongStats:
         """The measures of everything pushed so far."""
+        levels = self._levels.finish()
         return SongStats(
             frames=self._frames,
             mono_mean=self._mean,
             mono_std=math.sqrt(self._deviation / (self._frames - 1)) if self._frames > 1 else None,
-            peak=self._peak,
-            rms_dbfs=_dbfs(self._energy, 2 * self._frames),
-            loudness_lufs=self._loudness.integrated(),
+            peak=levels.peak,
+            rms_dbfs=levels.rms_dbfs,
+            loudness_lufs=levels.loudness_lufs,
         )
 
 
@@ -95,7 +144,9 @@ class _Loudness:
         self._frames = 0
 
     def push(self, block: NDArray[np.float32]) -> None:
-        weighted, self._state = sosfilt(self._sections, block.astype(np.float64), axis=-1, zi=self._state)
+        samples = block.astype(np.float64)
+        samples += _BIAS
+        weighted, self._state = sosfilt(self._sections, samples, axis=-1, zi=self._state)
         power = np.einsum("cn,cn->n", weighted, weighted)  # left and right both have weight 1 in BS.1770
         head = min(-self._frames % _HOP, len(power))
         self._frames += len(power)
@@ -114,7 +165,7 @@ class _Loudness:
         blocks = int(np.round((self._frames / SAMPLE_RATE - 0.4) / 0.1) + 1)
         hops = np.array([*self._hops, self._open])
         energy = np.convolve(hops, np.ones(_HOPS), "valid")[:blocks] / (_HOPS * _HOP)
-        above = energy[energy >= _power(_ABSOLUTE_GATE_LUFS)]
+        above = energy[energy >= _power(SILENCE_DB)]
         if not len(above):
             return None
         gated = above[above > _power(_lufs(float(above.mean())) + _RELATIVE_GATE_LU)]

@@ -9,13 +9,13 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
-from bandscope_dagster.errors import BandscopeError, ModelFileError, SettingsError
+from bandscope_dagster.errors import BandscopeError, SettingsError
 from bandscope_dagster.models.inventory import load_inventory
-from bandscope_dagster.models.store import inspect, model_folder
+from bandscope_dagster.models.store import model_folder, require
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
+from bandscope_dagster.resources import chosen_models
 from bandscope_dagster.separation.device import resolve_device
-from bandscope_dagster.separation.registry import SEPARATORS
 from bandscope_dagster.settings import Settings, dagster_home, load_settings, unknown_variables
-from bandscope_dagster.tagging.registry import TAGGERS
 
 PROBE_KEY: Final = "doctor/probe"  # written, read and deleted, to know that the storage can do all three
 
@@ -49,12 +49,7 @@ def _settings() -> str:
         raise SettingsError(
             f"{', '.join(unknown)}: no such setting, so it does nothing; after BANDSCOPE_ stands one of {known}"
         )
-    for variable, name, known in (
-        ("SEPARATOR", settings.separator, SEPARATORS),
-        ("TAGGER", settings.tagger, TAGGERS),
-    ):
-        if name not in known:
-            raise SettingsError(f"BANDSCOPE_{variable}={name!r} is unknown; choose one of {', '.join(known)}")
+    chosen_models(settings, ANALYSIS_TABLES)
     return f"separator {settings.separator}, tagger {settings.tagger}, {settings.songs_per_run} songs per run"
 
 
@@ -74,14 +69,10 @@ def _device(settings: Settings) -> str:
 
 def _models(settings: Settings | None) -> str:
     """The files that every run of these settings reads; without settings, those that are part of the package."""
-    chosen = (settings.separator, settings.tagger) if settings else ()
+    chosen = chosen_models(settings, ANALYSIS_TABLES) if settings else []
     models_path = settings.models_path if settings else Path()
-    needed = [model for model in load_inventory().values() if model.embedded or model.name in chosen]
-    statuses = [
-        inspect(model, file, model_folder(model, models_path)) for model in needed for file in model.files
-    ]
-    if wrong := [str(status) for status in statuses if status.state != "present"]:
-        raise ModelFileError("\n".join(wrong))
+    needed = [model for model in load_inventory().values() if model.embedded or model in chosen]
+    require(needed, models_path)
     finding = f"{', '.join(model.name for model in needed)}: every file has the digest that it must have"
     others = [model for model in load_inventory().values() if model not in needed]
     absent = [

@@ -24,8 +24,10 @@ from bandscope_dagster.commands.runs import (
     unfinished_songs,
 )
 from bandscope_dagster.commands.sql import query
+from bandscope_dagster.models.store import require
 from bandscope_dagster.partitions import SONGS_NAME
 from bandscope_dagster.pipeline.uploads import list_uploads, register_uploads
+from bandscope_dagster.resources import chosen_models
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import CATALOG_TABLES, SONG_TABLES
@@ -50,8 +52,10 @@ def run_songs(
     Raises:
         RunError: an unknown asset is selected, nothing matches, another command is at work, or this one was
             interrupted.
+        ModelFileError: the weights of a model that is needed are missing or wrong; nothing was begun.
     """
     assets = _selected(select)
+    require(chosen_models(settings, assets), settings.models_path)
     with only_one(home), dg.DagsterInstance.get() as instance:
         for run_id in end_dead_runs(instance):
             console.print(f"Run {run_id[:8]} had died; its songs are taken up again.", highlight=False)

@@ -1,6 +1,8 @@
 """The stream inside ``analyze``: songs are read ahead of the models, pass block by block, are stored behind."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +31,9 @@ BLOCKS_AHEAD: Final = (
     4  # decoded blocks of 10 s (3.5 MB each) that wait for the model, also of the next songs
 )
 BLOCKS_BEHIND: Final = 8  # blocks that wait to be encoded and stored, before the model has to
+ENCODERS: Final = max(
+    1, (os.cpu_count() or 1) - 1
+)  # threads; libsndfile works without the interpreter's lock
 
 Audio = NDArray[np.float32]
 
@@ -68,14 +73,16 @@ def analyze_songs(
 ) -> Iterator[SongAnalyzed | SongFailed]:
     """Compute what every plan asks for; outcomes come as songs are done, each exactly once.
 
-    Three threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,
-    one encodes and stores. Memory is bounded by those queues and the models' batches, not by a song. Whatever goes
-    wrong with one song is that song's ``SongFailed``.
+    Threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,
+    ``ENCODERS`` encode, one stores. Memory is bounded by those queues and the models' batches, not by a song.
+    Whatever goes wrong with one song is that song's ``SongFailed``.
     """
     writer = WriteBehind[None](BLOCKS_BEHIND)
+    encoders = ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode")
     workplace = Workplace(
         store=store,
         writer=writer,
+        encoders=encoders,
         flac_bits=flac_bits,
         stems=separator.stems if separator else (),
         windows=WindowQueue(tagger) if tagger else None,
@@ -90,6 +97,7 @@ def analyze_songs(
             batch.flush()
             yield from batch.done(wait=True)
     finally:
+        encoders.shutdown(cancel_futures=True)
         batch.abandon()
 
 
@@ -104,7 +112,10 @@ class _Batch:
     def take(self, item: _Read) -> None:
         """Pass one item that was read to its song; an error that this raises becomes the song's."""
         if isinstance(item, _Started):
-            self._songs[item.plan.song_id] = SongAnalysis(item.plan, self._place)
+            plan = item.plan
+            self._songs[plan.song_id] = SongAnalysis(plan, self._place)
+            if self._streams is not None and "stems" in plan.compute:
+                self._streams.open(plan.song_id, plan.normalisation)
             return
         song = self._songs.get(item.song_id)
         if song is None or song.finished is not None:
@@ -157,7 +168,7 @@ class _Batch:
             try:
                 if isinstance(piece, SeparationFailed):
                     raise piece.error
-                song.add_separated(piece.mixture, piece.stems)
+                song.add_separated(piece)
                 if piece.last:
                     song.finish()
             except Exception as error:
@@ -174,13 +185,12 @@ def _outcome(song: SongAnalysis) -> SongAnalyzed | SongFailed:
     if song.error is not None:
         return SongFailed(song.plan.song_id, song.error)
     computed = song.plan.compute
-    separated = "stems" in computed
     return SongAnalyzed(
         plan=song.plan,
         written=song.written,
         seconds=song.seconds,
-        residual_db=song.quality.residual_db if separated else None,
-        shares=song.quality.shares if separated else None,
+        quality=song.quality,
+        used=song.used if song.quality is not None else None,
         top_instruments=song.top_instruments(True) if "instrument_tags" in computed else None,
         top_stem_instruments=song.top_instruments(False) if "stem_instrument_tags" in computed else None,
     )

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bandscope_dagster.pipeline.plan import SongPlan
+from bandscope_dagster.separation.memory import Used
+from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.storage.tables import Written
 
 
@@ -14,8 +16,8 @@ class SongAnalyzed:
     plan: SongPlan
     written: Mapping[str, Written]  # of the tables that were computed
     seconds: float  # from the song's first block to its last stored file
-    residual_db: float | None = None  # of mixture − Σ stems, where the song was separated
-    shares: Mapping[str, float] | None = None  # each stem's share of the energy
+    quality: SeparationQuality | None = None  # where the song was separated
+    used: Used | None = None  # likewise
     top_instruments: Mapping[str, float] | None = None  # of the mixture
     top_stem_instruments: Mapping[str, float] | None = None
 

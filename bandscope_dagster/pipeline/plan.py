@@ -10,6 +10,7 @@ from typing import Any, Final
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze, has_failed
 from bandscope_dagster.models.identity import ModelIdentity
+from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.storage import schemas
 from bandscope_dagster.storage.lineage import Lineage, read_lineage
 from bandscope_dagster.storage.objects import ObjectStore
@@ -19,10 +20,10 @@ from bandscope_dagster.storage.tables import read_table
 CODE_VERSIONS: Final[Mapping[str, str]] = {
     "songs": "1",
     "decoded_waveforms": "1",
-    "stems": "1",
+    "stems": "2",
     "instrument_tags": "1",
     "stem_instrument_tags": "1",
-    "song_catalog": "1",
+    "song_catalog": "2",
     "instrument_catalog": "1",
     "song_errors": "1",
 }
@@ -49,6 +50,7 @@ class SongPlan:
     duration_s: float
     compute: Mapping[str, Lineage]  # table → the lineage that its new file will carry
     keep: Mapping[str, Lineage]  # table → the lineage of the stored file that is still right
+    normalisation: Normalisation = field(default_factory=Normalisation)  # from what ``songs`` measured
     rejected: str | None = None  # the song's error in ``songs``; its rows then say only this
 
     @property
@@ -147,6 +149,7 @@ class SongPlanner:
             duration_s=song["duration_s"] or 0.0,
             compute={table: lineage for table, lineage in wanted.items() if table not in keep},
             keep=keep,
+            normalisation=Normalisation.of_song(song["mono_mean"], song["mono_std"], song["rms_dbfs"]),
             rejected=error,
         )
 

@@ -1,12 +1,12 @@
 """One song on its way through ``analyze``: its blocks become rows, its windows become tags, its files are written.
 
-Audio arrives in the model's thread; encoding and storing happen behind it, in order, in one writer thread. What goes
-wrong with the song, in either thread, is kept here and ends this song alone.
+Audio arrives in the model's thread. Behind it blocks are encoded, several at once, and one writer thread stores them in
+order. What goes wrong with the song, in whatever thread, is kept here and ends this song alone.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -19,8 +19,12 @@ from bandscope_dagster.audio.flac import Bits, Quantized, dequantize, encode, qu
 from bandscope_dagster.audio.measure import peak, rms_dbfs
 from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.pipeline.streams import WriteBehind
+from bandscope_dagster.separation.measure import QualityMeasure
+from bandscope_dagster.separation.memory import Used
 from bandscope_dagster.separation.quality import SeparationQuality
+from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
+from bandscope_dagster.storage.lineage import QUALITY_NOTE, USED_NOTE
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import STEMS, TABLES
 from bandscope_dagster.storage.tables import Written, write_table
@@ -36,6 +40,7 @@ class Workplace:
 
     store: ObjectStore
     writer: WriteBehind[None]
+    encoders: Executor  # outlives the writer, whose tasks wait for it
     flac_bits: Bits
     stems: Sequence[str]  # of the separator; empty where none is loaded
     windows: WindowQueue | None
@@ -50,11 +55,13 @@ class SongAnalysis:
         self.error: Exception | None = None
         self.written: dict[str, Written] = {}
         self.finished: Future[None] | None = None
-        self.quality = SeparationQuality(workplace.stems)
+        self.quality: SeparationQuality | None = None  # of stems that are published
+        self.used: Used | None = None  # for what was separated so far
         self.started = perf_counter()
         self._place = workplace
         self._tags: dict[str, SourceTags] = {}
         self._stems = Reblock(BLOCK_FRAMES)
+        self._measure = QualityMeasure(workplace.stems)
         self._blocks = {"decoded_waveforms": 0, "stems": 0}
         self._writers: dict[str, AudioTableWriter] = {}
 
@@ -65,10 +72,11 @@ class SongAnalysis:
         if "instrument_tags" in self.plan.compute:
             self._tag(MIXTURE, block)
 
-    def add_separated(self, mixture: Audio, stems: Audio) -> None:
-        """Take finished samples: mixture ``(2, frames)`` and stems ``(stems, 2, frames)``, aligned."""
-        self.quality.push(mixture, stems)
-        for block in self._stems.push(stems):
+    def add_separated(self, piece: Separated) -> None:
+        """Take finished samples of mixture and stems."""
+        self.used = piece.used
+        self._measure.add_separated(piece.mixture, piece.stems)
+        for block in self._stems.push(piece.stems):
             self._add_stems(block)
 
     def add_stored_stems(self, stems: Mapping[str, Audio]) -> None:
@@ -142,9 +150,19 @@ class SongAnalysis:
     def _write_block(self, table: str, sources: Mapping[str, Quantized]) -> None:
         index = self._blocks[table]
         self._blocks[table] += 1
-        self._behind(
-            lambda: self._writer(table).add([self._row(table, index, *item) for item in sources.items()])
-        )
+        encoders = self._place.encoders
+        rows = [encoders.submit(self._row, table, index, *item) for item in sources.items()]
+
+        def write() -> None:
+            if table == STEMS.name:
+                # In the writer's order, because a stem's blocks pass through one filter; all stems at once.
+                list(encoders.map(self._measure_stem, sources, sources.values()))
+            self._writer(table).add([row.result() for row in rows])
+
+        self._behind(write)
+
+    def _measure_stem(self, stem: str, block: Quantized) -> None:
+        self._measure.add_stem(stem, dequantize(block))
 
     def _row(self, table: str, index: int, source: str, block: Quantized) -> dict[str, Any]:
         stored = dequantize(block)
@@ -196,6 +214,12 @@ class SongAnalysis:
 
     def _publish(self, table: str) -> Written:
         lineage = self.plan.compute[table]
+        if table == STEMS.name:
+            self.quality = self._measure.finish()
+            notes = {QUALITY_NOTE: self.quality.to_json()}
+            if self.used is not None:
+                notes[USED_NOTE] = self.used.to_json()
+            return self._writer(table).commit(notes)
         if table in self._blocks:
             return self._writer(table).commit()
         shared = {

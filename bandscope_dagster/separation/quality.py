@@ -1,53 +1,41 @@
-"""How good a separation is, measured while it streams: residual against the mixture, and each stem's share."""
+"""How good a separation is: its residual against the mixture, and the level and share of each stem."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import json
+from dataclasses import asdict, dataclass, fields
 
-FLOOR_DB = -200.0  # what is reported for a residual of exactly nothing; below any 32-bit float's resolution
+FLOOR_DB = -200.0  # reported for a residual of exactly nothing; below any 32-bit float's resolution
+CEILING_DB = 200.0  # reported where stems sound and the mixture is digital silence
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class StemQuality:
+    """One stem over a whole song, as it is stored."""
+
+    stem: str
+    share: float  # of the energy of all stems, in [0, 1]; 0 for all where all are digital silence
+    peak: float  # largest absolute sample, 1.0 = full scale
+    rms_dbfs: float | None  # over both channels; None for digital silence
+    loudness_lufs: float | None  # integrated, ITU-R BS.1770-4; None below its gate and for less than 400 ms
+    silent: bool  # nothing to be heard, by the rule of ``audio.measure.Levels``
+
+
+@dataclass(frozen=True, slots=True)
 class SeparationQuality:
-    """Energies summed over a song, in float64, from aligned pieces of mixture and stems."""
+    """A whole song's separation. All numbers are finite, so that JSON can hold them."""
 
-    stems: Sequence[str]
-    _mixture: float = 0.0
-    _residual: float = 0.0
-    _energy: NDArray[np.float64] = field(init=False)
+    residual_db: float  # energy of mixture − Σ stems against the mixture's, in [FLOOR_DB, CEILING_DB]
+    stems: tuple[StemQuality, ...]
 
-    def __post_init__(self) -> None:
-        self._energy = np.zeros(len(self.stems))
+    def to_json(self) -> str:
+        """As one object, with the names of the fields."""
+        return json.dumps(asdict(self), allow_nan=False)
 
-    def push(self, mixture: NDArray[np.float32], stems: NDArray[np.float32]) -> None:
-        """Add a piece: mixture ``(2, frames)``, stems ``(stems, 2, frames)``, both float32."""
-        residual = mixture - stems.sum(axis=0)
-        self._mixture += _energy(mixture)
-        self._residual += _energy(residual)
-        self._energy += [_energy(stem) for stem in stems]
-
-    @property
-    def residual_db(self) -> float:
-        """Energy of mixture minus the sum of the stems, against the mixture's energy, in dB."""
-        if self._residual == 0.0:
-            return FLOOR_DB
-        if self._mixture == 0.0:
-            return math.inf
-        return max(FLOOR_DB, 10 * math.log10(self._residual / self._mixture))
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Each stem's share of the stems' summed energy, in [0, 1]; all 0 for a silent song."""
-        total = float(self._energy.sum())
-        return {
-            stem: float(energy / total) if total else 0.0
-            for stem, energy in zip(self.stems, self._energy, strict=True)
-        }
-
-
-def _energy(samples: NDArray[np.float32]) -> float:
-    flat = samples.ravel()
-    return float(np.einsum("i,i->", flat, flat, dtype=np.float64))
+    @classmethod
+    def from_json(cls, text: str) -> SeparationQuality:
+        """The inverse of ``to_json``; what a later version has added is passed over."""
+        values = json.loads(text)
+        names = [entry.name for entry in fields(StemQuality)]
+        stems = tuple(StemQuality(**{name: stem[name] for name in names}) for stem in values["stems"])
+        return cls(values["residual_db"], stems)

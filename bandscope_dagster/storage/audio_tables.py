@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +10,7 @@ from typing import Any, Self
 import pyarrow.parquet as pq
 
 from bandscope_dagster.errors import CannotAnalyze
-from bandscope_dagster.storage.lineage import Lineage
+from bandscope_dagster.storage.lineage import PREFIX, Lineage
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import AUDIO, ArrowSchema, Table, table_key
 from bandscope_dagster.storage.tables import Row, Written, arrow_table, check_song
@@ -50,8 +50,12 @@ class AudioTableWriter:
         self._writer.write_table(data, row_group_size=max(len(rows), 1))
         self._rows += len(rows)
 
-    def commit(self) -> Written:
-        """Finish the file and make it visible."""
+    def commit(self, notes: Mapping[str, str] = {}) -> Written:
+        """Finish the file and make it visible.
+
+        ``notes`` are what is known only now: name → text, each an entry beside the lineage in the file's metadata.
+        """
+        self._writer.add_key_value_metadata({PREFIX + name: text for name, text in notes.items()})
         self._writer.close()
         size = self._pending.commit()
         return Written(self._pending.key, self._store.uri(self._pending.key), self._rows, size)

@@ -1,7 +1,7 @@
 """The catalogs: what the per-song tables hold, compacted into one sorted file each, where analysts start.
 
 Layout: ``<catalog>/<catalog>.parquet``, zstd, row groups of 65,536 rows, replaced as a whole. They are
-rebuilt from all per-song files; of the audio tables only the numbers are read.
+rebuilt from all per-song files; of the audio tables only the numbers and the footers are read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import cast
 import polars as pl
 
 from bandscope_dagster.errors import FAILED, UNAVAILABLE
-from bandscope_dagster.storage.lineage import read_lineage
+from bandscope_dagster.storage.lineage import QUALITY_NOTE, read_lineage, read_note
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import (
     ANALYSIS_TABLES,
@@ -72,6 +72,7 @@ def build_song_catalog(store: ObjectStore, present_from: float) -> Written:
         .join(absent, on="song_id", how="left")
         .join(errors, on="song_id", how="left")
         .join(_per_song(store, STEMS, songs[STEMS.name], _energy_shares), on="song_id", how="left")
+        .join(_qualities(store, songs[STEMS.name]), on="song_id", how="left")
         .join(
             _per_song(
                 store,
@@ -196,6 +197,22 @@ def _energy_shares(blocks: pl.LazyFrame) -> pl.LazyFrame:
             pl.struct("stem", "share").alias("stem_energy_share"), pl.col("model").first().alias("separator")
         )
     )
+
+
+def _qualities(store: ObjectStore, song_ids: list[str]) -> pl.DataFrame:
+    """What the footers of the stems say of their quality; null for files of before they did."""
+    columns = cast(pl.DataFrame, pl.from_arrow(SONG_CATALOG.schema.empty_table())).schema
+    note = pl.Struct({"residual_db": columns["residual_db"], "stems": columns["stem_quality"]})
+
+    def read(song_id: str) -> str | None:
+        return read_note(store, STEMS, song_id, QUALITY_NOTE)
+
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        notes = list(pool.map(read, song_ids))
+    quality = pl.col("note").str.json_decode(note).struct
+    return pl.DataFrame(
+        {"song_id": song_ids, "note": notes}, schema={"song_id": pl.String, "note": pl.String}
+    ).select("song_id", quality.field("residual_db"), quality.field("stems").alias("stem_quality"))
 
 
 def _instruments(tags: pl.LazyFrame, present_from: float) -> pl.LazyFrame:

@@ -1,4 +1,4 @@
-"""What a file was made from, kept in the file itself: the key-value metadata of its Parquet footer."""
+"""What a file was made from and how it turned out, kept in the file itself: its Parquet footer's key-value metadata."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from bandscope_dagster.storage.objects import ObjectChanged, ObjectStore, with_r
 from bandscope_dagster.storage.schemas import Table, table_key
 
 PREFIX = "bandscope."
+USED_NOTE = "used"  # of stems: JSON with the device, and with batch and segment (frames) as they were used
+QUALITY_NOTE = (
+    "quality"  # of stems: JSON with residual_db (dB) and, for each stem, the fields of STEM_QUALITY
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,26 @@ def read_lineage(store: ObjectStore, table: Table, song_id: str) -> Lineage | No
 
     A file that is not Parquet or has no lineage raises ValueError: it was not written by Bandscope.
     """
+    metadata = _read_metadata(store, table, song_id)
+    if metadata is None:
+        return None
+    try:
+        return Lineage.from_metadata(metadata)
+    except KeyError as error:
+        raise _not_ours(store, table, song_id, error) from error
+
+
+def read_note(store: ObjectStore, table: Table, song_id: str, name: str) -> str | None:
+    """A note that ``AudioTableWriter.commit`` left in the song's file, from its footer alone.
+
+    None where the song has no file, or its file has no such note: it was written before there was one, or is the
+    row of a rejection. A file that is not Parquet raises ValueError.
+    """
+    note = (_read_metadata(store, table, song_id) or {}).get((PREFIX + name).encode())
+    return None if note is None else note.decode()
+
+
+def _read_metadata(store: ObjectStore, table: Table, song_id: str) -> Mapping[bytes, bytes] | None:
     key = table_key(table, song_id)
 
     def read() -> Mapping[bytes, bytes]:
@@ -54,12 +78,15 @@ def read_lineage(store: ObjectStore, table: Table, song_id: str) -> Lineage | No
 
     try:
         # The footer of an object that is replaced meanwhile is read again, from the new one.
-        metadata = with_retries(read, lambda error: isinstance(error, ObjectChanged))
-        return Lineage.from_metadata(metadata)
+        return with_retries(read, lambda error: isinstance(error, ObjectChanged))
     except FileNotFoundError:
         return None
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise ValueError(
-            f"{store.uri(key)} was not written by Bandscope ({error}); delete it and materialize "
-            f"{table.name} for {song_id} again"
-        ) from error
+    except pa.ArrowInvalid as error:
+        raise _not_ours(store, table, song_id, error) from error
+
+
+def _not_ours(store: ObjectStore, table: Table, song_id: str, cause: Exception) -> ValueError:
+    return ValueError(
+        f"{store.uri(table_key(table, song_id))} was not written by Bandscope ({cause}); delete it and "
+        f"materialize {table.name} for {song_id} again"
+    )

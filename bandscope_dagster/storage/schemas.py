@@ -17,6 +17,16 @@ SONG_ID = re.compile(r"[a-z0-9-]{1,64}")
 UTC_TIME = pa.timestamp("us", tz="UTC")
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # what datasets.Audio() reads and writes
 STEM_SHARE = pa.struct([("stem", pa.string()), ("share", pa.float32())])
+STEM_QUALITY = pa.struct(
+    [
+        ("stem", pa.string()),
+        ("share", pa.float32()),
+        ("peak", pa.float32()),
+        ("rms_dbfs", pa.float32()),
+        ("loudness_lufs", pa.float32()),
+        ("silent", pa.bool_()),
+    ]
+)
 TOP_INSTRUMENT = pa.struct(
     [
         ("instrument", pa.string()),
@@ -189,6 +199,19 @@ SONG_CATALOG = Table(
         Column("missing_tables", pa.list_(pa.string()), "The analysis tables without a file for the song"),
         Column("separator", pa.string(), "The model that made the stems"),
         Column("tagger", pa.string(), "The model that tagged the mixture"),
+        Column(
+            "residual_db",
+            pa.float32(),
+            "Energy of mixture minus the sum of the stems, against the mixture's: -200 for an exact sum; null "
+            "without stems",
+            "dB",
+        ),
+        Column(
+            "stem_quality",
+            pa.list_(STEM_QUALITY),
+            "Each stem over the whole song: share of the energy in [0, 1], largest absolute sample, RMS (dBFS; null "
+            "for digital silence), integrated loudness (LUFS; null where too quiet), and whether it is silent",
+        ),
     ),
 )
 INSTRUMENT_CATALOG = Table(

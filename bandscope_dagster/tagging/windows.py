@@ -5,11 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bandscope_dagster.audio.measure import SILENCE_DB
 from bandscope_dagster.tagging.protocol import WindowPlan
-
-SILENT_BELOW_DBFS = (
-    -70.0
-)  # RMS; the absolute gate of ITU-R BS.1770-4, below which nothing counts as programme
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ class Windows:
 
     def _seal(self, start: int, frames: int, samples: NDArray[np.float32]) -> Window:
         heard = samples[self._plan.lead :].astype(np.float64)
-        silent = float(np.mean(heard**2)) < 10 ** (SILENT_BELOW_DBFS / 10)
+        silent = float(np.mean(heard**2)) < 10 ** (SILENCE_DB / 10)
         return Window(start, frames, samples, silent)
 
     def _joined(self) -> NDArray[np.float32]:

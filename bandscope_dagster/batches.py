@@ -11,7 +11,13 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.errors import BandscopeError, CannotAnalyze, SongRejected
+from bandscope_dagster.errors import (
+    BandscopeError,
+    CannotAnalyze,
+    ModelFileError,
+    SettingsError,
+    SongRejected,
+)
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS
 from bandscope_dagster.storage.lineage import Lineage
@@ -94,13 +100,14 @@ def _version_tags(
 
 
 @contextmanager
-def stopped_by_interrupts() -> Generator[None]:
-    """End the step where it is interrupted (Ctrl-C, or "terminate" in the UI).
+def without_useless_retries() -> Generator[None]:
+    """End the step for good where another attempt would meet the same: an interrupt, wrong settings, missing weights.
 
-    Dagster counts an interrupt as a failed attempt, and a step with a retry policy would begin again.
+    Dagster counts an interrupt (Ctrl-C, or "terminate" in the UI) as a failed attempt, and a step with a retry policy
+    would begin again.
 
     Raises:
-        dg.Failure: the step was interrupted; it is not retried. What was stored stays.
+        dg.Failure: it is not retried. What was stored stays.
     """
     try:
         yield
@@ -109,6 +116,8 @@ def stopped_by_interrupts() -> Generator[None]:
             description=f"{INTERRUPTED}: what is done stays, and a re-execution goes on from there.",
             allow_retries=False,
         ) from interrupt
+    except (ModelFileError, SettingsError) as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:

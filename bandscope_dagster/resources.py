@@ -1,20 +1,25 @@
 """What the assets are given: the settings, the object store, and the models, each loaded once per process."""
 
+from collections.abc import Collection
 from functools import cache
+from pathlib import Path
 
 import dagster as dg
 
+from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.models.inventory import Model, find_model
 from bandscope_dagster.separation.device import resolve_device
+from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
-from bandscope_dagster.separation.registry import load_separator
+from bandscope_dagster.separation.registry import SEPARATORS, load_separator
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.tagging.protocol import Tagger
-from bandscope_dagster.tagging.registry import load_tagger
+from bandscope_dagster.tagging.registry import TAGGERS, load_tagger
 
 
 @cache
-def _separator(name: str, device: str) -> Separator:
-    return load_separator(name, device)
+def _separator(name: str, models_folder: Path, device: str, options: SeparationOptions) -> Separator:
+    return load_separator(name, models_folder, device, options)
 
 
 @cache
@@ -30,11 +35,30 @@ class Models:
 
     def separator(self) -> Separator:
         """The separator, on the device that the settings name."""
-        return _separator(self._settings.separator, resolve_device(self._settings.device))
+        settings = self._settings
+        device = resolve_device(settings.device)
+        return _separator(settings.separator, settings.models_path, device, settings.separation)
 
     def tagger(self) -> Tagger:
         """The tagger, on the device that the settings name."""
         return _tagger(self._settings.tagger, resolve_device(self._settings.device))
+
+
+def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:
+    """The models of the inventory that the settings choose and without which ``tables`` cannot be computed.
+
+    Raises:
+        SettingsError: a setting names none that there is.
+    """
+    tags = any(table.endswith("instrument_tags") for table in tables)
+    chosen = [
+        *([("SEPARATOR", settings.separator, SEPARATORS)] if "stems" in tables else []),
+        *([("TAGGER", settings.tagger, TAGGERS)] if tags else []),
+    ]
+    for variable, name, known in chosen:
+        if name not in known:
+            raise SettingsError(f"BANDSCOPE_{variable}={name!r} is unknown; choose one of {', '.join(known)}")
+    return [find_model(name) for _, name, _ in chosen]
 
 
 def resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.storage.objects import ObjectStore, S3Options, open_store
 
 PREFIX: Final = "BANDSCOPE_"
@@ -52,6 +53,38 @@ class Settings(BaseSettings):
         default="auto", description="auto takes CUDA, then MPS, then the CPU; a named device must exist."
     )
 
+    shifts: int | None = Field(
+        default=None,
+        ge=0,
+        le=20,
+        description="Demucs: passes over each song, each shifted by another part of half a second, that are averaged.",
+    )
+    overlap: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Demucs: overlap of segments, as a share of their length (0.25).",
+    )
+    segment_s: float | None = Field(
+        default=None,
+        ge=1,
+        description="Demucs: length of a segment in seconds (7.8); less takes less memory.",
+    )
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = Field(
+        default=None, description="Demucs: in which precision the networks compute (fp32)."
+    )
+    batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Segments in one call of the separator (1 on a CPU, 8 on an accelerator).",
+    )
+
+    models_folder: str = Field(
+        default="~/.bandscope/models",
+        description="Where model weights lie that are not part of the package.",
+    )
+
     songs_per_run: int = Field(
         default=64, ge=1, le=10_000, description="Songs in one run, and so per model load."
     )
@@ -81,6 +114,11 @@ class Settings(BaseSettings):
     max_channels: int = Field(default=8, ge=1, description="Files with more channels are rejected.")
 
     @property
+    def models_path(self) -> Path:
+        """The folder of the model weights that are not part of the package; it need not exist."""
+        return Path(self.models_folder).expanduser()
+
+    @property
     def limits(self) -> Limits:
         """The bounds within which an upload is read and decoded."""
         return Limits(
@@ -89,6 +127,17 @@ class Settings(BaseSettings):
             max_duration_s=self.max_duration_s,
             max_sample_rate=self.max_sample_rate,
             max_channels=self.max_channels,
+        )
+
+    @property
+    def separation(self) -> SeparationOptions:
+        """What is chosen about the separation; what is not is the separator's own default."""
+        return SeparationOptions(
+            shifts=self.shifts,
+            overlap=self.overlap,
+            segment_s=self.segment_s,
+            batch=self.batch,
+            precision=self.precision,
         )
 
     def open_store(self) -> ObjectStore:

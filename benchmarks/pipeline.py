@@ -1,6 +1,6 @@
-"""What ``analyze`` costs beyond its models, what a serial version would cost, and the memory it takes.
+"""What ``analyze`` costs beyond its models, and what a serial version would cost.
 
-    python -m benchmarks.pipeline [--songs N] [--seconds S] [--rounds R] [--minutes 1 5 20]
+    python -m benchmarks.pipeline [--songs N] [--seconds S] [--rounds R]
 
 Rendered songs lie in a local store. Each round times three things in turn, in one process, on the same audio:
 
@@ -11,26 +11,22 @@ Rendered songs lie in a local store. Each round times three things in turn, in o
 
 Every figure is the median of the rounds, every ratio the median of the rounds' ratios, because a machine that
 others use is slower in one round than in the next. CPU seconds are of all threads: where the models keep every
-core busy, as on a CPU, their ratio is what the wall's can be at best. The peak memory is that of a process of its
-own for each length of song. Needs Linux. The last line is JSON.
+core busy, as on a CPU, their ratio is what the wall's can be at best. The last line is JSON.
 """
 
 import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
-import soundfile
+import torch
 from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
@@ -41,25 +37,19 @@ from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan, SongPlanner, read_song
 from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
 from bandscope_dagster.pipeline.streams import WriteBehind
-from bandscope_dagster.pipeline.uploads import UPLOADS, fetch_upload, list_uploads
+from bandscope_dagster.pipeline.uploads import fetch_upload, list_uploads
 from bandscope_dagster.pipeline.validation import check_songs
 from bandscope_dagster.resources import Models
+from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, WindowQueue, with_vocabulary
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
-from scripts.demo_songs import render
+from benchmarks.measuring import Spent, median_ratio, spent, write_songs
 
-MIB = 1024 * 1024
+T = TypeVar("T")
+
 Audio = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a piece of work took, in seconds."""
-
-    wall: float
-    cpu: float  # of all threads
 
 
 @dataclass(slots=True)
@@ -77,6 +67,15 @@ class Collected:
         for task in self.tasks:
             task()
         self.tasks.clear()
+
+
+class AtOnce(Executor):
+    """Stands in for the encoders' threads and does each task where it is submitted."""
+
+    def submit(self, task: Callable[..., T], /, *args: Any, **options: Any) -> Future[T]:
+        done: Future[T] = Future()
+        done.set_result(task(*args, **options))
+        return done
 
 
 class Bench:
@@ -127,6 +126,7 @@ class Bench:
             place = Workplace(
                 store=self.store,
                 writer=cast(WriteBehind[None], writes),
+                encoders=AtOnce(),
                 flac_bits=self.settings.flac_bits,
                 stems=self.separator.stems,
                 windows=WindowQueue(self.tagger),
@@ -137,7 +137,7 @@ class Bench:
             for block in blocks:
                 song.add_mixture(block)
             for piece in separated(StreamingSeparation(self.separator), blocks):
-                song.add_separated(piece.mixture, piece.stems)
+                song.add_separated(piece)
             song.finish()
             writes.run()
             if song.error is not None:
@@ -162,13 +162,15 @@ class Bench:
 
     def _segments(self, song: Audio) -> Iterator[Audio]:
         plan = self.separator.plan
-        padded = np.pad(song, ((0, 0), (plan.lead, plan.length)))
-        for start in range(0, song.shape[1] + plan.lead, plan.stride):
+        (lead,) = plan.leads
+        padded = np.pad(song, ((0, 0), (lead, plan.length)))
+        for start in range(0, song.shape[1] + lead, plan.stride):
             yield padded[:, start : start + plan.length]
 
 
 def separated(streams: StreamingSeparation, blocks: Sequence[Audio]) -> Iterator[Separated]:
     """One song's finished pieces."""
+    streams.open("song", Normalisation())
     for block in blocks:
         yield from map(_good, streams.push("song", block))
     yield from map(_good, streams.finish("song"))
@@ -188,32 +190,6 @@ def batches(arrays: Sequence[Audio], size: int) -> list[Audio]:
     return [np.stack(padded[start : start + size]) for start in range(0, len(padded), size)]
 
 
-def spent(work: Callable[[], None]) -> Spent:
-    """Run ``work`` and say what it took."""
-    cpu, wall = os.times(), time.perf_counter()
-    work()
-    ended = os.times()
-    return Spent(time.perf_counter() - wall, ended.user + ended.system - cpu.user - cpu.system)
-
-
-def write_songs(store: Path, songs: int, seconds: float) -> None:
-    """Put rendered songs into a store's uploads, each repeated to ``seconds``: WAV, FLAC and MP3 in turn."""
-    folder = store / UPLOADS
-    folder.mkdir(parents=True)
-    for number in range(songs):
-        _, stems = render(number)
-        mixture = np.sum(list(stems.values()), axis=0)
-        ending = ("wav", "flac", "mp3")[number % 3]
-        path = folder / f"song {number}.{ending}"
-        with soundfile.SoundFile(
-            path, "w", SAMPLE_RATE, 2, "MPEG_LAYER_III" if ending == "mp3" else "PCM_16"
-        ) as file:
-            left = round(seconds * SAMPLE_RATE)
-            while left > 0:
-                file.write(mixture[:, :left].T)
-                left -= mixture.shape[1]
-
-
 def measure_time(songs: int, seconds: float, rounds: int) -> dict[str, float]:
     """The medians over the rounds, printed as a table."""
     with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +199,7 @@ def measure_time(songs: int, seconds: float, rounds: int) -> dict[str, float]:
 
         def models() -> None:
             for segment in segments:
-                bench.separator.separate(segment)
+                bench.separator.separate(torch.from_numpy(segment))
             for window in windows:
                 bench.tagger.tag(window)
 
@@ -256,41 +232,6 @@ def measure_time(songs: int, seconds: float, rounds: int) -> dict[str, float]:
     return report
 
 
-def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
-    """The median of the ratios, round by round."""
-    return statistics.median(a / b for a, b in zip(these, those, strict=True))
-
-
-def measure_memory(minutes: Sequence[float]) -> dict[str, float]:
-    """Peak memory in MiB by the length of the song, printed as a table."""
-    report: dict[str, float] = {}
-    print(f"{'song':>9}{'peak MiB':>10}{'above the loaded models':>25}")
-    for length in minutes:
-        with tempfile.TemporaryDirectory() as folder:
-            write_songs(Path(folder), 1, 60 * length)
-            command = [sys.executable, "-m", "benchmarks.pipeline", "--memory-of", folder]
-            answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        loaded, peak = json.loads(answer)
-        print(f"{length:5g} min{peak:10.0f}{peak - loaded:25.0f}")
-        report[f"peak_mib_{length:g}_min"] = peak
-    return report
-
-
-def report_memory_of(store: Path) -> None:
-    """In a process of its own: analyze the store's songs and print the peak before and after."""
-    bench = Bench(store)
-    loaded = peak_mib()
-    bench.pipeline()
-    print(json.dumps([loaded, peak_mib()]))
-
-
-def peak_mib() -> float:
-    """The largest resident size of this process so far."""
-    # Not getrusage: its ru_maxrss starts at the size of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MIB
-
-
 def main() -> None:
     """Run the measurements and print them."""
     parser = argparse.ArgumentParser(
@@ -298,24 +239,9 @@ def main() -> None:
     )
     parser.add_argument("--songs", type=int, default=3, metavar="N", help="default: 3")
     parser.add_argument("--seconds", type=float, default=30.0, metavar="S", help="of each song (default: 30)")
-    parser.add_argument(
-        "--rounds", type=int, default=5, metavar="R", help="default: 5; 0 measures memory alone"
-    )
-    parser.add_argument(
-        "--minutes",
-        type=float,
-        nargs="*",
-        default=[1.0, 5.0, 20.0],
-        metavar="M",
-        help="lengths of song for the peak memory (default: 1 5 20)",
-    )
-    parser.add_argument("--memory-of", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=5, metavar="R", help="default: 5")
     arguments = parser.parse_args()
-    if arguments.memory_of is not None:
-        report_memory_of(arguments.memory_of)
-        return
-    report = measure_time(arguments.songs, arguments.seconds, arguments.rounds) if arguments.rounds else {}
-    report |= measure_memory(arguments.minutes)
+    report = measure_time(arguments.songs, arguments.seconds, arguments.rounds)
     print(json.dumps({name: round(value, 4) for name, value in report.items()}))
 
 

@@ -1,18 +1,44 @@
 """A batch of songs in Dagster: partial success, rejections as data, retries, reuse. Shown by Dagster's own records."""
 
+import hashlib
+import io
+import json
 import signal
+from dataclasses import asdict, replace
 
 import dagster as dg
+import numpy as np
+import polars as pl
 import pytest
-from audio_files import encoded
+import soundfile
+import torch
+from audio_files import LIMITS, encoded, excerpt
 from faulty_proxy import FaultyProxy
-from platforms import ASSETS, PER_SONG, Platform, environment, local_settings, song_bytes, whole_path
+from platforms import (
+    ASSETS,
+    PER_SONG,
+    SAMPLE_RATE,
+    Platform,
+    environment,
+    local_settings,
+    song_bytes,
+    whole_path,
+)
 from s3_server import S3Server
+from tiny_demucs import FOUR, reference, safetensors_file, tiny_network
 
+from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.models.inventory import ModelFile, find_model
+from bandscope_dagster.pipeline import analysis_stream
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.resources import resources
+from bandscope_dagster.separation import registry
+from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.lineage import QUALITY_NOTE, USED_NOTE, read_lineage, read_note
+from bandscope_dagster.storage.schemas import STEMS
 
 GOOD = ("one.wav", "two.wav", "three.wav", "four.wav")
 BAD = {"nothing.mp3": "empty", "letter.mp3": "not_audio", "half.mp3": "truncated"}
@@ -147,6 +173,50 @@ def test_a_plain_materialization_recomputes_and_gives_the_same_bytes(tmp_path) -
         assert platform.digests() == before
 
 
+def wav(audio: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, audio.T, SAMPLE_RATE, "PCM_16", format="WAV")
+    return file.getvalue()
+
+
+def test_the_quality_of_a_separation_is_in_dagster_in_the_file_and_in_the_catalog(tmp_path) -> None:
+    with dg.instance_for_test() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        ids = platform.upload({"real.wav": wav(excerpt()), "silence.wav": wav(0 * excerpt())})
+        run = platform.materialize()
+        platform.materialize_catalogs()
+
+        catalog = pl.read_parquet(tmp_path / "song_catalog" / "song_catalog.parquet")
+        events = platform.events(run.run_id, "stems")
+        for name, silent in (("real.wav", False), ("silence.wav", True)):
+            shown = {key: value.value for key, value in events[ids[name]].metadata.items()}
+            note = read_note(platform.store, STEMS, ids[name], QUALITY_NOTE)
+            assert note is not None and "NaN" not in note and "Infinity" not in note
+            quality = SeparationQuality.from_json(note)
+            (row,) = catalog.filter(song_id=ids[name]).iter_rows(named=True)
+            assert row["residual_db"] == pytest.approx(quality.residual_db)
+            assert shown["residual_db"] == pytest.approx(quality.residual_db, abs=0.05)
+            assert len(quality.stems) == len(row["stem_quality"]) == 2
+            for stem, listed in zip(quality.stems, row["stem_quality"], strict=True):
+                assert stem.silent == silent
+                assert listed == {
+                    key: pytest.approx(value, rel=1e-6) if isinstance(value, float) else value
+                    for key, value in asdict(stem).items()
+                }
+                assert shown[f"share_{stem.stem}"] == pytest.approx(stem.share, abs=1e-4)
+                assert shown[f"peak_{stem.stem}"] == pytest.approx(stem.peak, abs=1e-4)
+                assert shown.get(f"loudness_{stem.stem}") == (
+                    None if silent else pytest.approx(stem.loudness_lufs, abs=0.01)
+                )
+            assert shown.get("silent_stems") == ("vocals, accompaniment" if silent else None)
+            assert row["stem_energy_share"] == [
+                {"stem": stem.stem, "share": pytest.approx(stem.share, abs=1e-4)}
+                for stem in sorted(quality.stems, key=lambda stem: stem.stem)
+            ]
+        passed = platform.checks(run.run_id, "stems_sum_to_mixture")
+        assert {song: passed[song][0] for song in ids.values()} == dict.fromkeys(ids.values(), True)
+
+
 def test_tags_of_stored_stems_are_those_of_stems_in_memory(tmp_path) -> None:
     with dg.instance_for_test() as instance:
         platform = Platform(local_settings(tmp_path), instance)
@@ -246,3 +316,96 @@ def test_an_interrupt_while_dagster_records_an_event_stops_the_step_too(
         assert not instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
         assert sorted(platform.status("decoded_waveforms").values()) == ["FAILED", "MATERIALIZED"]
         assert not list((tmp_path / ".pending").iterdir())
+
+
+DEMUCS = tiny_network(segment=2**16)
+
+
+@pytest.fixture
+def tiny_htdemucs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings for ``htdemucs``, whose entry in the inventory is that of a tiny network in the models folder."""
+    content = safetensors_file(DEMUCS)
+    listed = replace(
+        find_model("htdemucs"),
+        files=(ModelFile("tiny.safetensors", len(content), hashlib.sha256(content).hexdigest()),),
+    )
+    monkeypatch.setattr(registry, "find_model", lambda name: listed)
+    folder = tmp_path / "models" / "htdemucs"
+    folder.mkdir(parents=True)
+    (folder / "tiny.safetensors").write_bytes(content)
+    return local_settings(
+        tmp_path / "store",
+        separator="htdemucs",
+        models_folder=str(tmp_path / "models"),
+        batch=2,
+        flac_bits=24,
+    )
+
+
+def test_demucs_goes_the_whole_path_and_its_stems_are_those_of_apply_model(tiny_htdemucs: Settings) -> None:
+    with dg.instance_for_test() as instance:
+        platform = Platform(tiny_htdemucs, instance)
+        ids = platform.upload({"real.wav": wav(excerpt()), "short.wav": song_bytes(1, 1.0)})
+        run = platform.materialize()
+        assert run.success
+
+        decoded = list(decode(io.BytesIO(wav(excerpt())), LIMITS))
+        mixture = torch.from_numpy(np.concatenate(decoded, axis=1))
+        mono = mixture.mean(0)
+        mean, std = mono.mean(), mono.std() + 1e-8
+        wanted = reference((mixture - mean) / std, tiny_network(segment=2**16)) * std + mean
+        rows = platform.table("stems").filter(song_id=ids["real.wav"])
+        assert set(rows["model"]) == {"htdemucs"}
+        for stem, expected in zip(FOUR, wanted.numpy(), strict=True):
+            blocks = rows.filter(stem=stem).sort("block")
+            stored = np.concatenate(
+                [decode_flac(row["audio"]["bytes"], row["gain"]) for row in blocks.iter_rows(named=True)],
+                axis=1,
+            )
+            np.testing.assert_allclose(stored, expected, rtol=0, atol=1e-6)  # of 24 bits
+
+        lineage = read_lineage(platform.store, STEMS, ids["real.wav"])
+        assert lineage is not None
+        params = json.loads(lineage.params)
+        assert (params["segment_frames"], params["overlap"], params["shifts"]) == (2**16, 0.25, 0)
+        used = json.loads(read_note(platform.store, STEMS, ids["real.wav"], USED_NOTE) or "")
+        assert used == {"device": "cpu", "batch": 2, "segment": 2**16}
+        shown = platform.events(run.run_id, "stems")[ids["real.wav"]].metadata
+        assert (shown["device"].value, shown["batch"].value, shown["segment_s"].value) == ("cpu", 2, 1.49)
+
+
+@pytest.mark.parametrize(
+    "change", [{"shifts": 1}, {"overlap": 0.5}, {"segment_s": 1.0}, {"precision": "bf16"}]
+)
+def test_a_setting_that_changes_the_stems_computes_them_anew_and_the_batch_does_not(
+    tiny_htdemucs: Settings, change: dict[str, object]
+) -> None:
+    with dg.instance_for_test() as instance:
+        platform = Platform(tiny_htdemucs, instance)
+        (song,) = platform.upload({"a.wav": song_bytes(0, 2.0)}).values()
+        platform.materialize(["songs", "stems"])
+        for settings, reused in (
+            (tiny_htdemucs.model_copy(update={"batch": 3}), True),
+            (tiny_htdemucs.model_copy(update=change), False),
+        ):
+            run = Platform(settings, instance).materialize(["stems"], reuse=True)
+            assert platform.events(run.run_id, "stems")[song].metadata["reused"].value is reused
+
+
+def test_weights_that_are_wrong_end_the_step_at_once_and_no_audio_is_read(
+    tiny_htdemucs: Settings, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "htdemucs" / "tiny.safetensors").write_bytes(b"other weights")
+    with dg.instance_for_test() as instance:
+        platform = Platform(tiny_htdemucs, instance)
+        platform.upload({"a.wav": song_bytes(0, 2.0)})
+        assert platform.materialize(["songs"]).success
+        monkeypatch.setattr(analysis_stream, "fetch_upload", pytest.fail)
+        run = platform.materialize(ANALYSIS_TABLES)
+        assert not run.success
+        failures = [event for event in run.all_events if event.is_step_failure]
+        assert "tiny.safetensors of model htdemucs is not the file in the inventory" in str(
+            failures[0].step_failure_data
+        )
+        assert "bandscope models pull htdemucs" in str(failures[0].step_failure_data)
+        assert not [event for event in run.all_events if event.is_step_up_for_retry]

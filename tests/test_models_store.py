@@ -9,8 +9,15 @@ import pytest
 from hub_server import CONTENTS, hub_model
 
 from bandscope_dagster.errors import ModelFileError
-from bandscope_dagster.models.inventory import find_model
-from bandscope_dagster.models.store import EMBEDDED, MEND_EMBEDDED, model_folder, read_verified, verify
+from bandscope_dagster.models.inventory import find_model, load_inventory
+from bandscope_dagster.models.store import (
+    EMBEDDED,
+    MEND_EMBEDDED,
+    inspect,
+    model_folder,
+    read_verified,
+    require,
+)
 
 MUSICNN = find_model("musicnn")
 (FILE,) = MUSICNN.files
@@ -24,19 +31,28 @@ def copy(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_files_are_the_ones_in_the_inventory(tmp_path: Path):
-    assert [(status.file.name, status.state) for status in verify(tmp_path) if status.model.embedded] == [
-        ("spleeter-2stems.safetensors", "present"),
-        ("musicnn-mtt.safetensors", "present"),
-    ]
+    shipped = [model for model in load_inventory().values() if model.embedded]
+    assert [model.name for model in shipped] == ["spleeter-2stems", "musicnn"]
+    require(shipped, tmp_path)
 
 
 def test_the_other_models_are_looked_for_in_a_folder_each(tmp_path: Path):
+    model = find_model("htdemucs")
+    assert model_folder(model, tmp_path) == tmp_path / "htdemucs"
+    assert inspect(model, model.files[0], tmp_path / "htdemucs").state == "missing"
     (tmp_path / "htdemucs").mkdir()
     (tmp_path / "htdemucs" / "955717e8.safetensors").write_bytes(b"no weights")
-    outside = {status.path: status.state for status in verify(tmp_path) if not status.model.embedded}
-    assert outside.pop(tmp_path / "htdemucs" / "955717e8.safetensors") == "wrong"
-    assert set(outside.values()) == {"missing"}
-    assert tmp_path / "htdemucs_6s" / "5c90dfd2.safetensors" in outside and len(outside) == 5
+    assert inspect(model, model.files[0], tmp_path / "htdemucs").state == "wrong"
+
+
+def test_what_is_required_and_not_there_is_named_file_by_file(tmp_path: Path):
+    with pytest.raises(ModelFileError) as error:
+        require([find_model("htdemucs"), find_model("musicnn"), find_model("htdemucs_ft")], tmp_path)
+    lines = str(error.value).splitlines()
+    assert [line.split(" ")[0] for line in lines] == [
+        f"{signature}.safetensors"
+        for signature in ("955717e8", "f7e0c4bc", "d12395a8", "92cfc3b6", "04573f0d")
+    ]
 
 
 def test_verified_bytes_are_the_bytes_of_the_file_and_the_digest_is_theirs():

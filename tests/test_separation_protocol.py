@@ -6,8 +6,8 @@ from bandscope_dagster.separation.protocol import SegmentPlan
 
 @pytest.mark.parametrize(("length", "stride", "lead"), [(8, 9, 0), (8, 0, 0), (8, 4, 4), (8, 4, -1)], ids=str)
 def test_a_plan_that_would_lose_frames_is_refused(length: int, stride: int, lead: int) -> None:
-    with pytest.raises(ValueError, match=f"found lead={lead}, stride={stride}, length={length}"):
-        SegmentPlan(length, stride, lead)
+    with pytest.raises(ValueError, match=rf"found leads=\({lead},\), stride={stride}, length={length}"):
+        SegmentPlan(length, stride, (lead,))
 
 
 @pytest.mark.parametrize("weights", [np.ones(7), np.array([0, 1, 1, 1, 1, 1, 1, 1])], ids=["short", "zero"])

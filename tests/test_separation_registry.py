@@ -1,21 +1,47 @@
-import numpy as np
-import pytest
+from pathlib import Path
 
-from bandscope_dagster.errors import SettingsError
+import pytest
+import torch
+
+from bandscope_dagster.errors import ModelFileError, SettingsError
+from bandscope_dagster.models.inventory import find_model, load_inventory
+from bandscope_dagster.separation.options import SeparationOptions
+from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.registry import SEPARATORS, load_separator
+
+EMBEDDED = [name for name in SEPARATORS if find_model(name).embedded]
+NOT_EMBEDDED = [name for name in SEPARATORS if name not in EMBEDDED]
+
+
+def load(name: str, models_folder: Path = Path("nowhere")) -> Separator:
+    return load_separator(name, models_folder, "cpu", SeparationOptions())
+
+
+def test_the_separators_are_those_of_the_inventory() -> None:
+    assert list(SEPARATORS) == [
+        model.name for model in load_inventory().values() if model.kind == "separator"
+    ]
 
 
 def test_an_unknown_separator_is_an_error_that_names_those_there_are() -> None:
     with pytest.raises(SettingsError) as raised:
-        load_separator("spleeter-5stems", "cpu")
+        load("spleeter-5stems")
     assert "BANDSCOPE_SEPARATOR='spleeter-5stems'" in str(raised.value)
     assert all(name in str(raised.value) for name in SEPARATORS)
 
 
-@pytest.mark.parametrize("name", SEPARATORS)
-def test_every_separator_keeps_the_protocol(name: str) -> None:
-    separator = load_separator(name, "cpu")
-    noise = np.random.default_rng(0).standard_normal((1, 2, separator.plan.length), np.float32)
+@pytest.mark.parametrize("name", NOT_EMBEDDED)
+def test_weights_that_are_not_here_are_an_error_that_names_the_command(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="is missing") as raised:
+        load(name, tmp_path)
+    assert f"bandscope models pull {name}" in str(raised.value)
+    assert find_model(name).files[0].sha256 in str(raised.value)
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_every_embedded_separator_keeps_the_protocol(name: str) -> None:
+    separator = load(name)
+    noise = torch.randn((1, 2, separator.plan.length), generator=torch.Generator().manual_seed(0))
 
     stems = separator.separate(noise)
 
@@ -23,13 +49,18 @@ def test_every_separator_keeps_the_protocol(name: str) -> None:
     assert len(separator.identity.sha256) == 64
     assert len(set(separator.stems)) == len(separator.stems)
     assert separator.batch >= 1
+    assert separator.device == "cpu"
     assert stems.shape == (1, len(separator.stems), 2, separator.plan.length)
-    assert stems.dtype == np.float32
-    assert np.isfinite(stems).all()
+    assert stems.dtype == torch.float32
+    assert stems.isfinite().all()
 
 
-@pytest.mark.parametrize("name", SEPARATORS)
-def test_every_separator_finds_silence_in_silence(name: str) -> None:
-    separator = load_separator(name, "cpu")
-    silence = np.zeros((1, 2, separator.plan.length), np.float32)
-    assert np.abs(separator.separate(silence)).max() < 1e-5
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_every_embedded_separator_finds_silence_in_silence(name: str) -> None:
+    separator = load(name)
+    assert separator.separate(torch.zeros((1, 2, separator.plan.length))).abs().max() < 1e-5
+
+
+def test_the_batch_is_the_one_that_was_set() -> None:
+    separator = load_separator("spleeter-2stems", Path("nowhere"), "cpu", SeparationOptions(batch=3))
+    assert separator.batch == 3

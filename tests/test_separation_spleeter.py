@@ -7,10 +7,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from bandscope_dagster.models.store import read_verified
+from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.models.inventory import find_model
+from bandscope_dagster.models.store import EMBEDDED, read_verified
+from bandscope_dagster.separation.normalisation import Normalisation
+from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.spleeter import Spleeter, unet
 from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
 
@@ -38,6 +43,7 @@ def sdr(reference: Audio, estimate: Audio) -> float:
 def separate(spleeter: Spleeter, mixture: Audio, block: int = 100_000) -> Audio:
     """``(2 stems, 2, frames)``."""
     streaming = StreamingSeparation(spleeter)
+    streaming.open("song", Normalisation())
     results = []
     for start in range(0, mixture.shape[1], block):
         results += streaming.push("song", mixture[:, start : start + block])
@@ -46,14 +52,15 @@ def separate(spleeter: Spleeter, mixture: Audio, block: int = 100_000) -> Audio:
     return np.concatenate([result.stems for result in results], axis=-1)
 
 
+def weights_file() -> bytes:
+    return read_verified(find_model("spleeter-2stems"), EMBEDDED).files["spleeter-2stems.safetensors"]
+
+
 def whole_song_vocals(mixture: Audio) -> Audio:
     """The published signal path over the whole song at once, in numpy but for the nets."""
-    import torch
     from safetensors.torch import load
 
-    weights = {
-        k: v.float() for k, v in load(read_verified("spleeter-2stems")["spleeter-2stems.safetensors"]).items()
-    }
+    weights = {k: v.float() for k, v in load(weights_file()).items()}
     nets = {
         stem: {
             name.removeprefix(f"nets.{stem}."): tensor
@@ -88,7 +95,7 @@ def whole_song_vocals(mixture: Audio) -> Audio:
 
 @pytest.fixture(scope="module")
 def spleeter() -> Spleeter:
-    return Spleeter("cpu")
+    return Spleeter("cpu", SeparationOptions())
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +163,8 @@ def test_the_same_song_twice_gives_the_same_bytes(spleeter: Spleeter) -> None:
 
 
 def test_a_segment_depends_on_nothing_else_in_its_batch(spleeter: Spleeter) -> None:
-    segments = np.stack([noise(spleeter.plan.length), 0.01 * noise(spleeter.plan.length)[:, ::-1]])
+    two = [noise(spleeter.plan.length), 0.01 * noise(spleeter.plan.length)[:, ::-1]]
+    segments = torch.from_numpy(np.stack(two))
     together = spleeter.separate(segments)
     for index in range(2):
         alone = spleeter.separate(segments[index : index + 1])[0]
@@ -165,14 +173,29 @@ def test_a_segment_depends_on_nothing_else_in_its_batch(spleeter: Spleeter) -> N
 
 def test_segments_of_another_length_are_refused(spleeter: Spleeter) -> None:
     with pytest.raises(ValueError, match=r"takes segments of \(batch, 2, 527360\), not \(1, 2, 44100\)"):
-        spleeter.separate(np.zeros((1, 2, 44_100), np.float32))
+        spleeter.separate(torch.zeros((1, 2, 44_100)))
 
 
 def test_the_identity_is_that_of_the_verified_file(spleeter: Spleeter) -> None:
-    content = read_verified("spleeter-2stems")["spleeter-2stems.safetensors"]
-    assert spleeter.identity.sha256 == hashlib.sha256(content).hexdigest()
+    assert spleeter.identity.sha256 == hashlib.sha256(weights_file()).hexdigest()
     assert spleeter.identity.name == "spleeter-2stems"
     assert spleeter.identity.params["accompaniment"] == "mixture - vocals"
+
+
+@pytest.mark.parametrize(
+    ("options", "variable"),
+    [
+        (SeparationOptions(shifts=0), "BANDSCOPE_SHIFTS=0"),
+        (SeparationOptions(overlap=0.5), "BANDSCOPE_OVERLAP=0.5"),
+        (SeparationOptions(segment_s=4), "BANDSCOPE_SEGMENT_S=4"),
+        (SeparationOptions(precision="fp16"), "BANDSCOPE_PRECISION=fp16"),
+    ],
+)
+def test_an_option_of_the_demucs_models_is_refused_and_not_ignored(
+    options: SeparationOptions, variable: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"{variable} has no meaning for spleeter-2stems"):
+        Spleeter("cpu", options)
 
 
 def test_importing_the_module_does_not_import_torch() -> None:

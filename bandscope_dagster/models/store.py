@@ -1,14 +1,14 @@
 """Gives out the bytes of model files, and only when their full SHA-256 is the one that is known to be right."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.conversions import Conversion, find_conversion
-from bandscope_dagster.models.inventory import LegacyFile, Model, ModelFile, digest_of_weights, load_inventory
+from bandscope_dagster.models.inventory import LegacyFile, Model, ModelFile, digest_of_weights
 
 EMBEDDED = Path(__file__).parent  # the files that are part of the package lie beside this module
 MEND_EMBEDDED = "`pip install --force-reinstall bandscope`"
@@ -115,11 +115,17 @@ def inspect(model: Model, file: ModelFile, folder: Path) -> FileStatus:
         return _judge(model, file, folder, (stream.tell(), digest))
 
 
-def verify(models_folder: Path) -> Iterator[FileStatus]:
-    """Hash every file of every model: those of the package, and those in ``models_folder``."""
-    for model in load_inventory().values():
-        for file in model.files:
-            yield inspect(model, file, model_folder(model, models_folder))
+def require(models: Iterable[Model], models_folder: Path) -> None:
+    """Hash every file of ``models``, without loading any.
+
+    Raises:
+        ModelFileError: a file is missing or is not the one in the inventory; every such file is named.
+    """
+    statuses = [
+        inspect(model, file, model_folder(model, models_folder)) for model in models for file in model.files
+    ]
+    if lacking := [str(status) for status in statuses if status.state != "present"]:
+        raise ModelFileError("\n".join(lacking))
 
 
 def _judge(model: Model, file: ModelFile, folder: Path, found: tuple[int, str] | None) -> FileStatus:

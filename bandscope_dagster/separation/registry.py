@@ -1,24 +1,46 @@
 """The separators by name: the one place that knows which there are."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
 
 from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.models.inventory import find_model
+from bandscope_dagster.models.store import model_folder
+from bandscope_dagster.separation.demucs import load_demucs
+from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.spleeter import NAME as SPLEETER
 from bandscope_dagster.separation.spleeter import Spleeter
 
-SEPARATORS: dict[str, Callable[[str], Separator]] = {  # each is built with a device that exists
-    SPLEETER: Spleeter,
+Loader = Callable[[Path, str, SeparationOptions], Separator]  # folder of models, device, options
+
+
+def _demucs(name: str) -> Loader:
+    def load(models_folder: Path, device: str, options: SeparationOptions) -> Separator:
+        model = find_model(name)
+        return load_demucs(model, model_folder(model, models_folder), device, options)
+
+    return load
+
+
+SEPARATORS: Final[Mapping[str, Loader]] = {
+    SPLEETER: lambda _, device, options: Spleeter(device, options),
+    "htdemucs": _demucs("htdemucs"),
+    "htdemucs_ft": _demucs("htdemucs_ft"),
+    "htdemucs_6s": _demucs("htdemucs_6s"),
 }
 
 
-def load_separator(name: str, device: str) -> Separator:
+def load_separator(name: str, models_folder: Path, device: str, options: SeparationOptions) -> Separator:
     """The separator called ``name``, its weights verified and on ``device``, as torch names it ("cuda:0").
 
     Raises:
-        SettingsError: there is no such separator.
+        SettingsError: there is no such separator, or an option does not fit it.
         ModelFileError: the weights are missing or are not those in the inventory.
     """
     if name not in SEPARATORS:
         raise SettingsError(f"BANDSCOPE_SEPARATOR={name!r} is unknown; choose one of {', '.join(SEPARATORS)}")
-    return SEPARATORS[name](device)
+    return SEPARATORS[name](models_folder, device, options)

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import find_model
-from bandscope_dagster.models.store import read_verified
+from bandscope_dagster.models.store import EMBEDDED, read_verified
+from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import SegmentPlan
 
 if TYPE_CHECKING:
@@ -90,18 +88,27 @@ class Spleeter:
 
     stems = ("vocals", "accompaniment")
     # Spleeter puts a window of silence before the song, so that its first samples too lie in four frames.
-    plan = SegmentPlan(length=(SEGMENT_FRAMES - 1) * HOP + N_FFT, stride=SEGMENT_FRAMES * HOP, lead=N_FFT)
+    plan = SegmentPlan(length=(SEGMENT_FRAMES - 1) * HOP + N_FFT, stride=SEGMENT_FRAMES * HOP, leads=(N_FFT,))
+    shorter_plans = ()  # the nets take 512 frames and no other number
+    normalised = False
 
-    def __init__(self, device: str) -> None:
-        """``device`` is one that torch knows and that exists: "cpu", "cuda", "cuda:1", "mps"."""
+    def __init__(self, device: str, options: SeparationOptions) -> None:
+        """``device`` is one that torch knows and that exists: "cpu", "cuda", "cuda:1", "mps".
+
+        Raises:
+            SettingsError: an option is set that this model does not have.
+        """
         import torch
+
+        options.refuse("shifts", "overlap", "segment_s", "precision", model=NAME)
         from safetensors.torch import load
 
         model = find_model(NAME)
-        weights = load(read_verified(NAME)[model.files[0].name])
+        verified = read_verified(model, EMBEDDED)
+        weights = load(verified.files[model.files[0].name])
         self.identity = ModelIdentity(
             name=NAME,
-            sha256=model.sha256,
+            sha256=verified.sha256,
             params={
                 "sample_rate": SAMPLE_RATE,
                 "n_fft": N_FFT,
@@ -112,8 +119,8 @@ class Spleeter:
             },
         )
         # A CPU gains nothing from a second segment, which takes 150 MB more; an accelerator fills better.
-        self.batch = 1 if device == "cpu" else 8
-        self._device = device
+        self.batch = options.batch or (1 if device == "cpu" else 8)
+        self.device = device
         self._nets = {
             stem: {
                 name.removeprefix(f"nets.{stem}."): _for_inference(tensor, device)
@@ -126,22 +133,22 @@ class Spleeter:
         squared = (self._window.square() * WINDOW_COMPENSATION)[None, :, None]
         self._envelope = overlap_add(squared.expand(1, N_FFT, SEGMENT_FRAMES))[0]
 
-    def separate(self, segments: NDArray[np.float32]) -> NDArray[np.float32]:
+    def separate(self, segments: Tensor) -> Tensor:
         """``(batch, 2, 527360)`` float32 at 44.1 kHz → ``(batch, 2 stems, 2, 527360)``, windowed."""
         import torch
 
         if segments.ndim != 3 or segments.shape[1:] != (2, self.plan.length):
-            raise ValueError(f"{NAME} takes segments of (batch, 2, {self.plan.length}), not {segments.shape}")
+            shape = tuple(segments.shape)
+            raise ValueError(f"{NAME} takes segments of (batch, 2, {self.plan.length}), not {shape}")
         with torch.inference_mode():
-            mixture = torch.from_numpy(segments).to(self._device)
-            signals = mixture.flatten(0, 1)  # every channel of every segment
+            signals = segments.flatten(0, 1)  # every channel of every segment
             spectrum = torch.stft(signals, N_FFT, HOP, window=self._window, center=False, return_complex=True)
             spectrum[:, BINS:] = 0
             spectrum[:, :BINS] *= self._vocal_mask(spectrum[:, :BINS].abs())
             frames = torch.fft.irfft(spectrum, N_FFT, dim=1)
             frames *= self._window[:, None] * WINDOW_COMPENSATION
-            vocals = overlap_add(frames).reshape(mixture.shape)
-            return torch.stack([vocals, mixture * self._envelope - vocals], dim=1).cpu().numpy()
+            vocals = overlap_add(frames).reshape(segments.shape)
+            return torch.stack([vocals, segments * self._envelope - vocals], dim=1)
 
     def _vocal_mask(self, magnitude: Tensor) -> Tensor:
         """The vocals' share of the power, in [0, 1], in ``magnitude``'s shape: ``(2 × batch, bins, frames)``.

@@ -1,18 +1,23 @@
 """Separation in constant memory: songs stream in, their segments share batches, finished samples come out."""
 
-import logging
-import traceback
+from __future__ import annotations
+
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.separation.protocol import SegmentPlan, Separator
+from bandscope_dagster.separation.memory import Used, WithinMemory
+from bandscope_dagster.separation.normalisation import Normalisation
+from bandscope_dagster.separation.overlap_add import SongOverlapAdd
+from bandscope_dagster.separation.protocol import Separator
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.cuda import Event
 
 Audio = NDArray[np.float32]
 
@@ -29,6 +34,7 @@ class Separated:
     mixture: Audio  # (2, frames)
     stems: Audio  # (stems, 2, frames), aligned with the mixture
     last: bool  # the song is complete with this piece, which may hold zero frames
+    used: Used  # the least to which the model was limited in this song so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,90 +45,49 @@ class SeparationFailed:
     error: Exception
 
 
+Results = list[Separated | SeparationFailed]
+
+
+@dataclass(slots=True, eq=False)
 class _Song:
-    """What is still needed of one song: its mixture from the first frame that was not given out, and the sums
-    to which later segments add."""
+    name: str
+    sums: SongOverlapAdd
+    used: Used
+    gone: bool = False  # failed or dropped: what is under way of it is thrown away
 
-    def __init__(self, name: str, plan: SegmentPlan, stems: int) -> None:
-        overlap = plan.length - plan.stride
-        self.name = name
-        self.ended = False
-        self.queued = 0  # segments
-        self._plan = plan
-        self._stems = stems
-        self._received = 0  # frames
-        self._given = 0  # frames
-        self._added = 0  # segments
-        self._blocks: list[Audio] = []  # the mixture from frame _given
-        self._sum = np.zeros((stems, 2, overlap), np.float32)
-        self._summed_weights = np.zeros(overlap, np.float32)
 
-    @property
-    def ready(self) -> int:
-        """How many segments can be cut in all from what was received."""
-        plan = self._plan
-        if not self.ended:
-            return max(0, (self._received + plan.lead - plan.length) // plan.stride + 1)
-        return -(-(self._received + plan.lead) // plan.stride) if self._received else 0
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A segment that waits for the model."""
 
-    @property
-    def complete(self) -> bool:
-        """Whether the song has ended and all its segments are added."""
-        return self.ended and self._added == self.ready
+    song: _Song
+    number: int  # of the pass
+    index: int
 
-    def append(self, block: Audio) -> None:
-        self._blocks.append(block)
-        self._received += block.shape[1]
 
-    def segment(self, index: int) -> Audio:
-        """``(2, length)``, with silence for what lies outside the song."""
-        start = self._start(index)
-        low, high = max(start, 0), min(start + self._plan.length, self._received)
-        segment = np.zeros((2, self._plan.length), np.float32)
-        segment[:, low - start : high - start] = self._mixture()[:, low - self._given : high - self._given]
-        return segment
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What a segment finished; the tensors may still be on their way from the device."""
 
-    def seconds(self, index: int) -> tuple[float, float]:
-        """Where a segment lies in the song."""
-        start = self._start(index)
-        return max(start, 0) / SAMPLE_RATE, min(start + self._plan.length, self._received) / SAMPLE_RATE
+    song: _Song
+    mixture: Audio
+    stems: Tensor
+    last: bool
+    used: Used
+    not_finite: Tensor  # (2,): how many samples of the segment, and of its stems
+    seconds: tuple[float, float]  # where the segment lies in the song
 
-    def add(self, output: Audio) -> Separated:
-        """Add the next segment's ``(stems, 2, length)``; what no later segment reaches is finished."""
-        stride, weights = self._plan.stride, self._plan.weights
-        overlap = self._plan.length - stride
-        total = output.copy() if weights is None else output * weights
-        total[..., :overlap] += self._sum
-        self._sum = total[..., stride:].copy()
-        finished = total[..., :stride]
-        if weights is not None:
-            summed = weights.copy()
-            summed[:overlap] += self._summed_weights
-            self._summed_weights = summed[stride:].copy()
-            finished /= summed[:stride]
 
-        before_the_song = self._given - self._start(self._added)
-        self._added += 1
-        frames = min(self._start(self._added), self._received) - self._given
-        return self._give(frames, finished[..., before_the_song : before_the_song + frames])
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    song: _Song
+    error: Exception
 
-    def end(self) -> Separated:
-        """The piece of zero frames that ends a song of which everything was already given out."""
-        return self._give(0, np.zeros((self._stems, 2, 0), np.float32))
 
-    def _start(self, index: int) -> int:
-        return index * self._plan.stride - self._plan.lead
-
-    def _mixture(self) -> Audio:
-        if len(self._blocks) != 1:
-            self._blocks = [np.concatenate([np.zeros((2, 0), np.float32), *self._blocks], axis=1)]
-        return self._blocks[0]
-
-    def _give(self, frames: int, stems: Audio) -> Separated:
-        mixture = self._mixture()
-        self._blocks = [mixture[:, frames:]]
-        self._given += frames
-        return Separated(self.name, mixture[:, :frames], stems, last=self.complete)
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    pieces: list[_Piece | _Failure]
+    copied: Event | None = None  # None where the copies to the host were waited for
 
 
 class StreamingSeparation:
@@ -132,16 +97,30 @@ class StreamingSeparation:
     ``flush``. So the results of a call may belong to any song. For each song they are, in order, pieces with
     exactly as many frames as were pushed, of which the final one is marked ``last``; or they break off with
     one ``SeparationFailed``. Memory holds, for each open song, only the segments that overlap or wait.
+
+    On an accelerator a batch's results are given out when the next batch has been started, so that copying
+    them, and what the caller does with them, takes no time from the model.
     """
 
     def __init__(self, separator: Separator) -> None:
         self._separator = separator
+        self._within_memory = WithinMemory(separator)
         self._songs: dict[str, _Song] = {}
-        self._failed: set[str] = set()  # reported, but their input has not ended yet
-        self._waiting: deque[tuple[str, int]] = deque()  # song, segment
+        self._waiting: deque[_Segment] = deque()
+        self._under_way: deque[_Batch] = deque()
+        self._depth = 0 if separator.device == "cpu" else 1  # batches whose results may be under way
 
-    def push(self, song: str, block: Audio) -> list[Separated | SeparationFailed]:
-        """Take the song's next frames, ``(2, n)`` float32 at 44.1 kHz; the first block opens the song.
+    def open(self, song: str, normalisation: Normalisation) -> None:
+        """Begin a song; it is normalised for the model where the separator wants that."""
+        if song in self._songs:
+            raise ValueError(f"song {song!r} is open already")
+        separator = self._separator
+        chosen = normalisation if separator.normalised else Normalisation()
+        sums = SongOverlapAdd(separator.plan, len(separator.stems), separator.device, chosen)
+        self._songs[song] = _Song(song, sums, self._within_memory.used)
+
+    def push(self, song: str, block: Audio) -> Results:
+        """Take the song's next frames, ``(2, n)`` float32 at 44.1 kHz.
 
         The block is kept by reference and must not change afterwards. Blocks of a song that has failed are
         ignored until ``finish`` or ``drop`` closes it.
@@ -150,104 +129,153 @@ class StreamingSeparation:
             raise ValueError(
                 f"song {song!r}: a block must be (2, n) float32, found {block.shape} {block.dtype}"
             )
-        if song in self._failed:
+        stream = self._find(song)
+        if stream.gone:
             return []
-        stream = self._open(song)
-        stream.append(block)
+        stream.sums.append(block)
         return self._enqueue(stream)
 
-    def finish(self, song: str) -> list[Separated | SeparationFailed]:
+    def finish(self, song: str) -> Results:
         """The song has no more input: its remaining segments enter the queue; ``flush`` runs what waits."""
-        if song in self._failed:
-            self._failed.remove(song)
-            return []
-        stream = self._open(song)
-        stream.ended = True
-        if stream.complete:
+        stream = self._find(song)
+        if stream.gone:
             del self._songs[song]
-            return [stream.end()]
+            return []
+        stream.sums.ended = True
+        if stream.sums.complete:
+            self._under_way.append(_Batch([self._end(stream)]))
+            return self._collect()
         return self._enqueue(stream)
 
     def drop(self, song: str) -> None:
         """Forget a song with all that waits of it: its input failed elsewhere. Nothing more comes of it."""
-        self._songs.pop(song, None)
-        self._failed.discard(song)
-        self._waiting = deque(entry for entry in self._waiting if entry[0] != song)
+        dropped = self._songs.pop(song, None)
+        if dropped is not None:
+            self._discard(dropped)
 
-    def flush(self) -> list[Separated | SeparationFailed]:
+    def flush(self) -> Results:
         """Run the model on all segments that wait, without waiting for a full batch."""
-        results: list[Separated | SeparationFailed] = []
+        results: Results = []
         while self._waiting:
             results += self._run()
-        return results
+        return results + self._collect(depth=0)
 
-    def _open(self, name: str) -> _Song:
+    def _find(self, name: str) -> _Song:
         song = self._songs.get(name)
         if song is None:
-            song = _Song(name, self._separator.plan, stems=len(self._separator.stems))
-            self._songs[name] = song
-        if song.ended:
+            raise ValueError(f"song {name!r} is not open")
+        if song.sums.ended:
             raise ValueError(f"song {name!r} is finished, but more input came for it before it was separated")
         return song
 
-    def _enqueue(self, song: _Song) -> list[Separated | SeparationFailed]:
-        self._waiting.extend((song.name, index) for index in range(song.queued, song.ready))
-        song.queued = song.ready
-        results: list[Separated | SeparationFailed] = []
+    def _enqueue(self, song: _Song) -> Results:
+        self._waiting.extend(_Segment(song, *segment) for segment in song.sums.new_segments())
+        results: Results = []
         while len(self._waiting) >= self._separator.batch:
             results += self._run()
         return results
 
-    def _run(self) -> list[Separated | SeparationFailed]:
-        """One call of the model, on the segments that have waited longest."""
-        entries = [self._waiting.popleft() for _ in range(min(self._separator.batch, len(self._waiting)))]
-        segments = np.stack([self._songs[name].segment(index) for name, index in entries])
-        results: list[Separated | SeparationFailed] = []
-        for (name, index), segment, output in zip(entries, segments, self._separate(segments), strict=True):
-            song = self._songs.get(name)
-            if song is None:  # an earlier segment of this batch failed it
-                continue
-            if isinstance(output, Exception):
-                results.append(self._fail(song, output))
-            elif not np.isfinite(output).all():
-                results.append(self._fail(song, self._non_finite(song, index, segment, output)))
-            else:
-                results.append(song.add(output))
-                if song.complete:
-                    del self._songs[name]
+    def _run(self) -> Results:
+        """Start one batch, of the segments that have waited longest; gives out what is done."""
+        count = min(self._separator.batch, len(self._waiting))
+        entries = [self._waiting.popleft() for _ in range(count)]
+        segments = self._segments(entries)
+        outputs = self._within_memory.separate(segments)
+        pieces = [self._add(*each) for each in zip(entries, segments, outputs, strict=True)]
+        self._under_way.append(_Batch(pieces, self._copied()))
+        return self._collect()
+
+    def _segments(self, entries: list[_Segment]) -> Tensor:
+        """``(batch, 2, length)`` on the model's device."""
+        import torch
+
+        on_cuda = self._separator.device.startswith("cuda")
+        shape = (len(entries), 2, self._separator.plan.length)
+        segments = torch.empty(shape, pin_memory=on_cuda)  # only from pinned memory are copies asynchronous
+        for entry, row in zip(entries, segments.numpy(), strict=True):
+            entry.song.sums.cut(entry.number, entry.index, row)
+        return segments.to(self._separator.device, non_blocking=on_cuda)
+
+    def _add(self, entry: _Segment, segment: Tensor, output: Tensor | Exception) -> _Piece | _Failure:
+        import torch
+
+        song = entry.song
+        song.used = song.used.least(self._within_memory.used)
+        if isinstance(output, Exception):
+            return _Failure(song, output)
+        not_finite = torch.stack([each.numel() - each.isfinite().sum() for each in (segment, output)])
+        seconds = song.sums.seconds(entry.number, entry.index)
+        mixture, stems = song.sums.add(entry.number, output)
+        return _Piece(
+            song, mixture, _to_host(stems), song.sums.complete, song.used, _to_host(not_finite), seconds
+        )
+
+    def _end(self, song: _Song) -> _Piece:
+        """The piece of zero frames that ends a song of which everything was separated before its end was known."""
+        import torch
+
+        stems = torch.zeros((len(self._separator.stems), 2, 0))
+        return _Piece(song, np.zeros((2, 0), np.float32), stems, True, song.used, torch.zeros(2), (0.0, 0.0))
+
+    def _copied(self) -> Event | None:
+        """The moment at which the copies that were started on CUDA are done."""
+        import torch
+
+        if not self._separator.device.startswith("cuda"):
+            return None
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self._separator.device))
+        return event
+
+    def _collect(self, depth: int | None = None) -> Results:
+        """The results of all batches under way but the last ``depth``."""
+        results: Results = []
+        while len(self._under_way) > (self._depth if depth is None else depth):
+            batch = self._under_way.popleft()
+            if batch.copied is not None:
+                batch.copied.synchronize()
+            for piece in batch.pieces:
+                results += self._given_out(piece)
         return results
 
-    def _separate(self, segments: Audio) -> list[Audio | Exception]:
-        """The output of each segment, or the error that this segment raises when it is alone."""
-        name = self._separator.identity.name
-        try:
-            outputs = self._separator.separate(segments)
-            expected = (len(segments), len(self._separator.stems), *segments.shape[1:])
-            if outputs.shape != expected:
-                raise ValueError(f"{name} returned an array of shape {outputs.shape} instead of {expected}")
-            return list(outputs)
-        except Exception as error:
-            traceback.clear_frames(
-                error.__traceback__
-            )  # keeps the lines, frees the tensors of the failed call
-            if len(segments) == 1:
-                return [error]
-            logger.warning("%s failed on %d segments, trying one by one: %r", name, len(segments), error)
-        return [result for i in range(len(segments)) for result in self._separate(segments[i : i + 1])]
+    def _given_out(self, piece: _Piece | _Failure) -> Results:
+        song = piece.song
+        if song.gone:
+            return []
+        if isinstance(piece, _Failure):
+            return [self._fail(song, piece.error)]
+        if piece.not_finite[1]:
+            return [self._fail(song, self._non_finite(piece))]
+        if piece.last:
+            del self._songs[song.name]
+        elif not piece.mixture.shape[1]:
+            return []
+        return [Separated(song.name, piece.mixture, piece.stems.numpy(), piece.last, piece.used)]
 
     def _fail(self, song: _Song, error: Exception) -> SeparationFailed:
-        self.drop(song.name)
-        if not song.ended:
-            self._failed.add(song.name)
+        if song.sums.ended:
+            del self._songs[song.name]
+        self._discard(song)
         return SeparationFailed(song.name, error)
 
-    def _non_finite(self, song: _Song, index: int, segment: Audio, output: Audio) -> NonFiniteStems:
-        begin, end = song.seconds(index)
-        where = f"song {song.name!r}, {begin:.1f} to {end:.1f} s"
-        if bad := int(np.count_nonzero(~np.isfinite(segment))):
-            return NonFiniteStems(f"{where}: {bad} samples of the mixture are not finite; repair the upload")
-        bad = int(np.count_nonzero(~np.isfinite(output)))
+    def _discard(self, song: _Song) -> None:
+        song.gone = True
+        self._waiting = deque(entry for entry in self._waiting if entry.song is not song)
+
+    def _non_finite(self, piece: _Piece) -> NonFiniteStems:
+        begin, end = piece.seconds
+        where = f"song {piece.song.name!r}, {begin:.1f} to {end:.1f} s"
+        of_mixture, of_stems = (int(count) for count in piece.not_finite)
+        if of_mixture:
+            return NonFiniteStems(
+                f"{where}: {of_mixture} samples of the mixture are not finite; repair the upload"
+            )
         return NonFiniteStems(
-            f"{where}: {bad} of {output.size} samples from {self._separator.identity.name} are not finite, "
-            f"though the mixture is; run it again with BANDSCOPE_DEVICE=cpu or another BANDSCOPE_SEPARATOR"
+            f"{where}: {of_stems} samples from {self._separator.identity.name} are not finite, though the "
+            f"mixture is; run it again with BANDSCOPE_DEVICE=cpu or another BANDSCOPE_SEPARATOR"
         )
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """The tensor in host memory; from CUDA it is pinned memory, and the copy is not waited for."""
+    return tensor.to("cpu", non_blocking=tensor.is_cuda)

@@ -1,0 +1,41 @@
+"""Songs of zero mean and unit deviation for the models that want them, safe for silence and antiphase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+EPSILON: Final = 1e-8  # demucs/api.py, Separator.separate_tensor: std = ref.std() + 1e-8
+LEAST_MONO_SHARE: Final = 1e-3  # −60 dB: below it the mono mix says nothing about the level of the song
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Shift and scale of one song: the model sees ``(samples - mean) / scale``."""
+
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @classmethod
+    def of_song(
+        cls, mono_mean: float | None, mono_std: float | None, rms_dbfs: float | None
+    ) -> Normalisation:
+        """The normalisation of demucs, from what ``songs`` stores.
+
+        Demucs divides by the deviation of the mono mix. In a song whose channels cancel each other that is
+        (nearly) nothing, and the division would blow the channels up by as much as 1e8; such a song is scaled
+        by the RMS of its channels instead. Digital silence, and a song of one frame, stay as they are.
+        """
+        if rms_dbfs is None or mono_mean is None or mono_std is None:
+            return cls()
+        rms = 10 ** (rms_dbfs / 20)
+        if mono_std < LEAST_MONO_SHARE * rms:
+            return cls(mean=0.0, scale=rms + EPSILON)
+        return cls(mean=mono_mean, scale=mono_std + EPSILON)
+
+    def apply(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Float32 samples of any shape as the model sees them."""
+        return (samples - np.float32(self.mean)) / np.float32(self.scale)

@@ -1,0 +1,32 @@
+"""What can be chosen about a separation; what is left open is the model's own choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bandscope_dagster.errors import SettingsError
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, slots=True)
+class SeparationOptions:
+    """Options of a separator; None is the model's own default. Each is the setting of its name in capitals."""
+
+    shifts: int | None = (
+        None  # passes over the song that are averaged, each shifted differently; 0: one, unshifted
+    )
+    overlap: float | None = None  # of neighbouring segments, as a share of their length, in [0, 1)
+    segment_s: float | None = None  # seconds
+    batch: int | None = None  # segments in one call of the model, at most
+    precision: Precision | None = None  # in which the networks compute
+
+    def refuse(self, *names: str, model: str) -> None:
+        """Raise SettingsError where one of these options is set: the model does not have it."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise SettingsError(
+                    f"BANDSCOPE_{name.upper()}={getattr(self, name)} has no meaning for {model}: unset it, or "
+                    f"choose one of the demucs models with BANDSCOPE_SEPARATOR"
+                )

@@ -1,0 +1,72 @@
+"""What the benchmarks share: time and memory of a process, and songs to work on."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.pipeline.uploads import UPLOADS
+from scripts.demo_songs import render
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds."""
+
+    wall: float
+    cpu: float  # of all threads
+
+
+def spent(work: Callable[[], object]) -> Spent:
+    """Run ``work`` and say what it took in this process."""
+    cpu, wall = os.times(), time.perf_counter()
+    work()
+    ended = os.times()
+    return Spent(time.perf_counter() - wall, ended.user + ended.system - cpu.user - cpu.system)
+
+
+def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """The median of the ratios, round by round."""
+    return statistics.median(ratios(these, those))
+
+
+def ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
+    """The ratio of each round."""
+    return [a / b for a, b in zip(these, those, strict=True)]
+
+
+def peak_mib() -> float:
+    """The largest resident size of this process so far (Linux)."""
+    # Not getrusage: its ru_maxrss starts at the size of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MIB
+
+
+def write_songs(
+    store: Path, songs: int, seconds: float, endings: Sequence[str] = ("wav", "flac", "mp3")
+) -> None:
+    """Put rendered songs into a store's uploads, each repeated to ``seconds``, the formats in turn."""
+    folder = store / UPLOADS
+    folder.mkdir(parents=True)
+    for number in range(songs):
+        _, stems = render(number)
+        mixture = np.sum(list(stems.values()), axis=0)
+        ending = endings[number % len(endings)]
+        path = folder / f"song {number}.{ending}"
+        with soundfile.SoundFile(
+            path, "w", SAMPLE_RATE, 2, "MPEG_LAYER_III" if ending == "mp3" else "PCM_16"
+        ) as file:
+            left = round(seconds * SAMPLE_RATE)
+            while left > 0:
+                file.write(mixture[:, :left].T)
+                left -= mixture.shape[1]

@@ -1,0 +1,64 @@
+"""HTDemucs of the published architecture with random weights: it costs what the published models cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from demucs.htdemucs import HTDemucs
+from demucs.states import save_with_checksum
+from safetensors.torch import save_file
+
+from bandscope_dagster.models.inventory import Model, ModelFile, find_model
+from bandscope_dagster.separation.demucs import CLASS, load_demucs
+from bandscope_dagster.separation.options import SeparationOptions
+from bandscope_dagster.separation.protocol import Separator
+
+SIGNATURE = "random00"
+ARCHITECTURE = {
+    # What htdemucs was trained with; these give its 41,984,456 parameters, and the file's size in the inventory.
+    "sources": ["drums", "bass", "other", "vocals"],
+    "channels": 48,
+    "bottom_channels": 512,
+    "t_layers": 5,
+    "t_heads": 8,
+    "dconv_mode": 3,
+}
+SEGMENT = Fraction(39, 5)  # seconds
+
+
+def random_network() -> HTDemucs:
+    """The same weights in every process."""
+    torch.manual_seed(0)
+    return HTDemucs(**ARCHITECTURE, segment=SEGMENT).eval()
+
+
+def write_weights(folder: Path) -> None:
+    """As Bandscope reads them (safetensors), and as ``python -m demucs --repo`` does (a pickle and a bag)."""
+    network = random_network()
+    kwargs = ARCHITECTURE | {
+        "segment": {"_type": "fraction", "numerator": SEGMENT.numerator, "denominator": SEGMENT.denominator}
+    }
+    metadata = {"klass": CLASS, "args": "[]", "kwargs": json.dumps(kwargs)}
+    save_file(network.state_dict(), folder / f"{SIGNATURE}.safetensors", metadata)
+    args, kwargs = network._init_args_kwargs
+    package = {"klass": HTDemucs, "args": args, "kwargs": kwargs, "state": network.state_dict()}
+    save_with_checksum(package | {"training_args": {}}, folder / f"{SIGNATURE}.th")
+    (folder / "random.yaml").write_text(f"models: ['{SIGNATURE}']\n")
+
+
+def random_separator(folder: Path, device: str, options: SeparationOptions) -> Separator:
+    """The separator of the weights in ``folder``, through the product's own verification and loading."""
+    file = folder / f"{SIGNATURE}.safetensors"
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    listed: Model = replace(
+        find_model("htdemucs"),
+        name="random",
+        files=(ModelFile(file.name, file.stat().st_size, digest),),
+    )
+    return load_demucs(listed, folder, device, options)

@@ -1,0 +1,296 @@
+"""Separation with HTDemucs against demucs itself: the model's cost, the pipeline's, and the whole process's.
+
+    python -m benchmarks.separation [--quick] [--device auto]
+
+The networks have the published architecture and random weights, which cost the same as the published ones. In turn,
+round by round:
+
+- apply_model: ``demucs.apply.apply_model`` (split, overlap 0.25, no shifts) on one song in memory, in a process where
+  nothing of Bandscope was loaded;
+- streaming: our ``StreamingSeparation`` of the same song, in blocks of 10 s, in a process of its own;
+- model: our separator on all segments of three songs, cut beforehand and in memory;
+- pipeline: the same three songs from upload to stems in a local store: ingest, check, decode, separate, encode, write;
+- process: the pipeline as a whole process, from its start to its end, against ``python -m demucs`` with its own
+  defaults on the same files and the same weights.
+
+Every figure is the median of the rounds with the lowest and the highest, every ratio that of the rounds' ratios. CPU
+seconds are of all threads. Where a CUDA device is used, a table over batch sizes and precisions follows (see
+``benchmarks/separation_cuda.py``). The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.blocks import BLOCK_FRAMES
+from bandscope_dagster.commands.ingest import find_files, ingest
+from bandscope_dagster.pipeline.analyze import analyze_batch
+from bandscope_dagster.pipeline.outcomes import SongFailed
+from bandscope_dagster.pipeline.plan import SongPlanner
+from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
+from bandscope_dagster.pipeline.validation import check_songs
+from bandscope_dagster.separation.device import resolve_device
+from bandscope_dagster.separation.normalisation import Normalisation
+from bandscope_dagster.separation.options import SeparationOptions
+from bandscope_dagster.separation.protocol import Separator
+from bandscope_dagster.separation.streaming import Results, Separated, StreamingSeparation
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.tagging.protocol import Tagger
+from benchmarks.measuring import Spent, ratios, spent, write_songs
+from benchmarks.random_demucs import random_network, random_separator, write_weights
+
+Audio = NDArray[np.float32]
+SONGS = 3
+ROOT = Path(__file__).parent.parent
+
+
+def apply_model_tasks(folder: Path, device: str) -> dict[str, Callable[[], object]]:
+    """The reference, with torch as demucs leaves it."""
+    from demucs.apply import apply_model
+
+    network = random_network()
+    mixture = torch.from_numpy(np.load(folder / "song.npy"))[None]
+
+    def separate() -> torch.Tensor:
+        return apply_model(network, mixture, shifts=0, split=True, overlap=0.25, device=device)[0]
+
+    return {"apply_model": separate, "save": lambda: np.save(folder / "apply_model.npy", separate().numpy())}
+
+
+def bandscope_tasks(folder: Path, device: str) -> dict[str, Callable[[], object]]:
+    """Ours: the streaming separation, the model alone, and the pipeline."""
+    separator = random_separator(folder, device, SeparationOptions())
+    song: Audio = np.load(folder / "song.npy")
+    batches = [batch for mixture in read_songs(folder) for batch in cut(mixture, separator)]
+
+    def model() -> None:
+        for batch in batches:
+            output = separator.separate(batch.to(device))
+        if device != "cpu":
+            output.cpu()
+
+    return {
+        "streaming": lambda: stream(separator, song),
+        "save": lambda: np.save(folder / "bandscope.npy", stream(separator, song)),
+        "model": model,
+        "pipeline": lambda: pipeline(folder, separator),
+    }
+
+
+def stream(separator: Separator, song: Audio) -> Audio:
+    """All stems of one song, ``(stems, 2, frames)``."""
+    streaming = StreamingSeparation(separator)
+    streaming.open("song", Normalisation())
+    results: Results = []
+    for start in range(0, song.shape[1], BLOCK_FRAMES):
+        results += streaming.push("song", song[:, start : start + BLOCK_FRAMES])
+    results += [*streaming.finish("song"), *streaming.flush()]
+    return np.concatenate([result.stems for result in results if isinstance(result, Separated)], axis=-1)
+
+
+def read_songs(folder: Path) -> list[Audio]:
+    """The uploads, each ``(2, frames)``."""
+    paths = sorted((folder / UPLOADS).iterdir())
+    return [soundfile.read(path, dtype="float32", always_2d=True)[0].T.copy() for path in paths]
+
+
+def cut(mixture: Audio, separator: Separator) -> list[torch.Tensor]:
+    """As many segments as the pipeline gives to the model for one song, in its batches."""
+    plan = separator.plan
+    padded = torch.from_numpy(np.pad(mixture, ((0, 0), (0, plan.length))))
+    segments = [padded[:, start : start + plan.length] for start in range(0, mixture.shape[1], plan.stride)]
+    return list(torch.stack(segments).split(separator.batch))
+
+
+class OneModel:
+    """Gives out the separator that is loaded already."""
+
+    def __init__(self, separator: Separator) -> None:
+        self._separator = separator
+
+    def separator(self) -> Separator:
+        return self._separator
+
+    def tagger(self) -> Tagger:
+        raise NotImplementedError("nothing is tagged here")
+
+
+def pipeline(folder: Path, separator: Separator, songs: int = SONGS) -> None:
+    """From the files of ``songs`` songs to their stems in a new store."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        settings = Settings(storage=place, device=separator.device)
+        store = settings.open_store()
+        for file in find_files([folder / UPLOADS], None):
+            ingest(store, file, replace=False)
+        uploads = list_uploads(store).by_song
+        planner = SongPlanner("benchmark", settings.flac_bits)
+        rows = list(check_songs(list(uploads), uploads, store, settings.limits, planner, reuse=False))
+        assert len(rows) == songs and all(row.error is None for row in rows), rows
+        tables = ["decoded_waveforms", "stems"]
+        outcomes = analyze_batch(
+            list(uploads), tables, store, OneModel(separator), settings, "benchmark", reuse=False
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, SongFailed):
+                raise outcome.error
+
+
+TASKS = {"demucs": apply_model_tasks, "bandscope": bandscope_tasks}
+
+
+def work(name: str, folder: Path, device: str, connection: Connection) -> None:
+    """A process that does tasks when it is told to, and says what each took."""
+    tasks = TASKS[name](folder, device)
+    while (task := connection.recv()) is not None:
+        connection.send(spent(tasks[task]))
+
+
+class Worker:
+    """A process of its own, so that neither side sees what the other one sets up."""
+
+    def __init__(self, name: str, folder: Path, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, other = context.Pipe()
+        self._process = context.Process(target=work, args=(name, folder, device, other), daemon=True)
+        self._process.start()
+        other.close()  # so that a worker that dies is noticed
+
+    def run(self, task: str) -> Spent:
+        self._connection.send(task)
+        return self._connection.recv()
+
+    def stop(self) -> None:
+        self._connection.send(None)
+        self._process.join()
+
+
+def process(command: Sequence[str]) -> Spent:
+    """A whole process, from its start to its end."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Spent(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def compare(folder: Path, device: str, rounds: int) -> dict[str, list[Spent]]:
+    """What each task took, round by round, told as it goes."""
+    workers = {name: Worker(name, folder, device) for name in TASKS}
+    python = [sys.executable, "-m"]
+    uploads = [str(path) for path in sorted((folder / UPLOADS).iterdir())]
+    # demucs's own --segment takes whole seconds only; without it, it uses the 7.8 s of training, as we do.
+    demucs = ["demucs", "-n", "random", "--repo", str(folder), "-o", str(folder / "out"), "-d", device]
+    ours = ["benchmarks.separation", "--process", str(folder), "--device", device]
+    tasks: dict[str, Callable[[], Spent]] = {
+        "apply_model": partial(workers["demucs"].run, "apply_model"),
+        "streaming": partial(workers["bandscope"].run, "streaming"),
+        "model": partial(workers["bandscope"].run, "model"),
+        "pipeline": partial(workers["bandscope"].run, "pipeline"),
+        "demucs process": partial(process, [*python, *demucs, *uploads]),
+        "our process": partial(process, [*python, *ours]),
+    }
+    for worker in workers.values():
+        worker.run("save")  # also warms up
+    took: dict[str, list[Spent]] = {name: [] for name in tasks}
+    for number in range(rounds):
+        for name, task in tasks.items():
+            took[name].append(task())
+            print(f"  round {number + 1} of {rounds}: {name} {took[name][-1].wall:.1f} s", file=sys.stderr)
+    for worker in workers.values():
+        worker.stop()
+    return took
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, and lowest to highest."""
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def report(took: dict[str, list[Spent]], seconds: float) -> dict[str, float]:
+    """Print the tables; returns the ratios."""
+    print(f"{'':16}{'wall s':>26}{'CPU s':>28}{'times real':>13}")
+    for name, rounds in took.items():
+        wall, cpu = ([getattr(one, kind) for one in rounds] for kind in ("wall", "cpu"))
+        audio = seconds if name in ("apply_model", "streaming") else SONGS * seconds
+        real = audio / statistics.median(wall)
+        print(f"{name:16}{spread(wall):>26}{spread(cpu):>28}{real:13.2f}")
+
+    def compared(ours: str, theirs: str, kind: str) -> list[float]:
+        return ratios(*([getattr(one, kind) for one in took[name]] for name in (ours, theirs)))
+
+    found = {
+        "cpu_ratio_vs_apply_model": compared("streaming", "apply_model", "cpu"),
+        "wall_ratio_vs_apply_model": compared("streaming", "apply_model", "wall"),
+        "pipeline_over_model": compared("pipeline", "model", "wall"),
+        "wall_ratio_vs_cli": compared("our process", "demucs process", "wall"),
+        "cpu_ratio_vs_cli": compared("our process", "demucs process", "cpu"),
+    }
+    print()
+    for name, values in found.items():
+        print(f"{name:27}{spread(values)}")
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Measure our separation with HTDemucs against demucs.")
+    parser.add_argument("--quick", action="store_true", help="songs of 15 s, two rounds: within 5 minutes")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each song (default: 60)")
+    parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--device", default="auto", help="as BANDSCOPE_DEVICE (default: auto)")
+    parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device = resolve_device(arguments.device)
+    if arguments.process is not None:
+        pipeline(arguments.process, random_separator(arguments.process, device, SeparationOptions()))
+        return
+    seconds, rounds = (15.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_weights(folder)
+        write_songs(folder, SONGS, seconds, endings=["wav"])
+        np.save(folder / "song.npy", read_songs(folder)[0])
+        print(f"{SONGS} songs of {seconds:g} s, {rounds} rounds, {describe(device)}")
+        ratios_found = report(compare(folder, device, rounds), seconds)
+        stems = [np.load(folder / f"{name}.npy") for name in ("apply_model", "bandscope")]
+        error = float(np.abs(stems[0] - stems[1]).max())
+        level = float(np.sqrt(np.mean(stems[0] ** 2)))
+        print(f"{'max_abs_error':27}{error:.2g} (the stems have an RMS of {level:.2g})")
+        if device.startswith("cuda"):
+            from benchmarks.separation_cuda import measure_cuda
+
+            measure_cuda(folder, device, stream)
+        else:
+            print("No CUDA device was used: the table over batch sizes and precisions is left out.")
+    print(
+        json.dumps({name: round(value, 4) for name, value in ratios_found.items()} | {"max_abs_error": error})
+    )
+
+
+def describe(device: str) -> str:
+    """The machine, for the record."""
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return f"{os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()

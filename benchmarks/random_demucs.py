@@ -32,21 +32,22 @@ SEGMENT = Fraction(39, 5)  # seconds
 
 
 def random_network() -> HTDemucs:
-    """The same weights in every process."""
+    """The same weights in every process, rounded to half precision as the published ones are."""
     torch.manual_seed(0)
-    return HTDemucs(**ARCHITECTURE, segment=SEGMENT).eval()
+    return HTDemucs(**ARCHITECTURE, segment=SEGMENT).eval().half().float()
 
 
 def write_weights(folder: Path) -> None:
     """As Bandscope reads them (safetensors), and as ``python -m demucs --repo`` does (a pickle and a bag)."""
     network = random_network()
+    state = {name: tensor.half() for name, tensor in network.state_dict().items()}
     kwargs = ARCHITECTURE | {
         "segment": {"_type": "fraction", "numerator": SEGMENT.numerator, "denominator": SEGMENT.denominator}
     }
     metadata = {"klass": CLASS, "args": "[]", "kwargs": json.dumps(kwargs)}
-    save_file(network.state_dict(), folder / f"{SIGNATURE}.safetensors", metadata)
+    save_file(state, folder / f"{SIGNATURE}.safetensors", metadata)
     args, kwargs = network._init_args_kwargs
-    package = {"klass": HTDemucs, "args": args, "kwargs": kwargs, "state": network.state_dict()}
+    package = {"klass": HTDemucs, "args": args, "kwargs": kwargs, "state": state}
     save_with_checksum(package | {"training_args": {}}, folder / f"{SIGNATURE}.th")
     (folder / "random.yaml").write_text(f"models: ['{SIGNATURE}']\n")
 

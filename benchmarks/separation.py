@@ -252,7 +252,7 @@ def report(took: dict[str, list[Spent]], seconds: float) -> dict[str, float]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measure our separation with HTDemucs against demucs.")
-    parser.add_argument("--quick", action="store_true", help="songs of 15 s, two rounds: within 5 minutes")
+    parser.add_argument("--quick", action="store_true", help="songs of 8 s, two rounds: within 5 minutes")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each song (default: 60)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--device", default="auto", help="as BANDSCOPE_DEVICE (default: auto)")
@@ -262,7 +262,7 @@ def main() -> None:
     if arguments.process is not None:
         pipeline(arguments.process, random_separator(arguments.process, device, SeparationOptions()))
         return
-    seconds, rounds = (15.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)
+    seconds, rounds = (8.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_weights(folder)

@@ -9,8 +9,12 @@ import time
 from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pyarrow.parquet as pq
-from platforms import PER_SONG, Platform, local_settings, song_bytes
+from platforms import PER_SONG, WHEN, Platform, local_settings, song_bytes
+from polars.testing import assert_frame_equal
+
+from bandscope_dagster.audio.flac import decode_flac
 
 SONGS = 4
 
@@ -69,6 +73,19 @@ def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path:
     assert len(list((store / "stems").glob("*.parquet"))) == SONGS
 
 
+def assert_same_tables(killed: Platform, calm: Platform) -> None:
+    """The same rows in every table; the models of two processes may differ in their last bit."""
+    assert killed.digests().keys() == calm.digests().keys()
+    for table in PER_SONG:
+        ours, theirs = (place.table(table).drop(WHEN, strict=False) for place in (killed, calm))
+        if "audio" in ours.columns:
+            for mine, other in zip(ours.iter_rows(named=True), theirs.iter_rows(named=True), strict=True):
+                samples = [decode_flac(row["audio"]["bytes"], row["gain"]) for row in (mine, other)]
+                np.testing.assert_allclose(*samples, rtol=0, atol=2 / 2**15)  # two steps of 16 bits
+            ours, theirs = ours.drop("audio"), theirs.drop("audio")
+        assert_frame_equal(ours, theirs, check_exact=False, rel_tol=1e-3, abs_tol=1e-3)
+
+
 def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:
     uploads = tmp_path / "killed" / "uploads"
     uploads.mkdir(parents=True)
@@ -93,7 +110,7 @@ def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:
 
     assert "had died" in printed
     killed = platform(tmp_path / "killed", tmp_path / "killed-home")
-    assert killed.digests() == platform(tmp_path / "calm", tmp_path / "calm-home").digests()
+    assert_same_tables(killed, platform(tmp_path / "calm", tmp_path / "calm-home"))
     for asset in PER_SONG:
         assert set(killed.status(asset).values()) == {"MATERIALIZED"}
     runs = killed.instance.get_runs()

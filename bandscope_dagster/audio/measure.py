@@ -1,6 +1,7 @@
 """What a song or a stem measures, taken block by block: peak, RMS, loudness, mono mean and deviation."""
 
 import math
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,7 +140,7 @@ class _Loudness:
         high_pass = pyloudnorm.IIRfilter(0.0, 0.5, 38.0, SAMPLE_RATE, "high_pass")
         self._sections = np.array([[*stage.b, *stage.a] for stage in (shelf, high_pass)])
         self._state = np.zeros((len(self._sections), 2, 2))
-        self._hops: list[float] = []  # energy of each complete hop, both channels together
+        self._hops = array("d")  # energy of each complete hop, both channels together
         self._open = 0.0  # energy of the hop that is not complete yet
         self._frames = 0
 
@@ -163,7 +164,7 @@ class _Loudness:
             return None
         # As in pyloudnorm, the number of gating blocks is rounded, so that the last may reach past the end.
         blocks = int(np.round((self._frames / SAMPLE_RATE - 0.4) / 0.1) + 1)
-        hops = np.array([*self._hops, self._open])
+        hops = np.append(self._hops, self._open)
         energy = np.convolve(hops, np.ones(_HOPS), "valid")[:blocks] / (_HOPS * _HOP)
         above = energy[energy >= _power(SILENCE_DB)]
         if not len(above):

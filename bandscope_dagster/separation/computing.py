@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 Network = TypeVar("Network", bound="Module")
 
 # Numbers of glibc's malloc.h, and the values with which torch's large tensors stay in the process.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 KEEP_BYTES: Final = 2**31 - 1  # the largest int: free memory is not given back to the system
 GROW_BYTES: Final = 256 * 2**20  # by which the heap grows
 
@@ -38,7 +38,12 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library
         return
-    options = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, KEEP_BYTES), (M_TOP_PAD, GROW_BYTES))
+    options = (
+        (M_MMAP_MAX, 0),
+        (M_TRIM_THRESHOLD, KEEP_BYTES),
+        (M_TOP_PAD, GROW_BYTES),
+        (M_ARENA_MAX, 1),  # or every thread that decodes or encodes keeps freed memory of its own
+    )
     if not all(mallopt(option, value) for option, value in options):
         logger.warning("mallopt refused a setting; separation on the CPU takes a sixth more time")
 

@@ -1,6 +1,6 @@
 """Takes passes over memory out of an HTDemucs network that has been loaded; its output stays the same to rounding.
 
-Worth 2 to 3 % of a CPU's time (``benchmarks/RESULTS.md``), and fewer kernels on an accelerator.
+Worth about 2 % of a CPU's time (``benchmarks/RESULTS.md``), and fewer kernels on an accelerator.
 """
 
 from __future__ import annotations

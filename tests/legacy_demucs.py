@@ -1,8 +1,7 @@
-"""A small HTDemucs with random weights, saved as Demucs saved its models before safetensors: a pickle."""
+"""Networks saved as Demucs saved its models before safetensors: as a pickle."""
 
 import hashlib
 import io
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,6 @@ from demucs.htdemucs import HTDemucs
 from demucs.states import get_state, save_with_checksum
 
 from bandscope_dagster.models.inventory import HubSource, LegacyFile, Model, ModelFile
-
-
-def tiny_htdemucs() -> HTDemucs:
-    """A small part of the weights where the published model has 42 million, and segments of half a second."""
-    torch.manual_seed(0)
-    return HTDemucs(
-        sources=["drums", "bass", "other", "vocals"],
-        segment=Fraction(1, 2),
-        channels=8,
-        nfft=1024,
-        depth=4,
-        bottom_channels=16,
-        t_layers=1,
-        t_heads=2,
-        t_hidden_scale=1.0,
-        dconv_depth=1,
-    ).eval()
 
 
 def save_legacy(model: HTDemucs, folder: Path) -> Path:

@@ -8,7 +8,8 @@ from typing import cast
 import pytest
 from command_line import CommandLine
 from hub_server import CONTENTS, hub_model
-from legacy_demucs import legacy_model, listed, save_legacy, tiny_htdemucs
+from legacy_demucs import legacy_model, listed, save_legacy
+from tiny_demucs import tiny_network
 
 from bandscope_dagster.models.inventory import Model, load_inventory
 
@@ -123,7 +124,7 @@ def test_a_folder_of_copies_is_added_and_told_where_it_went(
 def test_a_converted_model_is_verified_and_says_what_it_was_converted_from(
     bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    pickle = save_legacy(tiny_htdemucs(), tmp_path)
+    pickle = save_legacy(tiny_network(), tmp_path)
     list_model(monkeypatch, legacy_model(listed(pickle.read_bytes(), pickle.name)))
     assert "f00dcafe.safetensors: converted" in bandscope("models", "add", "legacy", "--from", pickle).out
     done = bandscope("models", "verify", "legacy")

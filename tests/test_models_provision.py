@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from hub_server import CONTENTS, REPOSITORY, REVISION, Fault, HubServer, hub_model, run_hub_server
 from huggingface_hub import constants
-from legacy_demucs import legacy_model, listed, pickled, save_legacy, tiny_htdemucs
+from legacy_demucs import legacy_model, listed, pickled, save_legacy
 from test_layers import ALL, imports, is_of
+from tiny_demucs import tiny_network
 
 from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.inventory import Model, find_model
@@ -250,7 +251,7 @@ def test_a_pipe_is_refused_and_not_waited_for(copies: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def pickle(tmp_path: Path) -> Path:
-    return save_legacy(tiny_htdemucs(), tmp_path)
+    return save_legacy(tiny_network(), tmp_path)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What a tagger is: a model that names what is heard in fixed-length windows of audio."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -21,7 +22,7 @@ class WindowPlan:
 
     sample_rate: int  # Hz, mono
     length: int
-    hop: int
+    hop: int  # at most the length
     lead: int = 0
 
 
@@ -34,16 +35,28 @@ class Tag:
     layer: Layer | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a tagger says of one window. What is None in every answer of a tagger does not apply to it."""
+
+    tags: Sequence[Tag]
+    answer: str | None = None  # the model's whole answer, where it answers in words
+    note: str | None = None  # what of the answer was mended or dropped
+    error: str | None = None  # "<reason>: <message>" where the answer tells nothing; there are no tags then
+
+
 class Tagger(Protocol):
     """Names the instruments in windows of audio."""
 
     identity: ModelIdentity
     plan: WindowPlan
+    device: str  # as torch names it
     batch: int  # windows that one call takes at best
 
-    def tag(self, windows: NDArray[np.float32]) -> list[list[Tag]]:
-        """``(batch, lead + length)`` mono float32 in [-1, 1] → the tags of each window.
+    def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
+        """``(batch, lead + length)`` mono float32 in [-1, 1] → what is heard in each window; any batch.
 
-        Only labels that name instruments (or voices) are returned; moods and genres are not.
+        What is heard in a window does not depend on the others. Only labels that name instruments (or voices) are
+        returned; moods and genres are not.
         """
         ...

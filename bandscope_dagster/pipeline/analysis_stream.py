@@ -30,7 +30,7 @@ from bandscope_dagster.tagging.vocabulary import load_vocabulary
 BLOCKS_AHEAD: Final = (
     4  # decoded blocks of 10 s (3.5 MB each) that wait for the model, also of the next songs
 )
-BLOCKS_BEHIND: Final = 8  # blocks that wait to be encoded and stored, before the model has to
+BLOCKS_BEHIND: Final = 4  # blocks that wait to be encoded and stored, before the model has to
 ENCODERS: Final = max(
     1, (os.cpu_count() or 1) - 1
 )  # threads; libsndfile works without the interpreter's lock

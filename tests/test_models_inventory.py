@@ -3,25 +3,32 @@
 import hashlib
 import re
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import demucs
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bandscope_dagster.errors import ModelFileError
+from bandscope_dagster.models.conversions import RECORD
 from bandscope_dagster.models.inventory import (
     HubSource,
     Model,
     ModelFile,
     PackageSource,
+    UnlistedFiles,
     find_model,
     load_inventory,
 )
+from bandscope_dagster.models.pins import PINS
 from bandscope_dagster.models.store import EMBEDDED
 
 EMBEDDED_MODELS = [model for model in load_inventory().values() if model.embedded]
 HUB_MODELS = [model for model in load_inventory().values() if not model.embedded]
+DEMUCS_MODELS = [model for model in HUB_MODELS if model.kind == "separator"]
+UNLISTED = {model.name: model.unlisted for model in HUB_MODELS if model.unlisted}
 
 
 def test_the_models_are_listed_with_what_is_embedded_first():
@@ -31,6 +38,9 @@ def test_the_models_are_listed_with_what_is_embedded_first():
         ("htdemucs", "separator", False),
         ("htdemucs_ft", "separator", False),
         ("htdemucs_6s", "separator", False),
+        ("ast", "tagger", False),
+        ("qwen2.5-omni", "tagger", False),
+        ("qwen3-omni", "tagger", False),
     ]
 
 
@@ -47,12 +57,13 @@ def test_every_digest_is_a_full_sha256_and_no_two_files_share_one(model: Model):
 @pytest.mark.parametrize("model", HUB_MODELS, ids=lambda model: model.name)
 def test_what_is_not_embedded_is_pinned_to_a_commit_of_its_repository(model: Model):
     assert isinstance(model.source, HubSource)
-    assert re.fullmatch(r"[\w-]+/[\w-]+", model.source.repository)
+    assert re.fullmatch(r"[\w-]+/[\w.-]+", model.source.repository)
     assert re.fullmatch(r"[0-9a-f]{40}", model.source.revision)
-    assert model.licence == "MIT" and model.licence_file is None and "arxiv.org" in model.citation
+    assert model.licence in ("MIT", "BSD-3-Clause", "Apache-2.0")
+    assert model.licence_file is None and "https://arxiv.org/abs/" in model.citation
 
 
-@pytest.mark.parametrize("model", HUB_MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", DEMUCS_MODELS, ids=lambda model: model.name)
 def test_the_files_of_a_demucs_model_are_those_that_demucs_puts_together_in_its_order(model: Model):
     bag = yaml.safe_load((Path(demucs.__file__).parent / "remote" / f"{model.name}.yaml").read_text())
     assert [file.name for file in model.files] == [f"{signature}.safetensors" for signature in bag["models"]]
@@ -84,6 +95,60 @@ def test_the_identity_of_one_file_is_its_digest_and_that_of_several_depends_on_a
     both, swapped = replace(model, files=(*model.files, other)), replace(model, files=(other, *model.files))
     assert len({model.sha256, both.sha256, swapped.sha256}) == 3
     assert both.sha256 == hashlib.sha256((model.files[0].sha256 + other.sha256).encode()).hexdigest()
+
+
+def test_the_identity_is_unknown_where_a_digest_is():
+    assert UNLISTED.keys() == {name for name, model in load_inventory().items() if model.sha256 is None}
+
+
+@pytest.mark.parametrize("unlisted", UNLISTED.values(), ids=UNLISTED)
+def test_neither_pickles_nor_code_nor_our_own_records_are_files_of_a_model(unlisted: UnlistedFiles):
+    unwanted = ["pytorch_model.bin", "spk_dict.pt", "model.pkl", "model.th", "modeling.py", "README.md"]
+    assert not any(unlisted.wants(name) for name in [*unwanted, PINS, RECORD, ".incoming", ".lock"])
+    assert unlisted.required and not any("/" in pattern for pattern in unlisted.required + unlisted.optional)
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-omni", "qwen3-omni"])
+def test_all_that_transformers_reads_of_a_sharded_language_model_is_wanted(name: str):
+    shards = ["model-00001-of-00005.safetensors", "model.safetensors", "model.safetensors.index.json"]
+    tokenizer = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"]
+    rest = ["config.json", "generation_config.json", "preprocessor_config.json", "special_tokens_map.json"]
+    for file in [*shards, *tokenizer, *rest, "chat_template.json", "chat_template.jinja"]:
+        assert UNLISTED[name].wants(file)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../a.safetensors",
+        "talker/a.safetensors",
+        "..\\a.safetensors",
+        "C:a.safetensors",
+        "/a.safetensors",
+        ".a.safetensors",
+        "",
+        ".",
+        "..",
+        "a\n.safetensors",
+        "a\0.safetensors",
+        "á.safetensors",
+        "a.safetensors\n",
+    ],
+)
+def test_a_name_that_is_not_plain_is_not_wanted(name: str):
+    assert UNLISTED["qwen3-omni"].wants("a.safetensors") and not UNLISTED["qwen3-omni"].wants(name)
+
+
+@given(st.text(st.sampled_from("a./\\:~\0 -"), max_size=12).map(lambda text: f"{text}.safetensors"))
+def test_whatever_is_wanted_stays_in_its_folder(name: str):
+    if UNLISTED["qwen3-omni"].wants(name):
+        assert PurePosixPath(name).name == PureWindowsPath(name).name == name and not name.startswith(".")
+
+
+def test_a_required_pattern_is_unmet_until_a_file_meets_it():
+    unlisted = UnlistedFiles(("*.safetensors", "config.json"), ("vocab.json",))
+    assert unlisted.unmet(["vocab.json", "config.json"]) == ["*.safetensors"]
+    assert unlisted.unmet(["one.safetensors", "config.json"]) == []
 
 
 def test_an_unknown_model_is_refused_by_name():

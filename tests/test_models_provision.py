@@ -1,6 +1,5 @@
 """models/provision: what is in place was checked before; what goes wrong on the way leaves nothing behind."""
 
-import ast
 import errno
 import os
 import subprocess
@@ -11,30 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hub_server import CONTENTS, REPOSITORY, REVISION, Fault, HubServer, hub_model, run_hub_server
+from hub_server import CONTENTS, REPOSITORY, REVISION, Fault, HubServer, hub_model, run_hub_server, use_hub
 from huggingface_hub import constants
 from legacy_demucs import legacy_model, listed, pickled, save_legacy
-from test_layers import ALL, imports, is_of
+from sharded_model import INDEX, SHARDS, UNWANTED, WANTED, sharded_model, write_files
 from tiny_demucs import tiny_network
 
 from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.inventory import Model, find_model
+from bandscope_dagster.models.pins import PINS, find_pins
 from bandscope_dagster.models.provision import add, pull
-from bandscope_dagster.models.store import inspect, read_verified
+from bandscope_dagster.models.store import inspect, read_verified, require
 
 TINY = hub_model()
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    """The hub of this test. The library reads HF_ENDPOINT once, when it is imported, so its constants are set."""
     with run_hub_server() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
-        template = f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "AGENT_HARNESSES_PATH", str(tmp_path / "harnesses"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        use_hub(server, monkeypatch, tmp_path)
         yield server
 
 
@@ -324,10 +318,96 @@ def test_a_hostile_pickle_changes_nothing_even_if_it_is_listed(tmp_path: Path) -
     assert visible(tmp_path / "legacy") == [] and not (tmp_path / "executed").exists()
 
 
-def test_no_other_module_can_touch_the_hub() -> None:
-    importers = {
-        name
-        for name, tree in ALL.items()
-        if any(is_of(found, "huggingface_hub") for found in imports(ast.walk(tree)))
-    }
-    assert importers == {"bandscope_dagster.models.provision"}
+SHARDED = sharded_model()
+
+
+@pytest.fixture
+def sharded_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    with run_hub_server(WANTED | UNWANTED) as server:
+        use_hub(server, monkeypatch, tmp_path)
+        yield server
+
+
+def downloaded(*names: str) -> list[str]:
+    """What a pull says that downloads these files and finds the others in place."""
+    return [f"{name} {'downloaded' if name in names else 'already there'}" for name in sorted(WANTED)]
+
+
+def test_of_a_model_that_is_not_listed_what_the_hub_states_is_pulled_and_pinned(
+    sharded_hub: HubServer, tmp_path: Path
+) -> None:
+    assert how(pull(SHARDED, tmp_path)) == downloaded(*WANTED)
+    folder = tmp_path / "sharded"
+    assert visible(folder) == sorted([*WANTED, PINS]) and not (folder / ".incoming").exists()
+    assert all((folder / name).read_bytes() == content for name, content in WANTED.items())
+    assert {pin.revision for pin in find_pins(SHARDED, folder).values()} == {REVISION}
+    require([SHARDED], tmp_path)
+    assert sorted(sharded_hub.downloads()) == sorted(WANTED)  # each once, and nothing else
+
+
+def test_what_is_pinned_is_not_asked_for_again(sharded_hub: HubServer, tmp_path: Path) -> None:
+    list(pull(SHARDED, tmp_path))
+    sharded_hub.requests.clear()
+    assert how(pull(SHARDED, tmp_path)) == downloaded()
+    assert sharded_hub.listed == 1 and sharded_hub.requests == []
+
+
+@pytest.mark.parametrize("fault", ["wrong", "dropped", "404"])
+def test_a_pull_that_was_cut_off_goes_on_where_it_stopped(
+    fault: Fault, sharded_hub: HubServer, tmp_path: Path
+) -> None:
+    sharded_hub.faults[SHARDS[1]] = fault
+    with pytest.raises(ModelFileError, match=SHARDS[1]) as failed:
+        list(pull(SHARDED, tmp_path))
+    if fault == "wrong":
+        digest = sharded_hub.listing[SHARDS[1]]["lfs"]["sha256"]
+        assert f"the one that the hub's metadata states at revision {REVISION}: expected" in str(failed.value)
+        assert digest in str(failed.value) and str(failed.value).count("SHA-256") == 2
+    with pytest.raises(ModelFileError) as incomplete:
+        require([SHARDED], tmp_path)
+    rest = [*SHARDS[1:], INDEX]
+    assert [line.split()[0] for line in str(incomplete.value).splitlines()] == rest
+
+    sharded_hub.faults.clear()
+    sharded_hub.requests.clear()
+    assert how(pull(SHARDED, tmp_path)) == downloaded(*rest)
+    assert sharded_hub.downloads() == rest and sharded_hub.listed == 1
+    require([SHARDED], tmp_path)
+
+
+def test_a_pull_that_fails_before_the_pins_are_known_changes_nothing(
+    sharded_hub: HubServer, tmp_path: Path
+) -> None:
+    list(add(SHARDED, [write_files(WANTED, tmp_path / "given")], tmp_path))
+    pins = find_pins(SHARDED, tmp_path / "sharded")
+    sharded_hub.faults["config.json"] = "wrong"
+    with pytest.raises(ModelFileError, match=r"another config\.json"):
+        list(pull(SHARDED, tmp_path))
+    assert find_pins(SHARDED, tmp_path / "sharded") == pins
+    require([SHARDED], tmp_path)
+
+
+def test_a_pull_takes_the_hubs_word_for_what_was_added_before(sharded_hub: HubServer, tmp_path: Path) -> None:
+    changed = WANTED | {"config.json": b"{}"}
+    list(add(SHARDED, [write_files(changed, tmp_path / "given")], tmp_path))
+    assert how(pull(SHARDED, tmp_path)) == downloaded("config.json")
+    assert {pin.revision for pin in find_pins(SHARDED, tmp_path / "sharded").values()} == {REVISION}
+
+
+def test_a_disk_that_is_too_small_is_found_before_the_first_shard(
+    sharded_hub: HubServer, tmp_path: Path
+) -> None:
+    sharded_hub.listing[SHARDS[2]]["lfs"]["size"] = 2**60
+    with pytest.raises(ModelFileError, match=r"too full for model sharded: \d{19} bytes are needed"):
+        list(pull(SHARDED, tmp_path))
+    assert visible(tmp_path / "sharded") == [] and not set(SHARDS) & set(sharded_hub.downloads())
+
+
+def test_a_shard_too_many_is_named_at_the_end_of_a_pull(sharded_hub: HubServer, tmp_path: Path) -> None:
+    write_files({"model.safetensors": b"of an older revision"}, tmp_path / "sharded")
+    with pytest.raises(
+        ModelFileError, match=r"model\.safetensors is none of the files of model sharded: delete it"
+    ):
+        list(pull(SHARDED, tmp_path))
+    (tmp_path / "sharded" / "model.safetensors").unlink()
+    assert how(pull(SHARDED, tmp_path)) == downloaded()

@@ -6,17 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hub_server import CONTENTS, hub_model
+from hub_server import CONTENTS, REVISION, hub_model
+from safetensors.numpy import load_file
+from sharded_model import SHARDS, UNWANTED, WANTED, sharded_model, write_files
 
 from bandscope_dagster.errors import ModelFileError
-from bandscope_dagster.models.inventory import find_model, load_inventory
+from bandscope_dagster.models.inventory import Model, find_model, load_inventory
+from bandscope_dagster.models.pins import PINS, Pin, find_pins, record_pins
 from bandscope_dagster.models.store import (
     EMBEDDED,
     MEND_EMBEDDED,
     inspect,
+    inspect_model,
     model_folder,
     read_verified,
     require,
+    verified_folder,
 )
 
 MUSICNN = find_model("musicnn")
@@ -129,3 +134,108 @@ def test_a_file_of_the_right_digest_and_another_size_than_listed_is_refused(copy
     lied = replace(MUSICNN, files=(replace(FILE, bytes=FILE.bytes + 1),))
     with pytest.raises(ModelFileError, match=f"expected {FILE.bytes + 1} bytes"):
         read_verified(lied, copy.parent)
+
+
+SHARDED = sharded_model()
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """The folder of a model in shards, of which the inventory lists none, with other files beside them."""
+    folder = write_files(WANTED | UNWANTED, tmp_path / "sharded")
+    pins = {
+        name: Pin(len(content), hashlib.sha256(content).hexdigest(), REVISION)
+        for name, content in WANTED.items()
+    }
+    record_pins(pins, folder, folder / ".pending")
+    return folder
+
+
+def test_a_verified_folder_holds_the_files_of_the_model_and_nothing_else(sharded: Path) -> None:
+    with verified_folder(SHARDED, sharded) as verified:
+        assert {path.name: path.read_bytes() for path in verified.path.iterdir()} == WANTED
+        weights = load_file(verified.path / SHARDS[0])
+    assert not verified.path.exists() and (sharded / SHARDS[0]).exists()
+    assert weights["layer0.weight"].shape == (100, 60)
+
+
+def test_its_digest_is_that_of_every_file_with_its_name(sharded: Path, tmp_path: Path) -> None:
+    def digest(model: Model, folder: Path) -> str:
+        with verified_folder(model, folder) as verified:
+            return verified.sha256
+
+    lines = "".join(f"{name} {hashlib.sha256(WANTED[name]).hexdigest()}\n" for name in sorted(WANTED))
+    assert digest(SHARDED, sharded) == hashlib.sha256(lines.encode()).hexdigest()
+
+    pins = find_pins(SHARDED, sharded)
+    record_pins(pins | {"vocab.json": pins["config.json"]}, sharded, sharded / ".pending")
+    shutil.copy(sharded / "config.json", sharded / "vocab.json")
+    assert digest(SHARDED, sharded) != hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_where_every_digest_is_listed_a_folder_and_the_bytes_have_one_identity(tmp_path: Path) -> None:
+    folder = write_files(CONTENTS, tmp_path / "tiny")
+    for model, place in ((hub_model(), folder), (MUSICNN, EMBEDDED)):
+        with verified_folder(model, place) as verified:
+            assert verified.sha256 == read_verified(model, place).sha256 == model.sha256
+
+
+def spoil(folder: Path, damage: str) -> None:
+    shard = folder / SHARDS[1]
+    match damage:
+        case "changed":
+            content = bytearray(shard.read_bytes())
+            content[-1] ^= 1
+            shard.write_bytes(content)
+        case "missing":
+            shard.unlink()
+        case "additional":
+            shutil.copy(shard, folder / "model-00004-of-00004.safetensors")
+        case "never pinned":
+            (folder / PINS).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (
+            "changed",
+            rf"{SHARDS[1]} of model sharded is not the file that the hub's metadata states at revision",
+        ),
+        ("missing", rf"{SHARDS[1]} of model sharded is missing: expected \d+ bytes with SHA-256 \w{{64}}"),
+        ("additional", r"model-00004-of-00004\.safetensors is none of the files of model sharded: delete it"),
+        ("never pinned", r"Model sharded is not here: .* no valid record of a pull or an add"),
+    ],
+)
+def test_what_is_wrong_with_one_shard_is_found_before_anything_is_loaded(
+    damage: str, says: str, sharded: Path
+) -> None:
+    require([SHARDED], sharded.parent)
+    spoil(sharded, damage)
+    with pytest.raises(ModelFileError, match=says) as unverified, verified_folder(SHARDED, sharded):
+        pytest.fail("it was opened")
+    with pytest.raises(ModelFileError) as required:
+        require([SHARDED], sharded.parent)
+    assert str(required.value) == str(unverified.value) and len(str(required.value).splitlines()) == 1
+    if damage != "additional":
+        assert "`bandscope models pull sharded`" in str(required.value)
+        assert "`bandscope models add sharded --from FOLDER`" in str(required.value)
+
+
+def test_a_model_that_was_never_pulled_is_one_status(tmp_path: Path) -> None:
+    (status,) = inspect_model(SHARDED, tmp_path / "sharded")
+    assert status.state == "missing" and status.subject == "Model sharded"
+
+
+def test_a_changed_file_that_was_added_says_that_nobody_else_vouched_for_it(sharded: Path) -> None:
+    pins = {name: replace(pin, revision=None) for name, pin in find_pins(SHARDED, sharded).items()}
+    record_pins(pins, sharded, sharded / ".pending")
+    spoil(sharded, "changed")
+    with pytest.raises(
+        ModelFileError, match="is not the file as it was added, for which only the one who added it"
+    ):
+        require([SHARDED], sharded.parent)
+
+
+def test_files_are_hashed_several_at_once_and_told_in_their_order(sharded: Path) -> None:
+    assert [status.name for status in inspect_model(SHARDED, sharded)] == sorted(WANTED)

@@ -1,16 +1,22 @@
-"""The one list of models, typed: what each is, whose it is, and the digest of every file of it."""
+"""The one list of models, typed: what each is, whose it is, and the digest of every file of it that is known."""
 
 import hashlib
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from bandscope_dagster.errors import ModelFileError
 
 ModelKind = Literal["separator", "tagger"]
+
+LISTED: Final = "in the inventory"
+# Of a file in a model's folder: whatever it is joined to, it stays there, and it is not hidden.
+PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,27 @@ class ModelFile:
     bytes: int
     sha256: str  # full, hexadecimal
     legacy: LegacyFile | None = None  # where its full digest is known
+    origin: str = LISTED  # what stands after "the file": who says that it must be this one
+
+
+@dataclass(frozen=True, slots=True)
+class UnlistedFiles:
+    """Names, as patterns of ``fnmatch``, of files whose digests the inventory does not know.
+
+    They are pinned when the model is pulled or added (``models/pins.py``).
+    """
+
+    required: tuple[str, ...]  # each is met by at least one file
+    optional: tuple[str, ...] = ()
+
+    def wants(self, name: str) -> bool:
+        """Whether a file of that name, directly in the repository or folder, belongs to the model."""
+        patterns = (*self.required, *self.optional)
+        return bool(PLAIN_NAME.fullmatch(name)) and any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    def unmet(self, names: Collection[str]) -> list[str]:
+        """The required patterns that none of ``names`` meets."""
+        return [pattern for pattern in self.required if not any(fnmatchcase(name, pattern) for name in names)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +92,12 @@ class Model:
     files: tuple[ModelFile, ...]
     source: PackageSource | HubSource
     licence_file: str | None = None  # the licence's text, beside the weights that are part of the package
+    unlisted: UnlistedFiles | None = None  # the files that it has beside ``files``
 
     @property
-    def sha256(self) -> str:
-        """The digest that identifies the weights as the inventory pins them."""
-        return digest_of_weights(file.sha256 for file in self.files)
+    def sha256(self) -> str | None:
+        """The digest that identifies the weights; None where the inventory does not know that of every file."""
+        return None if self.unlisted else digest_of_weights(file.sha256 for file in self.files)
 
 
 def digest_of_weights(file_digests: Iterable[str]) -> str:
@@ -87,10 +115,15 @@ def _source(entry: dict[str, Any]) -> PackageSource | HubSource:
     return HubSource(**entry) if "repository" in entry else PackageSource(**entry)
 
 
+def _unlisted(entry: dict[str, list[str]]) -> UnlistedFiles:
+    return UnlistedFiles(tuple(entry["required"]), tuple(entry.get("optional", ())))
+
+
 def _model(entry: dict[str, Any]) -> Model:
-    rest = {key: value for key, value in entry.items() if key not in ("files", "source")}
-    model_files = tuple(_file(file) for file in entry["files"])
-    return Model(**rest, files=model_files, source=_source(entry["source"]))
+    rest = {key: value for key, value in entry.items() if key not in ("files", "source", "unlisted")}
+    model_files = tuple(_file(file) for file in entry.get("files", ()))
+    unlisted = _unlisted(entry["unlisted"]) if "unlisted" in entry else None
+    return Model(**rest, files=model_files, source=_source(entry["source"]), unlisted=unlisted)
 
 
 @cache

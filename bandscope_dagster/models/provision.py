@@ -1,96 +1,81 @@
-"""Puts model files in place, from the hub or from files at hand; the one module that may touch the network.
+"""Puts model files in place, from the hub or from files at hand.
 
 Nothing ever stands under a file's final name that was not checked before: files arrive in a folder of their own,
-are compared with the inventory by size and full SHA-256, and are then renamed.
+are compared by size and full SHA-256 with the inventory or with what is pinned, and are then renamed.
 """
 
 import hashlib
 import os
 import stat
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BufferedReader
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from bandscope_dagster.errors import ModelFileError
+from bandscope_dagster.models.adoption import adopt
 from bandscope_dagster.models.conversions import RECORD, Conversion, record_conversion
-from bandscope_dagster.models.incoming import incoming
+from bandscope_dagster.models.hub import download, pins_of_revision
+from bandscope_dagster.models.incoming import Placed, copy_hashed, incoming, open_regular, require_space
 from bandscope_dagster.models.inventory import HubSource, LegacyFile, Model, ModelFile
 from bandscope_dagster.models.legacy import convert_legacy
-from bandscope_dagster.models.store import MEND_EMBEDDED, describe, how_to_get, inspect, model_folder
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A file of a model that is in place now, and how it got there."""
-
-    file: ModelFile
-    how: Literal["already there", "downloaded", "copied", "converted"]
+from bandscope_dagster.models.pins import PINS, are_of_the_hub, find_pins, known_files, record_pins
+from bandscope_dagster.models.store import (
+    MEND_EMBEDDED,
+    describe,
+    find_strays,
+    how_to_get,
+    inspect,
+    inspect_files,
+    model_folder,
+    require_present,
+)
 
 
 def pull(model: Model, models_folder: Path) -> Iterator[Placed]:
     """Download what a model lacks from the pinned revision of its repository; what is there and right is left alone.
 
+    Of files whose digests the inventory does not know, what the hub states at that revision is pinned first.
+
     Raises:
-        ModelFileError: the model is part of the package, the hub does not give a file, or it gives another one.
+        ModelFileError: the model is part of the package, the disk has no room for it, the hub does not give a file or
+            gives another one, or a file lies there that is none of the model's.
     """
     source = model.source
     if not isinstance(source, HubSource):
         raise _is_embedded(model)
     folder = model_folder(model, models_folder)
     with incoming(folder) as landing:
-        for file in model.files:
-            if inspect(model, file, folder).state == "present":
+        pins = find_pins(model, folder)
+        if model.unlisted and not are_of_the_hub(pins):
+            pins = pins_of_revision(model, model.unlisted, source, landing)
+        files = known_files(model, pins)
+        statuses = inspect_files(model, files, folder)
+        lacking = [file for file, status in zip(files, statuses, strict=True) if status.state != "present"]
+        require_space(model, sum(file.bytes for file in lacking), folder)
+        if pins:
+            record_pins(pins, folder, pending=landing / PINS)
+        for file in files:
+            if file not in lacking:
                 yield Placed(file, "already there")
                 continue
-            _download(model, source, file, landing)
+            download(model, source, file.name, landing)
             arrived = inspect(model, file, landing)
             if arrived.state != "present":
                 arrived.path.unlink()
                 raise ModelFileError(
-                    f"{source.repository} at revision {source.revision} gave another {file.name} than the one in "
-                    f"the inventory: expected {describe(file)}, found {arrived.found_bytes} bytes with SHA-256 "
+                    f"{source.repository} at revision {source.revision} gave another {file.name} than the one "
+                    f"{file.origin}: expected {describe(file)}, found {arrived.found_bytes} bytes with SHA-256 "
                     f"{arrived.found_sha256}. It was deleted; what is in place for {model.name} is as it was."
                 )
             os.replace(arrived.path, folder / file.name)
             yield Placed(file, "downloaded")
-
-
-def _download(model: Model, source: HubSource, file: ModelFile, landing: Path) -> None:
-    import huggingface_hub as hub
-
-    repository, revision = source.repository, source.revision
-    failed = (
-        f"{file.name} of model {model.name} cannot be downloaded from {repository} at revision {revision}"
-    )
-    by_hand = f"`bandscope models add {model.name} --from FILE`"
-    if hub.is_offline_mode():
-        raise ModelFileError(
-            f"{failed}: HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids it. Unset it, or take the file from a "
-            f"machine that has it: {by_hand}."
-        )
-    try:
-        # Asked once: where there is no network, the download itself would go on trying for half a minute.
-        hub.get_hf_file_metadata(hub.hf_hub_url(repository, file.name, revision=revision))
-        hub.hf_hub_download(repository, file.name, revision=revision, local_dir=landing)
-    except Exception as error:
-        # The errors of the library, of its HTTP client and of its Xet client have no base in common. An errno comes
-        # from the disk: it is full, or may not be written.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        cause = next(iter(str(error).splitlines()), "").rstrip(". ")
-        raise ModelFileError(
-            f"{failed}: {type(error).__name__}: {cause}. Pull again when the network is back, or take the file "
-            f"from a machine that has it: {by_hand}."
-        ) from error
+    require_present(find_strays(model, pins, folder))
 
 
 def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Placed]:
     """Put a model's files in place from files, or from folders that are searched (not those within them).
 
     Files are recognised by size and full SHA-256, whatever their names are. A listed legacy pickle is converted.
+    A model with files whose digests the inventory does not know is adopted, by the files' names (``adopt``).
 
     Raises:
         ModelFileError: the model is part of the package, a file that was named is none of its files, or some of
@@ -98,6 +83,9 @@ def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Pl
     """
     if model.embedded:
         raise _is_embedded(model)
+    if model.unlisted:
+        yield from adopt(model, model.unlisted, paths, models_folder)
+        return
     folder = model_folder(model, models_folder)
     with incoming(folder) as landing:
         for path in paths:
@@ -119,16 +107,11 @@ def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Pl
 
 def _take(model: Model, path: Path, landing: Path) -> Placed | None:
     """Copy, check and rename one file; None if it is none of the model's."""
-    with _open_regular(path) as source:
+    arrived = landing / "copy"
+    with open_regular(path) as source:
         if os.fstat(source.fileno()).st_size not in _sizes(model):
             return None
-        arrived = landing / "copy"
-        digest = hashlib.sha256()
-        with arrived.open("wb") as target:
-            while block := source.read(2**20):
-                digest.update(block)
-                target.write(block)
-    size, found = arrived.stat().st_size, digest.hexdigest()
+        size, found = copy_hashed(source, arrived)
     for file in model.files:
         if (size, found) == (file.bytes, file.sha256):
             os.replace(arrived, landing.parent / file.name)
@@ -165,15 +148,6 @@ def _may_be_of(model: Model, path: Path) -> bool:
     return stat.S_ISREG(found.st_mode) and found.st_size in _sizes(model)
 
 
-@contextmanager
-def _open_regular(path: Path) -> Generator[BufferedReader]:
-    """A regular file to read from; a pipe would block for ever, and a device may have no end."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ModelFileError(f"{path} is no regular file; name a file or a folder.")
-        yield stream
-
-
 def _is_embedded(model: Model) -> ModelFileError:
     return ModelFileError(
         f"Model {model.name} is part of the package: there is nothing to get. If `bandscope models verify` finds "
@@ -182,7 +156,7 @@ def _is_embedded(model: Model) -> ModelFileError:
 
 
 def _is_none_of(model: Model, path: Path) -> ModelFileError:
-    with _open_regular(path) as stream:
+    with open_regular(path) as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         size = stream.tell()
     pickles = ""

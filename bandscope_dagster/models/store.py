@@ -1,17 +1,25 @@
 """Gives out the bytes of model files, and only when their full SHA-256 is the one that is known to be right."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Final, Literal
 
 from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.conversions import Conversion, find_conversion
-from bandscope_dagster.models.inventory import LegacyFile, Model, ModelFile, digest_of_weights
+from bandscope_dagster.models.inventory import LISTED, LegacyFile, Model, ModelFile, digest_of_weights
+from bandscope_dagster.models.pins import Pin, find_pins, known_files
 
 EMBEDDED = Path(__file__).parent  # the files that are part of the package lie beside this module
 MEND_EMBEDDED = "`pip install --force-reinstall bandscope`"
+
+HASHERS: Final = min(8, os.cpu_count() or 1)  # files that are hashed at once: hashlib lets other threads run
 
 FileState = Literal["present", "missing", "wrong"]
 
@@ -25,39 +33,54 @@ class VerifiedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifiedFolder:
+    """A model's files in a folder that holds nothing else, as they were when they were hashed."""
+
+    path: Path
+    sha256: str  # of the model as it is here; where files are pinned, over name and digest of every file
+
+
+@dataclass(frozen=True, slots=True)
 class FileStatus:
-    """What was found where a file of a model should be."""
+    """What was found where a file of a model should be, or should not be."""
 
     model: Model
-    file: ModelFile
+    name: str  # the file's, or the model's where nothing can be said of single files
     path: Path
     state: FileState
+    expected: ModelFile | None  # None where the model is not here at all, and of a file that is none of its
     found_bytes: int | None = None
     found_sha256: str | None = None
     conversion: Conversion | None = None  # what the folder records of the file, where it was converted there
 
     @property
-    def mend(self) -> str:
-        """The command that gets the file."""
-        return how_to_get(self.model)
+    def subject(self) -> str:
+        """The file, as messages name it; or the model."""
+        whole = self.name == self.model.name
+        return f"Model {self.name}" if whole else f"{self.name} of model {self.model.name}"
 
     def __str__(self) -> str:
-        name = f"{self.file.name} of model {self.model.name}"
+        mend = f"Mend it with {how_to_get(self.model)}."
+        if self.expected is None and self.state == "missing":
+            return f"{self.subject} is not here: {self.path} has no valid record of a pull or an add of it. {mend}"
+        if self.expected is None:
+            return f"{self.path} is none of the files of model {self.model.name}: delete it, or move it elsewhere."
         found = f"{self.found_bytes} bytes with SHA-256 {self.found_sha256}"
         if self.state == "present":
-            converted = self.conversion is not None and self.found_sha256 == self.conversion.sha256
-            origin = f", converted from {self.file.legacy.name}" if converted and self.file.legacy else ""
-            return f"{name} is present{origin}: {found}."
-        expected = f"expected {describe(self.file)}"
+            return f"{self.subject} is present{self._origin(self.expected)}: {found}."
+        expected = f"expected {describe(self.expected)}"
         if self.conversion is not None:
             recorded = f"{self.conversion.bytes} bytes with SHA-256 {self.conversion.sha256}"
             expected += f" (or, as it was converted here, {recorded})"
         if self.state == "missing":
-            return f"{name} is missing: {expected} at {self.path}. Mend it with {self.mend}."
-        return (
-            f"{name} is not the file in the inventory: {expected}, found {found} at {self.path}. "
-            f"Mend it with {self.mend}."
-        )
+            return f"{self.subject} is missing: {expected} at {self.path}. {mend}"
+        wrong = f"{self.subject} is not the file {self.expected.origin}"
+        return f"{wrong}: {expected}, found {found} at {self.path}. {mend}"
+
+    def _origin(self, expected: ModelFile) -> str:
+        if self.conversion is not None and self.found_sha256 == self.conversion.sha256 and expected.legacy:
+            return f", converted from {expected.legacy.name}"
+        return "" if expected.origin == LISTED else f", the file {expected.origin}"
 
 
 def describe(file: ModelFile | LegacyFile) -> str:
@@ -69,10 +92,12 @@ def how_to_get(model: Model) -> str:
     """The command that puts a model's files in place, and for weights outside the package also the offline one."""
     if model.embedded:
         return MEND_EMBEDDED
-    return (
-        f"`bandscope models pull {model.name}`, or on a machine without a network "
-        f"`bandscope models add {model.name} --from FILE`"
-    )
+    return f"`bandscope models pull {model.name}`, or on a machine without a network {how_to_add(model)}"
+
+
+def how_to_add(model: Model) -> str:
+    """The command that puts a model's files in place from a copy."""
+    return f"`bandscope models add {model.name} --from {'FOLDER' if model.unlisted else 'FILE'}`"
 
 
 def model_folder(model: Model, models_folder: Path) -> Path:
@@ -115,24 +140,90 @@ def inspect(model: Model, file: ModelFile, folder: Path) -> FileStatus:
         return _judge(model, file, folder, (stream.tell(), digest))
 
 
+def inspect_files(model: Model, files: Iterable[ModelFile], folder: Path) -> Iterator[FileStatus]:
+    """Hash ``files`` of a model in ``folder``, several at once; one status each, in their order."""
+    with ThreadPoolExecutor(HASHERS) as threads:
+        yield from threads.map(partial(inspect, model, folder=folder), files)
+
+
+def inspect_model(model: Model, folder: Path) -> Iterator[FileStatus]:
+    """Hash every file of a model in ``folder``, and find what should not be there.
+
+    Of a model with unlisted files that was never pulled or added, one status says so.
+    """
+    pins = find_pins(model, folder)
+    yield from inspect_files(model, known_files(model, pins), folder)
+    if model.unlisted and not pins:
+        yield FileStatus(model, model.name, folder, "missing", None)
+    yield from find_strays(model, pins, folder)
+
+
+def find_strays(model: Model, pins: Mapping[str, Pin], folder: Path) -> list[FileStatus]:
+    """Files in ``folder`` that by their names are a model's, and that are not pinned: a shard too many."""
+    if model.unlisted is None or not pins:
+        return []
+    known = {file.name for file in known_files(model, pins)}
+    names = sorted(path.name for path in folder.iterdir())
+    return [
+        FileStatus(model, name, folder / name, "wrong", None)
+        for name in names
+        if model.unlisted.wants(name) and name not in known
+    ]
+
+
 def require(models: Iterable[Model], models_folder: Path) -> None:
     """Hash every file of ``models``, without loading any.
 
     Raises:
-        ModelFileError: a file is missing or is not the one in the inventory; every such file is named.
+        ModelFileError: a file is missing, is not the one that it must be, or is none of its model's; every such
+            file is named.
     """
-    statuses = [
-        inspect(model, file, model_folder(model, models_folder)) for model in models for file in model.files
-    ]
+    require_present(
+        status for model in models for status in inspect_model(model, model_folder(model, models_folder))
+    )
+
+
+def require_present(statuses: Iterable[FileStatus]) -> None:
+    """Raise ModelFileError, naming each, unless every status is "present"."""
     if lacking := [str(status) for status in statuses if status.state != "present"]:
         raise ModelFileError("\n".join(lacking))
+
+
+@contextmanager
+def verified_folder(model: Model, folder: Path) -> Generator[VerifiedFolder]:
+    """A temporary folder with links to the files of a model in ``folder``, all of them verified, and nothing else.
+
+    For libraries that load from a folder: a pickle or a module that lies beside the model's files is not found.
+    Load within the context. Unlike with ``read_verified``, what is loaded is not the memory that was hashed, since a
+    model of many gigabytes is read only as it is loaded: a file that is exchanged in between is not noticed. The
+    models folder belongs to the operator.
+
+    Raises:
+        ModelFileError: as ``require``.
+    """
+    statuses = list(inspect_model(model, folder))
+    require_present(statuses)
+    digests = {status.name: status.found_sha256 for status in statuses if status.found_sha256}
+    with TemporaryDirectory(prefix=f"bandscope-{model.name}-") as temporary:
+        for name in digests:
+            (Path(temporary) / name).symlink_to((folder / name).resolve())
+        yield VerifiedFolder(Path(temporary), _identify(model, digests))
+
+
+def _identify(model: Model, digests: Mapping[str, str]) -> str:
+    """One digest for a model, of those of its files by name."""
+    if model.unlisted is None:
+        return digest_of_weights(digests.values())
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _judge(model: Model, file: ModelFile, folder: Path, found: tuple[int, str] | None) -> FileStatus:
     path, conversion = folder / file.name, find_conversion(file, folder)
     if found is None:
-        return FileStatus(model, file, path, "missing", conversion=conversion)
+        return FileStatus(model, file.name, path, "missing", file, conversion=conversion)
     right = {(file.bytes, file.sha256)}
     if conversion is not None:
         right.add((conversion.bytes, conversion.sha256))
-    return FileStatus(model, file, path, "present" if found in right else "wrong", *found, conversion)
+    state = "present" if found in right else "wrong"
+    return FileStatus(model, file.name, path, state, file, *found, conversion)

@@ -1,0 +1,145 @@
+"""What the Hugging Face hub has of a model at its pinned revision; the one module that may touch the network."""
+
+import hashlib
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bandscope_dagster.errors import ModelFileError
+from bandscope_dagster.models.checkpoint import INDEX, require_all_shards
+from bandscope_dagster.models.inventory import HubSource, Model, UnlistedFiles
+from bandscope_dagster.models.pins import Pin
+from bandscope_dagster.models.store import describe, how_to_add
+
+LISTING_TIMEOUT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class StatedFile:
+    """A file of a repository, as the hub's metadata states it."""
+
+    bytes: int
+    sha256: str | None  # of a file in large-file storage, full, hexadecimal
+    blob_id: str | None  # git's name of the content, where that is in git itself
+
+
+def download(model: Model, source: HubSource, name: str, landing: Path) -> Path:
+    """Download one file of a model's repository at its revision into ``landing``; where it lies then.
+
+    What it holds is not checked. A file that was downloaded there before is not downloaded again.
+
+    Raises:
+        ModelFileError: the hub does not give it.
+        OSError: the disk does not take it.
+    """
+    with _reaching(model, source, name):
+        import huggingface_hub as hub
+
+        # Asked once: where there is no network, the download itself would go on trying for half a minute.
+        hub.get_hf_file_metadata(hub.hf_hub_url(source.repository, name, revision=source.revision))
+        return Path(hub.hf_hub_download(source.repository, name, revision=source.revision, local_dir=landing))
+
+
+def pins_of_revision(
+    model: Model, unlisted: UnlistedFiles, source: HubSource, landing: Path
+) -> dict[str, Pin]:
+    """What the hub's metadata states of a model's unlisted files at the pinned revision.
+
+    Of a file in large-file storage that is its SHA-256. Of any other it is git's SHA-1 of the content: such a file is
+    downloaded into ``landing`` and compared with it, and its SHA-256 is that of what arrived.
+
+    Raises:
+        ModelFileError: the hub does not answer, answers for another revision, contradicts the inventory or itself, or
+            has no whole model there.
+    """
+    where = _where(source)
+    stated = _stated_files(model, source)
+    for file in model.files:
+        hubs = stated.get(file.name)
+        if hubs and hubs.sha256 and (hubs.bytes, hubs.sha256) != (file.bytes, file.sha256):
+            raise ModelFileError(
+                f"{where} has another {file.name} than the one in the inventory: expected {describe(file)}, the hub "
+                f"states {hubs.bytes} bytes with SHA-256 {hubs.sha256}. Nothing was downloaded."
+            )
+    listed = {file.name for file in model.files}
+    wanted = {name: file for name, file in stated.items() if unlisted.wants(name) and name not in listed}
+    if unmet := unlisted.unmet(wanted):
+        raise ModelFileError(f"{where} is not the whole model {model.name}: it has no {', '.join(unmet)}.")
+    pins = {
+        name: Pin(
+            file.bytes, file.sha256 or _checked_blob(model, source, name, file, landing), source.revision
+        )
+        for name, file in wanted.items()
+    }
+    index = download(model, source, INDEX, landing) if INDEX in pins else None
+    require_all_shards({*listed, *pins}, index, where)
+    return pins
+
+
+def _stated_files(model: Model, source: HubSource) -> Mapping[str, StatedFile]:
+    """The repository's files by name, of those whose size the hub states."""
+    with _reaching(model, source, "The list of files"):
+        from huggingface_hub import HfApi
+
+        info = HfApi().model_info(
+            source.repository, revision=source.revision, files_metadata=True, timeout=LISTING_TIMEOUT_S
+        )
+    if info.sha != source.revision:
+        raise ModelFileError(
+            f"The hub was asked for the files of {_where(source)} and answered for revision {info.sha}. What it has "
+            f"is not what the inventory pins; if HF_ENDPOINT names a mirror, use another."
+        )
+    return {
+        file.rfilename: StatedFile(
+            file.lfs.size if file.lfs else file.size,
+            file.lfs.sha256 if file.lfs else None,
+            None if file.lfs else file.blob_id,
+        )
+        for file in info.siblings or ()
+        if file.size is not None
+    }
+
+
+def _checked_blob(model: Model, source: HubSource, name: str, stated: StatedFile, landing: Path) -> str:
+    """Download a file and compare it with the name that git gives to its content; its SHA-256."""
+    content = download(model, source, name, landing).read_bytes()
+    # https://git-scm.com/book/en/v2/Git-Internals-Git-Objects#_object_storage
+    blob_id = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    if (len(content), blob_id) != (stated.bytes, stated.blob_id):
+        raise ModelFileError(
+            f"{_where(source)} gave another {name} than its metadata states: expected {stated.bytes} bytes with git's "
+            f"SHA-1 {stated.blob_id}, found {len(content)} bytes with {blob_id}. Pull again, or take the files from a "
+            f"machine that has them: {how_to_add(model)}."
+        )
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def _reaching(model: Model, source: HubSource, what: str) -> Generator[None]:
+    """Turn whatever goes wrong on the way to the hub into one ModelFileError that says what to do."""
+    import huggingface_hub as hub
+
+    failed = f"{what} of model {model.name} cannot be downloaded from {_where(source)}"
+    if hub.is_offline_mode():
+        raise ModelFileError(
+            f"{failed}: HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids it. Unset it, or take the file from a "
+            f"machine that has it: {how_to_add(model)}."
+        )
+    try:
+        yield
+    except Exception as error:
+        # The errors of the library, of its HTTP client and of its Xet client have no base in common. An errno comes
+        # from the disk: it is full, or may not be written.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        cause = next(iter(str(error).splitlines()), "").rstrip(". ")
+        raise ModelFileError(
+            f"{failed}: {type(error).__name__}: {cause}. Pull again when the network is back, or take the file "
+            f"from a machine that has it: {how_to_add(model)}."
+        ) from error
+
+
+def _where(source: HubSource) -> str:
+    return f"{source.repository} at revision {source.revision}"

@@ -5,12 +5,19 @@ from typing import Any, Final
 
 import dagster as dg
 
-from assets.checks import STEMS_SUM_TO_MIXTURE, stems_sum_to_mixture
+from assets.checks import (
+    LABELS_ARE_MAPPED,
+    STEMS_SUM_TO_MIXTURE,
+    WINDOWS_HAVE_TAGS,
+    stems_sum_to_mixture,
+    tag_checks,
+)
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.batches import (
     already_emitted,
     materializations,
     raise_failures,
+    tag_run,
     wants_reuse,
     without_useless_retries,
 )
@@ -64,7 +71,7 @@ GPU_OP_TAGS: Final[Mapping[str, Any]] = {
         )
         for table in ANALYSIS_TABLES
     ],
-    check_specs=[STEMS_SUM_TO_MIXTURE],
+    check_specs=[STEMS_SUM_TO_MIXTURE, *LABELS_ARE_MAPPED.values(), *WINDOWS_HAVE_TAGS.values()],
     can_subset=True,
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=BACKFILL_POLICY,
@@ -81,6 +88,7 @@ def analyze(
     """Decode, store, separate and tag the songs of the batch; each is reported the moment it is stored."""
     with without_useless_retries():
         keys = list(context.partition_keys)
+        tag_run(context)
         selected = {key.to_user_string() for key in context.selected_asset_keys}
         tables = [table for table in ANALYSIS_TABLES if table in selected]
         emitted = already_emitted(context)
@@ -97,6 +105,8 @@ def analyze(
             yield from materializations(context, outcome, DEPENDENCIES, _metadata(outcome), emitted)
             if outcome.quality is not None:
                 yield stems_sum_to_mixture(outcome.plan.song_id, outcome.quality.residual_db)
+            for table, tags in outcome.tags.items():
+                yield from tag_checks(outcome.plan.song_id, table, tags)
         raise_failures(failed, len(keys))
 
 
@@ -129,12 +139,13 @@ def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:
         used = outcome.used
         segment_s = round(used.segment / SAMPLE_RATE, 2)
         shown["stems"] |= {"device": used.device, "batch": used.batch, "segment_s": segment_s}
-    for table, best in (
-        ("instrument_tags", outcome.top_instruments),
-        ("stem_instrument_tags", outcome.top_stem_instruments),
-    ):
-        if best is not None:
-            shown[table]["top_instruments"] = dg.MetadataValue.json(dict(best))
+    for table, tags in outcome.tags.items():
+        shown[table] |= {
+            "top_instruments": dg.MetadataValue.json(dict(tags.top_instruments)),
+            "windows": tags.windows,
+            "device": tags.device,
+            "batch": tags.batch,
+        }
     return shown
 
 

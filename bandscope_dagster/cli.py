@@ -224,6 +224,18 @@ def export(
     raise typer.Exit(1 if failed else 0)
 
 
+@app.command()
+def vocabulary(
+    labels: Annotated[
+        list[str] | None, typer.Argument(help="Labels in any words, such as 'warm rhodes piano'.")
+    ] = None,
+) -> None:
+    """The instruments that tags are given in, or what becomes of a model's labels, and why."""
+    from bandscope_dagster.commands.vocabulary import print_matches
+
+    print_matches(console, labels or [])
+
+
 @models_app.command("list")
 def models_list() -> None:
     """The models that Bandscope knows, and whether their files are here."""
@@ -270,7 +282,10 @@ def models_add(
         typer.Option("--from", exists=True, help="A file of the model, or a folder to search; repeatable."),
     ],
 ) -> None:
-    """Put a model's files in place from copies, for machines without a network. No file's name matters.
+    """Put a model's files in place from copies, for machines without a network.
+
+    Files are known by their content, whatever their names; of models whose digests are not listed (ast, qwen…) by
+    their names.
 
     Exits with 1 if a named file is none of the model's, or if files are still missing.
     """

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import dagster as dg
 
+from bandscope_dagster.device import resolve_device
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
-from bandscope_dagster.separation.device import resolve_device
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.registry import SEPARATORS, load_separator
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.tagging.options import TaggingOptions
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import TAGGERS, load_tagger
 
@@ -23,8 +24,8 @@ def _separator(name: str, models_folder: Path, device: str, options: SeparationO
 
 
 @cache
-def _tagger(name: str, device: str) -> Tagger:
-    return load_tagger(name, device)
+def _tagger(name: str, models_folder: Path, device: str, options: TaggingOptions) -> Tagger:
+    return load_tagger(name, models_folder, device, options)
 
 
 class Models:
@@ -41,7 +42,10 @@ class Models:
 
     def tagger(self) -> Tagger:
         """The tagger, on the device that the settings name."""
-        return _tagger(self._settings.tagger, resolve_device(self._settings.device))
+        settings = self._settings
+        return _tagger(
+            settings.tagger, settings.models_path, resolve_device(settings.device), settings.tagging
+        )
 
 
 def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:

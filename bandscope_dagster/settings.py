@@ -12,6 +12,7 @@ from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.storage.objects import ObjectStore, S3Options, open_store
+from bandscope_dagster.tagging.options import TaggingOptions
 
 PREFIX: Final = "BANDSCOPE_"
 
@@ -80,6 +81,26 @@ class Settings(BaseSettings):
         description="Segments in one call of the separator (1 on a CPU, 8 on an accelerator).",
     )
 
+    tag_window_s: float | None = Field(
+        default=None, ge=1, le=300, description="Qwen-Omni: seconds that it listens to at once (30)."
+    )
+    tag_hop_s: float | None = Field(
+        default=None,
+        gt=0,
+        description="AST, Qwen-Omni: seconds from the start of one window to that of the next; at most a window.",
+    )
+    tag_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Windows in one call of the tagger; each tagger knows what is best on a CPU and an accelerator.",
+    )
+    tag_mode: Literal["list", "layers"] | None = Field(
+        default=None,
+        description="Qwen-Omni: asked for a list of instruments (list), or first for a description and then for the "
+        "instruments of foreground, middle ground and background (layers).",
+    )
+
     models_folder: str = Field(
         default="~/.bandscope/models",
         description="Where model weights lie that are not part of the package.",
@@ -98,11 +119,11 @@ class Settings(BaseSettings):
         default=16, description="Bits per sample of the stored FLAC blocks."
     )
 
-    present_from: float = Field(
-        default=0.2,
+    present_from: float | None = Field(
+        default=None,
         ge=0,
         le=1,
-        description="The score from which the catalogs count an instrument as present; musicnn's scores are low.",
+        description="The score from which the catalogs count an instrument as present; unset, each tagger has its own.",
     )
 
     max_upload_bytes: int = Field(default=2 * 2**30, ge=1, description="Larger uploads are rejected.")
@@ -138,6 +159,13 @@ class Settings(BaseSettings):
             segment_s=self.segment_s,
             batch=self.batch,
             precision=self.precision,
+        )
+
+    @property
+    def tagging(self) -> TaggingOptions:
+        """What is chosen about tagging; what is not is the tagger's own default."""
+        return TaggingOptions(
+            window_s=self.tag_window_s, hop_s=self.tag_hop_s, batch=self.tag_batch, mode=self.tag_mode
         )
 
     def open_store(self) -> ObjectStore:

@@ -43,8 +43,9 @@ from bandscope_dagster.resources import Models
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, WindowQueue, with_vocabulary
+from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, with_vocabulary
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
+from bandscope_dagster.tagging.window_queue import WindowQueue
 from benchmarks.measuring import Spent, median_ratio, spent, write_songs
 
 T = TypeVar("T")
@@ -123,13 +124,14 @@ class Bench:
         """The same rows by the same parts, with nothing at the same time but what torch does itself."""
         for plan in self.plans():
             writes = Collected()
+            windows = WindowQueue(self.tagger)
             place = Workplace(
                 store=self.store,
                 writer=cast(WriteBehind[None], writes),
                 encoders=AtOnce(),
                 flac_bits=self.settings.flac_bits,
                 stems=self.separator.stems,
-                windows=WindowQueue(self.tagger),
+                windows=windows,
                 vocabulary=load_vocabulary(),
             )
             song = SongAnalysis(plan, place)
@@ -139,6 +141,8 @@ class Bench:
             for piece in separated(StreamingSeparation(self.separator), blocks):
                 song.add_separated(piece)
             song.finish()
+            windows.flush()
+            song.settle()
             writes.run()
             if song.error is not None:
                 raise song.error

@@ -16,9 +16,9 @@ from assets.analysis import analyze
 from assets.catalog import instrument_catalog, song_catalog, song_errors
 from assets.songs import songs
 from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
-from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS
+from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS, register_uploads
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
-from bandscope_dagster.pipeline.uploads import list_uploads, register_uploads
+from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.resources import resources
 from bandscope_dagster.settings import Settings, load_settings
 

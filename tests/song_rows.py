@@ -91,4 +91,7 @@ def tag_row(
         "model": "tagger",
         "detected_at": NOW,
         "error": None,
+        "mapped": True,
+        "answer": None,
+        "note": None,
     } | changes

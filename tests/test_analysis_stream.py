@@ -23,7 +23,7 @@ from bandscope_dagster.separation.streaming import NonFiniteStems
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.tagging.musicnn import Musicnn
 from bandscope_dagster.tagging.protocol import Tagger
-from bandscope_dagster.tagging.source_tags import BadScores
+from bandscope_dagster.tagging.window_queue import BadScores
 
 Outcomes = dict[str, SongAnalyzed | SongFailed]
 

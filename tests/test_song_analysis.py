@@ -32,9 +32,9 @@ from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.storage.lineage import QUALITY_NOTE, read_note
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import STEMS as STEMS_TABLE
-from bandscope_dagster.tagging.protocol import Tag, WindowPlan
-from bandscope_dagster.tagging.source_tags import WindowQueue
+from bandscope_dagster.tagging.protocol import Heard, Tag, WindowPlan
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
+from bandscope_dagster.tagging.window_queue import WindowQueue
 
 Audio = NDArray[np.float32]
 
@@ -81,14 +81,16 @@ class Level:
     batch: int = 4
     plan: WindowPlan = field(default_factory=lambda: WindowPlan(16_000, length=48_000, hop=48_000, lead=256))
     identity: ModelIdentity = field(default_factory=lambda: ModelIdentity("level", "1" * 64))
+    device: str = "cpu"
+    fixed_batch: bool = True
 
-    def tag(self, windows: Audio) -> list[list[Tag]]:
-        tags: list[list[Tag]] = []
+    def tag(self, windows: Audio) -> list[Heard]:
+        heard: list[Heard] = []
         for window in windows:
             loudest = float(np.abs(window).max())
             score = self.at_unbearable() if loudest >= UNBEARABLE else min(loudest, 1.0)
-            tags.append([Tag("piano", score), Tag("guitar", score / 10)])
-        return tags
+            heard.append(Heard([Tag("piano", score), Tag("guitar", score / 10)]))
+        return heard
 
 
 def noise(seconds: float, seed: int = 0, level: float = 0.5) -> Audio:
@@ -155,9 +157,8 @@ def analyze_one(
 ) -> SongAnalysis:
     """Take a song whose stems are known through a ``SongAnalysis``: blocks of 10 s, pieces of ``piece`` frames."""
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
-        place = Workplace(
-            store, writer, encoders, 16, STEMS, WindowQueue(tagger or Level()), load_vocabulary()
-        )
+        windows = WindowQueue(tagger or Level())
+        place = Workplace(store, writer, encoders, 16, STEMS, windows, load_vocabulary())
         song = SongAnalysis(plan(store, "song"), place)
         for start in range(0, mixture.shape[1], BLOCK_FRAMES):
             song.add_mixture(mixture[:, start : start + BLOCK_FRAMES])
@@ -166,6 +167,8 @@ def analyze_one(
             last = start + piece >= mixture.shape[1]
             song.add_separated(Separated(song.plan.song_id, mixture[:, part], stems[..., part], last, USED))
         song.finish()
+        windows.flush()
+        song.settle()
         assert song.finished is not None
         song.finished.result()
     return song
@@ -238,11 +241,43 @@ def test_the_top_instruments_are_mean_scores_and_of_stems_the_higher_one(store: 
         table: rows(store, table, "song").group_by("source", "instrument").agg(pl.col("score").mean())
         for table in ("instrument_tags", "stem_instrument_tags")
     }
-    for table, of_mixture in (("instrument_tags", True), ("stem_instrument_tags", False)):
+    tops = {table: song.tags[table].top_instruments for table in scores}
+    for table, top in tops.items():
         best = dict(scores[table].group_by("instrument").agg(pl.col("score").max()).iter_rows())
-        assert song.top_instruments(of_mixture) == pytest.approx(best, abs=1e-3)
-        assert list(song.top_instruments(of_mixture)) == ["piano", "guitar"]
-    assert song.top_instruments(False)["piano"] < song.top_instruments(True)["piano"] <= 1
+        assert top == pytest.approx(best, abs=1e-3)
+        assert list(top) == ["piano", "guitar"]
+    assert tops["stem_instrument_tags"]["piano"] < tops["instrument_tags"]["piano"] <= 1
+
+
+def test_what_came_of_tagging_is_told_of_the_mixture_and_of_the_stems(store: ObjectStore) -> None:
+    mixture = noise(7)  # two windows and a rest of 1 s in each source
+    song = analyze_one(store, mixture, shares_of(mixture), tagger=Level(batch=3))
+    of_mixture, of_stems = song.tags["instrument_tags"], song.tags["stem_instrument_tags"]
+    assert (of_mixture.windows, of_mixture.lost) == (2, 0)
+    assert (of_stems.windows, of_stems.labels, of_stems.unmapped) == (4, 8, 0)
+    assert (of_stems.device, of_stems.batch) == ("cpu", 3)
+
+
+def test_a_song_waits_for_its_last_windows_and_other_songs_need_not_wait_for_it(store: ObjectStore) -> None:
+    with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
+        windows = WindowQueue(Level(batch=3))
+        place = Workplace(store, writer, encoders, 16, STEMS, windows, load_vocabulary())
+        first, second = (
+            SongAnalysis(plan(store, name, tables=["instrument_tags"]), place) for name in ("first", "second")
+        )
+        first.add_mixture(noise(6))
+        first.finish()
+        assert first.finished is None, "its two windows wait for a third"
+        second.add_mixture(noise(3))
+        second.finish()
+        first.settle()
+        for song in (first, second):
+            assert song.finished is not None
+            song.finished.result()
+    assert [rows(store, "instrument_tags", name)["start_s"].n_unique() for name in ("first", "second")] == [
+        2,
+        1,
+    ]
 
 
 def test_a_silent_song_has_tables_without_tags(store: ObjectStore) -> None:
@@ -250,7 +285,8 @@ def test_a_silent_song_has_tables_without_tags(store: ObjectStore) -> None:
     assert song.error is None
     assert rows(store, "stems", "song")["rms_dbfs"].to_list() == [None, None]
     assert rows(store, "instrument_tags", "song").is_empty()
-    assert song.top_instruments(True) == {}
+    assert song.tags["instrument_tags"].top_instruments == {}
+    assert song.tags["instrument_tags"].unmapped_share == 0
 
 
 def stored_quality(store: ObjectStore) -> SeparationQuality | None:

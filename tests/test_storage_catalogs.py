@@ -28,7 +28,7 @@ from bandscope_dagster.storage.schemas import (
 )
 from bandscope_dagster.storage.tables import read_table, write_error_row, write_table
 
-PRESENT_FROM = 0.2
+PRESENT_FROM = {None: 0.2}
 
 
 def read(store: ObjectStore, written) -> list[dict]:
@@ -199,6 +199,10 @@ def test_an_instrument_is_aggregated_over_its_windows(store: ObjectStore):
     assert guitar["windows"] == 3
     assert (guitar["first_s"], guitar["last_s"]) == (0.0, 12.0)
     assert guitar["layer"] == "foreground"
+    assert guitar["intervals"] == [
+        {"start_s": 0.0, "end_s": 4.5, "score": pytest.approx(0.8)},
+        {"start_s": 9.0, "end_s": 12.0, "score": pytest.approx(0.3)},
+    ]
     assert rows[2]["seconds_present"] == 3.0
 
 
@@ -206,6 +210,32 @@ def test_an_instrument_that_never_reaches_the_threshold_has_no_seconds(store: Ob
     analyze(store, "song", [tag_row("song", "harp", 0.05, 0.0)])
     (row,) = read(store, build_instrument_catalog(store, PRESENT_FROM))
     assert (row["seconds_present"], row["windows"], row["first_s"]) == (0.0, 0, None)
+    assert row["intervals"] == []
+
+
+def test_every_tagger_has_a_threshold_of_its_own(store: ObjectStore):
+    tags = [tag_row("song", "harp", 0.3, 0.0), tag_row("song", "flute", 0.3, 0.0, model="ast")]
+    analyze(store, "song", tags)
+    rows = read(store, build_instrument_catalog(store, {"ast": 0.25, None: 0.5}))
+    assert {row["instrument"]: row["windows"] for row in rows} == {"harp": 0, "flute": 1}
+
+
+def test_windows_without_tags_make_a_song_partial_and_are_listed(store: ObjectStore):
+    lost = {"label": None, "family": None, "error": "unparseable: no list", "answer": "I hear music."}
+    tags = [tag_row("song", "harp", None, 0.0)]
+    tags += [tag_row("song", None, None, start, **lost) for start in (3.0, 6.0)]
+    tags += [tag_row("song", None, None, 9.0, label=None, family=None, answer="[]")]  # nothing, but no error
+    analyze(store, "song", tags)
+    (song,) = read(store, build_song_catalog(store, PRESENT_FROM))
+    assert song["status"] == "partial"
+    assert [top["instrument"] for top in song["top_instruments"]] == ["harp"]
+    (row,) = read(store, build_song_errors(store))
+    assert (row["table"], row["stage"], row["reason"]) == (
+        "instrument_tags",
+        "instrument_tags",
+        "unparseable",
+    )
+    assert row["message"] == "2 windows without tags, the first: no list"
 
 
 def test_errors_are_listed_by_song_and_table_with_the_time_of_their_file(store: ObjectStore):

@@ -11,8 +11,10 @@ import pytest
 import soxr
 from numpy.typing import NDArray
 
+from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.tagging.musicnn import INSTRUMENT_TAGS, PLAN, TAGS, Musicnn
+from bandscope_dagster.tagging.options import TaggingOptions
 from bandscope_dagster.tagging.windows import Windows
 
 # Mean over the two 3 s patches, from the authors' checkpoint: stream of the stem file → tag → score.
@@ -51,7 +53,7 @@ def test_scores_on_a_real_song_are_those_of_the_original(musicnn: Musicnn, sourc
 
 def test_only_instruments_and_voices_are_tagged_in_the_models_own_words(musicnn: Musicnn):
     tags = musicnn.tag(windows_of(4))
-    assert [[tag.label for tag in window] for window in tags] == [list(INSTRUMENT_TAGS)] * 2
+    assert [[tag.label for tag in window.tags] for window in tags] == [list(INSTRUMENT_TAGS)] * 2
     assert {"guitar", "beats", "male vocal", "choral"} <= set(INSTRUMENT_TAGS)
     assert set(INSTRUMENT_TAGS).isdisjoint({"no vocals", "no vocal", "no voice", "techno", "quiet", "solo"})
 
@@ -59,8 +61,8 @@ def test_only_instruments_and_voices_are_tagged_in_the_models_own_words(musicnn:
 def test_tags_carry_the_scores_of_their_columns(musicnn: Musicnn):
     windows = windows_of(1)
     taggram = musicnn.taggram(windows)
-    for scores, tags in zip(taggram, musicnn.tag(windows), strict=True):
-        assert all(tag.score == scores[TAGS.index(tag.label)] for tag in tags)
+    for scores, heard in zip(taggram, musicnn.tag(windows), strict=True):
+        assert all(tag.score == scores[TAGS.index(tag.label)] for tag in heard.tags)
 
 
 def test_a_window_is_scored_alike_alone_and_in_a_batch(musicnn: Musicnn):
@@ -82,3 +84,9 @@ def test_a_window_of_the_wrong_length_is_refused(musicnn: Musicnn):
 def test_the_identity_names_the_weights_and_is_json(musicnn: Musicnn):
     assert musicnn.identity.sha256 == find_model("musicnn").sha256
     assert json.loads(json.dumps(asdict(musicnn.identity)))["params"]["sample_rate"] == 16_000
+
+
+def test_options_that_the_network_does_not_have_are_refused():
+    with pytest.raises(SettingsError, match=r"BANDSCOPE_TAG_WINDOW_S=30 has no meaning for musicnn"):
+        Musicnn("cpu", TaggingOptions(window_s=30))
+    assert Musicnn("cpu", TaggingOptions(batch=3)).batch == 3

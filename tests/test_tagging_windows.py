@@ -52,6 +52,12 @@ def test_a_shorter_rest_falls_to_the_window_before():
     np.testing.assert_array_equal(windows[-1].samples, song(24)[7:20])
 
 
+def test_however_long_the_windows_are_a_second_and_a_half_at_the_end_is_heard():
+    long = WindowPlan(sample_rate=100, length=3000, hop=3000)
+    assert spans(cut(long, song(3150))) == [(0, 3000), (150, 3000)]
+    assert spans(cut(long, song(3149))) == [(0, 3149)]
+
+
 def test_a_song_shorter_than_a_window_is_repeated_and_keeps_its_true_length():
     (window,) = cut(TEN, song(4))
     assert (window.start_frame, window.frames) == (0, 4)

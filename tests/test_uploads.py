@@ -11,7 +11,8 @@ import pytest
 from s3_server import S3Server
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
-from bandscope_dagster.pipeline.uploads import fetch_upload, is_audio_name, list_uploads, register_uploads
+from bandscope_dagster.partitions import register_uploads
+from bandscope_dagster.pipeline.uploads import fetch_upload, is_audio_name, list_uploads
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import SONG_ID
 

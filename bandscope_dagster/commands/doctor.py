@@ -9,12 +9,14 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
+from bandscope_dagster.commands.models import require_models
+from bandscope_dagster.device import resolve_device
 from bandscope_dagster.errors import BandscopeError, SettingsError
-from bandscope_dagster.models.inventory import load_inventory
-from bandscope_dagster.models.store import model_folder, require
+from bandscope_dagster.models.inventory import Model, load_inventory
+from bandscope_dagster.models.pins import find_pins
+from bandscope_dagster.models.store import model_folder
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.resources import chosen_models
-from bandscope_dagster.separation.device import resolve_device
 from bandscope_dagster.settings import Settings, dagster_home, load_settings, unknown_variables
 
 PROBE_KEY: Final = "doctor/probe"  # written, read and deleted, to know that the storage can do all three
@@ -38,7 +40,7 @@ def examine(console: Console) -> bool:
             passes("storage", lambda: _storage(settings)),
             passes("device", lambda: _device(settings)),
         ]
-    results += [passes("models", lambda: _models(settings)), passes("Dagster home", _dagster_home)]
+    results += [passes("models", lambda: _models(console, settings)), passes("Dagster home", _dagster_home)]
     return all(results)
 
 
@@ -67,22 +69,24 @@ def _device(settings: Settings) -> str:
     return f"{resolve_device(settings.device)} (asked for: {settings.device})"
 
 
-def _models(settings: Settings | None) -> str:
+def _models(console: Console, settings: Settings | None) -> str:
     """The files that every run of these settings reads; without settings, those that are part of the package."""
     chosen = chosen_models(settings, ANALYSIS_TABLES) if settings else []
     models_path = settings.models_path if settings else Path()
     needed = [model for model in load_inventory().values() if model.embedded or model in chosen]
-    require(needed, models_path)
+    require_models(console, needed, models_path)
     finding = f"{', '.join(model.name for model in needed)}: every file has the digest that it must have"
     others = [model for model in load_inventory().values() if model not in needed]
-    absent = [
-        model.name
-        for model in others
-        if not all((model_folder(model, models_path) / file.name).is_file() for file in model.files)
-    ]
+    absent = [model.name for model in others if not _is_here(model, model_folder(model, models_path))]
     if settings and absent:
         finding += f" (not here, and not needed: {', '.join(absent)})"
     return finding
+
+
+def _is_here(model: Model, folder: Path) -> bool:
+    """Whether a model was put in place; no file is read to know it."""
+    pinned = model.unlisted is None or bool(find_pins(model, folder))
+    return pinned and all((folder / file.name).is_file() for file in model.files)
 
 
 def _dagster_home() -> str:

@@ -167,8 +167,10 @@ def _loudness(stem: StemQuality | None) -> str:
 def _print_instruments(store: ObjectStore, console: Console, song_id: str, table: Table) -> None:
     columns = ["source", "instrument", "score"]
     tags = _rows(store, table, song_id, columns).drop_nulls("instrument")
-    means = tags.group_by("source", "instrument").agg(pl.col("score").mean())
-    best = means.sort("source", "score", "instrument", descending=[False, True, False], nulls_last=True)
+    means = tags.group_by("source", "instrument").agg(pl.col("score").mean(), pl.len().alias("windows"))
+    # A tagger that gives no scores is surest of what it names most often.
+    order = ["source", "score", "windows", "instrument"]
+    best = means.sort(order, descending=[False, True, True, False], nulls_last=True).drop("windows")
     for (source,), rows in best.group_by("source", maintain_order=True):
         words = [
             name if score is None else f"{name} {score:.2f}"

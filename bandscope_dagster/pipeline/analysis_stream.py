@@ -24,8 +24,8 @@ from bandscope_dagster.storage.audio_tables import read_blocks
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import STEMS
 from bandscope_dagster.tagging.protocol import Tagger
-from bandscope_dagster.tagging.source_tags import WindowQueue
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
+from bandscope_dagster.tagging.window_queue import WindowQueue
 
 BLOCKS_AHEAD: Final = (
     4  # decoded blocks of 10 s (3.5 MB each) that wait for the model, also of the next songs
@@ -118,7 +118,7 @@ class _Batch:
                 self._streams.open(plan.song_id, plan.normalisation)
             return
         song = self._songs.get(item.song_id)
-        if song is None or song.finished is not None:
+        if song is None or song.ended:
             return  # it failed earlier, and may be reported already; the rest of its audio is passed over
         try:
             if song.error is not None:  # in the writer: the models need not work for this song any more
@@ -131,10 +131,13 @@ class _Batch:
         """Run what still waits for a full batch."""
         if self._streams is not None:
             self._separated(self._streams.flush())
+        if self._place.windows is not None:
+            self._place.windows.flush()
 
     def done(self, *, wait: bool) -> Iterator[SongAnalyzed | SongFailed]:
         """The outcomes of songs whose files are committed or given up; waits for all of them if asked to."""
         for song in list(self._songs.values()):
+            song.settle()
             if song.finished is None or not (wait or song.finished.done()):
                 continue
             song.finished.result()
@@ -184,15 +187,13 @@ class _Batch:
 def _outcome(song: SongAnalysis) -> SongAnalyzed | SongFailed:
     if song.error is not None:
         return SongFailed(song.plan.song_id, song.error)
-    computed = song.plan.compute
     return SongAnalyzed(
         plan=song.plan,
         written=song.written,
         seconds=song.seconds,
         quality=song.quality,
         used=song.used if song.quality is not None else None,
-        top_instruments=song.top_instruments(True) if "instrument_tags" in computed else None,
-        top_stem_instruments=song.top_instruments(False) if "stem_instrument_tags" in computed else None,
+        tags=song.tags,
     )
 
 

@@ -1,12 +1,13 @@
 """What becomes of a song in ``analyze``: its tables are stored, or it failed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.separation.memory import Used
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.storage.tables import Written
+from bandscope_dagster.tagging.summary import TagSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +19,9 @@ class SongAnalyzed:
     seconds: float  # from the song's first block to its last stored file
     quality: SeparationQuality | None = None  # where the song was separated
     used: Used | None = None  # likewise
-    top_instruments: Mapping[str, float] | None = None  # of the mixture
-    top_stem_instruments: Mapping[str, float] | None = None
+    tags: Mapping[str, TagSummary] = field(
+        default_factory=dict[str, TagSummary]
+    )  # of the tag tables that were computed
 
 
 @dataclass(frozen=True, slots=True)

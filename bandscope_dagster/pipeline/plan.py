@@ -21,11 +21,11 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
     "songs": "1",
     "decoded_waveforms": "1",
     "stems": "2",
-    "instrument_tags": "1",
-    "stem_instrument_tags": "1",
-    "song_catalog": "2",
-    "instrument_catalog": "1",
-    "song_errors": "1",
+    "instrument_tags": "2",
+    "stem_instrument_tags": "2",
+    "song_catalog": "3",
+    "instrument_catalog": "2",
+    "song_errors": "2",
 }
 """Raised by hand whenever the same input gives other rows; Dagster then shows the stored ones as outdated."""
 

@@ -4,7 +4,6 @@ Audio arrives in the model's thread. Behind it blocks are encoded, several at on
 order. What goes wrong with the song, in whatever thread, is kept here and ends this song alone.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -24,12 +23,14 @@ from bandscope_dagster.separation.memory import Used
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
-from bandscope_dagster.storage.lineage import QUALITY_NOTE, USED_NOTE
+from bandscope_dagster.storage.lineage import QUALITY_NOTE, USED_NOTE, Lineage
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import STEMS, TABLES
+from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, STEMS, TABLES
 from bandscope_dagster.storage.tables import Written, write_table
-from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, WindowQueue
+from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags
+from bandscope_dagster.tagging.summary import TagSummary, summarize
 from bandscope_dagster.tagging.vocabulary import Vocabulary
+from bandscope_dagster.tagging.window_queue import WindowQueue
 
 Audio = NDArray[np.float32]
 
@@ -54,12 +55,14 @@ class SongAnalysis:
         self.plan = plan
         self.error: Exception | None = None
         self.written: dict[str, Written] = {}
+        self.ended = False  # no more audio comes
         self.finished: Future[None] | None = None
+        self.tags: dict[str, TagSummary] = {}  # of tables that are published
         self.quality: SeparationQuality | None = None  # of stems that are published
         self.used: Used | None = None  # for what was separated so far
         self.started = perf_counter()
         self._place = workplace
-        self._tags: dict[str, SourceTags] = {}
+        self._sources: dict[str, SourceTags] = {}
         self._stems = Reblock(BLOCK_FRAMES)
         self._measure = QualityMeasure(workplace.stems)
         self._blocks = {"decoded_waveforms": 0, "stems": 0}
@@ -85,21 +88,32 @@ class SongAnalysis:
             self._tag(stem, block)
 
     def finish(self) -> None:
-        """All audio was taken: tag what is left, and commit the files behind the model."""
-        if self.error is None:
-            last = self._stems.finish()
-            if last is not None:
-                self._add_stems(last)
-            if self._place.windows is not None:
-                for source in self._tags.values():
-                    self._place.windows.add(source, source.finish())
-                self._place.windows.flush()
-            self.error = next((source.error for source in self._tags.values() if source.error), None)
-        self.finished = self._place.writer.submit(self._commit)
+        """All audio was taken: the song is committed once its last windows are tagged, which may wait for a batch."""
+        if self.error is not None:
+            self.fail(self.error)
+            return
+        last = self._stems.finish()
+        if last is not None:
+            self._add_stems(last)
+        if self._place.windows is not None:
+            for source in self._sources.values():
+                self._place.windows.add(source, source.finish())
+        self.ended = True
+        self.settle()
+
+    def settle(self) -> None:
+        """Commit the song's files behind the model, if it has ended and no window of it waits for the tagger."""
+        sources = self._sources.values()
+        if self.ended and self.finished is None and not any(source.waiting for source in sources):
+            self.error = self.error or next((source.error for source in sources if source.error), None)
+            self.finished = self._place.writer.submit(self._commit)
 
     def fail(self, error: Exception) -> None:
         """End this song: nothing of it is published."""
         self.error = self.error or error
+        self.ended = True
+        for source in self._sources.values():
+            source.error = source.error or error  # so that no window of it costs the tagger any more time
         self.finished = self._place.writer.submit(self._commit)
 
     def abandon(self) -> None:
@@ -111,23 +125,6 @@ class SongAnalysis:
     def seconds(self) -> float:
         """Seconds since the song's first block was taken."""
         return perf_counter() - self.started
-
-    def top_instruments(self, source_is_mixture: bool, count: int = 5) -> dict[str, float]:
-        """The instruments of the highest mean score over a source's windows, for metadata.
-
-        Of several stems, an instrument has the score of the stem where it is highest. A null score counts as 1.
-        """
-        best: dict[str, float] = {}
-        for source in self._tags.values():
-            if (source.source == MIXTURE) == source_is_mixture:
-                means: defaultdict[str, float] = defaultdict(float)
-                for row in source.rows(self._place.vocabulary):
-                    score = 1.0 if row["score"] is None else row["score"]
-                    means[row["instrument"]] += score / len(source.tagged)
-                for instrument, mean in means.items():
-                    best[instrument] = max(mean, best.get(instrument, 0.0))
-        highest = sorted(best.items(), key=lambda pair: -pair[1])[:count]
-        return {instrument: round(mean, 3) for instrument, mean in highest}
 
     def _add_stems(self, block: Audio) -> None:
         """Store 10 s of every stem, and tag what was stored, so that tags made later from the table are the same."""
@@ -143,9 +140,9 @@ class SongAnalysis:
     def _tag(self, source: str, block: Audio) -> None:
         queue = self._place.windows
         assert queue is not None, "a tagger is loaded whenever tags are asked for"
-        if source not in self._tags:
-            self._tags[source] = SourceTags(source, queue.tagger, SAMPLE_RATE)
-        queue.add(self._tags[source], self._tags[source].push(block))
+        if source not in self._sources:
+            self._sources[source] = SourceTags(source, queue.tagger, SAMPLE_RATE)
+        queue.add(self._sources[source], self._sources[source].push(block))
 
     def _write_block(self, table: str, sources: Mapping[str, Quantized]) -> None:
         index = self._blocks[table]
@@ -222,17 +219,14 @@ class SongAnalysis:
             return self._writer(table).commit(notes)
         if table in self._blocks:
             return self._writer(table).commit()
-        shared = {
-            "song_id": self.plan.song_id,
-            "model": lineage.model,
-            "detected_at": lineage.created_at,
-            "error": None,
-        }
-        of_mixture = table == "instrument_tags"
-        rows = [
-            row | shared
-            for source in self._tags.values()
-            if (source.source == MIXTURE) == of_mixture
-            for row in source.rows(self._place.vocabulary)
-        ]
+        return self._publish_tags(table, lineage)
+
+    def _publish_tags(self, table: str, lineage: Lineage) -> Written:
+        queue = self._place.windows
+        assert queue is not None
+        of_mixture = table == INSTRUMENT_TAGS.name
+        sources = [each for each in self._sources.values() if (each.source == MIXTURE) == of_mixture]
+        shared = {"song_id": self.plan.song_id, "model": lineage.model, "detected_at": lineage.created_at}
+        rows = [row | shared for source in sources for row in source.rows(self._place.vocabulary)]
+        self.tags[table] = summarize(sources, rows, queue)
         return write_table(self._place.store, TABLES[table], rows, lineage)

@@ -1,4 +1,4 @@
-"""Uploads in the object store: listing them as songs, registering new ones, and fetching their bytes."""
+"""Uploads in the object store: listing them as songs, and fetching their bytes."""
 
 import hashlib
 import tempfile
@@ -10,10 +10,8 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import BinaryIO, Final, cast
 
-import dagster as dg
-
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
-from bandscope_dagster.partitions import SONGS_NAME, song_id
+from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.storage.objects import ObjectStore, StoredObject
 
 UPLOADS: Final = "uploads"
@@ -87,15 +85,6 @@ def list_uploads(store: ObjectStore) -> Listing:
             ignored += 1
     uploads.sort(key=lambda upload: (upload.uploaded_at, upload.key))
     return Listing(uploads, ignored)
-
-
-def register_uploads(instance: dg.DagsterInstance, listing: Listing) -> list[str]:
-    """Add a partition for every upload that has none yet, oldest first; returns the new song ids."""
-    known = set(instance.get_dynamic_partitions(SONGS_NAME))
-    new = [upload.song_id for upload in listing.uploads if upload.song_id not in known]
-    if new:
-        instance.add_dynamic_partitions(SONGS_NAME, new)
-    return new
 
 
 @contextmanager

@@ -61,6 +61,7 @@ def build_network(name: str, content: bytes) -> HTDemucs:
     Raises:
         ModelFileError: the file is for another class than HTDemucs, or its tensors do not fit.
     """
+    import torch
     from demucs.htdemucs import HTDemucs
     from safetensors.torch import load
 
@@ -70,8 +71,10 @@ def build_network(name: str, content: bytes) -> HTDemucs:
         raise ModelFileError(
             f"{name} is for the class {metadata.get('klass')!r}; only {CLASS} is ever built."
         )
-    network = HTDemucs(*_arguments(metadata["args"]), **_arguments(metadata["kwargs"]))
-    network.load_state_dict(load(content))  # strict: every tensor must be there and fit
+    with torch.device("meta"):  # half a second less than drawing random weights that are thrown away
+        network = HTDemucs(*_arguments(metadata["args"]), **_arguments(metadata["kwargs"]))
+    weights = {tensor_name: tensor.float() for tensor_name, tensor in load(content).items()}
+    network.load_state_dict(weights, assign=True)  # strict: every tensor must be there and fit
     return network
 
 

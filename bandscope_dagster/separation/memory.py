@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bandscope_dagster.device import is_out_of_memory
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.overlap_add import SongOverlapAdd
 from bandscope_dagster.separation.protocol import SegmentPlan, Separator
@@ -35,16 +36,6 @@ class Used:
     def to_json(self) -> str:
         """As one object, with the names of the fields."""
         return json.dumps(asdict(self))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch's own on CUDA, plain RuntimeErrors on MPS and the CPU."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 class WithinMemory:

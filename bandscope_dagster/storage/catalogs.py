@@ -16,6 +16,7 @@ import polars as pl
 from bandscope_dagster.errors import FAILED, UNAVAILABLE
 from bandscope_dagster.storage.lineage import QUALITY_NOTE, read_lineage, read_note
 from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.presence import PresentFrom, instruments_of, top_instruments
 from bandscope_dagster.storage.schemas import (
     ANALYSIS_TABLES,
     INSTRUMENT_CATALOG,
@@ -35,23 +36,17 @@ from bandscope_dagster.storage.tables import Written, write_file
 
 SONGS_AT_ONCE = 1000  # bounds the memory of a build; every figure is of one song
 FOOTERS_AT_ONCE = 16  # read in parallel, because each waits for the store and not for the CPU
-TOP_INSTRUMENTS = 5
-LAYERS = ("foreground", "middle_ground", "background")  # from the foremost
 
 UPSTREAM = "upstream: "  # starts the errors that a table has because ``songs`` has them
 
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
-def build_song_catalog(store: ObjectStore, present_from: float) -> Written:
+def build_song_catalog(store: ObjectStore, present_from: PresentFrom) -> Written:
     """Write ``song_catalog``, sorted by song.
 
-    An instrument counts as present in a window where its score is at least ``present_from``, or where the
-    model gives no score. The top instruments are at most five that are present in a window of the mixture, by
-    mean score and then by the seconds of their presence.
-
     A song has ``failed`` or is ``rejected`` where ``songs`` says so, or where the analysis itself rejected
-    it; ``ok`` where all analysis tables have a file without error; else ``partial``.
+    it; ``ok`` where all analysis tables have a file without error, also of a single window; else ``partial``.
     """
     songs = {table.name: _song_ids(store, table) for table in (SONGS, *ANALYSIS_TABLES)}
     absent = pl.DataFrame(
@@ -65,8 +60,10 @@ def build_song_catalog(store: ObjectStore, present_from: float) -> Written:
         _per_song(store, table, songs[table.name], _first_error).rename({"error": "analysis_error"})
         for table in ANALYSIS_TABLES
     )
-    # What the analysis found itself weighs more than what it was told.
-    errors = errors.sort(pl.col("analysis_error").str.starts_with(UPSTREAM)).unique("song_id", keep="first")
+    # What the analysis found itself weighs more than what it was told, and a whole table more than some windows.
+    errors = errors.sort(
+        pl.col("analysis_error").str.starts_with(UPSTREAM), "windows", nulls_last=False, maintain_order=True
+    ).unique("song_id", keep="first")
     catalog = (
         _per_song(store, SONGS, songs[SONGS.name], lambda rows: rows)
         .join(absent, on="song_id", how="left")
@@ -78,7 +75,7 @@ def build_song_catalog(store: ObjectStore, present_from: float) -> Written:
                 store,
                 INSTRUMENT_TAGS,
                 songs[INSTRUMENT_TAGS.name],
-                lambda tags: _top_instruments(_instruments(tags, present_from)),
+                lambda tags: top_instruments(instruments_of(tags, present_from)),
             ),
             on="song_id",
             how="left",
@@ -89,14 +86,14 @@ def build_song_catalog(store: ObjectStore, present_from: float) -> Written:
     return _write(store, SONG_CATALOG, catalog)
 
 
-def build_instrument_catalog(store: ObjectStore, present_from: float) -> Written:
+def build_instrument_catalog(store: ObjectStore, present_from: PresentFrom) -> Written:
     """Write ``instrument_catalog``, sorted by instrument, song and source.
 
-    All instruments that are named are in it; those that never reach ``present_from`` have no seconds. Labels
+    All instruments that are named are in it; those that are never present have no seconds. Labels
     that the vocabulary does not know stand under their own word.
     """
     instruments = pl.concat(
-        _per_song(store, table, _song_ids(store, table), lambda tags: _instruments(tags, present_from))
+        _per_song(store, table, _song_ids(store, table), lambda tags: instruments_of(tags, present_from))
         for table in (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
     )
     return _write(store, INSTRUMENT_CATALOG, instruments.sort("instrument", "song_id", "source", "family"))
@@ -126,7 +123,10 @@ def build_song_errors(store: ObjectStore) -> Written:
         .otherwise(pl.col("table"))
         .alias("stage"),
         pl.when(has_reason).then(parts.field("field_0")).alias("reason"),
-        pl.when(has_reason).then(parts.field("field_1")).otherwise(own).alias("message"),
+        pl.concat_str(
+            pl.format("{} windows without tags, the first: ", "windows").fill_null(""),
+            pl.when(has_reason).then(parts.field("field_1")).otherwise(own),
+        ).alias("message"),
         pl.Series("since", times, dtype=pl.Datetime("us", "UTC")),
     )
     return _write(store, SONG_ERRORS, listed)
@@ -162,7 +162,17 @@ def _per_song(store: ObjectStore, table: Table, song_ids: list[str], query: Quer
 
 
 def _first_error(rows: pl.LazyFrame) -> pl.LazyFrame:
-    return rows.filter(pl.col("error").is_not_null()).group_by("song_id").agg(pl.col("error").first())
+    """Per song: the error, and of how many windows it is; null where the song has nothing in the table."""
+    of_windows = "start_s" in rows.collect_schema()
+    windows = pl.col("start_s").is_not_null().sum() if of_windows else pl.lit(0)
+    return (
+        rows.filter(pl.col("error").is_not_null())
+        .group_by("song_id")
+        .agg(
+            pl.col("error").first(),
+            pl.when(windows > 0).then(windows).otherwise(None).cast(pl.Int64).alias("windows"),
+        )
+    )
 
 
 def _status() -> pl.Expr:
@@ -170,7 +180,7 @@ def _status() -> pl.Expr:
     # An error that was handed on, while ``songs`` no longer has it, is out of date: analyze the song again.
     stale = pl.col("error").is_null() & pl.col("analysis_error").str.starts_with(UPSTREAM).fill_null(False)
     return (
-        pl.when(stale)
+        pl.when(stale | (pl.col("error").is_null() & pl.col("windows").is_not_null()))
         .then(pl.lit("partial"))
         .when(found.str.split(":").list.first().is_in([UNAVAILABLE, FAILED]))
         .then(pl.lit("failed"))
@@ -213,64 +223,6 @@ def _qualities(store: ObjectStore, song_ids: list[str]) -> pl.DataFrame:
     return pl.DataFrame(
         {"song_id": song_ids, "note": notes}, schema={"song_id": pl.String, "note": pl.String}
     ).select("song_id", quality.field("residual_db"), quality.field("stems").alias("stem_quality"))
-
-
-def _instruments(tags: pl.LazyFrame, present_from: float) -> pl.LazyFrame:
-    """One row per song, source and instrument, as in ``instrument_catalog``."""
-    group = ["song_id", "source", "instrument", "family"]
-    # Several labels may mean one instrument: a window counts once, with the best of their scores.
-    windows = (
-        tags.filter(pl.col("error").is_null())
-        .with_columns(
-            pl.coalesce("instrument", "label").alias("instrument"),
-            pl.col("layer").replace_strict(LAYERS, range(len(LAYERS)), default=None, return_dtype=pl.Int8),
-        )
-        .filter(pl.col("instrument").is_not_null())
-        .group_by(*group, "start_s", "end_s")
-        .agg(pl.col("score").max(), pl.col("layer").min(), pl.col("model").first())
-    )
-    named = windows.group_by(group).agg(
-        pl.col("score").mean(),
-        pl.col("score").max().alias("score_max"),
-        pl.col("layer")
-        .min()
-        .replace_strict(range(len(LAYERS)), LAYERS, default=None, return_dtype=pl.String),
-        pl.col("model").first(),
-    )
-    covered = pl.col("end_s").cum_max().shift(1).over(group, order_by="start_s")  # windows may overlap
-    seconds = pl.col("end_s") - pl.max_horizontal("start_s", covered)
-    present = (
-        windows.filter(pl.col("score").is_null() | (pl.col("score") >= present_from))
-        .sort(*group, "start_s", "end_s")
-        .with_columns(seconds.clip(lower_bound=0).alias("seconds"))
-        .group_by(group)
-        .agg(
-            pl.col("seconds").sum().cast(pl.Float32).alias("seconds_present"),
-            pl.len().cast(pl.Int32).alias("windows"),
-            pl.col("start_s").min().alias("first_s"),
-            pl.col("end_s").max().alias("last_s"),
-        )
-    )
-    return (
-        named.join(present, on=group, how="left", nulls_equal=True)
-        .with_columns(pl.col("seconds_present", "windows").fill_null(0))
-        .select(INSTRUMENT_CATALOG.names)
-    )
-
-
-def _top_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
-    best = ["score", "seconds_present", "instrument"]
-    return (
-        instruments.filter(pl.col("windows") > 0)
-        .sort("song_id", *best, descending=[False, True, True, False], nulls_last=True)
-        .group_by("song_id", maintain_order=True)
-        .agg(
-            pl.struct("instrument", "family", "score", pl.col("seconds_present").alias("seconds"))
-            .head(TOP_INSTRUMENTS)
-            .alias("top_instruments"),
-            pl.col("model").first().alias("tagger"),
-        )
-    )
 
 
 def _write(store: ObjectStore, table: Table, rows: pl.DataFrame) -> Written:

@@ -27,6 +27,7 @@ STEM_QUALITY = pa.struct(
         ("silent", pa.bool_()),
     ]
 )
+INTERVAL = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("score", pa.float32())])
 TOP_INSTRUMENT = pa.struct(
     [
         ("instrument", pa.string()),
@@ -140,8 +141,10 @@ _STEM_COLUMNS = (
 _TAG_COLUMNS = (
     _SONG_ID,
     Column("source", pa.string(), "What was listened to: 'mixture' or a stem"),
-    Column("instrument", pa.string(), "Instrument, by its name in the vocabulary"),
-    Column("family", pa.string(), "The instrument's family"),
+    Column(
+        "instrument", pa.string(), "Instrument, by its name in the vocabulary, or the label where unmapped"
+    ),
+    Column("family", pa.string(), "The instrument's family; null where unmapped"),
     Column("label", pa.string(), "The model's own word"),
     Column("score", pa.float32(), "The model's score in [0, 1]; null where it gives none"),
     Column("start_s", pa.float64(), "Start of the window", "s"),
@@ -149,7 +152,18 @@ _TAG_COLUMNS = (
     Column("layer", pa.string(), "'foreground', 'middle_ground', 'background', or null"),
     Column("model", pa.string(), "The tagger"),
     Column("detected_at", UTC_TIME, "When the model ran"),
-    _ERROR,
+    Column(
+        "error",
+        pa.string(),
+        "Why the song (start_s is null) or the window has no tags, as '<reason>: <message>'; null where it has",
+    ),
+    Column("mapped", pa.bool_(), "Whether the vocabulary knows the label"),
+    Column("answer", pa.string(), "All that a language model said of the window; null for other models"),
+    Column("note", pa.string(), "What of the answer was mended or dropped"),
+)
+_WINDOWS = (
+    "Silent windows have no rows. A window where a language model named nothing, or whose answer cannot be read "
+    "(`error`), has one row without an instrument."
 )
 
 SONGS = Table(
@@ -172,14 +186,12 @@ STEMS = Table(
 )
 INSTRUMENT_TAGS = Table(
     "instrument_tags",
-    "One row per window of the mixture and instrument that the model knows, with its score. Silent windows have "
-    "no rows.",
+    f"One row per window of the mixture and instrument that the model heard there, with its score. {_WINDOWS}",
     _TAG_COLUMNS,
 )
 STEM_INSTRUMENT_TAGS = Table(
     "stem_instrument_tags",
-    "One row per window of a stem and instrument that the model knows, with its score. Silent windows have "
-    "no rows.",
+    f"One row per window of a stem and instrument that the model heard there, with its score. {_WINDOWS}",
     _TAG_COLUMNS,
 )
 SONG_CATALOG = Table(
@@ -195,7 +207,12 @@ SONG_CATALOG = Table(
         Column(
             "top_instruments", pa.list_(TOP_INSTRUMENT), "At most five instruments of the mixture, best first"
         ),
-        Column("status", pa.string(), "'ok', 'partial', 'rejected' or 'failed'", nullable=False),
+        Column(
+            "status",
+            pa.string(),
+            "'ok', 'partial' (tables are missing, or windows have no tags), 'rejected' or 'failed'",
+            nullable=False,
+        ),
         Column("missing_tables", pa.list_(pa.string()), "The analysis tables without a file for the song"),
         Column("separator", pa.string(), "The model that made the stems"),
         Column("tagger", pa.string(), "The model that tagged the mixture"),
@@ -230,11 +247,16 @@ INSTRUMENT_CATALOG = Table(
         Column("last_s", pa.float64(), "End of the last window where it is present", "s"),
         Column("layer", pa.string(), "The foremost layer that it was heard in"),
         Column("model", pa.string(), "The tagger"),
+        Column(
+            "intervals",
+            pa.list_(INTERVAL),
+            "Where it is present (s), windows that touch or overlap joined to one, with the largest of their scores",
+        ),
     ),
 )
 SONG_ERRORS = Table(
     "song_errors",
-    "One row per song and table that holds an error instead of a result.",
+    "One row per song and table that holds an error instead of a result, or in some of its windows.",
     (
         _SONG_ID,
         Column("table", pa.string(), "The table that has no result", nullable=False),

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.models.store import EMBEDDED, read_verified
-from bandscope_dagster.tagging.protocol import Tag, WindowPlan
+from bandscope_dagster.tagging.options import TaggingOptions
+from bandscope_dagster.tagging.protocol import Heard, Tag, WindowPlan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -145,19 +146,26 @@ class Musicnn:
     """The ``Tagger`` over MusiCNN's instrument and voice tags. Weights are verified before they are read."""
 
     plan = PLAN
+    fixed_batch = True
 
-    def __init__(self, device: str) -> None:
-        """``device`` is one that torch knows and that exists: "cpu", "cuda", "cuda:1", "mps"."""
+    def __init__(self, device: str, options: TaggingOptions | None = None) -> None:
+        """``device`` is one that torch knows and that exists: "cpu", "cuda", "cuda:1", "mps".
+
+        Raises:
+            SettingsError: an option is set that the network does not have; it listens to patches of 3 s.
+        """
         from safetensors.torch import load
 
+        options = options or TaggingOptions()
+        options.refuse("window_s", "hop_s", "mode", tagger=NAME)
         model = find_model(NAME)
         verified = read_verified(model, EMBEDDED)
         weights = load(verified.files[model.files[0].name])
         network = build_network()
         network.load_state_dict(weights, strict=True)
         self._network = network.eval().to(device)
-        self._device = device
-        self.batch = CPU_BATCH if device == "cpu" else ACCELERATOR_BATCH
+        self.device = device
+        self.batch = options.batch or (CPU_BATCH if device == "cpu" else ACCELERATOR_BATCH)
         self.identity = ModelIdentity(
             name=NAME,
             sha256=verified.sha256,
@@ -180,12 +188,12 @@ class Musicnn:
         if windows.ndim != 2 or windows.shape[1] != expected:
             raise ValueError(f"musicnn takes windows of shape (batch, {expected}), not {windows.shape}.")
         with torch.inference_mode():
-            probabilities = self._network(torch.from_numpy(windows).to(self._device))
+            probabilities = self._network(torch.from_numpy(windows).to(self.device))
         return probabilities.cpu().numpy()
 
-    def tag(self, windows: NDArray[np.float32]) -> list[list[Tag]]:
+    def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
         """``(batch, lead + length)`` mono float32 in [-1, 1] → all instrument tags and scores, by window."""
         return [
-            [Tag(tag, float(scores[column])) for column, tag in _INSTRUMENT_COLUMNS]
+            Heard([Tag(tag, float(scores[column])) for column, tag in _INSTRUMENT_COLUMNS])
             for scores in self.taggram(windows)
         ]

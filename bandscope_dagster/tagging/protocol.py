@@ -52,6 +52,7 @@ class Tagger(Protocol):
     plan: WindowPlan
     device: str  # as torch names it
     batch: int  # windows that one call takes at best
+    fixed_batch: bool  # whether calls are filled up to ``batch`` windows with silence; see WindowQueue
 
     def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
         """``(batch, lead + length)`` mono float32 in [-1, 1] → what is heard in each window; any batch.

@@ -1,22 +1,41 @@
 """The taggers by name: the one place that knows which there are."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
 
 from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.models.inventory import Model, find_model
+from bandscope_dagster.models.store import model_folder
+from bandscope_dagster.tagging.ast_audioset import load_ast
 from bandscope_dagster.tagging.musicnn import Musicnn
+from bandscope_dagster.tagging.options import TaggingOptions
 from bandscope_dagster.tagging.protocol import Tagger
+from bandscope_dagster.tagging.qwen_omni import load_qwen_omni
 
-TAGGERS: Mapping[str, Callable[[str], Tagger]] = {"musicnn": Musicnn}
-"""Name → what loads it onto a device."""
+Loader = Callable[[Model, Path, str, TaggingOptions], Tagger]  # the model, its folder, device, options
+
+TAGGERS: Final[Mapping[str, Loader]] = {
+    "musicnn": lambda _, __, device, options: Musicnn(device, options),
+    "ast": load_ast,
+    "qwen2.5-omni": load_qwen_omni,
+    "qwen3-omni": load_qwen_omni,
+}
+
+PRESENT_FROM: Final[Mapping[str | None, float]] = {"musicnn": 0.2, "ast": 0.2, None: 0.5}
+"""Tagger → the score from which an instrument counts as present in a window; under None, that of all others."""
 
 
-def load_tagger(name: str, device: str) -> Tagger:
+def load_tagger(name: str, models_folder: Path, device: str, options: TaggingOptions) -> Tagger:
     """The tagger called ``name``, its weights verified and on ``device``, as torch names it ("cuda:0").
 
     Raises:
-        SettingsError: there is no such tagger.
+        SettingsError: there is no such tagger, or an option does not fit it.
         ModelFileError: one of its files is missing or is not the one in the inventory.
     """
     if name not in TAGGERS:
         raise SettingsError(f"BANDSCOPE_TAGGER={name!r} is unknown; choose one of {', '.join(TAGGERS)}")
-    return TAGGERS[name](device)
+    model = find_model(name)
+    return TAGGERS[name](model, model_folder(model, models_folder), device, options)

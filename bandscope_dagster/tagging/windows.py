@@ -1,12 +1,16 @@
 """Cuts a mono signal that arrives in blocks of any size into the windows that a tagger listens to."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bandscope_dagster.audio.measure import SILENCE_DB
 from bandscope_dagster.tagging.protocol import WindowPlan
+
+SHORTEST_REST_S: Final = 1.5
+"""An end of the song of this length is listened to, however long the windows are: an instrument can enter in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,16 @@ class Window:
 class Windows:
     """Cuts one song; memory is bounded by a window and a half and the block that is pushed.
 
-    At the song's end, a rest of at least half a window gets a window of its own, which ends with the song and
-    so overlaps the one before; a shorter rest falls to the window before. A song shorter than one window is
-    repeated to fill it, as musicnn does with short patches. An empty song has no windows.
+    At the song's end, a rest of at least ``SHORTEST_REST_S`` or half a window gets a window of its own, which ends
+    with the song and so overlaps the one before; a shorter rest falls to the window before. A song shorter than one
+    window is repeated to fill it, as musicnn does with short patches. An empty song has no windows.
     """
 
     def __init__(self, plan: WindowPlan) -> None:
         self._plan = plan
         # With so many frames after its end, a window cannot have the song's rest fall to it: it is final.
-        self._final_after = min(plan.hop, -(-plan.length // 2))
+        rest = min(-(-plan.length // 2), round(SHORTEST_REST_S * plan.sample_rate))
+        self._final_after = min(plan.hop, rest)
         self._pending: list[NDArray[np.float32]] = []
         self._pending_from = 0  # the frame of the song that is first in ``_pending``
         self._received = 0  # frames

@@ -1,4 +1,4 @@
-"""Which device the models run on: the best one present, or exactly the one that was asked for."""
+"""The device that the models run on: which one it is, and when its memory has run out."""
 
 from bandscope_dagster.errors import SettingsError
 
@@ -30,3 +30,13 @@ def resolve_device(name: str) -> str:
             f"these or to auto, or install the driver and the torch build for that device"
         )
     return name
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: torch's own on CUDA, plain RuntimeErrors on MPS and the CPU."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)

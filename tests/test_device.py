@@ -1,7 +1,7 @@
 import pytest
 
+from bandscope_dagster.device import available_devices, resolve_device
 from bandscope_dagster.errors import SettingsError
-from bandscope_dagster.separation.device import available_devices, resolve_device
 
 
 def test_every_available_device_holds_a_tensor() -> None:

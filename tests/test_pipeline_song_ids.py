@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandscope_dagster.partitions import song_id
+from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.storage.schemas import SONG_ID
 
 

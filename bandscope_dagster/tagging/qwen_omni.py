@@ -1,0 +1,228 @@
+"""Qwen2.5-Omni and Qwen3-Omni as taggers: language models that listen to a window and answer in words.
+
+They are asked as ``prompts`` says, for all windows of a call at once. The likeliest token is always taken, so that the
+same window gets the same answer every time, whichever windows it shares the call with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.models.identity import ModelIdentity
+from bandscope_dagster.models.inventory import Model
+from bandscope_dagster.tagging.omni_checkpoint import STOP_TOKENS, OmniCheckpoint, load_checkpoint
+from bandscope_dagster.tagging.options import TaggingOptions
+from bandscope_dagster.tagging.prompts import Dialogue, Question, load_dialogue
+from bandscope_dagster.tagging.protocol import Heard, WindowPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLE_RATE: Final = 16_000  # Hz; both models' preprocessor_config.json
+WINDOW_S: Final = 30.0  # long enough for what alternates within a song to be heard together
+SHORTEST_WINDOW_S: Final = 1.0
+LONGEST_WINDOW_S: Final = 300.0  # the longest audio that both models' feature extractors are set to
+
+CPU_BATCH: Final = 1  # windows
+ACCELERATOR_BATCH: Final = 8  # windows
+
+
+def load_qwen_omni(model: Model, folder: Path, device: str, options: TaggingOptions) -> QwenOmni:
+    """A model of the inventory, whose files lie in ``folder``, on ``device`` as torch names it.
+
+    Raises:
+        ModelFileError: a file is missing, is not the one in the inventory, or does not fit the classes.
+        SettingsError: the options do not fit the model.
+    """
+    window_plan(model.name, options)  # before gigabytes are read
+    checkpoint = load_checkpoint(model, folder, device)
+    return QwenOmni(model.name, checkpoint, load_dialogue(options.mode or "list"), device, options)
+
+
+def window_plan(name: str, options: TaggingOptions) -> WindowPlan:
+    """Windows of ``options.window_s`` (30 s) every ``options.hop_s`` (a window's length), without a lead.
+
+    Raises:
+        SettingsError: the window is not one that the model can listen to, or the hop would leave out audio.
+    """
+    window_s = WINDOW_S if options.window_s is None else options.window_s
+    if not SHORTEST_WINDOW_S <= window_s <= LONGEST_WINDOW_S:
+        raise SettingsError(
+            f"BANDSCOPE_TAG_WINDOW_S={window_s:g} does not fit {name}: it must be from {SHORTEST_WINDOW_S:g} to "
+            f"{LONGEST_WINDOW_S:g} s"
+        )
+    length = round(window_s * SAMPLE_RATE)
+    hop = length if options.hop_s is None else round(options.hop_s * SAMPLE_RATE)
+    if not 0 < hop <= length:
+        raise SettingsError(
+            f"BANDSCOPE_TAG_HOP_S={options.hop_s} does not fit {name}: it must be above 0 and at most the "
+            f"{window_s:g} s of its windows"
+        )
+    return WindowPlan(sample_rate=SAMPLE_RATE, length=length, hop=hop)
+
+
+class QwenOmni:
+    """The ``Tagger`` over the thinker of a Qwen-Omni model. Its tags have no scores."""
+
+    fixed_batch = False
+
+    def __init__(
+        self,
+        name: str,
+        checkpoint: OmniCheckpoint,
+        dialogue: Dialogue,
+        device: str,
+        options: TaggingOptions,
+    ) -> None:
+        """``checkpoint`` is on ``device``; ``dialogue`` is what every window is asked.
+
+        Raises:
+            SettingsError: the options do not fit the model.
+        """
+        self._thinker: Any = checkpoint.thinker  # its ``generate`` is not typed for its own class
+        self._processor: Any = checkpoint.processor
+        self._dialogue = dialogue
+        self.device = device
+        self.plan = window_plan(name, options)
+        self.batch = options.batch or (CPU_BATCH if device == "cpu" else ACCELERATOR_BATCH)
+        questions = (*dialogue.questions, dialogue.repair)
+        self.identity = ModelIdentity(
+            name=name,
+            sha256=checkpoint.sha256,
+            params={
+                "sample_rate": SAMPLE_RATE,
+                "window_frames": self.plan.length,
+                "window_hop": self.plan.hop,
+                "mode": dialogue.mode,
+                "prompts_sha256": dialogue.sha256,
+                "max_new_tokens": [question.max_new_tokens for question in questions],
+                "precision": str(checkpoint.thinker.dtype).removeprefix("torch."),
+            },
+        )
+
+    def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
+        """``(batch, length)`` mono float32 in [-1, 1] → what the model says of each window.
+
+        A window whose answer has no structure is asked once more; if that helps nothing its ``Heard`` has an error.
+
+        Raises:
+            RuntimeError: the model computed what is no number; or torch's own, where memory runs out.
+        """
+        if windows.ndim != 2 or windows.shape[1] != self.plan.length or windows.dtype != np.float32:
+            raise ValueError(
+                f"{self.identity.name} takes float32 windows of shape (batch, {self.plan.length}), mono at "
+                f"{SAMPLE_RATE} Hz, not {windows.dtype} of shape {windows.shape}"
+            )
+        chats = [_Chat(self._dialogue.system) for _ in windows]
+        for question in self._dialogue.questions:
+            self._ask(question, chats, windows)
+        heard = [self._dialogue.parse(chat.last_answer) for chat in chats]
+
+        unclear = [index for index, each in enumerate(heard) if each.error is not None]
+        if unclear:
+            self._ask(self._dialogue.repair, [chats[index] for index in unclear], windows[unclear])
+        for index in unclear:
+            again = self._dialogue.parse(chats[index].last_answer)
+            notes = [f"asked again: the first answer was {heard[index].error}", again.note]
+            heard[index] = replace(again, note="; ".join(note for note in notes if note))
+        return [replace(each, answer=chat.transcript) for each, chat in zip(heard, chats, strict=True)]
+
+    def _ask(self, question: Question, chats: Sequence[_Chat], windows: NDArray[np.float32]) -> None:
+        """Put a question to the model in every chat, and add its answers to them."""
+        import torch
+        from transformers import GenerationConfig
+
+        for chat in chats:
+            chat.ask(question)
+        prompts = self._processor.apply_chat_template(
+            [chat.messages for chat in chats], add_generation_prompt=True, tokenize=False
+        )
+        # Qwen2.5's features are of audio filled up to 300 s with silence, which the thinker then leaves out. What it
+        # does see is the same when no more silence follows than the last of the extractor's frames reaches into.
+        filled = self.plan.length + self._processor.feature_extractor.n_fft
+        inputs = self._processor(
+            text=prompts,
+            audio=list(windows),
+            return_tensors="pt",
+            text_kwargs={"padding": True, "padding_side": "left"},  # answers continue what is on the right
+            audio_kwargs={"max_length": filled},
+        ).to(self.device)
+        tokenizer = self._processor.tokenizer
+        greedy = GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=question.max_new_tokens,
+            eos_token_id=tokenizer.convert_tokens_to_ids(list(STOP_TOKENS)),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        with torch.inference_mode():
+            output: Any = self._thinker.generate(
+                **inputs,
+                generation_config=greedy,
+                logits_processor=[_known_tokens(len(tokenizer), self.identity.name)],
+            )
+        answers = tokenizer.batch_decode(
+            output[:, inputs["input_ids"].shape[1] :],
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
+        )
+        for chat, answer in zip(chats, answers, strict=True):
+            chat.answer(answer)
+
+
+def _known_tokens(tokens: int, name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """For ``generate``: leaves only the first ``tokens`` of the vocabulary, which the tokenizer knows.
+
+    The network's own vocabulary is filled up to a round number with tokens that mean nothing.
+    """
+
+    def process(_: Tensor, logits: Tensor) -> Tensor:
+        if not logits.isfinite().all():
+            raise RuntimeError(
+                f"{name} computed logits that are not finite; run it again with BANDSCOPE_DEVICE=cpu or another "
+                f"BANDSCOPE_TAGGER"
+            )
+        logits[:, tokens:] = -np.inf
+        return logits
+
+    return process
+
+
+class _Chat:
+    """What was asked and answered about one window."""
+
+    def __init__(self, system: str) -> None:
+        self.messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
+        self._answers: list[tuple[str, str]] = []  # the question's name, what the model said
+        self._asked = ""  # the name of the question that is open
+
+    def ask(self, question: Question) -> None:
+        """Add a question; the first comes with the audio."""
+        text = {"type": "text", "text": question.text}
+        content = [text] if self._answers else [{"type": "audio", "audio": "the window"}, text]
+        self.messages.append({"role": "user", "content": content})
+        self._asked = question.name
+
+    def answer(self, text: str) -> None:
+        """Add what the model said to the question."""
+        self.messages.append({"role": "assistant", "content": text})
+        self._answers.append((self._asked, text))
+
+    @property
+    def last_answer(self) -> str:
+        """What the model said last."""
+        return self._answers[-1][1]
+
+    @property
+    def transcript(self) -> str:
+        """All that the model said, whole: a single answer as it is, several each under its question's name."""
+        if len(self._answers) == 1:
+            return self.last_answer
+        return "\n\n".join(f"[{name}]\n{text}" for name, text in self._answers)

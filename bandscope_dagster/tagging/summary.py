@@ -1,0 +1,58 @@
+"""What came of tagging one table of a song, for the people who watch."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bandscope_dagster.tagging.source_tags import SourceTags
+from bandscope_dagster.tagging.window_queue import WindowQueue
+
+TOP: Final = 5  # instruments
+
+
+@dataclass(frozen=True, slots=True)
+class TagSummary:
+    """The tags of a song's mixture, or of all its stems."""
+
+    windows: int  # that were listened to; silent ones are not
+    lost: int  # of these, windows that have an error instead of tags
+    labels: int  # rows with an instrument
+    unmapped: int  # of these, rows whose label is not in the vocabulary
+    top_instruments: Mapping[str, float]  # the instruments of the highest mean score over a source's windows
+    device: str  # as torch names it
+    batch: int  # windows in one call of the tagger, at most; less than was asked for where memory ran out
+
+    @property
+    def unmapped_share(self) -> float:
+        """Of the rows with an instrument, those whose label is not in the vocabulary, in [0, 1]."""
+        return self.unmapped / self.labels if self.labels else 0.0
+
+
+def summarize(
+    sources: Iterable[SourceTags], rows: Iterable[Mapping[str, Any]], queue: WindowQueue
+) -> TagSummary:
+    """Summarize the ``rows`` of these sources, which ``queue`` tagged."""
+    windows = {source.source: len(source.tagged) for source in sources}
+    means: defaultdict[tuple[str, str], float] = defaultdict(float)  # (source, instrument) → mean score
+    lost = labels = unmapped = 0
+    for row in rows:
+        lost += row["error"] is not None
+        if row["instrument"] is not None:
+            labels += 1
+            unmapped += not row["mapped"]
+            score = 1.0 if row["score"] is None else row["score"]
+            means[row["source"], row["instrument"]] += score / windows[row["source"]]
+    best: dict[str, float] = {}
+    for (_, instrument), mean in means.items():
+        best[instrument] = max(mean, best.get(instrument, 0.0))
+    highest = sorted(best.items(), key=lambda pair: -pair[1])[:TOP]
+    return TagSummary(
+        windows=sum(windows.values()),
+        lost=lost,
+        labels=labels,
+        unmapped=unmapped,
+        top_instruments={instrument: round(mean, 3) for instrument, mean in highest},
+        device=queue.tagger.device,
+        batch=queue.batch,
+    )

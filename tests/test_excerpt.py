@@ -98,6 +98,28 @@ def test_the_stored_tags_are_musicnns(platform: Platform) -> None:
     ]
 
 
+def test_the_separated_vocals_are_heard_as_a_voice_above_all(platform: Platform) -> None:
+    catalog = pl.read_parquet(f"{platform.store.url}/instrument_catalog/*.parquet")
+    vocals = catalog.filter(source="vocals").sort("score", descending=True)
+    assert vocals.row(0, named=True)["family"] == "voice"
+    assert vocals.row(0, named=True)["seconds_present"] > 0
+
+
+def test_the_true_drums_are_heard_as_drums_above_all_and_are_present(
+    truth: dict[str, Audio], tmp_path: Path
+) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, truth["drums"].T, SAMPLE_RATE, "FLOAT", format="WAV")
+    with dg.instance_for_test() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({"drums.wav": file.getvalue()})
+        assert platform.materialize(["songs", "instrument_tags"]).success
+        assert platform.materialize_catalogs().success
+    (song,) = pl.read_parquet(f"{platform.store.url}/song_catalog/*.parquet").iter_rows(named=True)
+    best = song["top_instruments"][0]
+    assert (best["instrument"], best["seconds"]) == ("drums", pytest.approx(6.08, abs=0.01))
+
+
 def test_the_song_is_described(platform: Platform) -> None:
     row = platform.table("songs").row(0, named=True)
     assert row["filename"] == NAME

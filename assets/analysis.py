@@ -22,9 +22,11 @@ from bandscope_dagster.batches import (
     without_useless_retries,
 )
 from bandscope_dagster.partitions import SONGS_PARTITIONS
+from bandscope_dagster.pictures.song_picture import as_markdown
 from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, CODE_VERSIONS
+from bandscope_dagster.pipeline.usage import peak_device_memory_mb, peak_memory_mb
 from bandscope_dagster.resources import Models
 from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.separation.quality import SeparationQuality
@@ -122,16 +124,17 @@ def _summary(outcome: SongAnalyzed) -> str:
 def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:
     """What people look at, per table of one song; numbers are plotted over songs by the UI."""
     plan = outcome.plan
-    shown: dict[str, dict[str, Any]] = {table: {} for table in plan.tables}
+    of_song = {} if plan.rejected is not None else {"duration_s": plan.duration_s}
+    shown: dict[str, dict[str, Any]] = {table: dict(of_song) for table in plan.tables}
     for table, written in outcome.written.items():
-        shown[table] = written_metadata(written)
+        shown[table] |= written_metadata(written)
         if plan.rejected is not None:
             shown[table]["error"] = plan.rejected
         elif outcome.seconds:
             shown[table] |= {
-                "duration_s": plan.duration_s,
                 "seconds": round(outcome.seconds, 2),
                 "realtime_factor": round(plan.duration_s / outcome.seconds, 2),
+                "peak_memory_mb": round(peak_memory_mb()),
             }
     if outcome.quality is not None:
         shown["stems"] |= _quality_metadata(outcome.quality)
@@ -139,14 +142,29 @@ def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:
         used = outcome.used
         segment_s = round(used.segment / SAMPLE_RATE, 2)
         shown["stems"] |= {"device": used.device, "batch": used.batch, "segment_s": segment_s}
+        if (device_mb := peak_device_memory_mb(used.device)) is not None:
+            shown["stems"]["peak_device_memory_mb"] = round(device_mb)
     for table, tags in outcome.tags.items():
         shown[table] |= {
             "top_instruments": dg.MetadataValue.json(dict(tags.top_instruments)),
             "windows": tags.windows,
+            "windows_lost": tags.lost,
+            "unmapped_share": round(tags.unmapped_share, 4),
             "device": tags.device,
             "batch": tags.batch,
         }
+    for table, seconds in outcome.load_seconds.items():
+        if table in outcome.written:
+            shown[table]["load_seconds"] = round(seconds, 2)
+    if outcome.picture is not None:
+        # Once per song, for the pictures of thousands of songs lie in Dagster's own database.
+        shown[_pictured(outcome)]["picture"] = dg.MetadataValue.md(as_markdown(outcome.picture, plan.song_id))
     return shown
+
+
+def _pictured(outcome: SongAnalyzed) -> str:
+    """The table that shows the song's picture: its stems, or what else was computed of it last."""
+    return "stems" if "stems" in outcome.written else list(outcome.written)[-1]
 
 
 def _quality_metadata(quality: SeparationQuality) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from bandscope_dagster.resources import Models
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.tagging.registry import PRESENT_FROM
 from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, with_vocabulary
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
@@ -133,6 +134,7 @@ class Bench:
                 stems=self.separator.stems,
                 windows=windows,
                 vocabulary=load_vocabulary(),
+                present_from=PRESENT_FROM["musicnn"],
             )
             song = SongAnalysis(plan, place)
             blocks = self.decoded(plan)

@@ -23,6 +23,7 @@ LOWER_LAYERS = {
     "storage": {"errors"},
     "separation": {"errors", "device", "audio", "models"},
     "tagging": {"errors", "device", "audio", "models"},
+    "pictures": {"audio"},
 }
 
 

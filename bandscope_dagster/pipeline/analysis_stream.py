@@ -70,8 +70,11 @@ def analyze_songs(
     flac_bits: Bits,
     separator: Separator | None,
     tagger: Tagger | None,
+    present_from: float = 0.5,
 ) -> Iterator[SongAnalyzed | SongFailed]:
     """Compute what every plan asks for; outcomes come as songs are done, each exactly once.
+
+    Pictures show instruments from the score ``present_from``.
 
     Threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,
     ``ENCODERS`` encode, one stores. Memory is bounded by those queues and the models' batches, not by a song.
@@ -87,6 +90,7 @@ def analyze_songs(
         stems=separator.stems if separator else (),
         windows=WindowQueue(tagger) if tagger else None,
         vocabulary=load_vocabulary(),
+        present_from=present_from,
     )
     batch = _Batch(workplace, separator)
     try:
@@ -194,6 +198,7 @@ def _outcome(song: SongAnalysis) -> SongAnalyzed | SongFailed:
         quality=song.quality,
         used=song.used if song.quality is not None else None,
         tags=song.tags,
+        picture=song.picture,
     )
 
 

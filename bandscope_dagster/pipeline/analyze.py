@@ -8,12 +8,14 @@ from typing import Any, Final, Protocol, TypeVar
 from bandscope_dagster.pipeline.analysis_stream import analyze_songs
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
+from bandscope_dagster.pipeline.usage import timed
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import TABLES
 from bandscope_dagster.storage.tables import write_error_row
 from bandscope_dagster.tagging.protocol import Tagger
+from bandscope_dagster.tagging.registry import PRESENT_FROM
 from bandscope_dagster.tagging.source_tags import with_vocabulary
 
 T = TypeVar("T")
@@ -51,6 +53,7 @@ def analyze_batch(
 
     planner = SongPlanner(run_id, settings.flac_bits)
     separator = tagger = None
+    load_seconds: dict[str, float] = {}
     to_analyze: list[SongPlan] = []
     with ThreadPoolExecutor(READERS, thread_name_prefix="read-songs") as threads:
         rows: list[Mapping[str, Any]] = []
@@ -62,10 +65,11 @@ def analyze_batch(
 
         if any(row["error"] is None for row in rows):
             if "stems" in tables:
-                separator = models.separator()
+                separator, load_seconds["stems"] = timed(models.separator)
                 planner = replace(planner, separator=separator.identity)
             if any(table.endswith("instrument_tags") for table in tables):
-                tagger = models.tagger()
+                tagger, seconds = timed(models.tagger)
+                load_seconds |= {table: seconds for table in tables if table.endswith("instrument_tags")}
                 planner = replace(planner, tagger=with_vocabulary(tagger.identity))
 
         for planned in threads.map(plan, rows):
@@ -78,7 +82,13 @@ def analyze_batch(
             else:
                 to_analyze.append(planned)
 
-    yield from analyze_songs(to_analyze, store, settings.limits, settings.flac_bits, separator, tagger)
+    present_from = settings.present_from
+    if present_from is None:
+        present_from = PRESENT_FROM.get(settings.tagger, PRESENT_FROM[None])
+    for outcome in analyze_songs(
+        to_analyze, store, settings.limits, settings.flac_bits, separator, tagger, present_from
+    ):
+        yield replace(outcome, load_seconds=load_seconds) if isinstance(outcome, SongAnalyzed) else outcome
 
 
 def _attempt(song_id: str, task: Callable[[], T]) -> T | SongFailed:

@@ -22,6 +22,10 @@ class SongAnalyzed:
     tags: Mapping[str, TagSummary] = field(
         default_factory=dict[str, TagSummary]
     )  # of the tag tables that were computed
+    load_seconds: Mapping[str, float] = field(
+        default_factory=dict[str, float]
+    )  # table → of its model, once a batch
+    picture: str | None = None  # SVG: the song's sources and instruments over time
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ Audio arrives in the model's thread. Behind it blocks are encoded, several at on
 order. What goes wrong with the song, in whatever thread, is kept here and ends this song alone.
 """
 
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from numpy.typing import NDArray
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
 from bandscope_dagster.audio.flac import Bits, Quantized, dequantize, encode, quantize
 from bandscope_dagster.audio.measure import peak, rms_dbfs
+from bandscope_dagster.pictures.envelope import EnvelopeMeasure
+from bandscope_dagster.pictures.song_picture import draw_song
 from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.pipeline.streams import WriteBehind
 from bandscope_dagster.separation.measure import QualityMeasure
@@ -32,6 +36,8 @@ from bandscope_dagster.tagging.summary import TagSummary, summarize
 from bandscope_dagster.tagging.vocabulary import Vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
+logger = logging.getLogger(__name__)
+
 Audio = NDArray[np.float32]
 
 
@@ -46,6 +52,7 @@ class Workplace:
     stems: Sequence[str]  # of the separator; empty where none is loaded
     windows: WindowQueue | None
     vocabulary: Vocabulary
+    present_from: float  # the score from which a picture shows an instrument
 
 
 class SongAnalysis:
@@ -60,9 +67,12 @@ class SongAnalysis:
         self.tags: dict[str, TagSummary] = {}  # of tables that are published
         self.quality: SeparationQuality | None = None  # of stems that are published
         self.used: Used | None = None  # for what was separated so far
+        self.picture: str | None = None  # SVG, of a song whose tables are published
         self.started = perf_counter()
         self._place = workplace
         self._sources: dict[str, SourceTags] = {}
+        self._envelopes: defaultdict[str, EnvelopeMeasure] = defaultdict(EnvelopeMeasure)
+        self._tag_rows: list[dict[str, Any]] = []
         self._stems = Reblock(BLOCK_FRAMES)
         self._measure = QualityMeasure(workplace.stems)
         self._blocks = {"decoded_waveforms": 0, "stems": 0}
@@ -70,6 +80,7 @@ class SongAnalysis:
 
     def add_mixture(self, block: Audio) -> None:
         """Take the next 10 s of the mixture, ``(2, frames)`` float32 at 44.1 kHz."""
+        self._envelopes[MIXTURE].push(block)
         if "decoded_waveforms" in self.plan.compute:
             self._write_block("decoded_waveforms", {MIXTURE: quantize(block, self._place.flac_bits)})
         if "instrument_tags" in self.plan.compute:
@@ -85,6 +96,7 @@ class SongAnalysis:
     def add_stored_stems(self, stems: Mapping[str, Audio]) -> None:
         """Take a block of stems that were read from their table, each ``(2, frames)``."""
         for stem, block in stems.items():
+            self._envelopes[stem].push(block)
             self._tag(stem, block)
 
     def finish(self) -> None:
@@ -159,7 +171,9 @@ class SongAnalysis:
         self._behind(write)
 
     def _measure_stem(self, stem: str, block: Quantized) -> None:
-        self._measure.add_stem(stem, dequantize(block))
+        samples = dequantize(block)
+        self._measure.add_stem(stem, samples)
+        self._envelopes[stem].push(samples)
 
     def _row(self, table: str, index: int, source: str, block: Quantized) -> dict[str, Any]:
         stored = dequantize(block)
@@ -204,6 +218,7 @@ class SongAnalysis:
             if self.error is None:
                 for table in self.plan.compute:
                     self.written[table] = self._publish(table)
+                self.picture = self._draw()
         except Exception as error:
             self.error = error
         finally:
@@ -229,4 +244,24 @@ class SongAnalysis:
         shared = {"song_id": self.plan.song_id, "model": lineage.model, "detected_at": lineage.created_at}
         rows = [row | shared for source in sources for row in source.rows(self._place.vocabulary)]
         self.tags[table] = summarize(sources, rows, queue)
+        if (
+            of_mixture or INSTRUMENT_TAGS.name not in self.tags
+        ):  # a picture shows the mixture's where there are any
+            self._tag_rows = rows
         return write_table(self._place.store, TABLES[table], rows, lineage)
+
+    def _draw(self) -> str | None:
+        """The mixture, the stems in their order, and the instruments over time; None where there was no audio.
+
+        A picture that cannot be drawn is logged: the song's tables are published already.
+        """
+        order = [MIXTURE, *self._place.stems]
+        sources = sorted(self._envelopes, key=lambda name: order.index(name) if name in order else len(order))
+        envelopes = {source: self._envelopes[source].finish() for source in sources}
+        if not any(envelope.frames for envelope in envelopes.values()):
+            return None
+        try:
+            return draw_song(envelopes, self._tag_rows if self.tags else None, self._place.present_from)
+        except Exception:
+            logger.exception("%s: its picture cannot be drawn", self.plan.song_id)
+            return None

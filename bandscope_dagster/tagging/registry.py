@@ -27,9 +27,9 @@ TAGGERS: Final[Mapping[str, Loader]] = {
 PRESENT_FROM: Final[Mapping[str | None, float]] = {"musicnn": 0.2, "ast": 0.2, None: 0.5}
 """Tagger → the score from which an instrument counts as present in a window; under None, that of all others.
 
-musicnn's scores are low. In the ten windows of the excerpt in the stempeg package (the mixture and its four true stems),
-of the instruments at or above 0.1 there were 15 right and 14 wrong, at 0.15 11 and 8, at 0.2 9 and 4, at 0.3 4 and 1, and
-none at 0.4. That of AST was not measured: its weights could not be had.
+musicnn's scores are low. In the ten windows of the excerpt in the stempeg package (the mixture and its four true
+stems), of the instruments at or above 0.1 there were 15 right and 14 wrong, at 0.15 11 and 8, at 0.2 9 and 4, at 0.3 4
+and 1, and none at 0.4. That of AST was not measured: its weights could not be had.
 """
 
 

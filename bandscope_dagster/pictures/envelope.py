@@ -1,0 +1,81 @@
+"""How loud a source is over its length, in a number of values that does not grow with it."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
+
+COLUMNS: Final = 2048  # values kept of one source, at most
+FINEST: Final = 441  # frames that one value covers at first: 10 ms, shorter than an ear tells apart
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The energy of one source over time, in columns of ``width`` frames; the last may be shorter."""
+
+    frames: int  # of the whole source, at 44.1 kHz
+    width: int  # frames in a column
+    energy: NDArray[np.float64]  # (columns,): sum over a column's frames of the channels' mean square
+
+    @property
+    def seconds(self) -> float:
+        """Duration of the source."""
+        return self.frames / SAMPLE_RATE
+
+    @property
+    def rms_dbfs(self) -> float | None:
+        """RMS of the whole source, 0 dBFS = a constant 1.0; None for digital silence."""
+        energy = float(self.energy.sum())
+        return 10 * math.log10(energy / self.frames) if energy > 0 else None
+
+    def rms(self, parts: int) -> NDArray[np.float64]:
+        """RMS of each of ``parts`` parts of equal length, 1.0 = full scale; within a column it counts as constant."""
+        if self.frames == 0:
+            return np.zeros(parts)
+        edges = np.minimum(np.arange(len(self.energy) + 1) * self.width, self.frames)
+        up_to = np.concatenate([[0.0], np.cumsum(self.energy)])
+        energy = np.diff(np.interp(np.linspace(0, self.frames, parts + 1), edges, up_to))
+        return np.sqrt(np.maximum(energy, 0.0) * parts / self.frames)  # interpolation may round to below zero
+
+
+class EnvelopeMeasure:
+    """Takes the blocks of one source in order; holds 16 kB, whatever its length.
+
+    Sources are independent: each may have a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._width = FINEST
+        self._energy = np.zeros(COLUMNS)
+
+    def push(self, block: NDArray[np.float32]) -> None:
+        """Add the next ``(channels, n)`` float32 at 44.1 kHz; any n."""
+        frames = block.shape[1]
+        if frames == 0:
+            return
+        start, end = self._frames, self._frames + frames
+        while end > COLUMNS * self._width:
+            self._halve()
+        first, last = start // self._width, (end - 1) // self._width
+        begins = np.arange(first, last + 1) * self._width - start  # of each column, within the block
+        begins[0] = 0
+        power = np.einsum("cn,cn->n", block, block)
+        self._energy[first : last + 1] += np.add.reduceat(power, begins, dtype=np.float64) / len(block)
+        self._frames = end
+
+    def finish(self) -> Envelope:
+        """The envelope of everything pushed so far."""
+        columns = -(-self._frames // self._width)
+        return Envelope(self._frames, self._width, self._energy[:columns].copy())
+
+    def _halve(self) -> None:
+        """Join every two columns."""
+        half = COLUMNS // 2
+        self._energy[:half] = self._energy[0::2] + self._energy[1::2]
+        self._energy[half:] = 0.0
+        self._width *= 2

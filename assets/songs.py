@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from assets.checks import SONG_IS_USABLE, song_is_usable
-from bandscope_dagster.batches import wants_reuse, without_useless_retries
+from bandscope_dagster.batches import tag_run, wants_reuse, without_useless_retries
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS, SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
@@ -46,6 +46,7 @@ def songs(
     with without_useless_retries():
         keys = list(context.partition_keys)
         uploads = list_uploads(store).by_song
+        tag_run(context, (uploads[key].owner for key in keys if key in uploads))
         planner = SongPlanner(run_id=context.run.run_id)
         for number, checked in enumerate(
             check_songs(keys, uploads, store, settings.limits, planner, reuse=wants_reuse(context)), start=1

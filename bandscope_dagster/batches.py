@@ -5,7 +5,7 @@ materialization is an event of its own, emitted the moment it is stored, with th
 added; and what failed is raised at the end, when all other songs are done (Dagster 1.13: events before a raise stay).
 """
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -26,6 +26,12 @@ REUSE_TAG: Final = "bandscope/reuse"
 RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
 
+SONGS_TAG: Final = "bandscope/songs"
+FIRST_SONG_TAG: Final = "bandscope/first-song"
+LAST_SONG_TAG: Final = "bandscope/last-song"
+OWNERS_TAG: Final = "bandscope/owners"
+SHOWN_OWNERS: Final = 3  # in a run's tag; more would not fit the UI's list of runs
+
 INTERRUPTED: Final = "Interrupted"  # begins what a step says that was stopped from outside
 
 DATA_VERSION_DIGITS: Final = 16  # hex digits of the input digest that are shown as data version
@@ -38,6 +44,23 @@ def wants_reuse(context: dg.AssetExecutionContext) -> bool:
         or context.run.parent_run_id is not None
         or context.run.tags.get(REUSE_TAG) == "true"
     )
+
+
+def search_tags(songs: Sequence[str], owners: Iterable[str | None]) -> dict[str, str]:
+    """The run tags by which people find a batch: how many songs, the first and the last, and whose they are."""
+    tags = {SONGS_TAG: str(len(songs)), FIRST_SONG_TAG: songs[0], LAST_SONG_TAG: songs[-1]}
+    names = sorted({owner for owner in owners if owner is not None})
+    if names:
+        tags[OWNERS_TAG] = ", ".join([*names[:SHOWN_OWNERS], *(["…"] if len(names) > SHOWN_OWNERS else [])])
+    return tags
+
+
+def tag_run(context: dg.AssetExecutionContext, owners: Iterable[str | None] = ()) -> None:
+    """Give the run its search tags, unless it has them: those that the UI and backfills start come without."""
+    run = context.instance.get_run_by_id(context.run.run_id)
+    # Dagster takes a range whose ends are swapped for one without songs.
+    if run is not None and SONGS_TAG not in run.tags and context.partition_keys:
+        context.instance.add_run_tags(run.run_id, search_tags(context.partition_keys, owners))
 
 
 def already_emitted(context: dg.AssetExecutionContext) -> set[tuple[str, str]]:

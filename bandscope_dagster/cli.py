@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from bandscope_dagster.cli_models import models_app
 from bandscope_dagster.errors import BandscopeError
 
 if TYPE_CHECKING:
@@ -27,10 +28,6 @@ app = typer.Typer(
     help="Songs in an object store become stems, instrument tags and queryable Parquet.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-)
-models_app = typer.Typer(
-    help="The models: what is listed, whether the files are right, and how to get them.",
-    no_args_is_help=True,
 )
 app.add_typer(models_app, name="models")
 
@@ -152,6 +149,21 @@ def run(
 
 
 @app.command()
+def retry(
+    select: Annotated[
+        str | None, typer.Option(help="Only these per-song assets, such as stems,instrument_tags.")
+    ] = None,
+) -> None:
+    """Hand failed and missing songs to the Dagster daemon, as one backfill that keeps what is done."""
+    from bandscope_dagster.commands.retry import retry as request_retry
+    from bandscope_dagster.settings import dagster_home
+
+    settings, _ = _open()
+    assets = select.replace(",", " ").split() if select else None
+    request_retry(settings, dagster_home(), console, assets)
+
+
+@app.command()
 def status(
     song: Annotated[
         str | None, typer.Argument(help="A song's id, file name or title, or a glob; all songs if left out.")
@@ -234,65 +246,6 @@ def vocabulary(
     from bandscope_dagster.commands.vocabulary import print_matches
 
     print_matches(console, labels or [])
-
-
-@models_app.command("list")
-def models_list() -> None:
-    """The models that Bandscope knows, and whether their files are here."""
-    from bandscope_dagster.commands.models import print_models
-    from bandscope_dagster.settings import load_settings
-
-    print_models(console, load_settings())
-
-
-@models_app.command("verify")
-def models_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Models that must be complete.")] = None,
-) -> None:
-    """Check size and full SHA-256 of every model file.
-
-    Exits with 1 if a file is wrong, or missing where one is needed: of a model that is named here, is part of the
-    package or is chosen by the settings, or of one that is here in part.
-    """
-    from bandscope_dagster.commands.models import print_verification
-    from bandscope_dagster.settings import load_settings
-
-    raise typer.Exit(0 if print_verification(console, load_settings(), names or []) else 1)
-
-
-@models_app.command("pull")
-def models_pull(
-    names: Annotated[list[str], typer.Argument(help="Models, as `bandscope models list` names them.")],
-) -> None:
-    """Download the weights of models, check them, and put them into BANDSCOPE_MODELS_FOLDER.
-
-    What is there and right is not downloaded again.
-    """
-    from bandscope_dagster.commands.models import pull_models
-    from bandscope_dagster.settings import load_settings
-
-    pull_models(console, load_settings(), names)
-
-
-@models_app.command("add")
-def models_add(
-    name: Annotated[str, typer.Argument(help="A model, as `bandscope models list` names it.")],
-    sources: Annotated[
-        list[Path],
-        typer.Option("--from", exists=True, help="A file of the model, or a folder to search; repeatable."),
-    ],
-) -> None:
-    """Put a model's files in place from copies, for machines without a network.
-
-    Files are known by their content, whatever their names; of models whose digests are not listed (ast, qwen…) by
-    their names.
-
-    Exits with 1 if a named file is none of the model's, or if files are still missing.
-    """
-    from bandscope_dagster.commands.models import add_model
-    from bandscope_dagster.settings import load_settings
-
-    add_model(console, load_settings(), name, sources)
 
 
 @app.command()

@@ -1,15 +1,30 @@
 """The code location: everything that Dagster is shown. The only module that imports the assets."""
 
+from typing import Final
+
 import dagster as dg
 
 from assets.analysis import analyze
 from assets.catalog import instrument_catalog, song_catalog, song_errors
 from assets.songs import songs
+from bandscope_dagster.alerts import Webhook, failure_sensor
+from bandscope_dagster.jobs import JOBS, process_songs, refresh_catalogs
+from bandscope_dagster.refresh import catalogs_sensor
 from bandscope_dagster.resources import resources
+from bandscope_dagster.sensors import uploads_sensor
 from bandscope_dagster.settings import load_settings
+
+_SETTINGS: Final = load_settings()
+_WEBHOOK: Final = _SETTINGS.alert_webhook
 
 defs = dg.Definitions(
     assets=[songs, analyze, song_catalog, instrument_catalog, song_errors],
-    resources=resources(load_settings()),
+    jobs=JOBS,
+    sensors=[
+        uploads_sensor(process_songs.name),
+        catalogs_sensor(refresh_catalogs.name),
+        failure_sensor(Webhook(_WEBHOOK.get_secret_value()) if _WEBHOOK else None, _SETTINGS.ui_url),
+    ],
+    resources=resources(_SETTINGS),
     executor=dg.in_process_executor,
 )

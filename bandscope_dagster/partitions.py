@@ -1,27 +1,59 @@
-"""A song is a partition: its id, and the partitions definition that all per-song assets share."""
+"""A song is a partition: the definition that all per-song assets share, how songs come into it, and how far each is."""
 
-import hashlib
-from pathlib import PurePosixPath
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import dagster as dg
-from slugify import slugify
+
+from bandscope_dagster.pipeline.uploads import Listing
 
 SONGS_NAME: Final = "songs"
 SONGS_PARTITIONS: Final = dg.DynamicPartitionsDefinition(name=SONGS_NAME)
 """One dynamic partition per song, in the order in which songs were registered."""
 
-SLUG_LENGTH: Final = 40  # characters
-DIGEST_LENGTH: Final = 12  # hex digits: 48 bits, and only songs of one slug can collide
+
+@dataclass(frozen=True, slots=True)
+class SongStates:
+    """What Dagster knows of songs, over some of the per-song assets."""
+
+    unfinished: set[str]  # not materialized in every asset: new, failed, interrupted, or in progress
+    in_progress: set[str]  # a run that is queued or running does them
 
 
-def song_id(upload_key: str, fingerprint: str) -> str:
-    """The partition key of an upload: a readable slug of its file name and a digest of what it is.
+def register_uploads(instance: dg.DagsterInstance, listing: Listing, limit: int | None = None) -> list[str]:
+    """Add a partition for every upload that has none yet, oldest first; returns the new song ids.
 
-    ``fingerprint`` is what a listing tells about the content (the ETag on S3, size and modification time on a
-    local disk), so that a replaced upload is a new song and no audio is read to know it.
+    With ``limit`` no more songs than that are added; the next call goes on.
     """
-    stem = PurePosixPath(upload_key).stem
-    slug = slugify(stem, max_length=SLUG_LENGTH, word_boundary=False).strip("-") or "song"
-    digest = hashlib.sha256(f"{upload_key}\0{fingerprint}".encode()).hexdigest()[:DIGEST_LENGTH]
-    return f"{slug}-{digest}"
+    known = set(instance.get_dynamic_partitions(SONGS_NAME))
+    new = [upload.song_id for upload in listing.uploads if upload.song_id not in known][:limit]
+    if new:
+        instance.add_dynamic_partitions(SONGS_NAME, new)
+    return new
+
+
+def song_states(instance: dg.DagsterInstance, songs: Sequence[str], assets: Collection[str]) -> SongStates:
+    """How far ``songs`` are in ``assets``."""
+    states = SongStates(set(), set())
+    for asset in assets:
+        statuses = _statuses(instance, songs, asset)
+        states.unfinished.update(
+            song for song in songs if statuses.get(song) != dg.AssetPartitionStatus.MATERIALIZED
+        )
+        states.in_progress.update(
+            song for song in songs if statuses.get(song) == dg.AssetPartitionStatus.IN_PROGRESS
+        )
+    return states
+
+
+def untouched_songs(instance: dg.DagsterInstance, songs: Sequence[str], asset: str) -> set[str]:
+    """The songs that no run has done, has failed at, is doing, or is queued for in ``asset``."""
+    statuses = _statuses(instance, songs, asset)
+    return {song for song in songs if statuses.get(song) is None}
+
+
+def _statuses(
+    instance: dg.DagsterInstance, songs: Sequence[str], asset: str
+) -> Mapping[str, dg.AssetPartitionStatus | None]:
+    return instance.get_status_by_partition(dg.AssetKey(asset), songs, SONGS_PARTITIONS) or {}

@@ -126,6 +126,14 @@ class Settings(BaseSettings):
         description="The score from which the catalogs count an instrument as present; unset, each tagger has its own.",
     )
 
+    alert_webhook: SecretStr | None = Field(
+        default=None,
+        description="URL to which every failed run is posted as JSON; unset, it only stands in a sensor's log.",
+    )
+    ui_url: str = Field(
+        default="http://127.0.0.1:3000", description="Where people find the Dagster UI; for links in alerts."
+    )
+
     max_upload_bytes: int = Field(default=2 * 2**30, ge=1, description="Larger uploads are rejected.")
     min_duration_s: float = Field(default=0.5, ge=0, description="Shorter songs are rejected.")
     max_duration_s: float = Field(default=7200.0, gt=0, description="Longer songs are rejected.")

@@ -61,7 +61,29 @@ def test_analyze_asks_for_a_gpu_and_retries_with_backoff() -> None:
     assert analyze.backfill_policy == dg.BackfillPolicy.multi_run(64)
 
 
+def test_the_catalogs_say_when_they_are_too_old(specs: dict[str, dg.AssetSpec]) -> None:
+    for name, spec in specs.items():
+        assert (spec.freshness_policy is not None) == (name in CATALOGS)
+
+
+def test_jobs_and_sensors_have_names_and_say_what_they_are_for() -> None:
+    jobs = {
+        "process_songs",
+        "validate_songs",
+        "tag_songs",
+        "separate_songs",
+        "refresh_catalogs",
+        "retry_songs",
+    }
+    assert {job.name for job in defs.jobs or ()} == jobs
+    sensors = {sensor.name: sensor for sensor in defs.sensors or ()}
+    assert sensors["new_uploads"].job_name == "process_songs"
+    assert sensors["refresh_catalogs_after_runs"].job_name == "refresh_catalogs"
+    for described in (*(defs.jobs or ()), *sensors.values()):
+        assert described.description
+
+
 def test_the_code_location_loads_without_a_warning() -> None:
-    code = "from bandscope_dagster.definitions import defs; defs.resolve_asset_graph()"
+    code = "from bandscope_dagster.definitions import defs; defs.get_repository_def().load_all_definitions()"
     loaded = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert loaded.returncode == 0, loaded.stderr

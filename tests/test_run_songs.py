@@ -1,9 +1,20 @@
 """``bandscope run`` refuses at once what no run could do."""
 
+import os
+import time
+from pathlib import Path
+
+import dagster as dg
 import pytest
 from command_line import CommandLine
+from dagster._daemon.types import DaemonHeartbeat
+from platforms import song_bytes
 
+from bandscope_dagster.definitions import defs
 from bandscope_dagster.models.inventory import find_model
+from bandscope_dagster.partitions import register_uploads
+from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.settings import dagster_home, load_settings
 
 
 @pytest.fixture
@@ -41,3 +52,28 @@ def test_a_model_that_does_not_exist_is_refused_by_the_name_of_its_setting(
     done = bandscope("run")
     assert done.code == 1
     assert "BANDSCOPE_SEPARATOR='demucs' is unknown; choose one of spleeter-2stems, htdemucs" in done.err
+
+
+def test_songs_of_a_living_daemons_runs_are_left_to_it(bandscope: CommandLine) -> None:
+    settings = load_settings()
+    uploads = Path(settings.storage) / "uploads"
+    uploads.mkdir(parents=True)
+    for seed, name in enumerate(("queued.wav", "free.wav")):
+        (uploads / name).write_bytes(song_bytes(seed, 0.6))
+        os.utime(uploads / name, (seed, seed))
+    dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        queued, free = register_uploads(instance, list_uploads(settings.open_store()))
+        instance.create_run_for_job(
+            defs.resolve_job_def("validate_songs"), tags={"dagster/partition": queued}
+        )
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "a daemon"))
+
+        done = bandscope("run", "--select", "songs")
+        assert done.code == 0 and "1 of them are left to runs of the Dagster daemon" in done.out
+        assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free}
+        assert "All other songs are done" in bandscope("run", "--select", "songs").out
+
+        instance.wipe_daemon_heartbeats()  # it is dead, and so is its run
+        assert "left to" not in bandscope("run", "--select", "songs").out
+        assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free, queued}

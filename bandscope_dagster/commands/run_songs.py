@@ -10,30 +10,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
+from bandscope_dagster.backfills import daemon_is_alive
+from bandscope_dagster.batches import REUSE_TAG
 from bandscope_dagster.commands.launch import RunReport, launch
-from bandscope_dagster.commands.runs import (
-    LAUNCHER,
-    LAUNCHER_TAG,
-    RunError,
-    SongRange,
-    end_dead_runs,
-    matching,
-    only_one,
-    song_ranges,
-    unfinished_songs,
-)
+from bandscope_dagster.commands.models import require_models
+from bandscope_dagster.commands.runs import LAUNCHER, LAUNCHER_TAG, RunError, end_dead_runs, matching
 from bandscope_dagster.commands.sql import query
-from bandscope_dagster.models.store import require
-from bandscope_dagster.partitions import SONGS_NAME
-from bandscope_dagster.pipeline.uploads import list_uploads, register_uploads
+from bandscope_dagster.home_lock import only_one
+from bandscope_dagster.jobs import CATALOGS, PER_SONG
+from bandscope_dagster.partitions import SONGS_NAME, register_uploads, song_states
+from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.ranges import SongRange, song_ranges
 from bandscope_dagster.resources import chosen_models
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import CATALOG_TABLES, SONG_TABLES
 
-PER_SONG: Final = tuple(table.name for table in SONG_TABLES)
-CATALOGS: Final = tuple(table.name for table in CATALOG_TABLES)
+ALL_DONE: Final = "All of these songs are done. `--recompute` computes them again."
 
 
 def run_songs(
@@ -50,12 +42,12 @@ def run_songs(
     """Do the whole of ``bandscope run``; returns whether any run failed.
 
     Raises:
-        RunError: an unknown asset is selected, nothing matches, another command is at work, or this one was
-            interrupted.
+        RunError: an unknown asset is selected, nothing matches, or this command was interrupted.
+        HomeInUse: another such command is at work.
         ModelFileError: the weights of a model that is needed are missing or wrong; nothing was begun.
     """
-    assets = _selected(select)
-    require(chosen_models(settings, assets), settings.models_path)
+    assets = selected(select)
+    require_models(console, chosen_models(settings, assets), settings.models_path)
     with only_one(home), dg.DagsterInstance.get() as instance:
         for run_id in end_dead_runs(instance):
             console.print(f"Run {run_id[:8]} had died; its songs are taken up again.", highlight=False)
@@ -74,12 +66,24 @@ def run_songs(
             raise RunError(
                 f"no song matches {pattern!r}" if pattern else "there are no uploads; `bandscope ingest` some"
             )
-        unfinished = set(songs) if recompute else unfinished_songs(instance, songs, assets)
+        states = song_states(instance, songs, assets)
+        unfinished = set(songs) if recompute else states.unfinished
+        # What a run was doing when its daemon died stays "in progress" for ever: only a living one is waited for.
+        left_alone = states.in_progress if daemon_is_alive(instance) else set[str]()
+        if count := len(chosen & left_alone):
+            console.print(
+                f"{count} of them are left to runs of the Dagster daemon that are queued or running"
+                " (if such a run is dead, terminate it in the UI).",
+                highlight=False,
+            )
         ranges = song_ranges(
-            songs, chosen & unfinished, settings.songs_per_run, may_pass_over=set(songs) - unfinished
+            songs,
+            chosen & unfinished - left_alone,
+            settings.songs_per_run,
+            may_pass_over=set(songs) - unfinished - left_alone,
         )
         if not ranges:
-            console.print("All of these songs are done. `--recompute` computes them again.", highlight=False)
+            console.print("All other songs are done." if count else ALL_DONE, highlight=False)
             return False
         reports = [
             *_run_batches(instance, ranges, assets, console, progress, reuse=not recompute),
@@ -89,7 +93,12 @@ def run_songs(
         return not all(report.success for report in reports)
 
 
-def _selected(select: Sequence[str] | None) -> list[str]:
+def selected(select: Sequence[str] | None) -> list[str]:
+    """The per-song assets to compute, in the order of the graph; all of them where none is named.
+
+    Raises:
+        RunError: one of them is unknown.
+    """
     unknown = sorted(set(select or ()) - set(PER_SONG))
     if unknown:
         raise RunError(f"unknown assets: {', '.join(unknown)}; those per song are {', '.join(PER_SONG)}")
@@ -106,7 +115,7 @@ def _run_batches(
     reuse: bool,
 ) -> list[RunReport]:
     reports: list[RunReport] = []
-    total = sum(songs.count for songs in ranges)
+    total = sum(len(batch.songs) for batch in ranges)
     with progress() as bars:
         tasks = {asset: bars.add_task(asset, total=total) for asset in assets}
 
@@ -114,13 +123,8 @@ def _run_batches(
             if asset in tasks:
                 bars.advance(tasks[asset])
 
-        for songs in ranges:
-            tags = {
-                LAUNCHER_TAG: LAUNCHER,
-                RANGE_START_TAG: songs.first,
-                RANGE_END_TAG: songs.last,
-                REUSE_TAG: str(reuse).lower(),
-            }
+        for batch in ranges:
+            tags = batch.tags | {LAUNCHER_TAG: LAUNCHER, REUSE_TAG: str(reuse).lower()}
             report = launch(instance, assets, tags, on_song)
             if report.interrupted:
                 raise RunError("interrupted; what is done stays, and `bandscope run` goes on from there")

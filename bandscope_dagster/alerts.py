@@ -1,0 +1,137 @@
+"""The sensor ``alert_on_failure``: tells somebody of every run that failed, by a hook that is easy to replace."""
+
+import json
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, cast
+
+import dagster as dg
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from bandscope_dagster.errors import SettingsError
+
+LOOK_EVERY_S: Final = 30
+SHOWN_SONGS: Final = 20
+SHOWN_CHARACTERS: Final = 1000  # of the message, and of each song's cause
+FAILED_SONGS: Final = (
+    "failed_songs"  # what a step that failed for its songs names them by: batches.raise_failures
+)
+
+# Dagster reports up to 5 runs in a tick and gives a tick 60 s: 3 × 3 s + 1 s + 2 s for each, at worst.
+ATTEMPTS: Final = 3
+TIMEOUT_S: Final = 3.0
+WAIT_S: Final = 1.0
+"""Before the second attempt; doubles."""
+
+WILL_RETRY_TAG: Final = "dagster/will_retry"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A run that failed."""
+
+    run_id: str
+    job: str
+    message: str  # why, for people; at most SHOWN_CHARACTERS
+    failed_songs: Mapping[str, str]  # song id → cause; SHOWN_SONGS at most
+    failed_songs_total: int  # 0 where the run itself failed, not its songs
+    will_retry: bool  # Dagster starts the run again by itself
+    link: str  # the run in the UI
+
+    @property
+    def text(self) -> str:
+        """The alert in a sentence or two, as chats show it."""
+        again = " It is started again." if self.will_retry else ""
+        return f"Bandscope: run {self.run_id[:8]} ({self.job}) failed: {self.message}{again} {self.link}"
+
+
+Hook = Callable[[Alert], None]
+"""Called once for each failed run, from a sensor's tick. What it raises makes the tick red, and nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Posts alerts as JSON: the fields of ``Alert`` and its ``text``, which Slack and Mattermost show."""
+
+    url: str  # often a secret
+    attempts: int = ATTEMPTS
+    timeout_s: float = TIMEOUT_S
+    wait_s: float = WAIT_S
+
+    def __post_init__(self) -> None:
+        # urllib would also open file:// and ftp://
+        if not self.url.startswith(("https://", "http://")):
+            raise SettingsError(
+                "BANDSCOPE_ALERT_WEBHOOK must be a URL that begins with https:// or http://; unset it to alert nobody"
+            )
+
+    def __call__(self, alert: Alert) -> None:
+        """Post, with some patience.
+
+        Raises:
+            OSError: the server could not be reached, or answered with an error, each time.
+        """
+        body = json.dumps(asdict(alert) | {"text": alert.text}).encode()
+        attempt = retry(
+            retry=retry_if_exception_type(OSError),  # urllib.error's and the socket's errors are such
+            stop=stop_after_attempt(self.attempts),
+            wait=wait_exponential(multiplier=self.wait_s),
+            reraise=True,
+        )
+        attempt(self._post)(body)
+
+    def _post(self, body: bytes) -> None:
+        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"}, method="POST")
+        with urllib.request.urlopen(request, timeout=self.timeout_s):
+            pass
+
+
+def failure_sensor(hook: Hook | None, ui_url: str, *, every_s: int = LOOK_EVERY_S) -> dg.SensorDefinition:
+    """The sensor that calls ``hook`` for every failed run of any job; without one it only logs.
+
+    ``ui_url`` is where people find the UI, which Dagster itself does not know.
+    """
+
+    @dg.run_failure_sensor(
+        name="alert_on_failure",
+        minimum_interval_seconds=every_s,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Reports every failed run, each once: to the webhook of the settings, or else to this log.",
+    )
+    def alert_on_failure(context: dg.RunFailureSensorContext) -> None:
+        alert = describe(context, ui_url)
+        context.log.error(alert.text)
+        if hook is not None:
+            hook(alert)
+
+    return alert_on_failure
+
+
+def describe(context: dg.RunFailureSensorContext, ui_url: str) -> Alert:
+    """What people should know of a failed run."""
+    run = context.dagster_run
+    failed: dict[str, str] = {}
+    causes: list[str] = []
+    for event in context.get_step_failure_events():
+        data = event.step_failure_data
+        said = data.user_failure_data
+        if said is not None and said.description:
+            causes.append(said.description)
+            songs: Any = said.metadata.get(FAILED_SONGS)
+            if isinstance(songs, dg.JsonMetadataValue):
+                failed |= cast(dict[str, str], songs.value)
+        elif data.error is not None:
+            causes.append(
+                (data.error.cause or data.error).message.strip()
+            )  # Dagster wraps what a step raises
+    message = "\n".join(causes) or context.failure_event.message or "no message"
+    return Alert(
+        run_id=run.run_id,
+        job=run.job_name,
+        message=message[:SHOWN_CHARACTERS],
+        failed_songs={song: failed[song][:SHOWN_CHARACTERS] for song in list(failed)[:SHOWN_SONGS]},
+        failed_songs_total=len(failed),
+        will_retry=run.tags.get(WILL_RETRY_TAG) == "true",
+        link=f"{ui_url.rstrip('/')}/runs/{run.run_id}",
+    )

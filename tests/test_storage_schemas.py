@@ -13,7 +13,8 @@ SONG_COLUMNS = (
     "title, artist, album, genre, error"
 )
 TAG_COLUMNS = (
-    "song_id, source, instrument, family, label, score, start_s, end_s, layer, model, detected_at, error"
+    "song_id, source, instrument, family, label, score, start_s, end_s, layer, model, detected_at, error, "
+    "mapped, answer, note"
 )
 CONTRACT = {
     "songs": SONG_COLUMNS,
@@ -24,7 +25,7 @@ CONTRACT = {
     "song_catalog": f"{SONG_COLUMNS}, stem_energy_share, top_instruments, status, missing_tables, "
     "separator, tagger, residual_db, stem_quality",
     "instrument_catalog": "song_id, source, instrument, family, score, score_max, seconds_present, windows, "
-    "first_s, last_s, layer, model",
+    "first_s, last_s, layer, model, intervals",
     "song_errors": "song_id, table, stage, reason, message, since",
 }
 

@@ -5,19 +5,20 @@ materialization is an event of its own, emitted the moment it is stored, with th
 added; and what failed is raised at the end, when all other songs are done (Dagster 1.13: events before a raise stay).
 """
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import dagster as dg
 
 from bandscope_dagster.errors import (
-    BandscopeError,
     CannotAnalyze,
     ModelFileError,
     SettingsError,
     SongRejected,
 )
+from bandscope_dagster.pipeline.failures import failure_text
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS
 from bandscope_dagster.storage.lineage import Lineage
@@ -34,6 +35,11 @@ SHOWN_OWNERS: Final = 3  # in a run's tag; more would not fit the UI's list of r
 
 INTERRUPTED: Final = "Interrupted"  # begins what a step says that was stopped from outside
 
+# As Dagster's own webserver has them, but for the timeout, since nobody waits in front of a page.
+STATEMENT_TIMEOUT_MS: Final = 60_000
+RECYCLED_AFTER_S: Final = 3600
+MORE_CONNECTIONS: Final = 20  # than one, where several threads ask at once
+
 DATA_VERSION_DIGITS: Final = 16  # hex digits of the input digest that are shown as data version
 
 
@@ -43,6 +49,16 @@ def wants_reuse(context: dg.AssetExecutionContext) -> bool:
         context.retry_number > 0
         or context.run.parent_run_id is not None
         or context.run.tags.get(REUSE_TAG) == "true"
+    )
+
+
+def keep_connections_open(instance: dg.DagsterInstance) -> None:
+    """Let this process, which reports thousands of events, keep its connections to PostgreSQL.
+
+    By default Dagster opens one for every statement, three quarters of what an event costs. SQLite is not concerned.
+    """
+    instance.optimize_for_webserver(
+        statement_timeout=STATEMENT_TIMEOUT_MS, pool_recycle=RECYCLED_AFTER_S, max_overflow=MORE_CONNECTIONS
     )
 
 
@@ -63,6 +79,17 @@ def tag_run(context: dg.AssetExecutionContext, owners: Iterable[str | None] = ()
         context.instance.add_run_tags(run.run_id, search_tags(context.partition_keys, owners))
 
 
+def songs_checked(number: int, songs: int) -> str:
+    """How far ``songs`` is, as its step logs it: its materializations come all at once, at its end."""
+    return f"{number} of {songs} songs checked"
+
+
+def checked_by(message: str) -> int | None:
+    """The number in a message of ``songs_checked``; None for any other."""
+    found = re.fullmatch(r"(\d+) of \d+ songs checked", message)
+    return int(found[1]) if found else None
+
+
 def already_emitted(context: dg.AssetExecutionContext) -> set[tuple[str, str]]:
     """The (asset, song) pairs that an earlier attempt of this step has reported in this run."""
     if context.retry_number == 0:
@@ -72,54 +99,74 @@ def already_emitted(context: dg.AssetExecutionContext) -> set[tuple[str, str]]:
     return {(m.asset_key.to_user_string(), m.partition) for m in materialized if m and m.partition}
 
 
-def materializations(
-    context: dg.AssetExecutionContext,
-    outcome: SongAnalyzed,
-    dependencies: Mapping[str, Sequence[str]],
-    metadata: Mapping[str, Mapping[str, Any]],
-    emitted: Collection[tuple[str, str]],
-) -> Iterator[dg.AssetMaterialization]:
-    """One event per table of a finished song, with data, code and input versions.
+class Upstream:
+    """The last materializations of what a batch's songs are made from: looked up once, and kept as they are made."""
 
-    ``dependencies`` names the upstream assets of each; ``metadata`` what people look at.
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+        self._records: dict[tuple[str, str], dg.EventLogRecord | None] = {}
+
+    def record(self, asset: str, song_id: str) -> dg.EventLogRecord | None:
+        """The song's last materialization of an asset; None where there is none."""
+        key = (asset, song_id)
+        if key not in self._records:
+            self._records[key] = self._find(asset, song_id)
+        return self._records[key]
+
+    def made(self, asset: str, song_id: str) -> dg.EventLogRecord | None:
+        """The same of a materialization that this run has just reported."""
+        self._records.pop((asset, song_id), None)
+        return self.record(asset, song_id)
+
+    def forget(self, song_id: str) -> None:
+        """The song is done: nothing of it is asked for again."""
+        for key in [key for key in self._records if key[1] == song_id]:
+            del self._records[key]
+
+    def _find(self, asset: str, song_id: str) -> dg.EventLogRecord | None:
+        found = self._context.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[song_id]), limit=1
+        )
+        return found.records[0] if found.records else None
+
+
+def materialization(
+    outcome: SongAnalyzed,
+    table: str,
+    dependencies: Sequence[str],
+    metadata: Mapping[str, Any],
+    upstream: Upstream,
+) -> dg.AssetMaterialization:
+    """The event of one table of a finished song, with data, code and input versions.
+
+    ``dependencies`` names the upstream assets; ``metadata`` is what people look at.
     """
     plan = outcome.plan
-    for table in plan.tables:
-        if (table, plan.song_id) in emitted:
-            continue
-        lineage = plan.compute.get(table) or plan.keep[table]
-        yield dg.AssetMaterialization(
-            asset_key=table,
-            partition=plan.song_id,
-            metadata=dict(metadata[table]) | {"reused": table in plan.keep},
-            tags=_version_tags(context, lineage, dependencies[table], table),
-        )
-
-
-def data_version(lineage: Lineage) -> str:
-    """What Dagster compares to tell whether a song's rows would come out differently."""
-    return f"{lineage.code_version}-{lineage.input_digest[:DATA_VERSION_DIGITS]}"
-
-
-def _version_tags(
-    context: dg.AssetExecutionContext, lineage: Lineage, dependencies: Sequence[str], table: str
-) -> dict[str, str]:
+    kept = plan.keep.get(table)
+    lineage = plan.compute[table] if kept is None else kept.lineage
     tags = {
         "dagster/data_version": data_version(lineage),
         "dagster/data_version_is_user_provided": "true",
         "dagster/code_version": CODE_VERSIONS[table],
     }
     for dependency in dependencies:
-        records = context.instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=dg.AssetKey(dependency), asset_partitions=[lineage.song_id]),
-            limit=1,
-        ).records
-        event = records[0].asset_materialization if records else None
+        record = upstream.record(dependency, plan.song_id)
+        event = record.asset_materialization if record else None
         # An upstream table that was never made for this song has no version: Dagster's word for that is NULL.
         version = (event.tags or {}).get("dagster/data_version") if event else None
         tags[f"dagster/input_data_version/{dependency}"] = version or "NULL"
-        tags[f"dagster/input_event_pointer/{dependency}"] = str(records[0].storage_id) if event else "NULL"
-    return tags
+        tags[f"dagster/input_event_pointer/{dependency}"] = str(record.storage_id) if record else "NULL"
+    return dg.AssetMaterialization(
+        asset_key=table,
+        partition=plan.song_id,
+        metadata=dict(metadata) | {"reused": kept is not None},
+        tags=tags,
+    )
+
+
+def data_version(lineage: Lineage) -> str:
+    """What Dagster compares to tell whether a song's rows would come out differently."""
+    return f"{lineage.code_version}-{lineage.input_digest[:DATA_VERSION_DIGITS]}"
 
 
 @contextmanager
@@ -153,14 +200,9 @@ def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
     """
     if not failed:
         return
-    causes = "\n".join(f"  {song.song_id}: {_sentence(song.error)}" for song in failed)
+    causes = "\n".join(f"  {song.song_id}: {failure_text(song.error)}" for song in failed)
     raise dg.Failure(
         description=f"{len(failed)} of {songs} songs failed; the others are done.\n{causes}",
-        metadata={"failed_songs": dg.MetadataValue.json({s.song_id: _sentence(s.error) for s in failed})},
+        metadata={"failed_songs": dg.MetadataValue.json({s.song_id: failure_text(s.error) for s in failed})},
         allow_retries=not all(isinstance(song.error, CannotAnalyze | SongRejected) for song in failed),
     )
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error) or "no message"
-    return text if isinstance(error, BandscopeError) else f"{type(error).__name__}: {text}"

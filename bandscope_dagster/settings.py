@@ -19,6 +19,12 @@ PREFIX: Final = "BANDSCOPE_"
 DAGSTER_YAML: Final = """\
 # Made by bandscope: runs and their history lie beside this file, in SQLite.
 # What else can stand here: https://docs.dagster.io/deployment/oss/dagster-yaml
+event_log_storage:
+  # Dagster's own, with its connections kept open: several times as fast. Can be left out.
+  module: bandscope_dagster.event_log
+  class: SqliteEventLog
+  config:
+    home: {env: DAGSTER_HOME}
 telemetry:
   enabled: false
 """

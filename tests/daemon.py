@@ -16,26 +16,31 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
+import pytest
+
+from bandscope_dagster.settings import DAGSTER_YAML
 
 T = TypeVar("T")
 
 START_TIMEOUT_S = 90.0
 TESTS = Path(__file__).parent
 
-DAGSTER_YAML = """\
-telemetry:
-  enabled: false
+# A new home's, with the limits of deploy/dagster.yaml.
+LIMITED_YAML = (
+    DAGSTER_YAML
+    + """\
 concurrency:
   pools:
     default_limit: 1
-    granularity: op
+    granularity: run
 run_queue:
   dequeue_interval_seconds: 1
 """
+)
 
 # What a home needs whose daemon may be killed: a run that it was about to start would else stay "starting" for ever.
 MONITORED_YAML = (
-    DAGSTER_YAML
+    LIMITED_YAML
     + """\
 run_monitoring:
   enabled: true
@@ -70,6 +75,13 @@ def wait_for(what: str, found: Callable[[], T | None], timeout_s: float = 120.0)
     raise AssertionError(f"{what}: not within {timeout_s:g} s")
 
 
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The instance of a home, as a process with that home has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))  # which its dagster.yaml asks for
+        return dg.DagsterInstance.from_config(str(home))
+
+
 @dataclass(frozen=True)
 class Home:
     """A Dagster home, the settings of the processes on it, and the code location that they load."""
@@ -85,7 +97,7 @@ class Home:
         store: Path,
         *,
         location: str = "impatient_location",
-        yaml: str = DAGSTER_YAML,
+        yaml: str = LIMITED_YAML,
         variables: Mapping[str, str] | None = None,
         **settings: object,
     ) -> "Home":
@@ -96,6 +108,13 @@ class Home:
         folder.mkdir()
         store.mkdir(exist_ok=True)
         (folder / "dagster.yaml").write_text(yaml)
+        if "pools:" in yaml:
+            # What deploy/README.md says: a pool that Dagster has not met is at first not limited.
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in (variables or {}).items():
+                    patch.setenv(name, value)
+                with open_instance(folder) as instance:
+                    instance.event_log_storage.set_concurrency_slots("gpu", 1)
         environment = {
             "DAGSTER_HOME": str(folder),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
@@ -109,7 +128,7 @@ class Home:
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
         """What Dagster recorded in this home."""
-        with dg.DagsterInstance.from_config(str(self.folder)) as instance:
+        with open_instance(self.folder) as instance:
             yield instance
 
     def start_daemon(self) -> subprocess.Popen[bytes]:

@@ -8,9 +8,9 @@ import sys
 import time
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
 import pyarrow.parquet as pq
+from daemon import open_instance
 from platforms import PER_SONG, WHEN, Platform, local_settings, song_bytes
 from polars.testing import assert_frame_equal
 
@@ -49,7 +49,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def platform(store: Path, home: Path) -> Platform:
     """What the command line left behind."""
-    return Platform(local_settings(store), dg.DagsterInstance.from_config(str(home)))
+    return Platform(local_settings(store), open_instance(home))
 
 
 def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path: Path) -> None:

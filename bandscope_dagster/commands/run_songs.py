@@ -119,13 +119,16 @@ def _run_batches(
     with progress() as bars:
         tasks = {asset: bars.add_task(asset, total=total) for asset in assets}
 
-        def on_song(asset: str, _: str) -> None:
+        before = 0
+
+        def on_progress(asset: str, songs: int) -> None:
             if asset in tasks:
-                bars.advance(tasks[asset])
+                bars.update(tasks[asset], completed=before + songs)
 
         for batch in ranges:
             tags = batch.tags | {LAUNCHER_TAG: LAUNCHER, REUSE_TAG: str(reuse).lower()}
-            report = launch(instance, assets, tags, on_song)
+            report = launch(instance, assets, tags, on_progress)
+            before += len(batch.songs)
             if report.interrupted:
                 raise RunError("interrupted; what is done stays, and `bandscope run` goes on from there")
             reports.append(report)

@@ -19,6 +19,7 @@ from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import (
     ANALYSIS_TABLES,
     INSTRUMENT_TAGS,
+    SONG_FAILURES,
     SONG_ID,
     SONG_TABLES,
     SONGS,
@@ -67,7 +68,8 @@ def print_overview(store: ObjectStore, console: Console) -> None:
         store,
         "SELECT song_id, duration_s, loudness_lufs, error FROM songs ORDER BY uploaded_at, song_id",
     )
-    if not songs.height:
+    failures = _failures(store)
+    if not songs.height and not failures:
         console.print(
             "No song has been through a run yet: `bandscope ingest` copies songs into the uploads, "
             "and `bandscope run` takes them from there."
@@ -87,7 +89,9 @@ def print_overview(store: ObjectStore, console: Console) -> None:
         ]
         length = _minutes(duration_s) if error is None else ""
         lufs = f"{loudness:.1f}" if error is None and loudness is not None else ""
-        grid.add_row(song_id, length, lufs, _state(error, lacking))
+        grid.add_row(song_id, length, lufs, _state(error, failures.pop(song_id, []), lacking))
+    for song_id, tables in failures.items():  # not even the row that says what it is could be written
+        grid.add_row(song_id, "", "", _state(None, tables, []))
     console.print(grid)
 
 
@@ -97,10 +101,21 @@ def print_songs(store: ObjectStore, console: Console, pattern: str) -> None:
         _print_song(store, console, song_id)
 
 
-def _state(error: str | None, lacking: Collection[str]) -> str:
+def _failures(store: ObjectStore) -> dict[str, list[str]]:
+    """Song → the tables that the last run could not make."""
+    rows = query(store, 'SELECT song_id, "table" FROM song_failures')
+    return {
+        str(song): list(tables)
+        for song, tables in rows.group_by("song_id").agg("table").sort("song_id").iter_rows()
+    }
+
+
+def _state(error: str | None, failed: Collection[str], lacking: Collection[str]) -> str:
     if error is not None:
         reason = escape(error.partition(":")[0])
         return f"[red]{reason}[/red]" if has_failed(error) else f"[red]rejected: {reason}[/red]"
+    if failed:
+        return f"[red]failed: {', '.join(SHORT_NAMES.get(table, table) for table in failed)}[/red]"
     if len(lacking) == len(ANALYSIS_TABLES):
         return "not analyzed"
     return f"no {', '.join(lacking)}" if lacking else "done"
@@ -129,6 +144,8 @@ def _print_song(store: ObjectStore, console: Console, song_id: str) -> None:
         _print_stems(store, console, song_id)
         for table in (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS):
             _print_instruments(store, console, song_id, table)
+    for failure in _rows(store, SONG_FAILURES, song_id, ("table", "reason", "message")).iter_rows():
+        _print_fact(console, "failed", "{}: {}: {}".format(*failure), style="red")
     for table in SONG_TABLES:
         key = table_key(table, song_id)
         where = store.uri(key) if store.head(key) is not None else "not computed"

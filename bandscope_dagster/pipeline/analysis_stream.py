@@ -198,6 +198,7 @@ def _outcome(song: SongAnalysis) -> SongAnalyzed | SongFailed:
         quality=song.quality,
         used=song.used if song.quality is not None else None,
         tags=song.tags,
+        read_back=song.read_back,
         picture=song.picture,
     )
 

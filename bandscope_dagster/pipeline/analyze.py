@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from bandscope_dagster.pipeline.analysis_stream import analyze_songs
+from bandscope_dagster.pipeline.failures import FailureLog, failure_text
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
 from bandscope_dagster.pipeline.usage import timed
@@ -42,9 +43,28 @@ def analyze_batch(
 ) -> Iterator[SongAnalyzed | SongFailed]:
     """See that ``tables`` hold what they should for every song; each song has exactly one outcome.
 
-    Songs that ``songs`` rejected come first, as rows that say so; no model is loaded where all were rejected.
+    Songs that ``songs`` rejected come first, as rows that say so; no model is loaded where all were rejected. Songs
+    that failed stand in ``song_failures`` until they are made.
     """
+    failures = FailureLog(store, run_id)
+    for outcome in _outcomes(song_ids, tables, store, models, settings, run_id, reuse=reuse):
+        if isinstance(outcome, SongFailed):
+            failures.failed(outcome.song_id, tables, failure_text(outcome.error))
+        else:
+            failures.made(outcome.plan.song_id, tables)
+        yield outcome
 
+
+def _outcomes(
+    song_ids: Sequence[str],
+    tables: Collection[str],
+    store: ObjectStore,
+    models: ModelSource,
+    settings: Settings,
+    run_id: str,
+    *,
+    reuse: bool,
+) -> Iterator[SongAnalyzed | SongFailed]:
     def read(song_id: str) -> Mapping[str, Any] | SongFailed:
         return _attempt(song_id, lambda: read_song(store, song_id))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bandscope_dagster.pipeline.plan import SongPlan
+from bandscope_dagster.pipeline.stored_files import StoredFile
 from bandscope_dagster.separation.memory import Used
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.storage.tables import Written
@@ -25,6 +26,9 @@ class SongAnalyzed:
     load_seconds: Mapping[str, float] = field(
         default_factory=dict[str, float]
     )  # table → of its model, once a batch
+    read_back: Mapping[str, StoredFile | Exception] = field(
+        default_factory=dict[str, StoredFile | Exception]
+    )  # audio tables that were computed, as the store gave them back; or why it did not
     picture: str | None = None  # SVG: the song's sources and instruments over time
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze, has_failed
 from bandscope_dagster.models.identity import ModelIdentity
+from bandscope_dagster.pipeline.stored_files import StoredFile, read_stored_file
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.storage import schemas
 from bandscope_dagster.storage.lineage import Lineage, read_lineage
@@ -23,7 +24,7 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
     "stems": "2",
     "instrument_tags": "2",
     "stem_instrument_tags": "2",
-    "song_catalog": "3",
+    "song_catalog": "4",
     "instrument_catalog": "2",
     "song_errors": "2",
 }
@@ -49,7 +50,7 @@ class SongPlan:
     upload_key: str
     duration_s: float
     compute: Mapping[str, Lineage]  # table → the lineage that its new file will carry
-    keep: Mapping[str, Lineage]  # table → the lineage of the stored file that is still right
+    keep: Mapping[str, StoredFile]  # table → the stored file that is still right
     normalisation: Normalisation = field(default_factory=Normalisation)  # from what ``songs`` measured
     rejected: str | None = None  # the song's error in ``songs``; its rows then say only this
 
@@ -122,7 +123,7 @@ class SongPlanner:
         song_hash: str = song["song_hash"] or ""
         error: str | None = song["error"]
         stored = {
-            table: read_lineage(store, TABLES[table], song_id)
+            table: read_stored_file(store, TABLES[table], song_id)
             for table in ANALYSIS_TABLES
             if reuse and table in tables
         }
@@ -140,7 +141,7 @@ class SongPlanner:
         keep = {
             table: found
             for table, lineage in wanted.items()
-            if (found := stored.get(table)) is not None and still_right(found, lineage)
+            if (found := stored.get(table)) is not None and still_right(found.lineage, lineage)
         }
         return SongPlan(
             song_id=song_id,

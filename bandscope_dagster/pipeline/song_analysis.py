@@ -21,13 +21,14 @@ from bandscope_dagster.audio.measure import peak, rms_dbfs
 from bandscope_dagster.pictures.envelope import EnvelopeMeasure
 from bandscope_dagster.pictures.song_picture import draw_song
 from bandscope_dagster.pipeline.plan import SongPlan
+from bandscope_dagster.pipeline.stored_files import StoredFile, read_stored_file
 from bandscope_dagster.pipeline.streams import WriteBehind
 from bandscope_dagster.separation.measure import QualityMeasure
 from bandscope_dagster.separation.memory import Used
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
-from bandscope_dagster.storage.lineage import QUALITY_NOTE, USED_NOTE, Lineage
+from bandscope_dagster.storage.lineage import QUALITY_NOTE, TAGS_NOTE, USED_NOTE, Lineage
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, STEMS, TABLES
 from bandscope_dagster.storage.tables import Written, write_table
@@ -67,6 +68,7 @@ class SongAnalysis:
         self.tags: dict[str, TagSummary] = {}  # of tables that are published
         self.quality: SeparationQuality | None = None  # of stems that are published
         self.used: Used | None = None  # for what was separated so far
+        self.read_back: dict[str, StoredFile | Exception] = {}  # audio tables that are published
         self.picture: str | None = None  # SVG, of a song whose tables are published
         self.started = perf_counter()
         self._place = workplace
@@ -218,6 +220,8 @@ class SongAnalysis:
             if self.error is None:
                 for table in self.plan.compute:
                     self.written[table] = self._publish(table)
+                for table in self._writers:
+                    self.read_back[table] = self._read_back(table)
                 self.picture = self._draw()
         except Exception as error:
             self.error = error
@@ -248,7 +252,16 @@ class SongAnalysis:
             of_mixture or INSTRUMENT_TAGS.name not in self.tags
         ):  # a picture shows the mixture's where there are any
             self._tag_rows = rows
-        return write_table(self._place.store, TABLES[table], rows, lineage)
+        notes = {TAGS_NOTE: self.tags[table].to_json()}
+        return write_table(self._place.store, TABLES[table], rows, lineage, notes)
+
+    def _read_back(self, table: str) -> StoredFile | Exception:
+        """What the store gives back of a file that was just published; a fault here is told, and stops nothing."""
+        try:
+            found = read_stored_file(self._place.store, TABLES[table], self.plan.song_id)
+        except Exception as error:
+            return error
+        return FileNotFoundError(f"{table} has no file of it") if found is None else found
 
     def _draw(self) -> str | None:
         """The mixture, the stems in their order, and the instruments over time; None where there was no audio.

@@ -11,12 +11,14 @@ from typing import Any
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.limits import Limits
-from bandscope_dagster.audio.measure import SongMeasure
+from bandscope_dagster.audio.measure import SongMeasure, at_full_scale
 from bandscope_dagster.audio.probe import probe
 from bandscope_dagster.errors import FAILED, UNAVAILABLE, SongRejected, UploadUnavailable, has_failed
+from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.plan import SongPlanner, still_right
+from bandscope_dagster.pipeline.stored_files import read_stored_file
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
-from bandscope_dagster.storage.lineage import Lineage, read_lineage
+from bandscope_dagster.storage.lineage import CLIPPED_NOTE, Lineage
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import SONGS
 from bandscope_dagster.storage.tables import Written, read_table, write_table
@@ -31,6 +33,9 @@ class SongChecked:
     song_id: str
     row: Mapping[str, Any]
     seconds: float
+    clipped_share: float | None = (
+        None  # of the samples, those at or beyond full scale; None where not measured
+    )
     written: Written | None = None  # None where the stored row was kept, or none could be written
     reused: bool = False
 
@@ -52,8 +57,10 @@ def check_songs(
     """Check every song of a batch, one per core at a time; results come in the order of ``song_ids``.
 
     Memory is bounded by one block of audio per core; uploads wait in temporary files. A stored row of the same
-    upload, limits and code version is kept where ``reuse`` is true, unless it tells of a failure.
+    upload, limits and code version is kept where ``reuse`` is true, unless it tells of a failure. A row that cannot be
+    written stands in ``song_failures`` instead.
     """
+    failures = FailureLog(store, planner.run_id)
 
     def check(song_id: str) -> SongChecked:
         started = perf_counter()
@@ -61,39 +68,52 @@ def check_songs(
         try:
             lineage = planner.songs_lineage(song_id, limits)
             if reuse and (stored := _stored(store, song_id, lineage)) is not None:
-                return SongChecked(song_id, stored, perf_counter() - started, reused=True)
-            row = _describe(song_id, uploads.get(song_id), store, limits)
+                row, clipped = stored
+                return SongChecked(song_id, row, perf_counter() - started, clipped, reused=True)
+            row, clipped = _describe(song_id, uploads.get(song_id), store, limits)
             lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
-            written = write_table(store, SONGS, [row], lineage)
+            notes = {} if clipped is None else {CLIPPED_NOTE: str(clipped)}
+            written = write_table(store, SONGS, [row], lineage, notes)
         except Exception as error:
             # Whatever it is, it must not sink the other songs; the traceback goes to the log.
             logger.exception("%s: songs failed", song_id)
             failed = dict(row) | {"error": f"{FAILED}: {type(error).__name__}: {error}"}
             return SongChecked(song_id, failed, perf_counter() - started)
-        return SongChecked(song_id, row, perf_counter() - started, written)
+        return SongChecked(song_id, row, perf_counter() - started, clipped, written)
 
     with ThreadPoolExecutor(max_workers=cpu_count() or 1, thread_name_prefix="check-song") as threads:
-        yield from threads.map(check, song_ids)
+        for checked in threads.map(check, song_ids):
+            if checked.written is None and not checked.reused and checked.error is not None:
+                failures.failed(checked.song_id, [SONGS.name], checked.error)
+            else:
+                failures.made(checked.song_id, [SONGS.name])
+            yield checked
 
 
-def _stored(store: ObjectStore, song_id: str, lineage: Lineage) -> Mapping[str, Any] | None:
-    """The song's stored row, where it still holds and nothing may have changed since."""
-    found = read_lineage(store, SONGS, song_id)
-    if found is None or not still_right(found, lineage):
+def _stored(
+    store: ObjectStore, song_id: str, lineage: Lineage
+) -> tuple[Mapping[str, Any], float | None] | None:
+    """The song's stored row and clipped share, where they still hold and nothing may have changed since."""
+    found = read_stored_file(store, SONGS, song_id)
+    if found is None or not still_right(found.lineage, lineage):
         return None
     table = read_table(store, SONGS, song_id)
     if table is None:
         return None
     row: dict[str, Any] = table.to_pylist()[0]
-    return None if has_failed(row["error"]) else row
+    clipped = found.notes.get(CLIPPED_NOTE)
+    return None if has_failed(row["error"]) else (row, None if clipped is None else float(clipped))
 
 
-def _describe(song_id: str, upload: Upload | None, store: ObjectStore, limits: Limits) -> dict[str, Any]:
-    """The song's row in ``songs``; what is wrong with it stands in ``error``."""
+def _describe(
+    song_id: str, upload: Upload | None, store: ObjectStore, limits: Limits
+) -> tuple[dict[str, Any], float | None]:
+    """The song's row in ``songs`` and its clipped share; what is wrong with it stands in ``error``."""
     row = _empty_row(song_id)
     if upload is None:
         row["error"] = f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (as a new song)"
-        return row
+        return row, None
+    clipped = samples = 0
     row |= {
         "filename": upload.filename,
         "owner": upload.owner,
@@ -110,8 +130,11 @@ def _describe(song_id: str, upload: Upload | None, store: ObjectStore, limits: L
             measure = SongMeasure()
             for block in decode(fetched.file, limits):
                 measure.push(block)
+                clipped += at_full_scale(block)
+                samples += block.size
             stats = measure.finish()
             row |= asdict(stats) | {"duration_s": stats.frames / SAMPLE_RATE}
+            return row, clipped / samples
     except SongRejected as rejected:
         row["error"] = str(rejected)
     except UploadUnavailable as unavailable:
@@ -119,7 +142,7 @@ def _describe(song_id: str, upload: Upload | None, store: ObjectStore, limits: L
     except Exception as error:
         logger.exception("%s: songs failed", song_id)
         row["error"] = f"{FAILED}: {type(error).__name__}: {error}"
-    return row
+    return row, None
 
 
 def _empty_row(song_id: str) -> dict[str, Any]:

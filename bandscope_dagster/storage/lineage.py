@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,8 @@ USED_NOTE = "used"  # of stems: JSON with the device, and with batch and segment
 QUALITY_NOTE = (
     "quality"  # of stems: JSON with residual_db (dB) and, for each stem, the fields of STEM_QUALITY
 )
+TAGS_NOTE = "tags"  # of tag tables: JSON with the fields of TagSummary
+CLIPPED_NOTE = "clipped_share"  # of songs: the share of samples at or beyond full scale, in [0, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,31 +53,51 @@ def read_lineage(store: ObjectStore, table: Table, song_id: str) -> Lineage | No
 
     A file that is not Parquet or has no lineage raises ValueError: it was not written by Bandscope.
     """
-    metadata = _read_metadata(store, table, song_id)
-    if metadata is None:
-        return None
-    try:
-        return Lineage.from_metadata(metadata)
-    except KeyError as error:
-        raise _not_ours(store, table, song_id, error) from error
+    footer = read_footer(store, table, song_id)
+    return None if footer is None else lineage_and_notes(footer, store, table, song_id)[0]
 
 
 def read_note(store: ObjectStore, table: Table, song_id: str, name: str) -> str | None:
-    """A note that ``AudioTableWriter.commit`` left in the song's file, from its footer alone.
+    """A note in the song's file, from its footer alone.
 
     None where the song has no file, or its file has no such note: it was written before there was one, or is the
     row of a rejection. A file that is not Parquet raises ValueError.
     """
-    note = (_read_metadata(store, table, song_id) or {}).get((PREFIX + name).encode())
+    footer = read_footer(store, table, song_id)
+    note = None if footer is None else (footer.metadata or {}).get((PREFIX + name).encode())
     return None if note is None else note.decode()
 
 
-def _read_metadata(store: ObjectStore, table: Table, song_id: str) -> Mapping[bytes, bytes] | None:
+def lineage_and_notes(
+    footer: Any, store: ObjectStore, table: Table, song_id: str
+) -> tuple[Lineage, dict[str, str]]:
+    """What a footer (``pyarrow.parquet.FileMetaData``) holds of ours: the lineage, and the notes beside it.
+
+    Raises ValueError where there is no lineage: the file was not written by Bandscope.
+    """
+    ours: dict[str, str] = {
+        name.decode().removeprefix(PREFIX): text.decode()
+        for name, text in (footer.metadata or {}).items()
+        if name.startswith(PREFIX.encode())
+    }
+    known = {entry.name for entry in fields(Lineage)}
+    try:
+        lineage = Lineage.from_metadata(footer.metadata or {})
+    except KeyError as error:
+        raise _not_ours(store, table, song_id, error) from error
+    return lineage, {name: text for name, text in ours.items() if name not in known}
+
+
+def read_footer(store: ObjectStore, table: Table, song_id: str) -> Any | None:
+    """The footer of the song's file (``pyarrow.parquet.FileMetaData``), by one read of its end; None without a file.
+
+    A file that is not Parquet raises ValueError.
+    """
     key = table_key(table, song_id)
 
-    def read() -> Mapping[bytes, bytes]:
+    def read() -> Any:
         with store.open(key) as file:
-            return pq.read_metadata(file).metadata or {}
+            return pq.read_metadata(file)
 
     try:
         # The footer of an object that is replaced meanwhile is read again, from the new one.

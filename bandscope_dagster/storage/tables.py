@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bandscope_dagster.storage.lineage import Lineage
+from bandscope_dagster.storage.lineage import PREFIX, Lineage
 from bandscope_dagster.storage.objects import ObjectChanged, ObjectStore, with_retries
 from bandscope_dagster.storage.schemas import ArrowTable, Table, table_key
 
@@ -29,14 +29,22 @@ class Written:
 
 
 def write_table(
-    store: ObjectStore, table: Table, rows: Sequence[Row] | ArrowTable, lineage: Lineage
+    store: ObjectStore,
+    table: Table,
+    rows: Sequence[Row] | ArrowTable,
+    lineage: Lineage,
+    notes: Mapping[str, str] = {},
 ) -> Written:
-    """Write a song's rows in the order given, in place of the file that was there."""
+    """Write a song's rows in the order given, in place of the file that was there.
+
+    ``notes`` (name → text) stand beside the lineage in the file's metadata.
+    """
     data: ArrowTable = rows if isinstance(rows, pa.Table) else arrow_table(table, rows)
     key = table_key(table, lineage.song_id)
     data = with_schema(table, data)
     check_song(data, lineage.song_id, key)
-    return write_file(store, key, table, data, lineage.to_metadata())
+    metadata = lineage.to_metadata() | {PREFIX + name: text for name, text in notes.items()}
+    return write_file(store, key, table, data, metadata)
 
 
 def write_error_row(store: ObjectStore, table: Table, song_id: str, error: str, lineage: Lineage) -> Written:

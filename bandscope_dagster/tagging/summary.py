@@ -1,9 +1,10 @@
 """What came of tagging one table of a song, for the people who watch."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Self
 
 from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.window_queue import WindowQueue
@@ -27,6 +28,16 @@ class TagSummary:
     def unmapped_share(self) -> float:
         """Of the rows with an instrument, those whose label is not in the vocabulary, in [0, 1]."""
         return self.unmapped / self.labels if self.labels else 0.0
+
+    def to_json(self) -> str:
+        """As one object, with the names of the fields."""
+        return json.dumps(asdict(self), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The inverse of ``to_json``; what a later version has added is passed over."""
+        values = json.loads(text)
+        return cls(**{entry.name: values[entry.name] for entry in fields(cls)})
 
 
 def summarize(

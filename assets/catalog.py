@@ -1,6 +1,6 @@
 """``song_catalog``, ``instrument_catalog`` and ``song_errors``: the whole collection in few compact files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
@@ -10,11 +10,8 @@ from bandscope_dagster.pipeline.plan import CODE_VERSIONS
 from bandscope_dagster.refresh import REFRESH_DAILY_S
 from bandscope_dagster.retries import RETRY_POLICY
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.storage.catalogs import (
-    build_instrument_catalog,
-    build_song_catalog,
-    build_song_errors,
-)
+from bandscope_dagster.storage.catalogs import Refreshed, refresh
+from bandscope_dagster.storage.instrument_catalog import instrument_catalog
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.presence import PresentFrom
 from bandscope_dagster.storage.schemas import (
@@ -24,7 +21,8 @@ from bandscope_dagster.storage.schemas import (
     SONG_TABLES,
     Table,
 )
-from bandscope_dagster.storage.tables import Written
+from bandscope_dagster.storage.song_catalog import song_catalog
+from bandscope_dagster.storage.song_errors import song_errors
 from bandscope_dagster.table_metadata import column_schema
 from bandscope_dagster.tagging.registry import PRESENT_FROM
 
@@ -55,35 +53,44 @@ def _spec(table: Table, deps: Sequence[str]) -> dg.AssetSpec:
     )
 
 
-def _result(written: Written) -> dg.MaterializeResult[Any]:
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/uri": written.uri,
-            "dagster/row_count": written.rows,
-            "size_mb": round(written.bytes / 1e6, 3),
-        }
-    )
-
-
-@dg.multi_asset(specs=[_spec(SONG_CATALOG, PER_SONG)], retry_policy=RETRY_POLICY)
-def song_catalog(
-    store: dg.ResourceParam[ObjectStore], settings: dg.ResourceParam[Settings]
-) -> dg.MaterializeResult[Any]:
-    """Compact what is known of every song into one file."""
-    return _result(build_song_catalog(store, _present_from(settings)))
+def _metadata(done: Refreshed) -> dict[str, str | int | float | bool]:
+    return {
+        "dagster/uri": done.file.uri,
+        "dagster/row_count": done.file.rows,
+        "size_mb": round(done.file.bytes / 1e6, 3),
+        "songs": done.changes.songs,
+        "songs_read": len(done.changes.read),
+        "songs_removed": done.changes.removed.len(),
+        "full": done.changes.full,
+        "seconds": round(done.seconds, 3),
+    }
 
 
 @dg.multi_asset(
-    specs=[_spec(INSTRUMENT_CATALOG, ["instrument_tags", "stem_instrument_tags"])], retry_policy=RETRY_POLICY
+    name="catalogs",
+    specs=[
+        _spec(SONG_CATALOG, PER_SONG),
+        _spec(INSTRUMENT_CATALOG, ["instrument_tags", "stem_instrument_tags"]),
+        _spec(SONG_ERRORS, PER_SONG),
+    ],
+    can_subset=True,
+    retry_policy=RETRY_POLICY,
 )
-def instrument_catalog(
-    store: dg.ResourceParam[ObjectStore], settings: dg.ResourceParam[Settings]
-) -> dg.MaterializeResult[Any]:
-    """Aggregate the tags of every song and source into one file."""
-    return _result(build_instrument_catalog(store, _present_from(settings)))
-
-
-@dg.multi_asset(specs=[_spec(SONG_ERRORS, PER_SONG)], retry_policy=RETRY_POLICY)
-def song_errors(store: dg.ResourceParam[ObjectStore]) -> dg.MaterializeResult[Any]:
-    """Collect every error that a per-song table holds into one file."""
-    return _result(build_song_errors(store))
+def catalogs(
+    context: dg.AssetExecutionContext,
+    store: dg.ResourceParam[ObjectStore],
+    settings: dg.ResourceParam[Settings],
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Bring the catalogs up to date with the songs whose files have changed, from one listing of the store."""
+    present_from = _present_from(settings)
+    wanted = [
+        catalog
+        for catalog in (
+            song_catalog(present_from, CODE_VERSIONS[SONG_CATALOG.name]),
+            instrument_catalog(present_from, CODE_VERSIONS[INSTRUMENT_CATALOG.name]),
+            song_errors(CODE_VERSIONS[SONG_ERRORS.name]),
+        )
+        if dg.AssetKey(catalog.table.name) in context.selected_asset_keys
+    ]
+    for catalog, done in zip(wanted, refresh(store, wanted, tell=context.log.info), strict=True):
+        yield dg.MaterializeResult(asset_key=catalog.table.name, metadata=_metadata(done))

@@ -5,7 +5,7 @@ from typing import Final
 import dagster as dg
 
 from assets.analysis import analyze
-from assets.catalog import instrument_catalog, song_catalog, song_errors
+from assets.catalog import catalogs
 from assets.songs import songs
 from bandscope_dagster.alerts import Webhook, failure_sensor
 from bandscope_dagster.jobs import JOBS, process_songs, refresh_catalogs
@@ -18,7 +18,7 @@ _SETTINGS: Final = load_settings()
 _WEBHOOK: Final = _SETTINGS.alert_webhook
 
 defs = dg.Definitions(
-    assets=[songs, analyze, song_catalog, instrument_catalog, song_errors],
+    assets=[songs, analyze, catalogs],
     jobs=JOBS,
     sensors=[
         uploads_sensor(process_songs.name),

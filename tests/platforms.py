@@ -13,7 +13,7 @@ import polars as pl
 import soundfile
 
 from assets.analysis import analyze
-from assets.catalog import instrument_catalog, song_catalog, song_errors
+from assets.catalog import catalogs
 from assets.songs import songs
 from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
 from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS, register_uploads
@@ -24,7 +24,7 @@ from bandscope_dagster.settings import Settings, load_settings
 
 SAMPLE_RATE = 44_100  # Hz
 PER_SONG = ("songs", *ANALYSIS_TABLES)
-ASSETS = [songs, analyze, song_catalog, instrument_catalog, song_errors]
+ASSETS = [songs, analyze, catalogs]
 # What says when and by whom a row was made, not what it is.
 WHEN = ("detected_at", "since")
 

@@ -1,267 +1,260 @@
-"""The catalogs say of every song what it is, what it holds and how far it got."""
+"""A refresh reads only what has changed, and gives what a build from all songs would give."""
 
-import json
-from datetime import timedelta
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
-import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from song_rows import NOW, block_rows, lineage, song_row, tag_row
-
-from bandscope_dagster.storage.audio_tables import AudioTableWriter
-from bandscope_dagster.storage.catalogs import (
-    build_instrument_catalog,
-    build_song_catalog,
-    build_song_errors,
+from catalog_songs import (
+    CATALOGS,
+    INSTRUMENT_CATALOG,
+    PRESENT_FROM,
+    SONG_CATALOG,
+    SONG_ERRORS,
+    analyze,
+    reject,
+    remove,
+    rows_of,
 )
-from bandscope_dagster.storage.lineage import QUALITY_NOTE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from song_rows import lineage, song_row, tag_row
+
+from bandscope_dagster.storage.catalogs import Catalog, Refreshed, refresh
+from bandscope_dagster.storage.instrument_catalog import instrument_catalog
 from bandscope_dagster.storage.objects import ObjectStore, open_store
-from bandscope_dagster.storage.schemas import (
-    ANALYSIS_TABLES,
-    CATALOG_TABLES,
-    DECODED_WAVEFORMS,
-    INSTRUMENT_TAGS,
-    SONGS,
-    STEM_INSTRUMENT_TAGS,
-    STEMS,
-)
-from bandscope_dagster.storage.tables import read_table, write_error_row, write_table
-
-PRESENT_FROM = {None: 0.2}
+from bandscope_dagster.storage.schemas import SONGS, Table, catalog_key
+from bandscope_dagster.storage.tables import read_table, write_table
 
 
-def read(store: ObjectStore, written) -> list[dict]:
-    with store.open(written.key) as file:
-        rows = pq.read_table(file).to_pylist()
-    assert len(rows) == written.rows
-    return rows
+def harp(song: str, score: float = 0.5) -> list[dict]:
+    return [tag_row(song, "harp", score, 0.0)]
 
 
-QUALITY = {
-    "residual_db": -41.5,
-    "stems": [
-        {
-            "stem": "vocals",
-            "share": 1.0,
-            "peak": 0.5,
-            "rms_dbfs": -20.0,
-            "loudness_lufs": -18.5,
-            "silent": False,
-        },
-        {"stem": "drums", "share": 0.0, "peak": 0.0, "rms_dbfs": None, "loudness_lufs": None, "silent": True},
-    ],
-}
+def refresh_all(store: ObjectStore) -> list[Refreshed]:
+    return list(refresh(store, CATALOGS))
 
 
-def analyze(store: ObjectStore, song: str, tags=(), stem_tags=(), quality=None) -> None:
-    """Give the song all that a whole analysis leaves; without a quality, as one of before there was any."""
-    write_table(store, SONGS, [song_row(song)], lineage(song))
-    for table, names in ((DECODED_WAVEFORMS, ("mixture",)), (STEMS, ("vocals", "accompaniment"))):
-        with AudioTableWriter(store, table, lineage(song)) as writer:
-            for block in range(2):
-                rows = block_rows(song, block, names, seconds=0.1)
-                writer.add([{name: row[name] for name in table.names} for row in rows])
-            writer.commit({QUALITY_NOTE: json.dumps(quality)} if quality and table is STEMS else {})
-    write_table(store, INSTRUMENT_TAGS, list(tags), lineage(song))
-    write_table(store, STEM_INSTRUMENT_TAGS, list(stem_tags), lineage(song))
+def refresh_one(store: ObjectStore, catalog: Catalog) -> Refreshed:
+    (done,) = refresh(store, [catalog])
+    return done
 
 
-def reject(store: ObjectStore, song: str, error: str) -> None:
-    write_table(store, SONGS, [song_row(song, error=error)], lineage(song))
-    for table in ANALYSIS_TABLES:
-        write_error_row(store, table, song, f"upstream: {error}", lineage(song))
+def counts(done: Refreshed) -> tuple[bool, int, int, int]:
+    """Whether all songs were read; and how many there are, were read, and were removed."""
+    changes = done.changes
+    return changes.full, changes.songs, len(changes.read), len(changes.removed)
+
+
+def catalogs(store: ObjectStore) -> dict[str, pl.DataFrame]:
+    return {
+        catalog.table.name: pl.DataFrame(
+            rows_of(store, catalog.table), schema=pl.Schema(catalog.table.schema), orient="row"
+        )
+        for catalog in CATALOGS
+    }
+
+
+def assert_equals_a_full_build(store: ObjectStore) -> None:
+    """The catalogs as they stand, against those that are built when there are none."""
+    found = catalogs(store)
+    for catalog in CATALOGS:
+        store.delete(catalog_key(catalog.table))
+        assert refresh_one(store, catalog).changes.full
+    for name, built in catalogs(store).items():
+        assert_frame_equal(found[name], built)
+
+
+def state_key(store: ObjectStore, table: Table) -> str:
+    (found,) = store.list(f"_state/{table.name}")
+    return found.key
+
+
+def overwrite(store: ObjectStore, key: str, data: bytes) -> None:
+    with store.create(key) as pending:
+        pending.write(data)
 
 
 def test_an_empty_store_has_empty_catalogs_with_the_right_columns(store: ObjectStore):
-    built = (
-        build_song_catalog(store, PRESENT_FROM),
-        build_instrument_catalog(store, PRESENT_FROM),
-        build_song_errors(store),
-    )
-    for table, written in zip(CATALOG_TABLES, built, strict=True):
-        assert written.key == f"{table.name}/{table.name}.parquet"
-        assert written.rows == 0
-        with store.open(written.key) as file:
+    for catalog, done in zip(CATALOGS, refresh_all(store), strict=True):
+        assert done.file.key == f"{catalog.table.name}/{catalog.table.name}.parquet"
+        assert (done.file.rows, *counts(done)) == (0, True, 0, 0, 0)
+        with store.open(done.file.key) as file:
             schema = pq.read_schema(file)
-        assert schema.equals(table.schema)
+        assert schema.equals(catalog.table.schema)
         assert all(field.metadata[b"description"] for field in schema)
 
 
-def test_every_song_has_the_status_that_its_tables_tell(store: ObjectStore):
-    analyze(store, "whole")
-    analyze(store, "half")
-    store.delete("stems/half.parquet")
-    write_table(store, SONGS, [song_row("new")], lineage("new"))
-    reject(store, "broken", "truncated: 3 of 10 s decode")
-    reject(store, "away", "unavailable: the storage does not answer")
-    analyze(store, "not-finite")
-    write_error_row(store, STEMS, "not-finite", "not_finite: the stems", lineage("not-finite"))
-    analyze(store, "mended")  # was rejected once; only one table was made again since
-    write_error_row(store, STEMS, "mended", "upstream: unavailable: away", lineage("mended"))
+def test_new_changed_and_removed_songs_are_told_apart(store: ObjectStore):
+    for song in ("a", "b", "c"):
+        analyze(store, song, harp(song))
+    assert [counts(done) for done in refresh_all(store)] == [(True, 3, 3, 0)] * 3
 
-    rows = read(store, build_song_catalog(store, PRESENT_FROM))
-    assert [row["song_id"] for row in rows] == sorted(row["song_id"] for row in rows)
-    assert {row["song_id"]: row["status"] for row in rows} == {
-        "whole": "ok",
-        "half": "partial",
-        "new": "partial",
-        "broken": "rejected",
-        "away": "failed",
-        "not-finite": "rejected",
-        "mended": "partial",
-    }
-    missing = {row["song_id"]: row["missing_tables"] for row in rows}
-    assert missing["whole"] == []
-    assert missing["half"] == ["stems"]
-    assert missing["new"] == [table.name for table in ANALYSIS_TABLES]
+    analyze(store, "b", harp("b", 0.9))
+    analyze(store, "d", harp("d"))
+    remove(store, "c")
+    for done in refresh_all(store):
+        assert counts(done) == (False, 3, 2, 1)
+        assert done.file.bytes == store.head(done.file.key).size
+    scores = {row["song_id"]: row["score"] for row in rows_of(store, INSTRUMENT_CATALOG.table)}
+    assert scores == {"a": 0.5, "b": pytest.approx(0.9), "d": 0.5}
+    assert [row["song_id"] for row in rows_of(store, SONG_CATALOG.table)] == ["a", "b", "d"]
+    assert_equals_a_full_build(store)
 
 
-def test_stem_energies_are_shares_of_their_sum(store: ObjectStore):
-    analyze(store, "song")  # the accompaniment is 6.02 dB below the vocals: a quarter of the energy
-    write_table(store, SONGS, [song_row("silent")], lineage("silent"))
-    with AudioTableWriter(store, STEMS, lineage("silent")) as writer:
-        writer.add([row | {"rms_dbfs": float("-inf")} for row in block_rows("silent", 0, ("drums", "bass"))])
-        writer.commit()
-    silent, song = sorted(
-        read(store, build_song_catalog(store, PRESENT_FROM)), key=lambda row: -len(row["song_id"])
+def test_a_refresh_without_changes_writes_nothing(store: ObjectStore):
+    analyze(store, "song", harp("song"))
+    before = [done.file for done in refresh_all(store)]
+    heads = {found.key: found for found in store.list()}
+    again = refresh_all(store)
+    assert {found.key: found for found in store.list()} == heads
+    assert [done.file for done in again] == before
+    assert [counts(done) for done in again] == [(False, 1, 0, 0)] * 3
+
+
+def test_a_song_that_is_gone_from_songs_is_in_no_catalog(store: ObjectStore):
+    analyze(store, "gone", harp("gone"))
+    reject(store, "stays", "empty: 0 bytes")
+    refresh_all(store)
+    store.delete("songs/gone.parquet")
+    assert [counts(done) for done in refresh_all(store)] == [(False, 1, 0, 1)] * 3
+    assert {song for table in catalogs(store).values() for song in table["song_id"]} == {"stays"}
+
+
+def test_the_file_of_a_song_that_did_not_change_is_not_opened(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    for song in ("same", "changed"):
+        analyze(store, song, harp(song))
+    refresh_all(store)
+    for path in tmp_path.glob("*/same.parquet"):
+        times = path.stat()
+        path.write_bytes(bytes(times.st_size))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    analyze(store, "changed", harp("changed", 0.9))
+    assert [counts(done) for done in refresh_all(store)] == [(False, 2, 1, 0)] * 3
+    assert {row["song_id"] for row in rows_of(store, INSTRUMENT_CATALOG.table)} == {"same", "changed"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        instrument_catalog({None: 0.6}, "1"),
+        instrument_catalog({**PRESENT_FROM, "tagger": 0.6}, "1"),
+        instrument_catalog({None: 0.6}, "2"),
+        replace(
+            INSTRUMENT_CATALOG, layout=replace(INSTRUMENT_CATALOG.layout, order=("instrument", "source"))
+        ),
+    ],
+    ids=["threshold", "threshold-of-a-tagger", "code", "order"],
+)
+def test_what_was_made_in_another_way_is_built_anew(tmp_path: Path, changed: Catalog):
+    store = open_store(str(tmp_path))
+    analyze(store, "song", harp("song"))
+    refresh_one(store, INSTRUMENT_CATALOG)
+    assert refresh_one(store, changed).changes.full
+    assert not refresh_one(store, changed).changes.full
+    assert refresh_one(store, INSTRUMENT_CATALOG).changes.full
+
+
+def test_a_catalog_of_before_a_column_was_added_is_built_anew(store: ObjectStore):
+    analyze(store, "song")
+    table = SONG_CATALOG.table
+    younger = replace(
+        SONG_CATALOG, layout=replace(SONG_CATALOG.layout, table=replace(table, columns=table.columns[:-1]))
     )
-    assert song["stem_energy_share"] == [
-        {"stem": "accompaniment", "share": pytest.approx(0.2)},
-        {"stem": "vocals", "share": pytest.approx(0.8)},
-    ]
-    assert song["separator"] == "separator"
-    assert silent["stem_energy_share"] == [{"stem": "bass", "share": 0.0}, {"stem": "drums", "share": 0.0}]
+    refresh_one(store, younger)
+    assert "instruments" not in rows_of(store, table)[0]
+    assert refresh_one(store, SONG_CATALOG).changes.full
+    assert rows_of(store, table)[0]["instruments"] == []
 
 
-def test_the_quality_of_stems_is_read_from_their_footers(store: ObjectStore):
-    analyze(store, "measured", quality=QUALITY)
-    analyze(store, "of-before")
-    analyze(store, "of-later", quality=QUALITY | {"sdr_db": 7.5})
-    reject(store, "rejected", "empty: 0 bytes")
-    write_table(store, SONGS, [song_row("new")], lineage("new"))
-    rows = {row["song_id"]: row for row in read(store, build_song_catalog(store, PRESENT_FROM))}
-    for song in ("measured", "of-later"):
-        assert rows[song]["residual_db"] == -41.5
-        assert rows[song]["stem_quality"] == QUALITY["stems"]
-    for song in ("of-before", "rejected", "new"):
-        assert rows[song]["residual_db"] is None
-        assert rows[song]["stem_quality"] is None
-    assert [len(rows[song]["stem_energy_share"] or []) for song in ("measured", "of-before")] == [2, 2]
+def lose_state(store: ObjectStore) -> None:
+    store.delete(state_key(store, SONG_CATALOG.table))
 
 
-def test_the_top_instruments_are_the_five_best_that_are_present_in_the_mixture(store: ObjectStore):
-    scores = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.6, "e": 0.5, "f": 0.4, "faint": 0.19}
-    tags = [tag_row("song", name, score, 0.0) for name, score in scores.items()]
-    tags += [tag_row("song", "a", 0.1, 3.0)]  # its mean falls to 0.5
-    analyze(store, "song", tags, [tag_row("song", "only-in-a-stem", 1.0, 0.0, source="vocals")])
-    (row,) = read(store, build_song_catalog(store, PRESENT_FROM))
-    assert [top["instrument"] for top in row["top_instruments"]] == ["b", "c", "d", "a", "e"]
-    assert row["top_instruments"][3] == {
-        "instrument": "a",
-        "family": "strings",
-        "score": pytest.approx(0.5),
-        "seconds": 3.0,
-    }
-    assert row["tagger"] == "tagger"
+def break_state(store: ObjectStore) -> None:
+    key = state_key(store, SONG_CATALOG.table)
+    overwrite(store, key, store.read(key)[:-20])
 
 
-def test_a_model_without_scores_ranks_by_the_seconds_of_presence(store: ObjectStore):
-    tags = [tag_row("song", "oboe", None, 0.0)] + [tag_row("song", "viola", None, 3.0 * k) for k in range(3)]
-    analyze(store, "song", tags)
-    (row,) = read(store, build_song_catalog(store, PRESENT_FROM))
-    assert [(top["instrument"], top["seconds"]) for top in row["top_instruments"]] == [
-        ("viola", 9.0),
-        ("oboe", 3.0),
-    ]
+def lose_catalog(store: ObjectStore) -> None:
+    store.delete(catalog_key(SONG_CATALOG.table))
 
 
-def test_an_instrument_is_aggregated_over_its_windows(store: ObjectStore):
-    tags = [
-        tag_row("song", "guitar", 0.4, 0.0, layer="background"),
-        tag_row("song", "guitar", 0.8, 1.5, layer="foreground"),  # overlaps the first by 1.5 s
-        tag_row("song", "guitar", 0.6, 1.5, label="fuzz guitar"),  # the same window in other words
-        tag_row("song", "guitar", 0.1, 6.0),  # not present
-        tag_row("song", "guitar", 0.3, 9.0),
-        tag_row("song", None, 0.9, 0.0, label="theremin", family=None),
-    ]
-    analyze(store, "song", tags, [tag_row("song", "guitar", 0.7, 0.0, source="accompaniment")])
-    rows = read(store, build_instrument_catalog(store, PRESENT_FROM))
-    assert [(row["instrument"], row["source"]) for row in rows] == [
-        ("guitar", "accompaniment"),
-        ("guitar", "mixture"),
-        ("theremin", "mixture"),
-    ]
-    guitar = rows[1]
-    assert guitar["score"] == pytest.approx((0.4 + 0.8 + 0.1 + 0.3) / 4)
-    assert guitar["score_max"] == pytest.approx(0.8)
-    assert guitar["seconds_present"] == pytest.approx(4.5 + 3.0)
-    assert guitar["windows"] == 3
-    assert (guitar["first_s"], guitar["last_s"]) == (0.0, 12.0)
-    assert guitar["layer"] == "foreground"
-    assert guitar["intervals"] == [
-        {"start_s": 0.0, "end_s": 4.5, "score": pytest.approx(0.8)},
-        {"start_s": 9.0, "end_s": 12.0, "score": pytest.approx(0.3)},
-    ]
-    assert rows[2]["seconds_present"] == 3.0
+def empty_catalog(store: ObjectStore) -> None:
+    overwrite(store, catalog_key(SONG_CATALOG.table), b"")
 
 
-def test_an_instrument_that_never_reaches_the_threshold_has_no_seconds(store: ObjectStore):
-    analyze(store, "song", [tag_row("song", "harp", 0.05, 0.0)])
-    (row,) = read(store, build_instrument_catalog(store, PRESENT_FROM))
-    assert (row["seconds_present"], row["windows"], row["first_s"]) == (0.0, 0, None)
-    assert row["intervals"] == []
+def break_pages_of_catalog(store: ObjectStore) -> None:
+    key = catalog_key(SONG_CATALOG.table)
+    data = store.read(key)
+    footer = int.from_bytes(data[-8:-4], "little") + 8
+    overwrite(store, key, b"PAR1" + bytes(len(data) - footer - 4) + data[-footer:])
 
 
-def test_every_tagger_has_a_threshold_of_its_own(store: ObjectStore):
-    tags = [tag_row("song", "harp", 0.3, 0.0), tag_row("song", "flute", 0.3, 0.0, model="ast")]
-    analyze(store, "song", tags)
-    rows = read(store, build_instrument_catalog(store, {"ast": 0.25, None: 0.5}))
-    assert {row["instrument"]: row["windows"] for row in rows} == {"harp": 0, "flute": 1}
+def put_a_foreign_catalog(store: ObjectStore) -> None:
+    with store.create(catalog_key(SONG_CATALOG.table)) as pending:
+        pq.write_table(SONG_CATALOG.table.schema.empty_table(), pending.file)
 
 
-def test_windows_without_tags_make_a_song_partial_and_are_listed(store: ObjectStore):
-    lost = {"label": None, "family": None, "error": "unparseable: no list", "answer": "I hear music."}
-    tags = [tag_row("song", "harp", None, 0.0)]
-    tags += [tag_row("song", None, None, start, **lost) for start in (3.0, 6.0)]
-    tags += [tag_row("song", None, None, 9.0, label=None, family=None, answer="[]")]  # nothing, but no error
-    analyze(store, "song", tags)
-    (song,) = read(store, build_song_catalog(store, PRESENT_FROM))
-    assert song["status"] == "partial"
-    assert [top["instrument"] for top in song["top_instruments"]] == ["harp"]
-    (row,) = read(store, build_song_errors(store))
-    assert (row["table"], row["stage"], row["reason"]) == (
-        "instrument_tags",
-        "instrument_tags",
-        "unparseable",
-    )
-    assert row["message"] == "2 windows without tags, the first: no list"
+@pytest.mark.parametrize(
+    "damage",
+    [lose_state, break_state, lose_catalog, empty_catalog, break_pages_of_catalog, put_a_foreign_catalog],
+)
+def test_a_catalog_or_state_that_is_lost_or_broken_is_built_anew(
+    store: ObjectStore, damage: Callable[[ObjectStore], None]
+):
+    for song in ("a", "b"):
+        analyze(store, song, harp(song))
+    refresh_one(store, SONG_CATALOG)
+    damage(store)
+    analyze(store, "c", harp("c"))
+    refresh_one(store, SONG_CATALOG)
+    assert [row["song_id"] for row in rows_of(store, SONG_CATALOG.table)] == ["a", "b", "c"]
+    analyze(store, "d", harp("d"))
+    assert len(refresh_one(store, SONG_CATALOG).changes.read) == 1
 
 
-def test_errors_are_listed_by_song_and_table_with_the_time_of_their_file(store: ObjectStore):
-    analyze(store, "whole")
-    reject(store, "broken", "truncated: 3 of 10 s: decode")
-    later = NOW + timedelta(days=1)
-    write_error_row(store, STEMS, "whole", "not_finite: the stems", lineage("whole", created_at=later))
-    rows = read(store, build_song_errors(store))
-    assert [(row["song_id"], row["table"]) for row in rows] == [
-        ("broken", "songs"),
-        *(("broken", table.name) for table in ANALYSIS_TABLES),
-        ("whole", "stems"),
-    ]
-    assert {(row["stage"], row["reason"], row["message"], row["since"]) for row in rows[:5]} == {
-        ("songs", "truncated", "3 of 10 s: decode", NOW)
-    }
-    last = rows[5]
-    assert (last["stage"], last["reason"], last["since"]) == ("stems", "not_finite", later)
+def test_an_old_state_under_a_new_catalog_is_not_believed(store: ObjectStore):
+    """As after a restore of a part of the store from a backup."""
+    analyze(store, "a", harp("a"))
+    refresh_one(store, INSTRUMENT_CATALOG)
+    key = catalog_key(INSTRUMENT_CATALOG.table)
+    old = store.read(key)
+    analyze(store, "a", harp("a", 0.9))
+    refresh_one(store, INSTRUMENT_CATALOG)
+    overwrite(store, key, old)
+    assert refresh_one(store, INSTRUMENT_CATALOG).changes.full
+    assert rows_of(store, INSTRUMENT_CATALOG.table)[0]["score"] == pytest.approx(0.9)
 
 
-def test_building_again_replaces_the_file(store: ObjectStore):
-    analyze(store, "a")
-    first = build_song_catalog(store, PRESENT_FROM)
-    analyze(store, "b")
-    assert build_song_catalog(store, PRESENT_FROM).rows == 2
-    assert [found.key for found in store.list("song_catalog")] == [first.key]
+def test_refreshes_at_the_same_time_leave_a_catalog_that_the_next_completes(store: ObjectStore):
+    for song in ("a", "b"):
+        analyze(store, song, harp(song))
+    refresh_all(store)
+    for number in range(3):
+        errors: list[BaseException] = []
+
+        def work(song: str, score: float, errors: list[BaseException] = errors) -> None:
+            try:
+                analyze(store, song, harp(song, score))
+                refresh_all(store)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(song, 0.3 + number / 10)) for song in "ab"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        refresh_all(store)
+        assert_equals_a_full_build(store)
 
 
 def test_a_file_from_before_a_column_was_added_is_still_read(store: ObjectStore):
@@ -270,20 +263,61 @@ def test_a_file_from_before_a_column_was_added_is_still_read(store: ObjectStore)
     with store.create("songs/old.parquet") as pending:
         pq.write_table(table, pending.file)
     analyze(store, "young")
-    assert [row["genre"] for row in read(store, build_song_catalog(store, PRESENT_FROM))] == [None, None]
+    refresh_one(store, SONG_CATALOG)
+    assert [row["genre"] for row in rows_of(store, SONG_CATALOG.table)] == [None, None]
 
 
-def test_a_store_whose_path_holds_brackets_and_stars_is_read(tmp_path):
+def test_a_store_whose_path_holds_brackets_and_stars_is_read(tmp_path: Path):
     store = open_store(str(tmp_path / "My [music] * 100%"))
     analyze(store, "song")
-    assert build_song_catalog(store, PRESENT_FROM).rows == 1
+    assert refresh_one(store, SONG_CATALOG).file.rows == 1
+    analyze(store, "more")
+    assert refresh_one(store, SONG_CATALOG).file.rows == 2
 
 
-def test_polars_and_duckdb_read_the_catalog(tmp_path):
+def test_how_far_a_refresh_is_can_be_told(tmp_path: Path):
     store = open_store(str(tmp_path))
-    analyze(store, "song", [tag_row("song", "harp", 0.9, 0.0)], quality=QUALITY)
-    path = build_song_catalog(store, PRESENT_FROM).uri
-    assert pl.read_parquet(path)["top_instruments"][0][0]["instrument"] == "harp"
-    silent = f"select stem.stem from (select unnest(stem_quality) as stem from '{path}') where stem.silent"
-    assert duckdb.sql(silent).fetchall() == [("drums",)]
-    assert duckdb.sql(f"select top_instruments[1].instrument from '{path}'").fetchall() == [("harp",)]
+    analyze(store, "song")
+    told: list[str] = []
+    list(refresh(store, [SONG_ERRORS], told.append))
+    assert told and all("song_errors" in sentence for sentence in told)
+
+
+SONG = st.sampled_from(["a", "a-b", "c", "d"])
+SCORE = st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0])
+INSTRUMENT = st.sampled_from(["harp", "flute", "sitar", "vocals"])
+CHANGES = st.one_of(
+    st.tuples(st.just("analyze"), SONG, st.lists(st.tuples(INSTRUMENT, SCORE), max_size=3)),
+    st.tuples(st.just("reject"), SONG, st.sampled_from(["empty: 0 bytes", "unavailable: away"])),
+    st.tuples(st.just("remove"), SONG, st.none()),
+    st.tuples(st.just("lose"), SONG, st.sampled_from(["songs", "stems", "instrument_tags"])),
+    st.tuples(st.just("rename"), SONG, st.sampled_from(["Blue", "Green"])),
+)
+
+
+def change(store: ObjectStore, action: str, song: str, how) -> None:
+    if action == "analyze":
+        tags = [tag_row(song, name, score, 3.0 * start) for start, (name, score) in enumerate(how)]
+        analyze(store, song, tags, [tag | {"source": "vocals"} for tag in tags[:1]])
+    elif action == "reject":
+        reject(store, song, how)
+    elif action == "remove":
+        remove(store, song)
+    elif action == "lose":
+        store.delete(f"{how}/{song}.parquet")
+    else:
+        write_table(store, SONGS, [song_row(song, title=how)], lineage(song))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.lists(CHANGES, max_size=4), max_size=4))
+def test_after_any_changes_a_refresh_equals_a_full_build(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[list[tuple]]
+):
+    store = open_store(str(tmp_path_factory.mktemp("store")))
+    refresh_all(store)
+    for changes in steps:
+        for each in changes:
+            change(store, *each)
+        assert not any(done.changes.full for done in refresh_all(store))
+    assert_equals_a_full_build(store)

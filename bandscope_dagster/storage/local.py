@@ -68,11 +68,12 @@ class LocalStore:
         """See ``ObjectStore.list``; the order is that of S3, by the bytes of the keys."""
         folder = self._path(prefix) if prefix else self.root
         behind = os.fsencode(after or "")
+        start = len(f"{self.root}/")
         for entry in self._walk(folder):
-            key = entry.path.removeprefix(f"{self.root}/")
-            if os.fsencode(key) > behind and is_listed(key):
+            key = entry.path[start:]
+            if (not behind or os.fsencode(key) > behind) and is_listed(key):
                 with suppress(FileNotFoundError):  # deleted since its folder was read
-                    yield _stored(key, self.call(key, entry.stat))
+                    yield _stored(key, self._stat(key, entry))
 
     def head(self, key: str) -> StoredObject | None:
         """See ``ObjectStore.head``."""
@@ -156,6 +157,13 @@ class LocalStore:
                 yield from self._walk(folder / entry.name)
             elif entry.is_file() and (not entry.is_symlink() or self._is_inside(Path(entry.path))):
                 yield entry
+
+    def _stat(self, key: str, entry: os.DirEntry[str]) -> os.stat_result:
+        """Under the retry policy only where it fails: for the many files of a listing the policy costs more."""
+        try:
+            return entry.stat()
+        except OSError:
+            return self.call(key, entry.stat)
 
     def _path(self, key: str) -> Path:
         path = self.root / check_key(key)

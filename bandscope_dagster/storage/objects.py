@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,6 +23,9 @@ TEMPORARY_SUFFIXES = (".part", ".partial", ".tmp", ".crdownload")  # of browsers
 RETRY_FIRST_WAIT_S = 0.1
 RETRY_LONGEST_WAIT_S = 2.0
 RETRY_FOR_S = 8.0  # with the last wait and try, a lasting fault is reported after about 10 s
+
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")  # of a name that is not UTF-8, as os.fsdecode gives it
 
 T = TypeVar("T")
 
@@ -185,13 +189,13 @@ def check_key(key: str) -> str:
     control characters are refused.
     """
     fault = None
-    if not key or any(segment == "" for segment in key.split("/")):
+    if not key or key.startswith("/") or key.endswith("/") or "//" in key:
         fault = "it has an empty segment"
-    elif any(segment.startswith(".") for segment in key.split("/")):
+    elif key.startswith(".") or "/." in key:
         fault = "a segment starts with a dot"
-    elif any(ord(character) < 0x20 or ord(character) == 0x7F for character in key):
+    elif CONTROL_CHARACTER.search(key):
         fault = "it has a control character"
-    elif any(0xD800 <= ord(character) <= 0xDFFF for character in key):
+    elif LONE_SURROGATE.search(key):
         fault = "it is not UTF-8"
     elif len(key.encode()) > LONGEST_KEY_BYTES:
         fault = f"it is longer than {LONGEST_KEY_BYTES} bytes"
@@ -202,9 +206,8 @@ def check_key(key: str) -> str:
 
 def is_listed(key: str) -> bool:
     """Whether a listing shows ``key``: nothing hidden or temporary, and nothing that is no key."""
-    name = key.rpartition("/")[2]
-    hidden = any(segment.startswith(".") for segment in key.split("/"))
-    if hidden or name.endswith(TEMPORARY_SUFFIXES):
+    hidden = key.startswith(".") or "/." in key
+    if hidden or key.endswith(TEMPORARY_SUFFIXES):
         return False
     try:
         check_key(key)

@@ -28,7 +28,7 @@ def instruments_of(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFram
         tags.filter(pl.col("error").is_null())
         .with_columns(
             pl.coalesce("instrument", "label").alias("instrument"),
-            pl.col("layer").replace_strict(LAYERS, range(len(LAYERS)), default=None, return_dtype=pl.Int8),
+            _rank_of_layer(),
         )
         .filter(pl.col("instrument").is_not_null())
         .group_by(*_GROUP, "start_s", "end_s")
@@ -37,9 +37,7 @@ def instruments_of(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFram
     named = windows.group_by(_GROUP).agg(
         pl.col("score").mean(),
         pl.col("score").max().alias("score_max"),
-        pl.col("layer")
-        .min()
-        .replace_strict(range(len(LAYERS)), LAYERS, default=None, return_dtype=pl.String),
+        _foremost_layer(),
         pl.col("model").first(),
     )
     present = windows.filter(pl.col("score").is_null() | (pl.col("score") >= _threshold(present_from)))
@@ -55,10 +53,8 @@ def top_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
 
     By mean score, and then by the seconds of presence.
     """
-    best = ["score", "seconds_present", "instrument"]
     return (
-        instruments.filter(pl.col("windows") > 0)
-        .sort("song_id", *best, descending=[False, True, True, False], nulls_last=True)
+        _best_first(instruments.filter(pl.col("windows") > 0))
         .group_by("song_id", maintain_order=True)
         .agg(
             pl.struct("instrument", "family", "score", pl.col("seconds_present").alias("seconds"))
@@ -67,6 +63,57 @@ def top_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
             pl.col("model").first().alias("tagger"),
         )
     )
+
+
+def all_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
+    """Per song all instruments that are present in any source, each once, best first.
+
+    An instrument has the score and the seconds of the source where it is heard best and longest, the foremost of
+    its layers, and the sources where it is present.
+    """
+    over_sources = (
+        instruments.filter(pl.col("windows") > 0)
+        .with_columns(_rank_of_layer())
+        .group_by("song_id", "instrument", "family")
+        .agg(
+            pl.col("score", "seconds_present").max(),
+            _foremost_layer(),
+            pl.col("source").unique().sort().alias("sources"),
+        )
+    )
+    return (
+        _best_first(over_sources)
+        .group_by("song_id", maintain_order=True)
+        .agg(
+            pl.struct(
+                "instrument",
+                "family",
+                "score",
+                pl.col("seconds_present").alias("seconds"),
+                "layer",
+                "sources",
+            ).alias("instruments")
+        )
+    )
+
+
+def as_setting(present_from: PresentFrom) -> dict[str, float]:
+    """The same as JSON takes it: the threshold of all others stands under ``*``."""
+    return {model or "*": score for model, score in present_from.items()}
+
+
+def _best_first(instruments: pl.LazyFrame) -> pl.LazyFrame:
+    order = ["song_id", "score", "seconds_present", "instrument"]
+    return instruments.sort(order, descending=[False, True, True, False], nulls_last=True)
+
+
+def _rank_of_layer() -> pl.Expr:
+    return pl.col("layer").replace_strict(LAYERS, range(len(LAYERS)), default=None, return_dtype=pl.Int8)
+
+
+def _foremost_layer() -> pl.Expr:
+    ranks = pl.col("layer").min()
+    return ranks.replace_strict(range(len(LAYERS)), LAYERS, default=None, return_dtype=pl.String)
 
 
 def _threshold(present_from: PresentFrom) -> pl.Expr:

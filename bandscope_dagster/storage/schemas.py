@@ -36,6 +36,13 @@ TOP_INSTRUMENT = pa.struct(
         ("seconds", pa.float32()),
     ]
 )
+SONG_INSTRUMENT = pa.struct(
+    [
+        *TOP_INSTRUMENT,
+        ("layer", pa.string()),
+        ("sources", pa.list_(pa.string())),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +217,8 @@ SONG_CATALOG = Table(
         Column(
             "status",
             pa.string(),
-            "'ok', 'partial' (tables are missing, or windows have no tags), 'rejected' or 'failed'",
+            "'ok', 'partial' (tables are missing, or windows have no tags), 'rejected' (the upload cannot be used) or "
+            "'failed' (the last run could not make a table: song_errors says why)",
             nullable=False,
         ),
         Column("missing_tables", pa.list_(pa.string()), "The analysis tables without a file for the song"),
@@ -228,6 +236,14 @@ SONG_CATALOG = Table(
             pa.list_(STEM_QUALITY),
             "Each stem over the whole song: share of the energy in [0, 1], largest absolute sample, RMS (dBFS; null "
             "for digital silence), integrated loudness (LUFS; null where too quiet), and whether it is silent",
+        ),
+        Column(
+            "instruments",
+            pa.list_(SONG_INSTRUMENT),
+            "Every instrument that is present in the mixture or a stem, once, best first: its best mean score over the "
+            "sources, the longest time of presence in one of them (seconds), the foremost layer (null where the tagger "
+            "names none), and the sources where it is present. Voices have the family 'voice'; a song without any "
+            "instrument has an empty list, one that was not tagged null",
         ),
     ),
 )
@@ -254,20 +270,28 @@ INSTRUMENT_CATALOG = Table(
         ),
     ),
 )
+_ERROR_COLUMNS = (
+    _SONG_ID,
+    Column("table", pa.string(), "The table that has no result", nullable=False),
+    Column("stage", pa.string(), "Where it went wrong: 'songs', or the table itself"),
+    Column("reason", pa.string(), "Code of the reason, such as 'truncated' or 'unavailable'"),
+    Column("message", pa.string(), "What was wrong, in words"),
+    Column("since", UTC_TIME, "When the error was written"),
+)
+SONG_FAILURES = Table(
+    "song_failures",
+    "One row per song and table that the last run could not make: storage, memory, a bug. A song that has been made "
+    "has none.",
+    _ERROR_COLUMNS,
+)
 SONG_ERRORS = Table(
     "song_errors",
-    "One row per song and table that holds an error instead of a result, or in some of its windows.",
-    (
-        _SONG_ID,
-        Column("table", pa.string(), "The table that has no result", nullable=False),
-        Column("stage", pa.string(), "Where it went wrong: 'songs', or the table itself"),
-        Column("reason", pa.string(), "Code of the reason, such as 'truncated' or 'unavailable'"),
-        Column("message", pa.string(), "What was wrong, in words"),
-        Column("since", UTC_TIME, "When the error was written"),
-    ),
+    "One row per song and table without a result, or with errors in some of its windows: what the tables hold as "
+    "errors, and song_failures.",
+    _ERROR_COLUMNS,
 )
 
 ANALYSIS_TABLES = (DECODED_WAVEFORMS, STEMS, INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
 SONG_TABLES = (SONGS, *ANALYSIS_TABLES)  # one file per song
 CATALOG_TABLES = (SONG_CATALOG, INSTRUMENT_CATALOG, SONG_ERRORS)  # one file for all songs
-TABLES = {table.name: table for table in (*SONG_TABLES, *CATALOG_TABLES)}
+TABLES = {table.name: table for table in (*SONG_TABLES, SONG_FAILURES, *CATALOG_TABLES)}

@@ -1,0 +1,212 @@
+"""The catalogs over N synthetic songs: build, refresh, memory, and what analysts' queries cost.
+
+    python -m benchmarks.catalog --songs N [--storage DIR]
+
+Writes N songs in the shape of the real tables (benchmarks/synthetic_songs.py says where they are smaller), or takes
+those that are in DIR from before. Three processes then refresh all three catalogs, one after the other: from nothing,
+after 100 changes (90 songs replaced, 5 new, 5 removed), and without changes. Seconds are those of the refreshes,
+with the one listing, which counts for the first catalog, and without imports; the peak is the largest resident size of
+the process (Linux). All files are in the page cache, as they are after having been written.
+
+Five queries in polars follow. Their seconds are the best of five on the local file; the bytes are those that polars
+fetched for the same query over HTTP, counted by the server, against the size of the file.
+
+The last line is JSON: all three catalogs together, from nothing and after the changes, in seconds; the largest peak,
+in MB; and the slowest query, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from bandscope_dagster.storage.catalog_state import STATES
+from bandscope_dagster.storage.catalogs import refresh
+from bandscope_dagster.storage.instrument_catalog import instrument_catalog
+from bandscope_dagster.storage.objects import open_store
+from bandscope_dagster.storage.schemas import (
+    CATALOG_TABLES,
+    INSTRUMENT_CATALOG,
+    SONG_CATALOG,
+    SONGS,
+    Table,
+    catalog_key,
+)
+from bandscope_dagster.storage.song_catalog import song_catalog
+from bandscope_dagster.storage.song_errors import song_errors
+from bandscope_dagster.tagging.registry import PRESENT_FROM
+from benchmarks.counting_server import counting_server
+from benchmarks.measuring import MIB, peak_mib
+from benchmarks.synthetic_songs import remove_song, song_id, write_songs
+
+ROOT = Path(__file__).parents[1]
+REPLACED, NEW, REMOVED = 90, 5, 5
+QUERY_ROUNDS = 5
+
+Query = Callable[[pl.LazyFrame], pl.LazyFrame]
+
+
+def in_front_without_voices(songs: pl.LazyFrame) -> pl.LazyFrame:
+    """Songs under 100 s with a sitar in the foreground and no voice."""
+    heard = pl.element().struct
+    sitar = (heard.field("instrument") == "sitar") & (heard.field("layer") == "foreground")
+    return songs.filter(
+        pl.col("duration_s") < 100,
+        pl.col("instruments").list.eval(sitar).list.any(),
+        ~pl.col("instruments").list.eval(heard.field("family") == "voice").list.any(),
+    ).select("song_id", "title", "duration_s")
+
+
+def one_song(songs: pl.LazyFrame) -> pl.LazyFrame:
+    """All that the catalog knows of one song."""
+    return songs.filter(pl.col("song_id") == song_id(1))
+
+
+def by_status(songs: pl.LazyFrame) -> pl.LazyFrame:
+    """Songs, hours and loudness by status and genre."""
+    return songs.group_by("status", "genre").agg(
+        pl.len(), pl.col("duration_s").sum() / 3600, pl.col("loudness_lufs").median()
+    )
+
+
+def where_a_sitar_plays(instruments: pl.LazyFrame) -> pl.LazyFrame:
+    """Every interval with a sitar in a mixture."""
+    return (
+        instruments.filter(pl.col("instrument") == "sitar", pl.col("source") == "mixture")
+        .select("song_id", "intervals")
+        .explode("intervals")
+        .unnest("intervals")
+    )
+
+
+def most_heard(instruments: pl.LazyFrame) -> pl.LazyFrame:
+    """Songs and hours of every instrument, by source."""
+    return (
+        instruments.filter(pl.col("seconds_present") > 10)
+        .group_by("instrument", "source")
+        .agg(pl.col("song_id").n_unique(), pl.col("seconds_present").sum() / 3600)
+    )
+
+
+QUERIES: list[tuple[Table, Query, bool]] = [  # and whether it asks for few rows
+    (SONG_CATALOG, in_front_without_voices, False),
+    (SONG_CATALOG, one_song, True),
+    (SONG_CATALOG, by_status, False),
+    (INSTRUMENT_CATALOG, where_a_sitar_plays, True),
+    (INSTRUMENT_CATALOG, most_heard, False),
+]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Measure the catalogs over synthetic songs.")
+    parser.add_argument("--songs", type=int, default=10_000)
+    parser.add_argument("--storage", type=Path, help="where the songs are, or shall be and stay")
+    parser.add_argument("--process", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.process:
+        refresh_all(arguments.storage)
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        report = measure(arguments.storage or Path(temporary), arguments.songs)
+    print(json.dumps({name: round(value, 3) for name, value in report.items()}))
+
+
+def measure(storage: Path, songs: int) -> dict[str, float]:
+    """The figures of the last line."""
+    prepare(storage, songs)
+    print(f"{songs:,} songs\n{'':16}{'catalog':20}{'s':>8}{'songs read':>12}{'rows':>12}{'MB':>9}")
+    built = in_a_process("first build", storage)
+    write_songs(str(storage), range(REPLACED), version=1)
+    write_songs(str(storage), range(songs, songs + NEW))
+    store = open_store(str(storage))
+    for number in range(songs - REMOVED, songs):
+        remove_song(store, number)
+    changed = in_a_process("100 changes", storage)
+    same = in_a_process("no change", storage)
+    return {
+        "build_s": built["seconds"],
+        "refresh_s": changed["seconds"],
+        "peak_mb": max(built["peak_mb"], changed["peak_mb"], same["peak_mb"]),
+        "slowest_query_s": max(query(storage, *each) for each in QUERIES),
+    }
+
+
+def prepare(storage: Path, songs: int) -> None:
+    """Leave exactly these songs in the store, and no catalog."""
+    store = open_store(str(storage))
+    wanted = {song_id(number): number for number in range(songs)}
+    found = {Path(each.key).stem for each in store.list(SONGS.name)}
+    for number in range(songs, songs + NEW):
+        if song_id(number) in found:
+            remove_song(store, number)
+    if strangers := found - wanted.keys() - {song_id(number) for number in range(songs, songs + NEW)}:
+        raise SystemExit(
+            f"{storage} holds {len(strangers)} songs beyond the first {songs}: give an empty folder"
+        )
+    started = time.perf_counter()
+    write_songs(str(storage), (number for song, number in wanted.items() if song not in found))
+    print(f"songs written in {time.perf_counter() - started:.0f} s")
+    for folder in (STATES, *(table.name for table in CATALOG_TABLES)):
+        for each in list(store.list(folder)):
+            store.delete(each.key)
+
+
+def in_a_process(what: str, storage: Path) -> dict[str, float]:
+    """Refresh all catalogs in a process of its own; their seconds together, and its peak in MB."""
+    command = [sys.executable, "-m", "benchmarks.catalog", "--process", "--storage", str(storage)]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+    report: dict[str, Any] = json.loads(answer.splitlines()[-1])
+    for catalog in report["catalogs"]:
+        print(
+            f"{what:16}{catalog['name']:20}{catalog['seconds']:8.2f}{catalog['songs_read']:12,}"
+            f"{catalog['rows']:12,}{catalog['mb']:9.1f}"
+        )
+    seconds = sum(catalog["seconds"] for catalog in report["catalogs"])
+    print(f"{what:16}{'all':20}{seconds:8.2f}   peak {report['peak_mb']:.0f} MB", flush=True)
+    return {"seconds": seconds, "peak_mb": report["peak_mb"]}
+
+
+def refresh_all(storage: Path) -> None:
+    """Refresh all catalogs, and print what it took as JSON."""
+    store = open_store(str(storage))
+    catalogs = (song_catalog(PRESENT_FROM, "1"), instrument_catalog(PRESENT_FROM, "1"), song_errors("1"))
+    done = [
+        {"name": Path(each.file.key).stem, "seconds": each.seconds, "songs_read": len(each.changes.read)}
+        | {"rows": each.file.rows, "mb": each.file.bytes / 1e6}
+        for each in refresh(store, catalogs, tell=lambda text: print(text, file=sys.stderr))
+    ]
+    print(json.dumps({"catalogs": done, "peak_mb": peak_mib() * MIB / 1e6}))
+
+
+def query(storage: Path, table: Table, ask: Query, selective: bool) -> float:
+    """The seconds of a query; prints them with the bytes that it read."""
+    path = storage / catalog_key(table)
+    seconds: list[float] = []
+    for _ in range(QUERY_ROUNDS):
+        started = time.perf_counter()
+        answer = ask(pl.scan_parquet(path, glob=False)).collect()
+        seconds.append(time.perf_counter() - started)
+    with counting_server(storage) as server:
+        remote = ask(pl.scan_parquet(server.url(catalog_key(table)), glob=False)).collect()
+        share = server.sent / path.stat().st_size
+    assert remote.height == answer.height
+    print(
+        f"{table.name:20}{ask.__name__:26}{min(seconds):8.3f} s{answer.height:9,} rows{server.sent / 1e6:9.2f} MB "
+        f"{share:7.1%} of the file{', selective' if selective else ''}",
+        flush=True,
+    )
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""``song_pages``: for every song a page on which its stems are heard and its instruments seen."""
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import Any, Final
+
+import dagster as dg
+
+from bandscope_dagster.batches import (
+    DATA_VERSION_DIGITS,
+    Upstream,
+    already_emitted,
+    keep_connections_open,
+    raise_failures,
+    tag_run,
+    wants_reuse,
+    without_useless_retries,
+)
+from bandscope_dagster.pages.index_page import write_index
+from bandscope_dagster.pages.shelf import Shelf
+from bandscope_dagster.pages.song_page import CODE_VERSION, WrittenPage, write_page
+from bandscope_dagster.partitions import SONGS_PARTITIONS
+from bandscope_dagster.pipeline.outcomes import SongFailed
+from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.presence import PresentFrom
+from bandscope_dagster.tagging.registry import PRESENT_FROM
+
+DEPENDENCIES: Final = ("songs", "stems", "instrument_tags", "stem_instrument_tags")
+
+
+@dg.multi_asset(
+    name="song_pages",
+    specs=[
+        dg.AssetSpec(
+            "song_pages",
+            deps=DEPENDENCIES,
+            description="One HTML file per song that asks for nothing else: mixture and stems to play, solo and mute, "
+            "the instruments over time, levels, checks and lineage; and an index of all of them, `index.html`. A "
+            "rejected song's page says why.",
+            group_name="pages",
+            kinds={"html"},
+            owners=["team:bandscope"],
+            code_version=CODE_VERSION,
+            skippable=True,
+        )
+    ],
+    can_subset=True,
+    partitions_def=SONGS_PARTITIONS,
+    backfill_policy=BACKFILL_POLICY,
+    retry_policy=RETRY_POLICY,
+)
+def song_pages(
+    context: dg.AssetExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ObjectStore],
+) -> Iterator[dg.AssetMaterialization]:
+    """Write the pages of the batch, each reported the moment it is stored, and then the index over all pages."""
+    with without_useless_retries():
+        keys = list(context.partition_keys)
+        tag_run(context)
+        keep_connections_open(context.instance)
+        upstream = Upstream(context)
+        emitted = already_emitted(context)
+        reuse = wants_reuse(context)
+        own = settings.present_from
+        present_from: PresentFrom = PRESENT_FROM if own is None else {None: own}
+        shelf = Shelf(store)
+        failed: list[SongFailed] = []
+        for number, song_id in enumerate(keys, start=1):
+            started = perf_counter()
+            try:
+                page = write_page(store, shelf, song_id, present_from, keep=reuse)
+            except Exception as error:  # a song's failure is its own, whatever it is
+                context.log.error(f"{song_id} ({number}/{len(keys)}): failed: {error}")
+                failed.append(SongFailed(song_id, error))
+                continue
+            seconds = perf_counter() - started
+            context.log.info(f"{song_id} ({number}/{len(keys)}): {'reused' if page.kept else page.status}")
+            if ("song_pages", song_id) not in emitted:
+                yield _materialization(page, seconds, upstream)
+        write_index(shelf)
+        raise_failures(failed, len(keys))
+
+
+def _materialization(page: WrittenPage, seconds: float, upstream: Upstream) -> dg.AssetMaterialization:
+    """The event of one page, with the versions that Dagster would add to one that spoke for a whole run."""
+    link = dg.MetadataValue.url(page.uri) if "://" in page.uri else dg.MetadataValue.path(page.uri)
+    metadata: dict[str, Any] = {
+        "page": link,
+        "dagster/uri": page.uri,
+        "status": page.status,
+        "reused": page.kept,
+    }
+    if not page.kept:
+        metadata |= {"size_mb": round(page.bytes / 1e6, 3), "seconds": round(seconds, 3)}
+    tags = {
+        "dagster/data_version": page.digest[:DATA_VERSION_DIGITS],
+        "dagster/data_version_is_user_provided": "true",
+        "dagster/code_version": CODE_VERSION,
+    }
+    for dependency in DEPENDENCIES:
+        record = upstream.record(dependency, page.song_id)
+        event = record.asset_materialization if record else None
+        version = (event.tags or {}).get("dagster/data_version") if event else None
+        tags[f"dagster/input_data_version/{dependency}"] = version or "NULL"
+        tags[f"dagster/input_event_pointer/{dependency}"] = str(record.storage_id) if record else "NULL"
+    upstream.forget(page.song_id)
+    return dg.AssetMaterialization("song_pages", partition=page.song_id, metadata=metadata, tags=tags)

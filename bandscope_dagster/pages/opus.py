@@ -1,0 +1,64 @@
+"""One source of a song as Opus packets: small enough that a page holds all of them, and decoded by every browser.
+
+Of the codecs that browsers decode from memory, Opus alone is still good at 40–90 kbit/s; MP3 is not, and AAC is
+missing from free builds of Chromium. It is put into WebM, in the page: Chrome and Firefox decode that, and Safari
+since 15, which before WebKit's change 58484 (2026) took Opus in Web Audio from no other container.
+"""
+
+from typing import Final
+
+import numpy as np
+from av import CodecContext
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.blocks import SAMPLE_RATE, Reblock
+from bandscope_dagster.audio.resample import StreamResampler
+
+OPUS_RATE: Final = 48_000  # Hz: the rate that every Opus decoder gives (RFC 6716)
+PACKET_FRAMES: Final = 960  # 20 ms, what RFC 7587 recommends
+
+
+class OpusEncoder:
+    """Takes the stereo blocks of one source in order; gives packets of 20 ms as they are full."""
+
+    def __init__(self, bit_rate: int) -> None:
+        codec = CodecContext.create("libopus", "w")
+        assert isinstance(codec, AudioCodecContext)
+        codec.sample_rate, codec.bit_rate = OPUS_RATE, bit_rate
+        codec.layout, codec.format = "stereo", "flt"  # pyright: ignore[reportAttributeAccessIssue]
+        # Constrained: no second takes much more than its share, so that the page's size can be told beforehand.
+        codec.options = {"vbr": "constrained", "application": "audio", "frame_duration": "20"}
+        codec.open()
+        self._codec = codec
+        self._resampler = StreamResampler(SAMPLE_RATE, OPUS_RATE, channels=2)
+        self._frames = Reblock(PACKET_FRAMES)
+
+    @property
+    def delay(self) -> int:
+        """Frames at 48 kHz that a decoder gives before the first of the source: the pre-skip of RFC 7845."""
+        header = self._codec.extradata
+        assert header is not None
+        return int.from_bytes(header[10:12], "little")
+
+    def push(self, block: NDArray[np.float32]) -> list[bytes]:
+        """``(2, n)`` float32 at 44.1 kHz in; the packets that are now ready out: none, one or several."""
+        return self._encode(self._resampler.push(block))
+
+    def finish(self) -> list[bytes]:
+        """The packets that end the source; together with those before, they hold all of it and the delay."""
+        packets = self._encode(self._resampler.finish())
+        packets += self._encode(np.zeros((2, self.delay), np.float32))
+        rest = self._frames.finish()
+        if rest is not None:
+            packets += self._encode_frame(np.pad(rest, ((0, 0), (0, PACKET_FRAMES - rest.shape[1]))))
+        return packets + [bytes(packet) for packet in self._codec.encode(None)]
+
+    def _encode(self, samples: NDArray[np.float32]) -> list[bytes]:
+        return [packet for frame in self._frames.push(samples) for packet in self._encode_frame(frame)]
+
+    def _encode_frame(self, samples: NDArray[np.float32]) -> list[bytes]:
+        frame = AudioFrame.from_ndarray(samples.T.reshape(1, -1), format="flt", layout="stereo")
+        frame.sample_rate = OPUS_RATE
+        return [bytes(packet) for packet in self._codec.encode(frame)]

@@ -1,0 +1,133 @@
+"""What the page of a song shows, in the words and numbers that its template puts on paper."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from bandscope_dagster.pages.checks_view import MARKS, checks_view, residual
+from bandscope_dagster.pages.facts import SongFacts
+from bandscope_dagster.pages.lineage_view import lineage_view
+from bandscope_dagster.pages.sound import MIXTURE
+from bandscope_dagster.pages.text import clock, decibels, megabytes, percent, ticks, visible
+from bandscope_dagster.pages.timeline_view import timeline_view
+from bandscope_dagster.storage.schemas import SONGS
+from bandscope_dagster.storage.song_errors import UPSTREAM
+
+
+def title_of(facts: SongFacts) -> str:
+    """The song's title, or what else it may be called by."""
+    return visible(facts.song["title"] or facts.song["filename"] or facts.song["song_id"])
+
+
+def view(facts: SongFacts) -> dict[str, Any]:
+    """The values of ``song.html``, but for its summary."""
+    song = facts.song
+    byline = [visible(song[name]) for name in ("artist", "album", "genre") if song[name]]
+    return {
+        "title": title_of(facts),
+        "byline": byline,
+        "status": facts.status,
+        "facts": list(_facts(facts)),
+        "notices": list(_notices(facts)),
+        "duration": clock(facts.seconds),
+        "seconds": facts.seconds,
+        "ticks": [
+            {
+                "at": round(100 * time / facts.seconds, 3),
+                "label": label,
+                "anchor": "start" if time == 0 else "end" if time > 0.97 * facts.seconds else "middle",
+            }
+            for time, label in (ticks(facts.seconds) if facts.sources else [])
+        ],
+        "tracks": [_track(facts, source) for source in facts.sources],
+        "timeline": timeline_view(facts) if facts.sources else {"parts": [], "families": [], "scores": None},
+        "levels": list(_levels(facts)),
+        "checks": [check | {"mark": MARKS[check["outcome"]]} for check in checks_view(facts)],
+        "lineage": list(lineage_view(facts)),
+    }
+
+
+def _facts(facts: SongFacts) -> Iterator[tuple[str, str]]:
+    song = facts.song
+    if song["filename"]:
+        yield "File", visible(song["filename"])
+    if facts.seconds:
+        yield "Duration", clock(facts.seconds)
+    if song["loudness_lufs"] is not None:
+        yield "Loudness", decibels(song["loudness_lufs"], "LUFS")
+    if song["peak"] is not None:
+        yield "Peak", f"{song['peak']:.3f}"
+    if song["codec"]:
+        rate = f"{song['sample_rate'] / 1000:g} kHz" if song["sample_rate"] else ""
+        yield "Format", visible(f"{song['codec']} {rate}")
+    if song["channels"]:
+        yield "Channels", {1: "mono", 2: "stereo"}.get(song["channels"], str(song["channels"]))
+    if song["bit_rate"]:
+        yield "Bit rate", f"{song['bit_rate'] / 1000:.0f} kbit/s"
+    if song["size_bytes"] is not None:
+        yield "Size", megabytes(song["size_bytes"])
+    if song["owner"]:
+        yield "Owner", visible(song["owner"])
+    if song["uploaded_at"] is not None:
+        yield "Uploaded", f"{song['uploaded_at']:%Y-%m-%d}"
+    if facts.quality is not None:
+        yield "Residual", residual(facts.quality.residual_db)
+    for title, table in (("Separator", "stems"), ("Tagger", "instrument_tags")):
+        lineage = facts.lineages.get(table)
+        if lineage is not None and lineage.model:
+            yield title, visible(lineage.model)
+
+
+def _notices(facts: SongFacts) -> Iterator[dict[str, Any]]:
+    """Why there is no sound, or what is incomplete."""
+    said: set[str] = set()
+    lines: list[str] = []
+    for error in facts.errors:
+        message = error.message.removeprefix(UPSTREAM)
+        if message not in said:
+            said.add(message)
+            lines.append(_told(error.table, message, error.windows))
+    headings = {
+        "rejected": "This upload was rejected",
+        "failed": "This song could not be processed",
+        "partial": "Not everything is here yet",
+    }
+    if facts.missing and facts.status == "partial":
+        lines.append(f"Not computed: {', '.join(facts.missing)}. `bandscope run` computes what is missing.")
+    if facts.status in headings:
+        yield {"heading": headings[facts.status], "lines": lines}
+
+
+def _told(table: str, message: str, windows: int) -> str:
+    where = "" if table == SONGS.name else f"{table}: "
+    of = "" if not windows else f"{windows} window{'s' if windows > 1 else ''} without tags, the first: "
+    return visible(f"{where}{of}{message}")
+
+
+def _track(facts: SongFacts, source: str) -> dict[str, Any]:
+    mixture = source == MIXTURE
+    level = decibels(facts.song["loudness_lufs"], "LUFS") if mixture else ""
+    for stem in facts.quality.stems if facts.quality else ():
+        if stem.stem == source:
+            loudness = "silent" if stem.silent else decibels(stem.loudness_lufs, "LUFS")
+            level = f"{loudness} · {percent(stem.share)}"
+    return {"name": visible(source), "mutable": not mixture, "level": level}
+
+
+def _levels(facts: SongFacts) -> Iterator[dict[str, Any]]:
+    song = facts.song
+    if song["peak"] is not None:
+        yield {
+            "name": MIXTURE,
+            "loudness": decibels(song["loudness_lufs"], "LUFS"),
+            "peak": f"{song['peak']:.3f}",
+            "rms": decibels(song["rms_dbfs"], "dBFS"),
+            "share": None,
+        }
+    for stem in facts.quality.stems if facts.quality else ():
+        yield {
+            "name": visible(stem.stem),
+            "loudness": "silent" if stem.silent else decibels(stem.loudness_lufs, "LUFS"),
+            "peak": f"{stem.peak:.3f}",
+            "rms": decibels(stem.rms_dbfs, "dBFS"),
+            "share": stem.share,
+        }

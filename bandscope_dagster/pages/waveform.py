@@ -1,0 +1,50 @@
+"""The outline of one source, as a player draws it: its peaks, and within them how loud it is."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLUMNS: Final = 1600  # of an outline: two for a pixel of the widest plot
+
+
+@dataclass(frozen=True, slots=True)
+class Waveform:
+    """Peak and RMS over time, in columns of equal length; 1.0 = full scale."""
+
+    peak: NDArray[np.float64]  # (columns,): largest absolute sample
+    rms: NDArray[np.float64]  # (columns,): root mean square over both channels
+
+
+class WaveformMeasure:
+    """Takes the blocks of a source whose length is known, in order, and holds two numbers a column.
+
+    The pictures in Dagster's UI are measured while a song is still being read, by ``EnvelopeMeasure``; they know
+    neither its length nor its peaks, without which a drum is no more than a swelling.
+    """
+
+    def __init__(self, frames: int, columns: int = COLUMNS) -> None:
+        self._edges = np.linspace(0, max(frames, 1), min(columns, max(frames, 1)) + 1).astype(np.int64)
+        self._peak = np.zeros(len(self._edges) - 1)
+        self._energy = np.zeros(len(self._edges) - 1)
+        self._frames = 0
+
+    def push(self, block: NDArray[np.float32]) -> None:
+        """Add the next ``(channels, n)`` float32; what lies behind the stated length is left out."""
+        start = self._frames
+        end = min(start + block.shape[1], int(self._edges[-1]))
+        self._frames = start + block.shape[1]
+        if end <= start:
+            return
+        first, last = np.searchsorted(self._edges, [start, end - 1], side="right") - 1
+        begins = np.maximum(self._edges[first : last + 1], start) - start
+        samples = block[:, : end - start]
+        peaks = np.maximum.reduceat(np.abs(samples).max(axis=0), begins)
+        self._peak[first : last + 1] = np.maximum(self._peak[first : last + 1], peaks)
+        power = np.einsum("cn,cn->n", samples, samples) / len(samples)
+        self._energy[first : last + 1] += np.add.reduceat(power, begins, dtype=np.float64)
+
+    def finish(self) -> Waveform:
+        """The outline of everything pushed so far."""
+        return Waveform(self._peak, np.sqrt(self._energy / np.diff(self._edges)))

@@ -1,0 +1,176 @@
+"use strict";
+
+// The page of a song: joins the player, the waveforms and the timeline to what people click and press.
+
+const STEP_S = 5; // of the arrow keys
+const FINE_STEP_S = 1; // with Shift
+const DRAG_PX = 3; // more than a click trembles
+
+const sound = JSON.parse(document.getElementById("sound").textContent);
+const page = document.getElementById("player");
+const score = document.getElementById("score");
+const ruler = document.getElementById("ruler");
+const tracks = [...document.querySelectorAll(".track")].map((row, index) => ({
+  name: sound.sources[index],
+  canvas: row.querySelector("canvas"),
+  solo: row.querySelector(".solo"),
+  mute: row.querySelector(".mute"), // null for the mixture
+  outline: outlineOf(sound.waveforms[index]),
+}));
+const isMixture = (track) => track.name === "mixture";
+
+const player = new Player(
+  sound,
+  (k) => document.getElementById(`chunk-${k}`)?.textContent.trim().split("\n"),
+  refresh,
+);
+
+/**
+ * What is heard: the rows that are soloed; else, once a stem is muted, the other stems; else the mixture itself,
+ * because the sum of the stems is not exactly it.
+ */
+function heardTracks() {
+  if (tracks.some((track) => isOn(track.solo))) return tracks.map((track) => isOn(track.solo));
+  const muted = tracks.some((track) => isOn(track.mute));
+  if (!muted && tracks.some(isMixture)) return tracks.map(isMixture);
+  return tracks.map((track) => !isMixture(track) && !isOn(track.mute));
+}
+
+function isOn(button) {
+  return button?.getAttribute("aria-pressed") === "true";
+}
+
+function press(button, on = !isOn(button)) {
+  button?.setAttribute("aria-pressed", String(on));
+}
+
+/** The mixture holds the stems: it is soloed alone, or not at all. */
+function solo(track) {
+  press(track.solo);
+  if (isOn(track.solo)) {
+    for (const other of tracks) if (isMixture(other) !== isMixture(track)) press(other.solo, false);
+  }
+  remix();
+}
+
+function mute(track) {
+  if (!track.mute) return;
+  press(track.mute);
+  remix();
+}
+
+function reset() {
+  for (const track of tracks) {
+    press(track.solo, false);
+    press(track.mute, false);
+  }
+  remix();
+}
+
+function remix() {
+  const heard = heardTracks();
+  player.mix(heard);
+  const names = tracks.filter((_, index) => heard[index]).map((track) => track.name);
+  const told = document.createElement("b");
+  told.textContent = names.length ? names.join(" + ") : "nothing";
+  document.getElementById("heard").replaceChildren("You hear ", told);
+  refresh();
+}
+
+function toggle() {
+  if (player.playing) player.pause();
+  else player.play();
+}
+
+/** Show the player's state as it is now. */
+function refresh() {
+  const button = document.getElementById("play");
+  page.classList.toggle("playing", player.playing);
+  button.setAttribute("aria-label", player.playing ? "Pause" : "Play");
+  if (player.error) {
+    document.getElementById("heard").textContent = `This browser cannot decode the sound (${player.error.message}).`;
+  }
+  const { position } = player;
+  document.getElementById("now").textContent = clock(position);
+  ruler.setAttribute("aria-valuenow", position.toFixed(1));
+  ruler.setAttribute("aria-valuetext", clock(position));
+  document.getElementById("playhead").style.left = `${(100 * position) / sound.seconds}%`;
+  const heard = heardTracks();
+  const own = isOn(document.getElementById("fit"));
+  tracks.forEach((track, index) => {
+    const loudest = own ? track.outline.peak.reduce((most, level) => Math.max(most, level), 0) : 1;
+    const look = { played: position / sound.seconds, heard: heard[index], scale: 1 / (loudest || 1) };
+    drawOutline(track.canvas, track.outline, look);
+  });
+}
+
+function follow() {
+  if (player.playing) refresh();
+  requestAnimationFrame(follow);
+}
+
+function clock(seconds) {
+  const whole = Math.floor(seconds);
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, String(whole % 60)];
+  const padded = rest.padStart(2, "0");
+  return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${padded}` : `${minutes}:${padded}`;
+}
+
+function seekTo(event) {
+  const box = ruler.getBoundingClientRect();
+  player.seek(((event.clientX - box.left) / box.width) * sound.seconds);
+}
+
+for (const track of tracks) {
+  track.solo.addEventListener("click", () => solo(track));
+  track.mute?.addEventListener("click", () => mute(track));
+}
+document.getElementById("play").addEventListener("click", toggle);
+document.getElementById("reset").addEventListener("click", reset);
+document.getElementById("fit").addEventListener("click", (event) => {
+  press(event.currentTarget);
+  refresh();
+});
+
+// Pressed on any plot, the position goes there; drawn along it, where it is let go.
+let pressedAt = null;
+score.addEventListener("pointerdown", (event) => {
+  if (event.button !== 0 || !event.target.closest(".plot")) return;
+  pressedAt = event.clientX;
+  seekTo(event);
+});
+window.addEventListener("pointerup", (event) => {
+  if (pressedAt !== null && Math.abs(event.clientX - pressedAt) > DRAG_PX) seekTo(event);
+  pressedAt = null;
+});
+
+const bars = openTimeline(score, document.getElementById("tip"), (seconds) => {
+  player.seek(seconds);
+  player.play();
+});
+
+const KEYS = {
+  " ": toggle,
+  ArrowLeft: (event) => player.seek(player.position - (event.shiftKey ? FINE_STEP_S : STEP_S)),
+  ArrowRight: (event) => player.seek(player.position + (event.shiftKey ? FINE_STEP_S : STEP_S)),
+  Home: () => player.seek(0),
+  End: () => player.seek(sound.seconds),
+  f: () => document.getElementById("fit").click(),
+  t: () => bars?.focus(),
+};
+
+window.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1]; // of the key: with Shift it types something else
+  if (digit === "0") reset();
+  else if (digit && tracks[digit - 1]) (event.shiftKey ? mute : solo)(tracks[digit - 1]);
+  else if (event.key === " " && event.target.closest?.("button:not(#play)")) return;
+  else if (KEYS[event.key]) KEYS[event.key](event);
+  else return;
+  event.preventDefault();
+});
+
+window.addEventListener("resize", refresh);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
+remix();
+follow();

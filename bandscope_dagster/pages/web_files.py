@@ -1,0 +1,70 @@
+"""The pages' templates, styles and scripts, and the policy under which a browser runs them."""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from bandscope_dagster.pages import text
+
+FOLDER: Final = "web"
+POLICY: Final = (
+    "default-src 'none'; img-src data:; script-src {scripts}; style-src {styles}; base-uri 'none'; "
+    "form-action 'none'"
+)
+"""Nothing is fetched, sent or framed; only the scripts and styles that the page came with run, by their digests."""
+
+SONG_PAGE: Final = (
+    "song.html",
+    ("base.css", "song.css"),
+    ("webm.js", "player.js", "waveforms.js", "timeline.js", "song.js"),
+)
+INDEX_PAGE: Final = ("index.html", ("base.css", "index.css"), ("index.js",))
+
+Page = tuple[str, Sequence[str], Sequence[str]]  # template, styles, scripts: names of files
+
+
+def render(page: Page, values: Mapping[str, Any]) -> str:
+    """The page with ``values``, each escaped for where it stands; one that the template lacks is an error."""
+    template, styles, scripts = page
+    parts = {"styles": [_read(name) for name in styles], "scripts": [_read(name) for name in scripts]}
+    policy = POLICY.format(scripts=_sources(parts["scripts"]), styles=_sources(parts["styles"]))
+    ours = {name: [Markup(part) for part in own] for name, own in parts.items()}  # as it is, unescaped
+    return _environment().get_template(template).render(values, policy=policy, **ours)
+
+
+@cache
+def version(page: Page) -> str:
+    """Changes with every file that the page is made from."""
+    template, styles, scripts = page
+    return hashlib.sha256(
+        "\0".join(_read(name) for name in (template, *styles, *scripts)).encode()
+    ).hexdigest()
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FunctionLoader(_read),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = text.percent
+    return environment
+
+
+@cache
+def _read(name: str) -> str:
+    return (files(__package__ or "") / FOLDER / name).read_text(encoding="utf-8")
+
+
+def _sources(texts: Sequence[str]) -> str:
+    digests = (b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in texts)
+    return " ".join(f"'sha256-{digest}'" for digest in digests)

@@ -2,6 +2,13 @@
 # Everything that must hold before a change lands: formatting, lint, types, tests.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "[test]"
 
+# The UI is tested in a real browser. Where this cannot install one, the tests say what to install.
+if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    echo "Installing chromium (once; a minute) …"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+fi
+
 ruff format --check .
 ruff check .
 pyright

@@ -1,0 +1,243 @@
+"""What Dagster costs for each song: a backfill through a real daemon, on SQLite and on PostgreSQL.
+
+    python -m benchmarks.orchestration [--songs N] [--songs-per-run N] [--database sqlite|postgres]
+
+Many copies of one short song are uploaded (each is a song of its own) and asked for as one backfill over the whole
+path, with the embedded models, a daemon as people run it, and deploy/dagster.yaml; for SQLite without its ``storage``.
+
+Overhead is the time from the request of the backfill to the end of its last run, less the time in which a step waited
+for the library to finish a song: the daemon's loops, the start of processes, events, metadata, logs. Everything that
+Dagster does while the library computes on in its threads is hidden, as it is in operation. The runs follow each other
+(a pool of one), so no run hides what another costs. The last line is JSON.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import dagster as dg
+import numpy as np
+import soundfile
+import yaml
+from dagster._core.execution.backfill import BulkActionStatus
+from rich.progress import Progress
+
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.backfills import daemon_is_alive, retry_songs
+from bandscope_dagster.jobs import PER_SONG
+from bandscope_dagster.partitions import SONGS_NAME, register_uploads, song_states
+from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
+from bandscope_dagster.settings import DAGSTER_YAML, Settings
+from scripts.demo_songs import render
+from tests.daemon import START_TIMEOUT_S, end_group, wait_for
+from tests.postgres import run_postgres
+
+ROOT: Final = Path(__file__).parent.parent
+SONG_S: Final = 0.6
+LOOK_EVERY_S: Final = 2.0
+GIVE_UP_AFTER_S: Final = 1800.0  # without a new song
+
+PARTS: Final = {
+    "request": "until the daemon looked (every 30 s) and made a run",
+    "queue": "no run in progress: creating runs, the queue's loop",
+    "start": "a run's process starts",
+    "steps": "in a step, outside the library",
+    "runs": "in a run, outside its steps",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Seconds of one backfill."""
+
+    songs: int
+    runs: int
+    wall: float
+    work: float  # waiting for the library
+    parts: Mapping[str, float]  # of the rest, by PARTS
+
+    @property
+    def overhead_ms(self) -> float:
+        """Milliseconds per song that are not work."""
+        return 1000 * (self.wall - self.work) / self.songs
+
+
+def upload(store: Path, songs: int) -> None:
+    """Put copies of one rendered song into the store's uploads."""
+    _, stems = render(0)
+    mixture = np.sum(list(stems.values()), axis=0)
+    folder = store / UPLOADS
+    folder.mkdir(parents=True)
+    first = folder / "song 0.flac"
+    soundfile.write(first, mixture[:, : round(SONG_S * SAMPLE_RATE)].T, SAMPLE_RATE, "PCM_16")
+    for number in range(1, songs):
+        shutil.copy(first, folder / f"song {number}.flac")
+
+
+@contextmanager
+def daemon(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """A Dagster daemon on a home, with its code server and its runs, for as long as a block of code runs."""
+    program = Path(sys.executable).with_name("dagster-daemon")
+    with (home / "daemon.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "run", "-m", "benchmarks.timed_location"],
+            env=os.environ | environment,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            yield
+        finally:
+            end_group(process)
+
+
+def wait(instance: dg.DagsterInstance, backfill_id: str, done: Path, songs: int, title: str) -> None:
+    """Show how far the backfill is until it has ended."""
+    with Progress() as progress:
+        task = progress.add_task(title, total=songs)
+        count, changed = 0, time.monotonic()
+        while True:
+            found = instance.get_backfill(backfill_id)
+            if found is None or found.status != BulkActionStatus.REQUESTED:
+                return
+            # The files are counted, for questions to Dagster would be load that no operator makes.
+            now = len(os.listdir(done)) if done.exists() else 0
+            if now != count:
+                count, changed = now, time.monotonic()
+                progress.update(task, completed=count)
+            if time.monotonic() - changed > GIVE_UP_AFTER_S:
+                raise SystemExit(f"no song was finished in {GIVE_UP_AFTER_S:g} s")
+            time.sleep(LOOK_EVERY_S)
+
+
+def covered(intervals: Sequence[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def figures(
+    instance: dg.DagsterInstance, backfill_id: str, requested: float, work: Path, songs: int
+) -> Figures:
+    """What the records of Dagster and of ``timed_location`` say of a backfill."""
+    runs = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+    lived: list[tuple[float, float]] = []  # from the start of the process
+    ran: list[tuple[float, float]] = []
+    stepped: list[tuple[float, float]] = []
+    for record in runs:
+        run_id, began, ended = record.dagster_run.run_id, record.start_time, record.end_time
+        launched = instance.get_run_stats(run_id).launch_time
+        if launched is None or began is None or ended is None:
+            raise SystemExit(f"run {run_id} has not run")
+        lived.append((launched, ended))
+        ran.append((began, ended))
+        for step in instance.get_run_step_stats(run_id):
+            if step.start_time is not None and step.end_time is not None:
+                stepped.append((step.start_time, step.end_time))
+    worked = [(begin, end) for file in work.iterdir() for begin, end in json.loads(file.read_text())]
+    first, last = min(record.create_timestamp.timestamp() for record in runs), max(end for _, end in ran)
+    wall = last - requested
+    return Figures(
+        songs=songs,
+        runs=len(runs),
+        wall=wall,
+        work=covered(worked),
+        parts={
+            "request": first - requested,
+            "queue": wall - (first - requested) - covered(lived),
+            "start": covered(lived) - covered(ran),
+            "steps": covered(stepped) - covered(worked),
+            "runs": covered(ran) - covered(stepped),
+        },
+    )
+
+
+def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: int) -> Figures:
+    """One backfill over new songs, in a new home with ``config`` as its dagster.yaml."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        home, work, store = (Path(folder) / name for name in ("home", "work", "store"))
+        home.mkdir()
+        work.mkdir()
+        upload(store, songs)
+        (home / "dagster.yaml").write_text(yaml.safe_dump(dict(config)))
+        os.environ["DAGSTER_HOME"] = str(home)
+        environment = {
+            "DAGSTER_EVENT_BATCH_SIZE": "500",  # as deploy/README.md says
+            "BANDSCOPE_STORAGE": str(store),
+            "BANDSCOPE_DEVICE": "cpu",
+            "BANDSCOPE_SONGS_PER_RUN": str(songs_per_run),
+            "BENCHMARK_WORK_FOLDER": str(work),  # for timed_location
+        }
+        instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
+        register_uploads(instance, list_uploads(Settings(storage=str(store)).open_store()))
+        stack.enter_context(daemon(home, environment))
+        wait_for("the daemon gives a sign of life", lambda: daemon_is_alive(instance), START_TIMEOUT_S)
+        requested = time.time()
+        backfill_id = retry_songs(instance, PER_SONG, songs_per_run).backfill_id
+        if backfill_id is None:
+            raise SystemExit("there is nothing to do")
+        wait(instance, backfill_id, store / PER_SONG[-1], songs, title)
+        names = list(instance.get_dynamic_partitions(SONGS_NAME))
+        unfinished = song_states(instance, names, PER_SONG).unfinished
+        if unfinished or len(names) != songs:
+            sys.stderr.write((home / "daemon.log").read_text())
+            raise SystemExit(f"{title}: {len(unfinished)} of {len(names)} songs are not complete")
+        return figures(instance, backfill_id, requested, work, songs)
+
+
+def show(title: str, found: Figures, songs_per_run: int) -> None:
+    """Print where the time went."""
+    print(
+        f"\n{title}: {found.songs} songs of {SONG_S:g} s, all complete, in {found.runs} runs of {songs_per_run}"
+    )
+    print(f"{'':54}{'s':>9}{'ms/song':>9}")
+    rows = {"wall": found.wall, "work (waiting for the library)": found.work}
+    rows |= {PARTS[part]: seconds for part, seconds in found.parts.items()}
+    rows["overhead"] = found.wall - found.work
+    for name, seconds in rows.items():
+        print(f"{name:54}{seconds:9.1f}{1000 * seconds / found.songs:9.1f}")
+
+
+def main() -> None:
+    """Run the measurements and print them."""
+    parser = argparse.ArgumentParser(description="Measure what orchestration costs for each song.")
+    parser.add_argument("--songs", type=int, default=1000, metavar="N", help="default: 1000")
+    parser.add_argument("--songs-per-run", type=int, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--database", choices=["sqlite", "postgres"], help="default: both")
+    arguments = parser.parse_args()
+    config: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
+    report: dict[str, float] = {}
+    if arguments.database != "postgres":
+        on_sqlite = {key: value for key, value in config.items() if key != "storage"} | yaml.safe_load(
+            DAGSTER_YAML
+        )
+        found = measure("SQLite", on_sqlite, arguments.songs, arguments.songs_per_run)
+        show("SQLite", found, arguments.songs_per_run)
+        report["overhead_ms_per_song_sqlite"] = found.overhead_ms
+    if arguments.database != "sqlite":
+        with run_postgres() as server:
+            os.environ |= server.database().environment()
+            found = measure("PostgreSQL", config, arguments.songs, arguments.songs_per_run)
+        show("PostgreSQL", found, arguments.songs_per_run)
+        report["overhead_ms_per_song_postgres"] = found.overhead_ms
+    print(f"load of the machine in the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(json.dumps({name: round(value, 1) for name, value in report.items()}))
+
+
+if __name__ == "__main__":
+    main()

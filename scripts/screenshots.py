@@ -1,0 +1,130 @@
+"""Take the README's pictures of the Dagster UI, from a platform of their own with demo songs.
+
+    python scripts/screenshots.py            # a few minutes; needs Chromium, and the packages of the extra "test"
+
+What is shown is what a new operator sees: a fresh home, an S3 server, uploads that a sensor finds, two of them bad.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import demo_songs
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browser import REPOSITORY, Ui, dagster_ui, store_variables
+from playwright.sync_api import expect
+from s3_server import run_s3_server
+
+from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.storage.objects import ObjectStore
+
+SONGS = 9
+HALF_WAY = re.compile(r"Materialized \([5-8]\)")
+DONE_S = 1200.0
+WINDOW = {"width": 1440, "height": 1000}
+NAVIGATION = 240  # pixels on the left
+SHOWN = "Night Bus.flac"  # the song whose picture is taken
+GROUPS = ("songs", "analysis", "catalog")
+
+
+def upload_songs(store: ObjectStore, folder: Path) -> dict[str, str]:
+    """Upload the demo songs for two owners, one cut off and one empty; returns name → song id."""
+    folder.mkdir()
+    for number in range(SONGS):
+        title, stems = demo_songs.render(number)
+        path = folder / f"{title}.flac"
+        demo_songs.write(path, sum(stems.values()), title)
+        _upload(store, f"{('mia', 'leo')[number % 2]}/{path.name}", path.read_bytes())
+    _upload(store, "leo/Half a Song.flac", path.read_bytes()[:150_000])
+    _upload(store, "mia/Untitled.wav", b"")
+    return {upload.key.rpartition("/")[2]: upload.song_id for upload in list_uploads(store).uploads}
+
+
+def _upload(store: ObjectStore, name: str, data: bytes) -> None:
+    with store.create(f"uploads/{name}") as pending:
+        pending.write(data)
+
+
+class Camera:
+    """Takes pictures of what the UI shows, without its navigation."""
+
+    def __init__(self, ui: Ui, folder: Path) -> None:
+        self.ui = ui
+        self.folder = folder
+
+    def partitions(self, song: str) -> None:
+        """The songs of ``stems``, some done and some not, and what is known of one that is."""
+        self.ui.open_asset("stems", "partitions", partition=song)
+        self.ui.sees_text("residual_db")
+        self._take("partitions", height=860)
+
+    def checks(self) -> None:
+        """The check of every upload, and why two were rejected."""
+        self.ui.show_check("songs", "song_is_usable", "Execution history")
+        self.ui.sees_row("Failed")
+        self._take("checks", height=560)
+
+    def plots(self) -> None:
+        """Numbers of ``stems`` over songs."""
+        self.ui.show_plots("stems")
+        first = self.ui.page.get_by_text("loudness_accompaniment", exact=True)
+        first.evaluate("plot => plot.scrollIntoView({block: 'start'})")
+        self._take("plots", height=860, right=360)  # without what stands beside them
+
+    def picture(self, song: str) -> None:
+        """A song's picture in its window."""
+        self.ui.sees(self.ui.show_picture("stems", song))
+        dialog = self.ui.page.get_by_role("dialog")
+        dialog.screenshot(path=self.folder / "picture.png")
+
+    def graph(self) -> None:
+        """The asset graph with all groups open, as near as the window allows."""
+        self.ui.page.set_viewport_size({"width": 2200, "height": 1250})
+        self.ui.open("asset-groups", expanded=",".join(f"global@global:{group}" for group in GROUPS))
+        self.ui.sees_text("100% filled")
+        expect(self.ui.page.get_by_text("Loading")).to_have_count(0)
+        self._take("graph", height=1180, left=542, top=120, right=55)
+
+    def _take(self, name: str, height: int, left: int = NAVIGATION, top: int = 0, right: int = 0) -> None:
+        """Save the window down to ``height``, once it has come to rest, less some pixels on its other sides."""
+        page = self.ui.page
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(3000)  # animations, and what is fetched late
+        assert page.viewport_size is not None
+        width = page.viewport_size["width"] - left - right
+        area = {"x": left, "y": top, "width": width, "height": height - top}
+        page.screenshot(path=self.folder / f"{name}.png", clip=area)
+
+
+def main() -> None:
+    """Start everything, wait until the songs are done, and take the pictures."""
+    parser = argparse.ArgumentParser(description="Take the README's pictures of the Dagster UI.")
+    parser.add_argument("--to", type=Path, default=REPOSITORY / "docs" / "images", metavar="DIR")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, run_s3_server(Path(folder)) as server:
+        place = replace(server.place(), url=f"s3://{server.bucket}/library")
+        songs = upload_songs(place.open(), Path(folder) / "songs")
+        with dagster_ui(Path(folder) / "home", store_variables(place)) as ui:
+            ui.page.set_viewport_size(WINDOW)
+            ui.skip_welcome()
+            ui.turn_on("new_uploads")
+            camera = Camera(ui, arguments.to)
+            ui.open_asset("stems", "partitions")
+            ui.sees(ui.page.get_by_text(HALF_WAY), DONE_S)
+            camera.partitions(songs[SHOWN])
+            ui.open_asset("stem_instrument_tags", "partitions")
+            ui.sees_text(f"Materialized ({len(songs)})", DONE_S)
+            camera.picture(songs[SHOWN])
+            camera.checks()
+            camera.plots()
+            ui.open_asset("song_catalog")
+            ui.sees_text("Latest materialization", DONE_S)
+            camera.graph()
+
+
+if __name__ == "__main__":
+    main()

@@ -13,7 +13,6 @@ from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.catalogs import Refreshed, refresh
 from bandscope_dagster.storage.instrument_catalog import instrument_catalog
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.presence import PresentFrom
 from bandscope_dagster.storage.schemas import (
     INSTRUMENT_CATALOG,
     SONG_CATALOG,
@@ -24,7 +23,7 @@ from bandscope_dagster.storage.schemas import (
 from bandscope_dagster.storage.song_catalog import song_catalog
 from bandscope_dagster.storage.song_errors import song_errors
 from bandscope_dagster.table_metadata import column_schema
-from bandscope_dagster.tagging.registry import PRESENT_FROM
+from bandscope_dagster.tagging.registry import present_from
 
 PER_SONG: Final = tuple(table.name for table in SONG_TABLES)
 
@@ -33,10 +32,6 @@ FRESHNESS: Final = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(seconds=REFRESH_DAILY_S, hours=6),
 )
 """The sensor refreshes the catalogs after every batch and once a day: older ones mean that it is off or fails."""
-
-
-def _present_from(settings: Settings) -> PresentFrom:
-    return PRESENT_FROM if settings.present_from is None else {None: settings.present_from}
 
 
 def _spec(table: Table, deps: Sequence[str]) -> dg.AssetSpec:
@@ -82,12 +77,12 @@ def catalogs(
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Bring the catalogs up to date with the songs whose files have changed, from one listing of the store."""
-    present_from = _present_from(settings)
+    present = present_from(settings.present_from)
     wanted = [
         catalog
         for catalog in (
-            song_catalog(present_from, CODE_VERSIONS[SONG_CATALOG.name]),
-            instrument_catalog(present_from, CODE_VERSIONS[INSTRUMENT_CATALOG.name]),
+            song_catalog(present, CODE_VERSIONS[SONG_CATALOG.name]),
+            instrument_catalog(present, CODE_VERSIONS[INSTRUMENT_CATALOG.name]),
             song_errors(CODE_VERSIONS[SONG_ERRORS.name]),
         )
         if dg.AssetKey(catalog.table.name) in context.selected_asset_keys

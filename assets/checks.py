@@ -16,20 +16,14 @@ from bandscope_dagster.errors import has_failed
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.pipeline.validation import SongChecked
-from bandscope_dagster.separation.quality import SeparationQuality
+from bandscope_dagster.separation.quality import RESIDUAL_LIMIT_DB, SeparationQuality
 from bandscope_dagster.storage.lineage import QUALITY_NOTE, TAGS_NOTE
-from bandscope_dagster.tagging.summary import TagSummary
+from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT, TagSummary
 
 T = TypeVar("T")
 
 CLIPPED_LIMIT: Final = 0.001
 """From this share of samples at full scale on (44 in a second), what was cut off is missing from levels and stems."""
-
-RESIDUAL_LIMIT_DB: Final = -20.0
-"""A separation that loses or adds more than a hundredth of the mixture's energy is not to be trusted."""
-
-UNMAPPED_LIMIT: Final = 0.1
-"""From this share of unknown labels on, the vocabulary should learn them: searches by instrument miss too much."""
 
 AUDIO: Final = ("decoded_waveforms", "stems")
 TAGS: Final = ("instrument_tags", "stem_instrument_tags")

@@ -24,8 +24,7 @@ from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.presence import PresentFrom
-from bandscope_dagster.tagging.registry import PRESENT_FROM
+from bandscope_dagster.tagging.registry import present_from
 
 DEPENDENCIES: Final = ("songs", "stems", "instrument_tags", "stem_instrument_tags")
 
@@ -64,20 +63,18 @@ def song_pages(
         upstream = Upstream(context)
         emitted = already_emitted(context)
         reuse = wants_reuse(context)
-        own = settings.present_from
-        present_from: PresentFrom = PRESENT_FROM if own is None else {None: own}
+        present = present_from(settings.present_from)
         shelf = Shelf(store)
         failed: list[SongFailed] = []
-        for number, song_id in enumerate(keys, start=1):
+        for song_id in keys:
             started = perf_counter()
             try:
-                page = write_page(store, shelf, song_id, present_from, keep=reuse)
+                page = write_page(store, shelf, song_id, present, keep=reuse)
             except Exception as error:  # a song's failure is its own, whatever it is
-                context.log.error(f"{song_id} ({number}/{len(keys)}): failed: {error}")
+                context.log.error(f"{song_id}: failed: {error}")
                 failed.append(SongFailed(song_id, error))
                 continue
             seconds = perf_counter() - started
-            context.log.info(f"{song_id} ({number}/{len(keys)}): {'reused' if page.kept else page.status}")
             if ("song_pages", song_id) not in emitted:
                 yield _materialization(page, seconds, upstream)
         write_index(shelf)
@@ -95,16 +92,7 @@ def _materialization(page: WrittenPage, seconds: float, upstream: Upstream) -> d
     }
     if not page.kept:
         metadata |= {"size_mb": round(page.bytes / 1e6, 3), "seconds": round(seconds, 3)}
-    tags = {
-        "dagster/data_version": page.digest[:DATA_VERSION_DIGITS],
-        "dagster/data_version_is_user_provided": "true",
-        "dagster/code_version": CODE_VERSION,
-    }
-    for dependency in DEPENDENCIES:
-        record = upstream.record(dependency, page.song_id)
-        event = record.asset_materialization if record else None
-        version = (event.tags or {}).get("dagster/data_version") if event else None
-        tags[f"dagster/input_data_version/{dependency}"] = version or "NULL"
-        tags[f"dagster/input_event_pointer/{dependency}"] = str(record.storage_id) if record else "NULL"
+    tags = {"dagster/data_version": page.digest[:DATA_VERSION_DIGITS], "dagster/code_version": CODE_VERSION}
+    tags |= upstream.version_tags(DEPENDENCIES, page.song_id)
     upstream.forget(page.song_id)
     return dg.AssetMaterialization("song_pages", partition=page.song_id, metadata=metadata, tags=tags)

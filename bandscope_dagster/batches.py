@@ -118,6 +118,18 @@ class Upstream:
         self._records.pop((asset, song_id), None)
         return self.record(asset, song_id)
 
+    def version_tags(self, dependencies: Sequence[str], song_id: str) -> dict[str, str]:
+        """The tags that say from which versions of ``dependencies`` a song's materialization was made."""
+        tags = {"dagster/data_version_is_user_provided": "true"}
+        for dependency in dependencies:
+            record = self.record(dependency, song_id)
+            event = record.asset_materialization if record else None
+            # An upstream asset that was never made for this song has no version: Dagster's word for that is NULL.
+            version = (event.tags or {}).get("dagster/data_version") if event else None
+            tags[f"dagster/input_data_version/{dependency}"] = version or "NULL"
+            tags[f"dagster/input_event_pointer/{dependency}"] = str(record.storage_id) if record else "NULL"
+        return tags
+
     def forget(self, song_id: str) -> None:
         """The song is done: nothing of it is asked for again."""
         for key in [key for key in self._records if key[1] == song_id]:
@@ -144,23 +156,12 @@ def materialization(
     plan = outcome.plan
     kept = plan.keep.get(table)
     lineage = plan.compute[table] if kept is None else kept.lineage
-    tags = {
-        "dagster/data_version": data_version(lineage),
-        "dagster/data_version_is_user_provided": "true",
-        "dagster/code_version": CODE_VERSIONS[table],
-    }
-    for dependency in dependencies:
-        record = upstream.record(dependency, plan.song_id)
-        event = record.asset_materialization if record else None
-        # An upstream table that was never made for this song has no version: Dagster's word for that is NULL.
-        version = (event.tags or {}).get("dagster/data_version") if event else None
-        tags[f"dagster/input_data_version/{dependency}"] = version or "NULL"
-        tags[f"dagster/input_event_pointer/{dependency}"] = str(record.storage_id) if record else "NULL"
+    versions = {"dagster/data_version": data_version(lineage), "dagster/code_version": CODE_VERSIONS[table]}
     return dg.AssetMaterialization(
         asset_key=table,
         partition=plan.song_id,
         metadata=dict(metadata) | {"reused": kept is not None},
-        tags=tags,
+        tags=versions | upstream.version_tags(dependencies, plan.song_id),
     )
 
 

@@ -237,6 +237,25 @@ def export(
 
 
 @app.command()
+def report(
+    song: Annotated[str | None, typer.Argument(help="A song's id, file name or title, or a glob.")] = None,
+    all_songs: Annotated[
+        bool, typer.Option("--all", help="Every song whose page is not up to date.")
+    ] = False,
+    to: Annotated[Path | None, typer.Option(help="A folder, instead of song_pages/ in the store.")] = None,
+) -> None:
+    """Write a page for every song, which plays its stems and shows its instruments, and an index of them.
+
+    Exits with 1 if a song failed; the others are written.
+    """
+    from bandscope_dagster.commands.report import report as write_report
+
+    settings, store = _open()
+    failed = write_report(settings, store, console, _progress, song, to, all_songs=all_songs)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
 def vocabulary(
     labels: Annotated[
         list[str] | None, typer.Argument(help="Labels in any words, such as 'warm rhodes piano'.")

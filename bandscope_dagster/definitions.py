@@ -6,6 +6,7 @@ import dagster as dg
 
 from assets.analysis import analyze
 from assets.catalog import catalogs
+from assets.pages import song_pages
 from assets.songs import songs
 from bandscope_dagster.alerts import Webhook, failure_sensor
 from bandscope_dagster.jobs import JOBS, process_songs, refresh_catalogs
@@ -18,7 +19,7 @@ _SETTINGS: Final = load_settings()
 _WEBHOOK: Final = _SETTINGS.alert_webhook
 
 defs = dg.Definitions(
-    assets=[songs, analyze, catalogs],
+    assets=[songs, analyze, catalogs, song_pages],
     jobs=JOBS,
     sensors=[
         uploads_sensor(process_songs.name),

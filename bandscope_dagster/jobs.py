@@ -36,6 +36,12 @@ separate_songs: Final = dg.define_asset_job(
     description="Validate, and separate each song into stems; no tags.",
 )
 
+write_pages: Final = dg.define_asset_job(
+    "write_pages",
+    selection=["song_pages"],
+    description="A page for each song: its stems to hear and its instruments to see, as far as they are made.",
+)
+
 refresh_catalogs: Final = dg.define_asset_job(
     "refresh_catalogs",
     selection=list(CATALOGS),
@@ -81,4 +87,12 @@ def retry_songs() -> None:
     find_and_request()
 
 
-JOBS: Final = [process_songs, validate_songs, tag_songs, separate_songs, refresh_catalogs, retry_songs]
+JOBS: Final = [
+    process_songs,
+    validate_songs,
+    tag_songs,
+    separate_songs,
+    write_pages,
+    refresh_catalogs,
+    retry_songs,
+]

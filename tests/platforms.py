@@ -14,6 +14,7 @@ import soundfile
 
 from assets.analysis import analyze
 from assets.catalog import catalogs
+from assets.pages import song_pages
 from assets.songs import songs
 from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
 from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS, register_uploads
@@ -24,7 +25,7 @@ from bandscope_dagster.settings import Settings, load_settings
 
 SAMPLE_RATE = 44_100  # Hz
 PER_SONG = ("songs", *ANALYSIS_TABLES)
-ASSETS = [songs, analyze, catalogs]
+ASSETS = [songs, analyze, catalogs, song_pages]
 # What says when and by whom a row was made, not what it is.
 WHEN = ("detected_at", "since")
 

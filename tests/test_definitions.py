@@ -19,6 +19,7 @@ GRAPH = {
     "song_catalog": {"songs", "decoded_waveforms", "stems", "instrument_tags", "stem_instrument_tags"},
     "instrument_catalog": {"instrument_tags", "stem_instrument_tags"},
     "song_errors": {"songs", "decoded_waveforms", "stems", "instrument_tags", "stem_instrument_tags"},
+    "song_pages": {"songs", "stems", "instrument_tags", "stem_instrument_tags"},
 }
 CATALOGS = {"song_catalog", "instrument_catalog", "song_errors"}
 
@@ -36,7 +37,11 @@ def test_the_graph_is_the_designs(specs: dict[str, dg.AssetSpec]) -> None:
 
 
 def test_every_asset_tells_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
-    for name, spec in specs.items():
+    page = specs["song_pages"]
+    assert page.description and page.group_name == "pages" and page.kinds == {"html"}
+    assert page.owners and page.code_version
+    for name in specs.keys() - {"song_pages"}:
+        spec = specs[name]
         assert spec.description == TABLES[name].description
         assert spec.group_name in {"songs", "analysis", "catalog"}
         assert "parquet" in spec.kinds and len(spec.kinds) == 2
@@ -72,6 +77,7 @@ def test_jobs_and_sensors_have_names_and_say_what_they_are_for() -> None:
         "validate_songs",
         "tag_songs",
         "separate_songs",
+        "write_pages",
         "refresh_catalogs",
         "retry_songs",
     }

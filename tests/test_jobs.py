@@ -40,6 +40,7 @@ def test_every_job_runs_its_part_of_the_graph(tmp_path: Path) -> None:
         "validate_songs": {"songs"},
         "tag_songs": {"songs", "instrument_tags"},
         "separate_songs": {"songs", "stems"},
+        "write_pages": {"song_pages"},
         "refresh_catalogs": set(CATALOGS),
         "retry_songs": set(),
     }

@@ -15,18 +15,12 @@ from bandscope_dagster.pages.shelf import Shelf
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore, open_store
-from bandscope_dagster.storage.presence import PresentFrom
 from bandscope_dagster.storage.schemas import SONGS
-from bandscope_dagster.tagging.registry import PRESENT_FROM
+from bandscope_dagster.tagging.registry import present_from
 
 
 class ReportError(BandscopeError):
     """It is not clear which songs are meant; the message says what to give."""
-
-
-def present_from(settings: Settings) -> PresentFrom:
-    """The scores from which an instrument counts as present: the setting's, or else each tagger's own."""
-    return PRESENT_FROM if settings.present_from is None else {None: settings.present_from}
 
 
 def report(
@@ -57,7 +51,7 @@ def report(
         task = shown.add_task("writing pages", total=len(songs))
         for song_id in songs:
             try:
-                page = write_page(store, shelf, song_id, present_from(settings), keep=all_songs)
+                page = write_page(store, shelf, song_id, present_from(settings.present_from), keep=all_songs)
                 counts["up to date" if page.kept else "written"] += 1
                 if not all_songs:
                     shown.console.print(escape(page.uri), highlight=False, soft_wrap=True)

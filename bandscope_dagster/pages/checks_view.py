@@ -5,10 +5,9 @@ from typing import Final
 
 from bandscope_dagster.pages.facts import TAG_TABLES, SongFacts
 from bandscope_dagster.pages.text import decibels, visible
-from bandscope_dagster.separation.quality import FLOOR_DB
+from bandscope_dagster.separation.quality import FLOOR_DB, RESIDUAL_LIMIT_DB
+from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT
 
-RESIDUAL_LIMIT_DB: Final = -20.0  # as in assets/checks.py
-UNMAPPED_LIMIT: Final = 0.1  # likewise
 MARKS: Final = {"passed": "✓", "warned": "!", "wrong": "✕"}
 
 

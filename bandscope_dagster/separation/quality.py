@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, fields
 
 FLOOR_DB = -200.0  # reported for a residual of exactly nothing; below any 32-bit float's resolution
 CEILING_DB = 200.0  # reported where stems sound and the mixture is digital silence
+RESIDUAL_LIMIT_DB = -20.0
+"""A separation that loses or adds more than a hundredth of the mixture's energy is not to be trusted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mimetypes
 import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
@@ -197,6 +198,7 @@ class _PendingUpload(PendingObject):
             self._bucket.handle,
             self.key,
             self.file,
+            attributes={"Content-Type": mimetypes.guess_type(self.key)[0] or "application/octet-stream"},
             chunk_size=PART_BYTES,
             max_concurrency=UPLOADS_AT_ONCE,
         )

@@ -33,6 +33,11 @@ and 1, and none at 0.4. That of AST was not measured: its weights could not be h
 """
 
 
+def present_from(setting: float | None) -> Mapping[str | None, float]:
+    """From which score on an instrument counts as present, by tagger; a ``setting`` stands above each tagger's own."""
+    return PRESENT_FROM if setting is None else {None: setting}
+
+
 def load_tagger(name: str, models_folder: Path, device: str, options: TaggingOptions) -> Tagger:
     """The tagger called ``name``, its weights verified and on ``device``, as torch names it ("cuda:0").
 

@@ -11,6 +11,9 @@ from bandscope_dagster.tagging.window_queue import WindowQueue
 
 TOP: Final = 5  # instruments
 
+UNMAPPED_LIMIT: Final = 0.1
+"""From this share of unknown labels on, the vocabulary should learn them: searches by instrument miss too much."""
+
 
 @dataclass(frozen=True, slots=True)
 class TagSummary:

@@ -15,6 +15,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     UNSUPPORTED_FORMAT = "unsupported_format"
     NOT_FINITE = "not_finite"
+    UNUSABLE_NAME = "unusable_name"
 
 
 UNAVAILABLE = "unavailable"

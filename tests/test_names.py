@@ -16,6 +16,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from command_line import CommandLine
+from daemon import open_instance
 from platforms import PER_SONG, Platform, environment, local_settings, song_bytes
 from s3_server import S3Server
 
@@ -56,15 +57,20 @@ REFUSED = {
     "new\nline.wav": "new\\nline.wav",
     "tab\there.wav": "tab\\there.wav",
     "esc\x1b[31mred.wav": "esc\\x1b[31mred.wav",
-    "...three dots.wav": "...three dots.wav",
-    ".hidden.wav": ".hidden.wav",
-    "..wav": "..wav",
 }
 """Names that no key can have → how tables and terminals show them."""
 
 REFUSED_ON_DISK = {os.fsdecode(b"latin-\xe9.wav"): "latin-\\xe9.wav"}
 
-NO_SONGS = ["cover.jpg", "notes.txt", "no suffix", "song.wav.part", "._song.wav", ".trash/old.wav"]
+NO_SONGS = [
+    "cover.jpg",
+    "notes.txt",
+    "no suffix",
+    "song.wav.part",
+    "._song.wav",
+    ".trash/old.wav",
+    ".hidden.wav",
+]
 
 
 @dataclass
@@ -136,7 +142,7 @@ def place(
     assert f"{len(names)} uploaded" in ingested.stdout
     run = bandscope(variables, "run")
     assert run.returncode == 0, run.stdout + run.stderr
-    with dg.DagsterInstance.from_config(str(folder / "home")) as instance:
+    with open_instance(folder / "home") as instance:
         yield Place(Platform(settings, instance), variables, names, refused, run.stdout)
 
 

@@ -109,11 +109,20 @@ def test_a_hostile_name_is_data_and_its_song_id_is_harmless(name: str, store: Ob
         assert fetched.file.read() == b"bytes"
 
 
-def test_names_that_are_no_keys_do_not_hide_the_others(local: ObjectStore, folder: Path) -> None:
+def test_names_that_are_no_keys_are_uploads_that_say_so_and_hide_no_others(
+    local: ObjectStore, folder: Path
+) -> None:
     for name in (b"new\nline.wav", b"esc\x1b[31m.wav", b"latin-\xe9.wav", b".hidden.wav", b"good.wav"):
         (Path(os.fsdecode(os.fsencode(folder) + b"/" + name))).write_bytes(b"1")
     (folder / "linked.wav").symlink_to("/etc/hostname")
-    assert [upload.filename for upload in list_uploads(local).uploads] == ["good.wav"]
+    uploads = list_uploads(local).uploads
+    assert {upload.filename: upload.fault for upload in uploads} == {
+        "new\\nline.wav": "it has a control character",
+        "esc\\x1b[31m.wav": "it has a control character",
+        "latin-\\xe9.wav": "it is not UTF-8",
+        "good.wav": None,
+    }
+    assert all(SONG_ID.fullmatch(upload.song_id) for upload in uploads)
 
 
 def test_registering_twice_adds_nothing(local: ObjectStore) -> None:

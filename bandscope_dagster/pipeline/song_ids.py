@@ -18,5 +18,7 @@ def song_id(upload_key: str, fingerprint: str) -> str:
     """
     stem = PurePosixPath(upload_key).stem
     slug = slugify(stem, max_length=SLUG_LENGTH, word_boundary=False).strip("-") or "song"
-    digest = hashlib.sha256(f"{upload_key}\0{fingerprint}".encode()).hexdigest()[:DIGEST_LENGTH]
+    digest = hashlib.sha256(f"{upload_key}\0{fingerprint}".encode(errors="surrogateescape")).hexdigest()[
+        :DIGEST_LENGTH
+    ]
     return f"{slug}-{digest}"

@@ -1,6 +1,7 @@
 """Uploads in the object store: listing them as songs, and fetching their bytes."""
 
 import hashlib
+import re
 import tempfile
 import unicodedata
 from collections.abc import Generator
@@ -12,7 +13,7 @@ from typing import BinaryIO, Final, cast
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
 from bandscope_dagster.pipeline.song_ids import song_id
-from bandscope_dagster.storage.objects import ObjectStore, StoredObject
+from bandscope_dagster.storage.objects import ObjectStore, StoredObject, fault_of_key
 
 UPLOADS: Final = "uploads"
 
@@ -21,6 +22,8 @@ AUDIO_SUFFIXES: Final = frozenset(
     | {".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".wave", ".webm", ".wma"}
 )
 """File names that are taken for songs. What such a file really holds is found by decoding it."""
+
+UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Upload:
     owner: str | None  # the first folder below uploads/, where there is one
     size: int  # bytes
     uploaded_at: datetime  # UTC
+    fault: str | None = None  # why no key is called like this, so that it cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +63,31 @@ class Fetched:
 
 def is_audio_name(name: str) -> bool:
     """Whether a file of this name is taken for a song."""
-    return PurePosixPath(name).suffix.lower() in AUDIO_SUFFIXES
+    return PurePosixPath(name.strip()).suffix.lower() in AUDIO_SUFFIXES
+
+
+def printable(name: str) -> str:
+    """A name from a stranger with its control characters, and what is no UTF-8, as escapes: ``new\\nline.wav``."""
+    return UNPRINTABLE.sub(lambda found: _escaped(found[0]), name)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that Python could not decode
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def _upload(stored: StoredObject) -> Upload:
-    folders = stored.key.removeprefix(f"{UPLOADS}/").split("/")
+    key = printable(stored.key)
+    folders = key.removeprefix(f"{UPLOADS}/").split("/")
     return Upload(
         song_id=song_id(stored.key, stored.fingerprint),
-        key=stored.key,
+        key=key,
         filename=unicodedata.normalize("NFC", folders[-1]),
         owner=unicodedata.normalize("NFC", folders[0]) if len(folders) > 1 else None,
         size=stored.size,
         uploaded_at=stored.modified,
+        fault=fault_of_key(stored.key),
     )
 
 
@@ -78,7 +95,7 @@ def list_uploads(store: ObjectStore) -> Listing:
     """Every upload in the store, oldest first; files that are not named like audio are only counted."""
     uploads: list[Upload] = []
     ignored = 0
-    for stored in store.list(UPLOADS):
+    for stored in store.list(UPLOADS, any_name=True):
         if is_audio_name(stored.key):
             uploads.append(_upload(stored))
         else:

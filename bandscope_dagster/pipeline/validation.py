@@ -13,7 +13,7 @@ from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.measure import SongMeasure, at_full_scale
 from bandscope_dagster.audio.probe import probe
-from bandscope_dagster.errors import FAILED, UNAVAILABLE, SongRejected, UploadUnavailable, has_failed
+from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, UploadUnavailable, has_failed
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.plan import SongPlanner, still_right
 from bandscope_dagster.pipeline.stored_files import read_stored_file
@@ -122,6 +122,11 @@ def _describe(
         "size_bytes": upload.size,
     }
     try:
+        if upload.fault is not None:
+            raise SongRejected(
+                Reason.UNUSABLE_NAME,
+                f"{upload.key} cannot be read under this name: {upload.fault}; rename the upload (as a new song)",
+            )
         with fetch_upload(store, upload.key, limits.max_bytes) as fetched:
             row |= {"song_hash": fetched.sha256, "size_bytes": fetched.size}
             facts = asdict(probe(fetched.file, limits))

@@ -64,14 +64,16 @@ class LocalStore:
         """The file's absolute path."""
         return str(self.root / check_key(key))
 
-    def list(self, prefix: str = "", *, after: str | None = None) -> Iterator[StoredObject]:
+    def list(
+        self, prefix: str = "", *, after: str | None = None, any_name: bool = False
+    ) -> Iterator[StoredObject]:
         """See ``ObjectStore.list``; the order is that of S3, by the bytes of the keys."""
         folder = self._path(prefix) if prefix else self.root
         behind = os.fsencode(after or "")
         start = len(f"{self.root}/")
         for entry in self._walk(folder):
             key = entry.path[start:]
-            if (not behind or os.fsencode(key) > behind) and is_listed(key):
+            if (not behind or os.fsencode(key) > behind) and is_listed(key, any_name=any_name):
                 with suppress(FileNotFoundError):  # deleted since its folder was read
                     yield _stored(key, self._stat(key, entry))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -13,8 +12,6 @@ from types import TracebackType
 from typing import BinaryIO, Protocol, Self, TypeVar
 
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
-
-logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024  # of one streamed read
 LONGEST_KEY_BYTES = 1024  # of UTF-8; the limit of Amazon S3, "Naming Amazon S3 objects"
@@ -131,12 +128,14 @@ class ObjectStore(Protocol):
         """Where other tools find the object: a path or ``s3://bucket/prefix/key``."""
         ...
 
-    def list(self, prefix: str = "", *, after: str | None = None) -> Iterator[StoredObject]:
+    def list(
+        self, prefix: str = "", *, after: str | None = None, any_name: bool = False
+    ) -> Iterator[StoredObject]:
         """The objects in the folder ``prefix`` and below it, page by page, in the store's key order.
 
         With ``after``, only those behind that key, so that a listing can be resumed. A folder that does not
-        exist holds nothing. Hidden and temporary names are never listed; names that are no keys are logged
-        and left out.
+        exist holds nothing. Hidden and temporary names are never listed; names that are no keys, and so cannot
+        be read, only with ``any_name``.
         """
         ...
 
@@ -188,33 +187,33 @@ def check_key(key: str) -> str:
     Segments are joined by ``/``; none is empty or starts with a dot (so neither ``..`` nor hidden files), and
     control characters are refused.
     """
-    fault = None
-    if not key or key.startswith("/") or key.endswith("/") or "//" in key:
-        fault = "it has an empty segment"
-    elif key.startswith(".") or "/." in key:
-        fault = "a segment starts with a dot"
-    elif CONTROL_CHARACTER.search(key):
-        fault = "it has a control character"
-    elif LONE_SURROGATE.search(key):
-        fault = "it is not UTF-8"
-    elif len(key.encode()) > LONGEST_KEY_BYTES:
-        fault = f"it is longer than {LONGEST_KEY_BYTES} bytes"
+    fault = fault_of_key(key)
     if fault is not None:
         raise ValueError(f"{key!r} cannot be the key of an object: {fault}")
     return key
 
 
-def is_listed(key: str) -> bool:
-    """Whether a listing shows ``key``: nothing hidden or temporary, and nothing that is no key."""
+def fault_of_key(key: str) -> str | None:
+    """Why ``key`` cannot name an object in every store; None where it can."""
+    if not key or key.startswith("/") or key.endswith("/") or "//" in key:
+        return "it has an empty segment"
+    if key.startswith(".") or "/." in key:
+        return "a segment starts with a dot"
+    if CONTROL_CHARACTER.search(key):
+        return "it has a control character"
+    if LONE_SURROGATE.search(key):
+        return "it is not UTF-8"
+    if len(key.encode()) > LONGEST_KEY_BYTES:
+        return f"it is longer than {LONGEST_KEY_BYTES} bytes"
+    return None
+
+
+def is_listed(key: str, *, any_name: bool) -> bool:
+    """Whether a listing shows ``key``: nothing hidden or temporary, and what is no key only with ``any_name``."""
     hidden = key.startswith(".") or "/." in key
     if hidden or key.endswith(TEMPORARY_SUFFIXES):
         return False
-    try:
-        check_key(key)
-    except ValueError as error:
-        logger.warning("Left out of the listing: %s. Rename it to have it processed.", error)
-        return False
-    return True
+    return any_name or fault_of_key(key) is None
 
 
 def with_retries(operation: Callable[[], T], is_transient: Callable[[BaseException], bool]) -> T:

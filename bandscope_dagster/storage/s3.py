@@ -17,6 +17,7 @@ from bandscope_dagster.storage.objects import (
     S3Options,
     StoredObject,
     check_key,
+    fault_of_key,
     is_listed,
     with_retries,
 )
@@ -46,7 +47,9 @@ class S3Store:
         """``s3://bucket/prefix/key``."""
         return f"{self.url}/{check_key(key)}"
 
-    def list(self, prefix: str = "", *, after: str | None = None) -> Iterator[StoredObject]:
+    def list(
+        self, prefix: str = "", *, after: str | None = None, any_name: bool = False
+    ) -> Iterator[StoredObject]:
         """See ``ObjectStore.list``; the order is the server's."""
         if prefix:
             check_key(prefix)
@@ -55,7 +58,9 @@ class S3Store:
             for found in page:
                 # A console's "new folder" is an empty object "folder/", shown here without its slash;
                 # unlike an empty file it cannot be found under that name.
-                if is_listed(found.key) and (found.size or self.head(found.key)):
+                if is_listed(found.key, any_name=any_name) and (
+                    found.size or fault_of_key(found.key) or self.head(found.key)
+                ):
                     yield found
 
     def head(self, key: str) -> StoredObject | None:

@@ -7,6 +7,7 @@ What is shown is what a new operator sees: a fresh home, an S3 server, uploads t
 
 import argparse
 import re
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -19,8 +20,11 @@ from browser import REPOSITORY, Ui, dagster_ui, store_variables
 from playwright.sync_api import expect
 from s3_server import run_s3_server
 
+from bandscope_dagster.pages.shelf import Shelf
+from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.pipeline.uploads import list_uploads
-from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.objects import ObjectStore, open_store
+from bandscope_dagster.tagging.registry import present_from
 
 SONGS = 9
 HALF_WAY = re.compile(r"Materialized \([5-8]\)")
@@ -28,7 +32,7 @@ DONE_S = 1200.0
 WINDOW = {"width": 1440, "height": 1000}
 NAVIGATION = 240  # pixels on the left
 SHOWN = "Night Bus.flac"  # the song whose picture is taken
-GROUPS = ("songs", "analysis", "catalog")
+GROUPS = ("songs", "analysis", "catalog", "pages")
 
 
 def upload_songs(store: ObjectStore, folder: Path) -> dict[str, str]:
@@ -81,13 +85,23 @@ class Camera:
         dialog = self.ui.page.get_by_role("dialog")
         dialog.screenshot(path=self.folder / "picture.png")
 
+    def page(self, song: str, store: ObjectStore) -> None:
+        """The song's own page, which needs no Dagster."""
+        shelf = Shelf(open_store(str(self.folder / "pages")), folder="")
+        written = write_page(store, shelf, song, present_from(None))
+        self.ui.page.set_viewport_size({"width": 1280, "height": 1140})
+        self.ui.page.goto(Path(written.uri).as_uri())
+        self.ui.page.wait_for_timeout(3000)
+        self.ui.page.screenshot(path=self.folder / "page.png")
+        shutil.rmtree(self.folder / "pages")
+
     def graph(self) -> None:
         """The asset graph with all groups open, as near as the window allows."""
-        self.ui.page.set_viewport_size({"width": 2200, "height": 1250})
+        self.ui.page.set_viewport_size({"width": 2400, "height": 1700})
         self.ui.open("asset-groups", expanded=",".join(f"global@global:{group}" for group in GROUPS))
         self.ui.sees_text("100% filled")
         expect(self.ui.page.get_by_text("Loading")).to_have_count(0)
-        self._take("graph", height=1180, left=542, top=120, right=55)
+        self._take("graph", height=1680, left=542, top=120, right=55)
 
     def _take(self, name: str, height: int, left: int = NAVIGATION, top: int = 0, right: int = 0) -> None:
         """Save the window down to ``height``, once it has come to rest, less some pixels on its other sides."""
@@ -121,6 +135,7 @@ def main() -> None:
             camera.picture(songs[SHOWN])
             camera.checks()
             camera.plots()
+            camera.page(songs[SHOWN], place.open())
             ui.open_asset("song_catalog")
             ui.sees_text("Latest materialization", DONE_S)
             camera.graph()

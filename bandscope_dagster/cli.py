@@ -185,23 +185,36 @@ def sql(
         str,
         typer.Argument(help="A SELECT over the tables, e.g. songs, stems, instrument_tags, song_catalog."),
     ],
+    answer_format: Annotated[
+        Literal["table", "csv", "json", "parquet"] | None,
+        typer.Option(
+            "--format", help="How to give the answer; without it by the name of --to, or as a table."
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The file that gets the answer, instead of the screen.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Answer a query over all tables; nothing can be written."""
-    import polars as pl
-
-    from bandscope_dagster.commands.sql import query as run_query
+    """Answer a query over all tables; nothing can be written to them."""
+    from bandscope_dagster.commands.sql_answers import show
 
     _, store = _open()
-    answer = run_query(store, query)
-    with pl.Config(
-        tbl_rows=100,
-        tbl_cols=-1,
-        tbl_width_chars=console.width,
-        fmt_str_lengths=60,
-        tbl_hide_dataframe_shape=True,
-    ):
-        typer.echo(answer)
-    typer.echo(f"{answer.height} row{'' if answer.height == 1 else 's'}")
+    show(store, query, typer.echo, console.width, answer_format, to, force=force)
+
+
+@app.command()
+def lineage(
+    song: Annotated[str, typer.Argument(help="A song's id, file name or title, or a glob.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="An object for each song, on a line of its own.")
+    ] = False,
+) -> None:
+    """Tell what each table of a song was made from, by its files alone, and what no longer fits."""
+    from bandscope_dagster.commands.lineage import print_lineage
+
+    _, store = _open()
+    print_lineage(store, console, song, as_json=as_json)
 
 
 @app.command()

@@ -31,7 +31,7 @@ LOOK_EVERY_S: Final = 30
 REGISTERED_PER_TICK: Final = 5000
 """New songs that one tick registers at most; the next goes on."""
 
-SONGS_PER_TICK: Final = 384
+SONGS_PER_TICK: Final = 256
 """Songs that one tick requests at most, so that it ends in time: Dagster notes for each song of a run which assets are
 planned, which takes about a second for 64 songs (SQLite; four where a home has Dagster's own event log). What waits is
 requested while these are worked on.

@@ -4,23 +4,29 @@ from typing import Any
 
 import dagster as dg
 
+from bandscope_dagster.storage.columns import Column
 from bandscope_dagster.storage.schemas import Table
 from bandscope_dagster.storage.tables import Written
 
 
 def column_schema(table: Table) -> dg.TableSchema:
-    """The table's columns with types, units and descriptions."""
+    """The table's columns with types, units, descriptions and examples."""
     return dg.TableSchema(
         columns=[
             dg.TableColumn(
                 name=column.name,
                 type=str(column.type),
-                description=f"{column.description} [{column.unit}]" if column.unit else column.description,
+                description=_description(column),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )
             for column in table.columns
         ]
     )
+
+
+def _description(column: Column) -> str:
+    unit = f" [{column.unit}]" if column.unit else ""
+    return f"{column.description}{unit} (such as {column.example_text})"
 
 
 def written_metadata(written: Written) -> dict[str, Any]:

@@ -140,7 +140,9 @@ def test_the_code_location_loads_without_the_model_libraries(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["sql", "SELECT 1 AS one"], ["models", "list"], ["vocabulary"]], ids=" ".join
+    "arguments",
+    [["--help"], ["sql", "SELECT 1 AS one"], ["models", "list"], ["vocabulary"], ["lineage", "--help"]],
+    ids=" ".join,
 )
 def test_commands_that_only_look_start_without_dagster_and_the_model_libraries(
     arguments: list[str], tmp_path: Path

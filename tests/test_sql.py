@@ -7,7 +7,7 @@ import pytest
 from command_line import CommandLine
 from song_rows import block_rows, lineage, song_row, tag_row
 
-from bandscope_dagster.commands.sql import QueryError, query
+from bandscope_dagster.commands.sql import QueryError, lazy_query, query
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, SONGS, STEMS, TABLES
@@ -86,6 +86,10 @@ def test_the_tables_can_be_listed(statement: str, store: ObjectStore) -> None:
         "COPY songs TO 'file.csv'",
         "WITH gone AS (SELECT 1) DELETE FROM songs",
         "SELECT 1; DROP TABLE songs",
+        "WITH gone AS (DELETE FROM songs) SELECT * FROM gone",
+        "EXPLAIN DELETE FROM songs",
+        "SELECT * INTO copy FROM songs",
+        "UPDATE songs SET title = 'x'",
         "",
         "   ",
     ],
@@ -146,6 +150,14 @@ def test_strange_files_beside_the_tables_are_not_read(tmp_path: Path) -> None:
     for name in (".DS_Store", "notes.txt", ".one.parquet.tmp"):
         (tmp_path / "songs" / name).write_bytes(b"not Parquet")
     assert query(store, "SELECT COUNT(*) FROM songs").item() == 2
+
+
+def test_a_lazy_answer_reads_only_what_is_taken_from_it(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    fill(store)
+    answer = lazy_query(store, "SELECT stem, audio FROM stems")
+    assert answer.collect_schema().names() == ["stem", "audio"]
+    assert answer.select("stem").collect().height == 2
 
 
 @pytest.fixture

@@ -1,14 +1,24 @@
 """A file's lineage is in its footer, and is read from there alone."""
 
+import av
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from song_rows import block_rows, lineage, song_row
 
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
-from bandscope_dagster.storage.lineage import QUALITY_NOTE, Lineage, read_lineage, read_note
+from bandscope_dagster.storage.lineage import (
+    PACKAGES,
+    QUALITY_NOTE,
+    Lineage,
+    Maker,
+    lineage_and_notes,
+    read_footer,
+    read_lineage,
+    read_note,
+)
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import SONGS, STEMS
+from bandscope_dagster.storage.schemas import SONG_FAILURES, SONG_TABLES, SONGS, STEMS, Table
 from bandscope_dagster.storage.tables import write_error_row, write_table
 
 SONG = "song-0123456789ab"
@@ -31,8 +41,32 @@ def test_any_reader_finds_the_lineage_under_plain_names(tmp_path):
     metadata = pq.read_metadata(written.uri).metadata
     assert metadata[b"bandscope.song_id"] == SONG.encode()
     assert {name for name in metadata if name.startswith(b"bandscope.")} == {
-        f"bandscope.{name}".encode() for name in Lineage.__slots__
+        f"bandscope.{name}".encode() for name in (*Lineage.__slots__, "table_version", "software")
     }
+
+
+@pytest.mark.parametrize("table", [*SONG_TABLES, SONG_FAILURES], ids=lambda table: table.name)
+def test_the_files_of_every_table_have_the_same_entries(table: Table, store: ObjectStore):
+    if "audio" in table.names:
+        with AudioTableWriter(store, table, lineage(SONG)) as writer:
+            writer.commit()
+    else:
+        write_table(store, table, [], lineage(SONG))
+    footer = read_footer(store, table, SONG)
+    assert lineage_and_notes(footer, store, table, SONG) == (lineage(SONG), {})
+    maker = Maker.of(footer)
+    assert maker.table_version == table.version
+    assert maker.software.keys() == set(PACKAGES)
+    assert maker.software["av"] == av.__version__
+
+
+def test_a_file_of_before_versions_has_none(store: ObjectStore):
+    metadata = lineage(SONG).to_metadata()
+    with store.create(f"songs/{SONG}.parquet") as pending:
+        rows = pa.Table.from_pylist([song_row(SONG)], schema=SONGS.schema.with_metadata(metadata))
+        pq.write_table(rows, pending.file)
+    assert Maker.of(read_footer(store, SONGS, SONG)) == Maker(None, {})
+    assert read_lineage(store, SONGS, SONG) == lineage(SONG)
 
 
 def test_a_note_is_read_from_the_footer_where_there_is_one(store: ObjectStore):

@@ -1,14 +1,15 @@
 """Read-only SQL over all tables by name, with polars."""
 
-from typing import Final, cast
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import cast
 
 import polars as pl
 
+from bandscope_dagster.commands.read_only import READING, writing_word
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import TABLES, Table
-
-READING_STATEMENTS: Final = frozenset({"SELECT", "WITH", "SHOW", "EXPLAIN", "FROM", "VALUES"})
 
 
 class QueryError(BandscopeError):
@@ -16,21 +17,38 @@ class QueryError(BandscopeError):
 
 
 def query(store: ObjectStore, sql: str) -> pl.DataFrame:
-    """The answer to ``sql``, in which every table of Bandscope stands under its name.
+    """The answer to ``sql``, as a whole in memory; see ``lazy_query``."""
+    with polars_errors():
+        return lazy_query(store, sql).collect()
 
-    Only what the query needs is read. A table that holds nothing yet is there, with its columns and no rows.
+
+def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
+    """The answer to ``sql``, in which every table of Bandscope stands under its name. Nothing is read yet.
+
+    Only what the query needs will be read. A table that holds nothing yet is there, with its columns and no rows.
+    What is collected from it raises in the terms of polars, unless that happens within ``polars_errors``.
 
     Raises:
-        QueryError: the statement would write, or polars cannot run it.
+        QueryError: the statement would write, or polars does not understand it.
     """
-    words = sql.replace("(", " ").split()
-    if not words or words[0].upper() not in READING_STATEMENTS:
-        raise QueryError("bandscope sql only reads: begin the query with SELECT or WITH")
+    refused = writing_word(sql)
+    if refused is not None:
+        raise QueryError(
+            f"bandscope sql only reads, and does not take {refused}: give one query that begins with "
+            f"{', '.join(READING[:-1])} or {READING[-1]}"
+        )
     context = pl.SQLContext(eager=False)
     for table in TABLES.values():
         context.register(table.name, _scan(store, table) if table.name in sql else _empty(table).lazy())
+    with polars_errors():
+        return context.execute(sql)
+
+
+@contextmanager
+def polars_errors() -> Generator[None]:
+    """Within it, what polars raises becomes a QueryError that names the tables."""
     try:
-        return context.execute(sql, eager=True)
+        yield
     except pl.exceptions.PolarsError as error:
         cause = str(error).partition("\n\nResolved plan")[0]  # the plan is of no use to who wrote the query
         raise QueryError(f"{cause}\nThe tables are: {', '.join(TABLES)}") from None

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 from bandscope_dagster.pages.facts import SongFacts
@@ -21,28 +20,29 @@ def lineage_view(facts: SongFacts) -> Iterator[dict[str, Any]]:
     yield {"name": "upload", "brief": brief, "lacking": False, "entries": _entries(upload)}
     for table in SONG_TABLES:
         lineage = facts.lineages.get(table.name)
-        entries = _entries(_footer(lineage)) if lineage is not None else []
+        entries = [] if lineage is None else _entries(lineage_facts(lineage))
         if table.name == "stems" and facts.used:
-            entries += _entries({"computed on": _list(facts.used)})
+            entries += _entries({"computed on": in_words(facts.used)})
         known = [] if lineage is None else [lineage.model, moment(lineage.created_at)]
         brief = " · ".join(visible(part) for part in known if part) or "not computed"
         yield {"name": table.name, "brief": brief, "lacking": lineage is None, "entries": entries}
 
 
-def _footer(lineage: Lineage) -> dict[str, Any]:
-    """All entries but those of the upload, which are the same in every table."""
-    values: dict[str, Any] = {entry.name: getattr(lineage, entry.name) for entry in fields(lineage)}
-    values["params"] = _list(json.loads(lineage.params or "{}"))
-    values["created_at"] = moment(lineage.created_at)
-    names = {"model_sha256": "weights", "params": "parameters", "run_id": "run", "created_at": "made"}
+def lineage_facts(lineage: Lineage) -> dict[str, str]:
+    """What people want to know of a file, by the names that they know it by: not the upload, which all tables share."""
     return {
-        names.get(name, name.replace("_", " ")): value
-        for name, value in values.items()
-        if name not in ("song_id", "song_hash")
+        "model": lineage.model,
+        "weights": lineage.model_sha256,
+        "parameters": in_words(json.loads(lineage.params or "{}")),
+        "input digest": lineage.input_digest,
+        "code version": lineage.code_version,
+        "run": lineage.run_id,
+        "made": moment(lineage.created_at),
     }
 
 
-def _list(values: Mapping[str, Any]) -> str:
+def in_words(values: Mapping[str, Any]) -> str:
+    """``overlap 0.25, shifts 0``."""
     told = {
         name: " ".join(map(str, value)) if isinstance(value, list) else value
         for name, value in values.items()
@@ -50,5 +50,5 @@ def _list(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in told.items())
 
 
-def _entries(values: dict[str, Any]) -> list[tuple[str, str]]:
+def _entries(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, visible(str(value))) for name, value in values.items() if value not in (None, "")]

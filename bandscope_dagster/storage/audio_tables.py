@@ -10,9 +10,10 @@ from typing import Any, Self
 import pyarrow.parquet as pq
 
 from bandscope_dagster.errors import CannotAnalyze
-from bandscope_dagster.storage.lineage import PREFIX, Lineage
+from bandscope_dagster.storage.columns import AUDIO
+from bandscope_dagster.storage.lineage import PREFIX, Lineage, maker_entries
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import AUDIO, ArrowSchema, Table, table_key
+from bandscope_dagster.storage.schemas import ArrowSchema, Table, table_key
 from bandscope_dagster.storage.tables import Row, Written, arrow_table, check_song
 
 
@@ -29,7 +30,7 @@ class AudioTableWriter:
         self._song_id = lineage.song_id
         self._rows = 0
         self._pending = store.create(table_key(table, lineage.song_id))
-        schema = table.schema.with_metadata(lineage.to_metadata())
+        schema = table.schema.with_metadata(lineage.to_metadata() | maker_entries(table))
         leaves = _leaves(schema)
         audio = {leaf for leaf in leaves if leaf.startswith("audio.")}
         numbers = [leaf for leaf in leaves if leaf not in audio]
@@ -78,7 +79,8 @@ class AudioTableWriter:
 def read_blocks(store: ObjectStore, table: Table, song_id: str) -> Iterator[list[dict[str, Any]]]:
     """The song's blocks in order, each as its rows (one per stem), one ranged read at a time.
 
-    Raises CannotAnalyze where the song has no file. A song with an error has one block of one row.
+    Raises CannotAnalyze where the song has no file. A song with an error has one block of one row. What a file of an
+    older version lacks is null.
     """
     key = table_key(table, song_id)
     try:
@@ -89,7 +91,7 @@ def read_blocks(store: ObjectStore, table: Table, song_id: str) -> Iterator[list
         ) from error
     with source, pq.ParquetFile(source, pre_buffer=True) as file:
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group).to_pylist()
+            yield [dict.fromkeys(table.names) | row for row in file.read_row_group(group).to_pylist()]
 
 
 def _leaves(schema: ArrowSchema) -> list[str]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from typing import Any
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +24,10 @@ QUALITY_NOTE = (
 )
 TAGS_NOTE = "tags"  # of tag tables: JSON with the fields of TagSummary
 CLIPPED_NOTE = "clipped_share"  # of songs: the share of samples at or beyond full scale, in [0, 1]
+
+TABLE_VERSION: Final = "table_version"  # entry of every file: the version of its columns
+SOFTWARE: Final = "software"  # entry of every file: JSON, package → version, of what may have shaped its rows
+PACKAGES: Final = ("bandscope", "av", "soxr", "torch", "demucs", "transformers", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,36 @@ class Lineage:
         """The inverse of ``to_metadata``; raises KeyError, with the entry's name, where one is missing."""
         values = {entry.name: metadata[(PREFIX + entry.name).encode()].decode() for entry in fields(cls)}
         return cls(**{**values, "created_at": datetime.fromisoformat(values["created_at"])})  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """What wrote a file, whatever its rows are."""
+
+    table_version: int | None  # of the columns; None of files of before they had versions
+    software: Mapping[str, str]  # package → version; empty for files of before this was written
+
+    @classmethod
+    def of(cls, footer: Any) -> Maker:
+        """By a footer (``pyarrow.parquet.FileMetaData``)."""
+        entries = {name.decode(): text.decode() for name, text in (footer.metadata or {}).items()}
+        found = entries.get(PREFIX + TABLE_VERSION)
+        software: dict[str, str] = json.loads(entries.get(PREFIX + SOFTWARE, "{}"))
+        return cls(None if found is None else int(found), software)
+
+
+def maker_entries(table: Table) -> dict[str, str]:
+    """What every file of the table says of its columns and of the software that writes it now."""
+    return {PREFIX + TABLE_VERSION: str(table.version), PREFIX + SOFTWARE: json.dumps(_software())}
+
+
+@cache
+def _software() -> dict[str, str]:
+    versions: dict[str, str] = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):  # a checkout that is not installed
+            versions[package] = version(package)
+    return versions
 
 
 def read_lineage(store: ObjectStore, table: Table, song_id: str) -> Lineage | None:
@@ -80,7 +118,7 @@ def lineage_and_notes(
         for name, text in (footer.metadata or {}).items()
         if name.startswith(PREFIX.encode())
     }
-    known = {entry.name for entry in fields(Lineage)}
+    known = {entry.name for entry in fields(Lineage)} | {TABLE_VERSION, SOFTWARE}
     try:
         lineage = Lineage.from_metadata(footer.metadata or {})
     except KeyError as error:

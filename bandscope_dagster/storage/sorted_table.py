@@ -16,6 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bandscope_dagster.storage.lineage import maker_entries
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import ArrowTable, Table, catalog_key
 from bandscope_dagster.storage.tables import Written
@@ -76,7 +77,7 @@ def write_sorted(
     key = catalog_key(layout.table)
     rows = 0
     with store.create(key) as pending:
-        schema = layout.table.schema.with_metadata(dict(metadata))
+        schema = layout.table.schema.with_metadata(dict(metadata) | maker_entries(layout.table))
         open_writer: Any = pq.ParquetWriter  # its own hints deny the choice by column, which it documents
         with open_writer(
             pending.file, schema, compression="zstd", use_dictionary=_repeating(schema)

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bandscope_dagster.storage.lineage import PREFIX, Lineage
+from bandscope_dagster.storage.lineage import PREFIX, Lineage, maker_entries
 from bandscope_dagster.storage.objects import ObjectChanged, ObjectStore, with_retries
 from bandscope_dagster.storage.schemas import ArrowTable, Table, table_key
 
@@ -56,12 +56,16 @@ def write_error_row(store: ObjectStore, table: Table, song_id: str, error: str, 
 def read_table(
     store: ObjectStore, table: Table, song_id: str, columns: Sequence[str] | None = None
 ) -> ArrowTable | None:
-    """The song's rows (of only the ``columns``, where given); None where the song has no file."""
+    """The song's rows (of only the ``columns``, where given); None where the song has no file.
+
+    Columns that a file of an older version lacks are null; those that a later version has are left out.
+    """
     key = table_key(table, song_id)
+    names = list(table.names if columns is None else columns)
 
     def read() -> ArrowTable:
         with store.open(key) as file:
-            return pq.ParquetFile(file, pre_buffer=True).read(columns=columns and list(columns))
+            return _of_this_version(table, names, pq.ParquetFile(file, pre_buffer=True).read(columns=names))
 
     try:
         return with_retries(read, lambda error: isinstance(error, ObjectChanged))
@@ -78,11 +82,20 @@ def write_file(
     store: ObjectStore, key: str, table: Table, data: ArrowTable, metadata: Mapping[str, str]
 ) -> Written:
     """Write ``data`` under ``key`` as zstd Parquet with the table's schema; equal data give equal pages."""
-    checked = with_schema(table, data).replace_schema_metadata(dict(metadata))
+    checked = with_schema(table, data).replace_schema_metadata(dict(metadata) | maker_entries(table))
     with store.create(key) as pending:
         pq.write_table(checked, pending.file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
         size = pending.commit()
     return Written(key=key, uri=store.uri(key), rows=checked.num_rows, bytes=size)
+
+
+def _of_this_version(table: Table, names: Sequence[str], data: ArrowTable) -> ArrowTable:
+    fields = [table.schema.field(name) for name in names]
+    arrays = [
+        data.column(field.name) if field.name in data.schema.names else pa.nulls(data.num_rows, field.type)
+        for field in fields
+    ]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, data.schema.metadata))
 
 
 def arrow_table(table: Table, rows: Sequence[Row]) -> ArrowTable:

@@ -1,0 +1,58 @@
+"""Whether an SQL text does nothing but read: told by its words, before anything runs."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+READING: Final = ("SELECT", "WITH", "FROM", "VALUES", "SHOW", "EXPLAIN")
+"""What a query may begin with."""
+
+WRITING: Final = frozenset(
+    {"INSERT", "UPDATE", "DELETE", "MERGE", "UPSERT", "TRUNCATE", "CREATE", "ALTER", "DROP", "COPY"}
+)
+"""What no statement may begin with, also not one inside another."""
+
+# Strings, names in quotes and comments are one token each: what they say does nothing.
+TOKEN: Final = re.compile(
+    r"""
+      (?P<ignored> --[^\n]* | /\*.*?\*/ )
+    | (?P<quoted>  '(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
+    | (?P<word>    \w+ )
+    | (?P<sign>    \S )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def writing_word(sql: str) -> str | None:
+    """The word by which ``sql`` would do more than read, such as ``DELETE``; None where it only reads.
+
+    A statement begins the text, or follows an opening bracket, the last common table expression or EXPLAIN. Where
+    it is empty, or there is more than one, that is said instead of a word.
+    """
+    tokens = list(_tokens(sql))
+    while tokens and tokens[-1] == ";":
+        tokens.pop()
+    if not tokens:
+        return "an empty text"
+    if ";" in tokens:
+        return "more than one statement"
+    first = next((token for token in tokens if token != "("), "(")
+    if first not in READING:
+        return first
+    for before, word, after in zip(tokens, tokens[1:], [*tokens[2:], ""], strict=False):
+        starts = before in ("(", ")", "EXPLAIN", "ANALYZE")
+        if starts and word in WRITING and after != "(":  # with a bracket it is the name of a function
+            return word
+    return None
+
+
+def _tokens(sql: str) -> Iterator[str]:
+    """Words in capitals, signs as they are, and anything in quotes as ``''``."""
+    for token in TOKEN.finditer(sql):
+        if token["word"]:
+            yield token["word"].upper()
+        elif token["quoted"]:
+            yield "''"
+        elif token["sign"]:
+            yield token["sign"]

@@ -50,7 +50,7 @@ def polars_errors() -> Generator[None]:
     try:
         yield
     except pl.exceptions.PolarsError as error:
-        cause = str(error).partition("\n\nResolved plan")[0]  # the plan is of no use to who wrote the query
+        cause = str(error).partition("\n\n")[0]  # the plan is of no use to who wrote the query
         raise QueryError(f"{cause}\nThe tables are: {', '.join(TABLES)}") from None
 
 

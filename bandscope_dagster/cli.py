@@ -219,33 +219,43 @@ def lineage(
 
 @app.command()
 def export(
-    song: Annotated[str, typer.Argument(help="A song's id, file name or title, or a glob.")],
-    to: Annotated[Path, typer.Option(help="The folder that gets one folder per song.")],
-    audio_format: Annotated[
-        Literal["wav", "flac"], typer.Option("--format", help="wav (32-bit float) or flac.")
-    ] = "wav",
+    to: Annotated[Path, typer.Option(help="The folder that gets a folder for each song.")],
+    songs: Annotated[
+        list[str] | None, typer.Argument(help="Ids, file names or titles of songs, or globs such as 'live*'.")
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help='Only songs that meet this SQL condition over song_catalog, e.g. "duration_s < 100".'
+        ),
+    ] = None,
+    audio_format: Annotated[Literal["wav", "flac", "mp3"], typer.Option("--format")] = "wav",
+    bits: Annotated[
+        Literal["16", "24", "32f"] | None,
+        typer.Option(
+            help="Of a sample; without it 32-bit floats in wav, which never clip, and 24 bits in flac."
+        ),
+    ] = None,
+    normalise: Annotated[
+        float | None,
+        typer.Option(
+            min=-70, max=0, help="Loudness of the mixture in LUFS, with one gain for all stems of a song."
+        ),
+    ] = None,
+    mixture: Annotated[bool, typer.Option("--mixture", help="Write the mixture too.")] = False,
 ) -> None:
-    """Write the stems of songs as audio files, and their instruments as CSV.
+    """Write the stems of songs as audio files, and their instruments as CSV. What is there already is kept.
 
     Exits with 1 if a song has no stems; the others are written.
     """
-    from bandscope_dagster.commands.export import ExportError, export_song
-    from bandscope_dagster.commands.status import find_songs
-    from bandscope_dagster.errors import CannotAnalyze
+    from bandscope_dagster.commands.export import export as export_songs
+    from bandscope_dagster.commands.export import select_songs
+    from bandscope_dagster.exporting.encodings import find_encoding
+    from bandscope_dagster.exporting.song_export import ExportOptions
 
+    options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
     _, store = _open()
-    found = find_songs(store, song)
-    failed = False
-    with _progress() as progress:
-        task = progress.add_task("exporting", total=len(found))
-        for song_id in found:
-            try:
-                for path in export_song(store, song_id, to, audio_format):
-                    progress.console.print(_escaped(str(path)), highlight=False, soft_wrap=True)
-            except (CannotAnalyze, ExportError) as error:
-                failed = True
-                _complain(str(error))
-            progress.advance(task)
+    failed = export_songs(store, console, _progress, select_songs(store, songs or [], where), to, options)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -24,6 +24,7 @@ LOWER_LAYERS = {
     "separation": {"errors", "device", "audio", "models"},
     "tagging": {"errors", "device", "audio", "models"},
     "pictures": {"audio"},
+    "exporting": {"errors", "audio", "storage"},
     "pages": {"errors", "audio", "pictures", "separation", "storage", "tagging"},
 }
 

@@ -1,94 +1,100 @@
-"""A song's stems and instruments as files that a producer can open."""
+"""``bandscope export``: which songs are meant, and their files one song after another."""
 
-import csv
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
-import numpy as np
 import soundfile
-from numpy.typing import NDArray
+from av.error import FFmpegError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 
-from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.audio.flac import decode_flac
+from bandscope_dagster.commands.sql import query
+from bandscope_dagster.commands.status import NoSuchSong, find_songs
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.storage.audio_tables import read_blocks
+from bandscope_dagster.exporting.folders import ExportFolder
+from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS, STEMS
-from bandscope_dagster.storage.tables import read_table
 
-SUBTYPES: Final = {"wav": "FLOAT", "flac": "PCM_24"}
-"""Floats never clip; FLAC holds integers, so a song whose stems pass full scale is lowered as a whole."""
-
-INSTRUMENT_COLUMNS: Final = ["source", "instrument", "family", "score", "start_s", "end_s", "layer", "model"]
-
-
-class ExportError(BandscopeError):
-    """The song was rejected, so there are no stems; the message says why."""
+OF_ONE_SONG: Final = (
+    BandscopeError,
+    OSError,
+    ValueError,
+    soundfile.SoundFileError,
+    FFmpegError,
+)
+"""A song that has no stems, a damaged file, a place that cannot be written: no other song is stopped by it."""
 
 
-def export_song(
-    store: ObjectStore, song_id: str, to: Path, audio_format: Literal["wav", "flac"] = "wav"
-) -> list[Path]:
-    """Write ``<to>/<song_id>/<stem>.<format>`` for every stem, and ``instruments.csv``; returns the files.
+class NothingSelected(BandscopeError):
+    """It was not said which songs are meant; the message says how to."""
 
-    All stems keep their true level to each other. The files are moved to their place when all of them are whole, so
-    a song that cannot be exported leaves nothing.
+
+def select_songs(store: ObjectStore, patterns: Sequence[str], where: str | None) -> list[str]:
+    """The ids of the songs that match one of ``patterns``, if there are any, and ``where``, if it is given.
+
+    A pattern is an id, a file name, a title or a glob; ``where`` is a condition over ``song_catalog`` in SQL.
 
     Raises:
-        CannotAnalyze: the song has no stems yet.
-        ExportError: it never will, because it was rejected.
+        NothingSelected: neither is given.
+        NoSuchSong: a pattern matches nothing, or no song is left.
+        QueryError: the condition cannot be understood.
     """
-    peak = 0.0
-    for rows in read_blocks(store, STEMS, song_id):
-        for row in rows:
-            if row["error"] is not None:
-                raise ExportError(f"{song_id} has no stems: {row['error']}")
-            peak = max(peak, row["peak"])
-    factor = 1.0 if audio_format == "wav" or peak <= 1.0 else 1.0 / peak
-
-    folder = to / song_id
-    to.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to, prefix=".export-") as unfinished:
-        written = _write_stems(store, song_id, Path(unfinished), audio_format, factor)
-        written.append(_write_instruments(store, song_id, Path(unfinished)))
-        folder.mkdir(exist_ok=True)
-        for path in written:
-            os.replace(path, folder / path.name)
-    return [folder / path.name for path in written]
+    if not patterns and where is None:
+        raise NothingSelected(
+            "give songs (ids, file names, titles or globs such as '*'), or a condition: --where \"status = 'ok'\""
+        )
+    found = list(dict.fromkeys(song for pattern in patterns for song in find_songs(store, pattern)))
+    if where is None:
+        return found
+    meeting = query(store, f"SELECT song_id FROM song_catalog WHERE ({where}\n) ORDER BY song_id")
+    ids: list[str] = meeting["song_id"].to_list()
+    selected = [song for song in found if song in set(ids)] if patterns else ids
+    if not selected:
+        raise NoSuchSong(f"no song in song_catalog has {where}; `bandscope sql` shows what the catalog holds")
+    return selected
 
 
-def _write_stems(
-    store: ObjectStore, song_id: str, folder: Path, audio_format: str, factor: float
-) -> list[Path]:
-    with ExitStack() as files:
-        open_files: dict[str, soundfile.SoundFile] = {}
-        for stem, samples in _stem_blocks(store, song_id):
-            if stem not in open_files:
-                path = folder / f"{stem}.{audio_format}"
-                open_files[stem] = files.enter_context(
-                    soundfile.SoundFile(path, "w", SAMPLE_RATE, 2, SUBTYPES[audio_format])
-                )
-            open_files[stem].write((samples * np.float32(factor)).T)
-        return [folder / f"{stem}.{audio_format}" for stem in open_files]
+def export(
+    store: ObjectStore,
+    console: Console,
+    progress: Callable[[], AbstractContextManager[Progress]],
+    songs: Sequence[str],
+    to: Path,
+    options: ExportOptions,
+) -> int:
+    """Export the songs (ids) into folders below ``to``; returns how many could not be.
+
+    What an earlier call left whole and right is kept.
+    """
+    errors = Console(stderr=True)
+    counts: Counter[str] = Counter()
+    folder = ExportFolder(to)
+    with progress() as shown:
+        task = shown.add_task("exporting", total=len(songs))
+        for song_id in songs:
+            try:
+                done = export_song(store, song_id, folder, options)
+                counts["exported" if done.written else "up to date"] += 1
+                if done.written:
+                    shown.console.print(escape(_line(done)), highlight=False, soft_wrap=True)
+            except OF_ONE_SONG as error:
+                counts["failed"] += 1
+                text = str(error) if song_id in str(error) else f"{song_id}: {error}"
+                errors.print(f"[red]bandscope:[/red] {escape(text)}", highlight=False, soft_wrap=True)
+            shown.advance(task)
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    console.print(f"{summary}; the files lie in {escape(str(to))}", highlight=False, soft_wrap=True)
+    return counts["failed"]
 
 
-def _stem_blocks(store: ObjectStore, song_id: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    for rows in read_blocks(store, STEMS, song_id):
-        for row in rows:
-            yield row["stem"], decode_flac(row["audio"]["bytes"], row["gain"])
-
-
-def _write_instruments(store: ObjectStore, song_id: str, folder: Path) -> Path:
-    path = folder / "instruments.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, INSTRUMENT_COLUMNS)
-        writer.writeheader()
-        for table in (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS):
-            tags = read_table(store, table, song_id, INSTRUMENT_COLUMNS)
-            rows: list[dict[str, Any]] = tags.to_pylist() if tags is not None else []
-            writer.writerows(row for row in rows if row["instrument"] is not None)
-    return path
+def _line(done: Exported) -> str:
+    line = f"{done.folder}: {', '.join(done.written)}"
+    if done.kept:
+        line += f" ({len(done.kept)} kept)"
+    if done.gain.limited:
+        line += f"; all at {done.gain.db:+.1f} dB, as much as fits without clipping"
+    return line

@@ -1,0 +1,1 @@
+"""Stems as audio files for producers: their names, levels, formats, and where they lie."""

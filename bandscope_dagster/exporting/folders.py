@@ -1,0 +1,101 @@
+"""Where exported songs lie, which folder is whose, and which files are whole: what lets an export go on."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bandscope_dagster.exporting.names import comparable, numbered
+from bandscope_dagster.storage.objects import ObjectStore, open_store
+
+RECORD: Final = "export.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """What is remembered of a file."""
+
+    size: int  # bytes
+    recipe: str  # a digest of all that the file was made from
+    gain_db: float | None = None  # of its samples against the true level; None for what has none
+    separation: str | None = None  # a digest that all stems of one separation share; None for other files
+
+
+@dataclass(frozen=True, slots=True)
+class SongFolder:
+    """The folder of one song; it need not exist yet."""
+
+    target: ObjectStore
+    name: str
+    song_id: str
+    files: Mapping[str, ExportedFile]  # name → what was written there before
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return Path(self.target.url) / self.name
+
+    def key(self, file: str) -> str:
+        """The key of a file in it."""
+        return f"{self.name}/{file}"
+
+    def holds(self, file: str, recipe: str) -> bool:
+        """Whether the file is there, whole and made by this recipe."""
+        known = self.files.get(file)
+        found = self.target.head(self.key(file)) if known and known.recipe == recipe else None
+        return known is not None and found is not None and found.size == known.size
+
+    def write_record(self, files: Mapping[str, ExportedFile]) -> None:
+        """Write down whose folder it is, and the files that are whole."""
+        record = {
+            "bandscope_song_id": self.song_id,
+            "files": {name: asdict(file) for name, file in files.items()},
+        }
+        with self.target.create(self.key(RECORD)) as pending:
+            pending.write(json.dumps(record, indent=1, sort_keys=True).encode())
+
+
+class ExportFolder:
+    """A local folder with one folder for each song. Files appear in it whole, and what a kill left is cleared away."""
+
+    def __init__(self, to: Path) -> None:
+        self.target = open_store(str(to))
+        root = Path(self.target.url)
+        self._names = {comparable(name): name for name in (os.listdir(root) if root.exists() else ())}
+
+    def folder_of(self, song_id: str, name: str) -> SongFolder:
+        """The song's own folder from before, or else the first of ``name``, ``name (2)``, … that nobody has."""
+        for candidate in numbered(name):
+            taken = self._names.get(comparable(candidate))
+            if taken is None:
+                return SongFolder(self.target, candidate, song_id, {})
+            owner, files = self._record(taken)
+            if owner == song_id or self._is_empty(taken):
+                return SongFolder(self.target, taken, song_id, files)
+        raise AssertionError("the candidates never end")
+
+    def claim(self, folder: SongFolder, trusted: Mapping[str, ExportedFile]) -> None:
+        """Make the folder the song's, before files are put into it; of those in it, ``trusted`` stay as they are.
+
+        Raises:
+            FileExistsError: somebody else has filled a folder of this name since ``folder_of``.
+        """
+        if comparable(folder.name) not in self._names and os.path.lexists(folder.path):
+            raise FileExistsError(f"{folder.path} was made by somebody else meanwhile; export the song again")
+        folder.write_record(trusted)
+        self._names[comparable(folder.name)] = folder.name
+
+    def _is_empty(self, name: str) -> bool:
+        """As what a kill leaves between the making of a folder and its record."""
+        path = Path(self.target.url) / name
+        return path.is_dir() and not any(path.iterdir())
+
+    def _record(self, name: str) -> tuple[str | None, dict[str, ExportedFile]]:
+        try:
+            record: dict[str, Any] = json.loads(self.target.read(f"{name}/{RECORD}"))
+            files = {file: ExportedFile(**known) for file, known in record["files"].items()}
+            return record["bandscope_song_id"], files
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a folder of somebody's own
+            return None, {}

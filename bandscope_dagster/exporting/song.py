@@ -1,0 +1,95 @@
+"""What an export needs to know of a song before it reads any audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from bandscope_dagster.errors import BandscopeError, CannotAnalyze
+from bandscope_dagster.exporting.level import Gain
+from bandscope_dagster.exporting.names import plain_text, song_name
+from bandscope_dagster.storage.lineage import read_lineage
+from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.schemas import DECODED_WAVEFORMS, SONGS, STEMS, Table
+from bandscope_dagster.storage.tables import read_table
+
+
+class ExportError(BandscopeError):
+    """The song cannot be exported; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Song:
+    """One song and its stems, by their numbers."""
+
+    song_id: str
+    name: str  # of its folder
+    title: str
+    artist: str | None
+    album: str | None
+    frames: int
+    peak: float  # the largest absolute sample of the mixture and of all stems
+    loudness_lufs: float | None  # of the mixture
+    stems: tuple[str, ...]
+    separator: str
+    stems_lineage: tuple[str, ...]  # differs where the stems do
+    mixture_lineage: tuple[str, ...]
+
+    def tags(self, source: str, gain: Gain) -> dict[str, str]:
+        """The tags of the file of a stem or of the mixture, by FFmpeg's names."""
+        made = f"{source} of {self.song_id}" + (
+            f", separated by {self.separator}" if source in self.stems else ""
+        )
+        tags = {
+            "title": f"{self.title} ({source})",
+            "artist": self.artist,
+            "album": self.album,
+            "stem": source,  # WAV has no place for it
+            "comment": f"{made}, gain {gain.db:+.2f} dB",
+        }
+        return {name: plain_text(text) for name, text in tags.items() if text}
+
+
+def read_song(store: ObjectStore, song_id: str) -> Song:
+    """Read the song's numbers; no audio.
+
+    Raises:
+        CannotAnalyze: it has no stems yet.
+        ExportError: it never will, because it was rejected; the message says why.
+    """
+    row, *_ = _rows(store, SONGS, song_id, ["filename", "title", "artist", "album", "peak", "loudness_lufs"])
+    blocks = _rows(store, STEMS, song_id, ["stem", "model", "block", "frames", "peak", "error"])
+    for block in blocks:
+        if block["error"] is not None:
+            raise ExportError(f"{song_id} has no stems: {block['error']}")
+    stems = sorted({block["stem"] for block in blocks})
+    title = row["title"] or PurePosixPath(row["filename"] or "").stem
+    return Song(
+        song_id=song_id,
+        name=song_name(row["artist"], title, song_id),
+        title=title or song_id,
+        artist=row["artist"],
+        album=row["album"],
+        frames=sum(block["frames"] for block in blocks if block["stem"] == stems[0]),
+        peak=max(row["peak"] or 0.0, *(block["peak"] for block in blocks)),
+        loudness_lufs=row["loudness_lufs"],
+        stems=tuple(stems),
+        separator=blocks[0]["model"],
+        stems_lineage=_made_from(store, STEMS, song_id),
+        mixture_lineage=_made_from(store, DECODED_WAVEFORMS, song_id),
+    )
+
+
+def _rows(store: ObjectStore, table: Table, song_id: str, columns: list[str]) -> list[dict[str, Any]]:
+    found = read_table(store, table, song_id, columns)
+    if found is None:
+        raise CannotAnalyze(f"{song_id} has no {table.name}: materialize {table.name} for it first")
+    return found.to_pylist()
+
+
+def _made_from(store: ObjectStore, table: Table, song_id: str) -> tuple[str, ...]:
+    made = read_lineage(store, table, song_id)
+    if made is None:
+        return ()
+    return (made.song_hash, made.input_digest, made.code_version, made.model, made.model_sha256, made.params)

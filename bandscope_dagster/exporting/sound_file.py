@@ -1,0 +1,89 @@
+"""An audio file that is written block by block."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Self, cast
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
+from bandscope_dagster.exporting.encodings import MP3_BIT_RATE, Encoding
+
+MUXER_OPTIONS: Final = {
+    "wav": {"rf64": "auto"},  # EBU Tech 3306: a WAV file that may pass 4 GiB
+    "flac": {},
+    "mp3": {"id3v2_version": "3"},  # Windows does not read version 4
+}
+
+
+class SoundFile:
+    """Takes the stereo blocks of one source in order, and encodes them into ``file``, with ``tags``.
+
+    Memory holds a block. ``finish`` makes the file complete; it does not close ``file``. As a context manager it
+    frees the encoder if that was not called.
+    """
+
+    def __init__(self, file: BinaryIO, encoding: Encoding, tags: Mapping[str, str]) -> None:
+        self._encoding = encoding
+        # By its file, never by its path: FFmpeg reads protocols and patterns into paths.
+        self._container = av.open(file, "w", format=encoding.suffix, options=MUXER_OPTIONS[encoding.suffix])
+        self._container.metadata.update(tags)
+        stream = cast(AudioStream, self._container.add_stream(encoding.codec, rate=SAMPLE_RATE))
+        stream.codec_context.layout = "stereo"  # pyright: ignore[reportAttributeAccessIssue]
+        stream.codec_context.format = encoding.sample_format  # pyright: ignore[reportAttributeAccessIssue]
+        if encoding.codec == "libmp3lame":
+            stream.codec_context.bit_rate = MP3_BIT_RATE
+        stream.codec_context.open()
+        self._stream = stream
+        self._frames = Reblock(stream.codec_context.frame_size or BLOCK_FRAMES)  # PCM takes any length
+        self._written = 0
+
+    def push(self, block: NDArray[np.float32]) -> None:
+        """``(2, n)`` float32 at 44.1 kHz, within the ceiling of the encoding."""
+        for frame in self._frames.push(block):
+            self._encode(frame)
+
+    def finish(self) -> int:
+        """Write what is left and the headers; returns the length in frames."""
+        rest = self._frames.finish()
+        if rest is not None:
+            self._encode(rest)
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+        return self._written
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+    def _encode(self, samples: NDArray[np.float32]) -> None:
+        bits = self._encoding.bits
+        data: Any = samples if bits is None else _integers(samples, bits)
+        planar = self._encoding.sample_format.endswith("p")
+        data = np.ascontiguousarray(data if planar else data.T.reshape(1, -1))
+        frame = AudioFrame.from_ndarray(data, format=self._encoding.sample_format, layout="stereo")
+        frame.sample_rate, frame.pts = SAMPLE_RATE, self._written
+        self._written += samples.shape[1]
+        self._container.mux(self._stream.encode(frame))
+
+
+def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int16] | NDArray[np.int32]:
+    """Rounded, without dither: what was stored with these bits stays as it is, and stems are added up again.
+
+    Integers end one step below +1. And a block's stored peak was taken before it was rounded, so that a sample may
+    stand half a step of the store above it. No more than these is ever cut.
+    """
+    full = 2 ** (bits - 1)
+    # float64: 24 bits of a sample times a gain do not fit a float32.
+    steps = np.clip(np.rint(samples.astype(np.float64) * full), -full, full - 1)
+    if bits == 16:
+        return steps.astype(np.int16)
+    return steps.astype(np.int32) << (32 - bits)  # FFmpeg takes them from the top of an int32

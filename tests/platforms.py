@@ -11,6 +11,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import soundfile
+from s3_server import S3Place
 
 from assets.analysis import analyze
 from assets.catalog import catalogs
@@ -168,3 +169,14 @@ def environment(settings: Settings) -> dict[str, str]:
 def local_settings(folder: Any, **changes: Any) -> Settings:
     """Settings for a store in a local folder."""
     return Settings(storage=str(folder), device="cpu", **changes)
+
+
+def s3_settings(place: S3Place) -> Settings:
+    """Settings for a place on the S3 server."""
+    return Settings(
+        storage=place.url,
+        s3_endpoint=place.endpoint,
+        s3_access_key_id=place.access_key_id,
+        s3_secret_access_key=place.secret_access_key,
+        device="cpu",
+    )

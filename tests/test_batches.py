@@ -21,6 +21,7 @@ from platforms import (
     Platform,
     environment,
     local_settings,
+    s3_settings,
     song_bytes,
     whole_path,
 )
@@ -49,13 +50,7 @@ FLAKY = "flaky.wav"
 def platform(s3_server: S3Server, faulty_proxy: FaultyProxy) -> Platform:
     """A platform on S3, behind a proxy that can break requests."""
     place = s3_server.place(faulty_proxy.endpoint)
-    settings = Settings(
-        storage=place.url,
-        s3_endpoint=place.endpoint,
-        s3_access_key_id=place.access_key_id,
-        s3_secret_access_key=place.secret_access_key,
-        device="cpu",
-    )
+    settings = s3_settings(place)
     with dg.instance_for_test() as instance:
         yield Platform(settings, instance)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from faulty_proxy import FaultyProxy
-from platforms import PER_SONG, SAMPLE_RATE, Platform, local_settings, song_bytes
+from platforms import PER_SONG, SAMPLE_RATE, Platform, local_settings, s3_settings, song_bytes
 from s3_server import S3Server
 from song_rows import lineage
 
@@ -22,7 +22,6 @@ from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.pipeline.stored_files import StoredFile
 from bandscope_dagster.pipeline.validation import SongChecked
 from bandscope_dagster.separation.quality import SeparationQuality
-from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.lineage import QUALITY_NOTE, TAGS_NOTE
 from bandscope_dagster.tagging.summary import TagSummary
 
@@ -197,13 +196,7 @@ def test_a_file_that_cannot_be_read_back_is_told_and_stops_nothing(
     s3_server: S3Server, faulty_proxy: FaultyProxy
 ) -> None:
     place = s3_server.place(faulty_proxy.endpoint)
-    settings = Settings(
-        storage=place.url,
-        s3_endpoint=place.endpoint,
-        s3_access_key_id=place.access_key_id,
-        s3_secret_access_key=place.secret_access_key,
-        device="cpu",
-    )
+    settings = s3_settings(place)
     with dg.instance_for_test() as instance:
         platform = Platform(settings, instance)
         ids = platform.upload({"one.wav": song_bytes(1, 0.6), "two.wav": song_bytes(2, 0.6)})

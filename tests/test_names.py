@@ -17,7 +17,7 @@ import dagster as dg
 import pytest
 from command_line import CommandLine
 from daemon import open_instance
-from platforms import PER_SONG, Platform, environment, local_settings, song_bytes
+from platforms import PER_SONG, Platform, environment, local_settings, s3_settings, song_bytes
 from s3_server import S3Server
 
 from bandscope_dagster.commands.ingest import IngestError, find_files
@@ -112,13 +112,7 @@ def settings_of(kind: str, folder: Path, s3_server: S3Server) -> Settings:
     if kind == "local":
         return local_settings(folder / "store")
     place = s3_server.place()
-    return Settings(
-        storage=place.url,
-        s3_endpoint=place.endpoint,
-        s3_access_key_id=place.access_key_id,
-        s3_secret_access_key=place.secret_access_key,
-        device="cpu",
-    )
+    return s3_settings(place)
 
 
 @pytest.fixture(scope="module", params=["local", "s3"])

@@ -16,7 +16,7 @@ import pytest
 from audio_files import encoded
 from daemon import Home, wait_for
 from faulty_proxy import Fault, FaultyProxy, run_faulty_proxy
-from platforms import PER_SONG, Platform, environment, song_bytes
+from platforms import PER_SONG, Platform, environment, s3_settings, song_bytes
 from rich.console import Console
 from s3_server import S3Server
 
@@ -101,13 +101,7 @@ class Library:
 def settings_at(s3_server: S3Server, endpoint: str) -> Settings:
     """Settings for an empty place on the server, reached through ``endpoint``."""
     place = s3_server.place(endpoint)
-    return Settings(
-        storage=place.url,
-        s3_endpoint=place.endpoint,
-        s3_access_key_id=place.access_key_id,
-        s3_secret_access_key=place.secret_access_key,
-        device="cpu",
-    )
+    return s3_settings(place)
 
 
 def put(s3_server: S3Server, platform: Platform, name: str, data: bytes) -> None:

@@ -217,7 +217,7 @@ def main() -> None:
     """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description="Measure what orchestration costs for each song.")
     parser.add_argument("--songs", type=int, default=1000, metavar="N", help="default: 1000")
-    parser.add_argument("--songs-per-run", type=int, default=64, metavar="N", help="default: 64")
+    parser.add_argument("--songs-per-run", type=int, default=250, metavar="N", help="default: 250")
     parser.add_argument("--database", choices=["sqlite", "postgres"], help="default: both")
     arguments = parser.parse_args()
     config: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())

@@ -20,6 +20,7 @@ from bandscope_dagster.batches import (
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pictures.song_picture import as_markdown
 from bandscope_dagster.pipeline.analyze import analyze_batch
+from bandscope_dagster.pipeline.failures import FailureLog, recorded
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, CODE_VERSIONS
 from bandscope_dagster.pipeline.usage import peak_device_memory_mb, peak_memory_mb
@@ -96,7 +97,7 @@ def analyze(
         outcomes = analyze_batch(
             keys, tables, store, models, settings, context.run.run_id, reuse=wants_reuse(context)
         )
-        for outcome in outcomes:
+        for outcome in recorded(outcomes, tables, FailureLog(store, context.run.run_id)):
             if isinstance(outcome, SongFailed):
                 context.log.error(f"{outcome.song_id}: failed: {outcome.error}")
                 failed.append(outcome)

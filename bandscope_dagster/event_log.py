@@ -24,9 +24,7 @@ from sqlalchemy.pool import StaticPool
 
 BUSY_TIMEOUT_S: Final = 60.0  # Dagster's own: how long a process waits for another that writes
 KEPT_OPEN: Final = 8  # databases: the index, and those of the runs that were used last
-EVENTS_AT_ONCE: Final = (
-    500  # in one transaction, where Dagster has several; within SQLite's limits on a statement
-)
+EVENTS_AT_ONCE: Final = 500  # in one transaction at most, for whose end other writers wait
 
 
 class SqliteEventLog(SqliteEventLogStorage):

@@ -79,3 +79,9 @@ def test_a_list_that_cannot_be_written_stops_nothing(
 )
 def test_a_failure_is_told_with_its_reason(error: Exception, text: str) -> None:
     assert failure_text(error) == text
+
+
+def test_a_store_that_cannot_be_listed_is_told_before_any_song_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "song_failures").symlink_to("/etc")
+    with pytest.raises(PermissionError, match="link out of the store"):
+        FailureLog(open_store(str(tmp_path)), "run")

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
 from bandscope_dagster.pipeline.analysis_stream import analyze_songs
-from bandscope_dagster.pipeline.failures import FailureLog, failure_text
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
 from bandscope_dagster.pipeline.usage import timed
@@ -16,7 +15,7 @@ from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import TABLES
 from bandscope_dagster.storage.tables import write_error_row
 from bandscope_dagster.tagging.protocol import Tagger
-from bandscope_dagster.tagging.registry import PRESENT_FROM
+from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.source_tags import with_vocabulary
 
 T = TypeVar("T")
@@ -43,28 +42,9 @@ def analyze_batch(
 ) -> Iterator[SongAnalyzed | SongFailed]:
     """See that ``tables`` hold what they should for every song; each song has exactly one outcome.
 
-    Songs that ``songs`` rejected come first, as rows that say so; no model is loaded where all were rejected. Songs
-    that failed stand in ``song_failures`` until they are made.
+    Songs that ``songs`` rejected come first, as rows that say so; no model is loaded where all were rejected.
     """
-    failures = FailureLog(store, run_id)
-    for outcome in _outcomes(song_ids, tables, store, models, settings, run_id, reuse=reuse):
-        if isinstance(outcome, SongFailed):
-            failures.failed(outcome.song_id, tables, failure_text(outcome.error))
-        else:
-            failures.made(outcome.plan.song_id, tables)
-        yield outcome
 
-
-def _outcomes(
-    song_ids: Sequence[str],
-    tables: Collection[str],
-    store: ObjectStore,
-    models: ModelSource,
-    settings: Settings,
-    run_id: str,
-    *,
-    reuse: bool,
-) -> Iterator[SongAnalyzed | SongFailed]:
     def read(song_id: str) -> Mapping[str, Any] | SongFailed:
         return _attempt(song_id, lambda: read_song(store, song_id))
 
@@ -102,11 +82,15 @@ def _outcomes(
             else:
                 to_analyze.append(planned)
 
-    present_from = settings.present_from
-    if present_from is None:
-        present_from = PRESENT_FROM.get(settings.tagger, PRESENT_FROM[None])
+    present = present_from(settings.present_from)
     for outcome in analyze_songs(
-        to_analyze, store, settings.limits, settings.flac_bits, separator, tagger, present_from
+        to_analyze,
+        store,
+        settings.limits,
+        settings.flac_bits,
+        separator,
+        tagger,
+        present.get(settings.tagger, present[None]),
     ):
         yield replace(outcome, load_seconds=load_seconds) if isinstance(outcome, SongAnalyzed) else outcome
 

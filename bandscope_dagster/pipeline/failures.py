@@ -1,11 +1,12 @@
 """Songs that failed, as data: the file of a song in ``song_failures`` stands from its failure until it is made."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from bandscope_dagster.errors import FAILED, BandscopeError, has_failed
+from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.storage.lineage import Lineage
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import SONG_FAILURES, table_key
@@ -22,13 +23,30 @@ def failure_text(error: Exception) -> str:
     return f"{FAILED}: {text if isinstance(error, BandscopeError) else f'{type(error).__name__}: {text}'}"
 
 
+def recorded(
+    outcomes: Iterable[SongAnalyzed | SongFailed], tables: Collection[str], failures: "FailureLog"
+) -> Iterator[SongAnalyzed | SongFailed]:
+    """The outcomes of songs in ``tables``, each noted in ``failures`` before it is passed on."""
+    for outcome in outcomes:
+        if isinstance(outcome, SongFailed):
+            failures.failed(outcome.song_id, tables, failure_text(outcome.error))
+        else:
+            failures.made(outcome.plan.song_id, tables)
+        yield outcome
+
+
 class FailureLog:
-    """Keeps ``song_failures`` for one step of a run. What it cannot write is logged: the step says it as well."""
+    """Keeps ``song_failures`` for one step of a run. What it cannot write is logged: the step says it as well.
+
+    Raises:
+        OSError: at the start, where the store cannot be listed; no song has been touched then.
+    """
 
     def __init__(self, store: ObjectStore, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
-        self._known: set[str] | None = None  # songs that have a file; listed when it is first asked for
+        listed = (found.key for found in store.list(SONG_FAILURES.name))
+        self._songs = {key.removeprefix(f"{SONG_FAILURES.name}/").removesuffix(".parquet") for key in listed}
 
     def failed(self, song_id: str, tables: Collection[str], error: str) -> None:
         """``tables`` were not made, because of ``error`` (``<reason>: <message>``)."""
@@ -39,30 +57,22 @@ class FailureLog:
 
     def made(self, song_id: str, tables: Collection[str]) -> None:
         """``tables`` hold what they should."""
-        if song_id in self._songs():
+        if song_id in self._songs:
             self._replace(song_id, tables, [])
-
-    def _songs(self) -> set[str]:
-        if self._known is None:
-            listed = (found.key for found in self._store.list(SONG_FAILURES.name))
-            self._known = {
-                key.removeprefix(f"{SONG_FAILURES.name}/").removesuffix(".parquet") for key in listed
-            }
-        return self._known
 
     def _replace(self, song_id: str, tables: Collection[str], rows: list[dict[str, Any]]) -> None:
         """Put ``rows`` in the place of those that the song has of ``tables``."""
         try:
-            if song_id in self._songs():
+            if song_id in self._songs:
                 found = read_table(self._store, SONG_FAILURES, song_id)
                 earlier: list[dict[str, Any]] = [] if found is None else found.to_pylist()
                 rows = [row for row in earlier if row["table"] not in tables] + rows
             if rows:
                 write_table(self._store, SONG_FAILURES, rows, self._lineage(song_id))
-                self._songs().add(song_id)
+                self._songs.add(song_id)
             else:
                 self._store.delete(table_key(SONG_FAILURES, song_id))
-                self._songs().discard(song_id)
+                self._songs.discard(song_id)
         except Exception:
             logger.exception("%s: %s could not be brought up to date", song_id, SONG_FAILURES.name)
 

@@ -15,6 +15,8 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     UNSUPPORTED_FORMAT = "unsupported_format"
     NOT_FINITE = "not_finite"
+    DECODER_CRASHED = "decoder_crashed"
+    TOO_COSTLY = "too_costly"
     UNUSABLE_NAME = "unusable_name"
 
 

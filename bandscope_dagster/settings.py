@@ -148,6 +148,22 @@ class Settings(BaseSettings):
     )
     max_channels: int = Field(default=8, ge=1, description="Files with more channels are rejected.")
 
+    max_tag_bytes: int = Field(default=2**20, ge=1, description="Files with more bytes of tags are rejected.")
+    max_picture_bytes: int = Field(
+        default=32 * 2**20, ge=1, description="Files with a larger picture are rejected."
+    )
+    max_decode_memory_mb: int = Field(
+        default=1024,
+        ge=64,
+        description="Files that take more memory (MiB) to decode are rejected; not on macOS.",
+    )
+    max_decode_cpu_s: int = Field(
+        default=600, ge=1, description="Files that take more CPU time (seconds) to decode are rejected."
+    )
+    max_decode_silence_s: float = Field(
+        default=60.0, gt=0, description="Files whose decoder gives nothing for so many seconds are rejected."
+    )
+
     @property
     def models_path(self) -> Path:
         """The folder of the model weights that are not part of the package; it need not exist."""
@@ -162,6 +178,11 @@ class Settings(BaseSettings):
             max_duration_s=self.max_duration_s,
             max_sample_rate=self.max_sample_rate,
             max_channels=self.max_channels,
+            max_tag_bytes=self.max_tag_bytes,
+            max_picture_bytes=self.max_picture_bytes,
+            max_decode_memory_bytes=self.max_decode_memory_mb * 2**20,
+            max_decode_cpu_s=self.max_decode_cpu_s,
+            max_decode_silence_s=self.max_decode_silence_s,
         )
 
     @property

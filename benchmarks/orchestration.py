@@ -2,17 +2,18 @@
 
     python -m benchmarks.orchestration [--songs N] [--songs-per-run N] [--database sqlite|postgres]
 
-Many copies of one short song are uploaded (each is a song of its own) and asked for as one backfill over the whole
-path, with the embedded models, a daemon as people run it, and deploy/dagster.yaml; for SQLite without its ``storage``.
+Many copies of one short song are uploaded (each is a song of its own). First the library alone does the work of the
+two steps, batch after batch, each in a process of its own, without Dagster. Then the same songs are asked for as one
+backfill over the whole path, with a daemon as people run it, and deploy/dagster.yaml; SQLite without its ``storage``.
 
-Overhead is the time from the request of the backfill to the end of its last run, less the time in which a step waited
-for the library to finish a song: the daemon's loops, the start of processes, events, metadata, logs. Everything that
-Dagster does while the library computes on in its threads is hidden, as it is in operation. The runs follow each other
-(a pool of one), so no run hides what another costs. The last line is JSON.
+Overhead is the time from the request of the backfill to the end of its last run, less what the library alone took: the
+daemon's loops, the start of processes, events, metadata, logs, and what these take from the library's cores. The runs
+follow each other (a pool of one), so no run hides what another costs. The last line is JSON.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -30,13 +31,18 @@ import numpy as np
 import soundfile
 import yaml
 from dagster._core.execution.backfill import BulkActionStatus
-from rich.progress import Progress
+from rich.progress import Progress, track
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.backfills import daemon_is_alive, retry_songs
 from bandscope_dagster.jobs import PER_SONG
 from bandscope_dagster.partitions import SONGS_NAME, register_uploads, song_states
+from bandscope_dagster.pipeline.analyze import analyze_batch
+from bandscope_dagster.pipeline.outcomes import SongAnalyzed
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlanner
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
+from bandscope_dagster.pipeline.validation import check_songs
+from bandscope_dagster.resources import Models
 from bandscope_dagster.settings import DAGSTER_YAML, Settings
 from scripts.demo_songs import render
 from tests.daemon import START_TIMEOUT_S, end_group, wait_for
@@ -51,7 +57,7 @@ PARTS: Final = {
     "request": "until the daemon looked (every 30 s) and made a run",
     "queue": "no run in progress: creating runs, the queue's loop",
     "start": "a run's process starts",
-    "steps": "in a step, outside the library",
+    "steps": "in a step, more than the library alone",
     "runs": "in a run, outside its steps",
 }
 
@@ -63,7 +69,7 @@ class Figures:
     songs: int
     runs: int
     wall: float
-    work: float  # waiting for the library
+    work: float  # of the library alone
     parts: Mapping[str, float]  # of the rest, by PARTS
 
     @property
@@ -84,13 +90,47 @@ def upload(store: Path, songs: int) -> None:
         shutil.copy(first, folder / f"song {number}.flac")
 
 
+def settings_on(store: Path) -> Settings:
+    """What both sides work with: the embedded models on the CPU."""
+    return Settings(storage=str(store), device="cpu")
+
+
+def work_through(store: Path, batch: int, songs_per_run: int) -> float:
+    """What the steps of one run ask of the library, in seconds; a process of its own calls it."""
+    settings = settings_on(store)
+    objects = settings.open_store()
+    began = time.perf_counter()
+    uploads = list_uploads(objects).by_song
+    keys = list(uploads)[batch * songs_per_run :][:songs_per_run]
+    checked = list(check_songs(keys, uploads, objects, settings.limits, SongPlanner("alone"), reuse=False))
+    analyzed = list(
+        analyze_batch(keys, ANALYSIS_TABLES, objects, Models(settings), settings, "alone", reuse=False)
+    )
+    seconds = time.perf_counter() - began
+    if any(song.error for song in checked) or not all(isinstance(song, SongAnalyzed) for song in analyzed):
+        raise SystemExit("a song failed without Dagster")
+    return seconds
+
+
+def alone(songs: int, songs_per_run: int) -> float:
+    """The seconds that the library takes for the songs, without Dagster."""
+    total = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        upload(store, songs)
+        for batch in track(range(-(-songs // songs_per_run)), "The library alone …"):
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                total += process.apply(work_through, (store, batch, songs_per_run))
+    return total
+
+
 @contextmanager
 def daemon(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
     """A Dagster daemon on a home, with its code server and its runs, for as long as a block of code runs."""
     program = Path(sys.executable).with_name("dagster-daemon")
     with (home / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
-            [program, "run", "-m", "benchmarks.timed_location"],
+            [program, "run", "-m", "bandscope_dagster.definitions"],
             env=os.environ | environment,
             cwd=ROOT,
             stdout=log,
@@ -132,9 +172,9 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
 
 
 def figures(
-    instance: dg.DagsterInstance, backfill_id: str, requested: float, work: Path, songs: int
+    instance: dg.DagsterInstance, backfill_id: str, requested: float, work: float, songs: int
 ) -> Figures:
-    """What the records of Dagster and of ``timed_location`` say of a backfill."""
+    """What Dagster's records say of a backfill, of which the library's ``work`` is known (seconds)."""
     runs = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
     lived: list[tuple[float, float]] = []  # from the start of the process
     ran: list[tuple[float, float]] = []
@@ -149,30 +189,28 @@ def figures(
         for step in instance.get_run_step_stats(run_id):
             if step.start_time is not None and step.end_time is not None:
                 stepped.append((step.start_time, step.end_time))
-    worked = [(begin, end) for file in work.iterdir() for begin, end in json.loads(file.read_text())]
     first, last = min(record.create_timestamp.timestamp() for record in runs), max(end for _, end in ran)
     wall = last - requested
     return Figures(
         songs=songs,
         runs=len(runs),
         wall=wall,
-        work=covered(worked),
+        work=work,
         parts={
             "request": first - requested,
             "queue": wall - (first - requested) - covered(lived),
             "start": covered(lived) - covered(ran),
-            "steps": covered(stepped) - covered(worked),
+            "steps": covered(stepped) - work,
             "runs": covered(ran) - covered(stepped),
         },
     )
 
 
-def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: int) -> Figures:
+def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: int, work: float) -> Figures:
     """One backfill over new songs, in a new home with ``config`` as its dagster.yaml."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        home, work, store = (Path(folder) / name for name in ("home", "work", "store"))
+        home, store = Path(folder) / "home", Path(folder) / "store"
         home.mkdir()
-        work.mkdir()
         upload(store, songs)
         (home / "dagster.yaml").write_text(yaml.safe_dump(dict(config)))
         os.environ["DAGSTER_HOME"] = str(home)
@@ -181,10 +219,9 @@ def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: in
             "BANDSCOPE_STORAGE": str(store),
             "BANDSCOPE_DEVICE": "cpu",
             "BANDSCOPE_SONGS_PER_RUN": str(songs_per_run),
-            "BENCHMARK_WORK_FOLDER": str(work),  # for timed_location
         }
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
-        register_uploads(instance, list_uploads(Settings(storage=str(store)).open_store()))
+        register_uploads(instance, list_uploads(settings_on(store).open_store()))
         stack.enter_context(daemon(home, environment))
         wait_for("the daemon gives a sign of life", lambda: daemon_is_alive(instance), START_TIMEOUT_S)
         requested = time.time()
@@ -206,7 +243,7 @@ def show(title: str, found: Figures, songs_per_run: int) -> None:
         f"\n{title}: {found.songs} songs of {SONG_S:g} s, all complete, in {found.runs} runs of {songs_per_run}"
     )
     print(f"{'':54}{'s':>9}{'ms/song':>9}")
-    rows = {"wall": found.wall, "work (waiting for the library)": found.work}
+    rows = {"wall": found.wall, "work (the library alone)": found.work}
     rows |= {PARTS[part]: seconds for part, seconds in found.parts.items()}
     rows["overhead"] = found.wall - found.work
     for name, seconds in rows.items():
@@ -222,17 +259,18 @@ def main() -> None:
     arguments = parser.parse_args()
     config: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
     report: dict[str, float] = {}
+    work = alone(arguments.songs, arguments.songs_per_run)
     if arguments.database != "postgres":
         on_sqlite = {key: value for key, value in config.items() if key != "storage"} | yaml.safe_load(
             DAGSTER_YAML
         )
-        found = measure("SQLite", on_sqlite, arguments.songs, arguments.songs_per_run)
+        found = measure("SQLite", on_sqlite, arguments.songs, arguments.songs_per_run, work)
         show("SQLite", found, arguments.songs_per_run)
         report["overhead_ms_per_song_sqlite"] = found.overhead_ms
     if arguments.database != "sqlite":
         with run_postgres() as server:
             os.environ |= server.database().environment()
-            found = measure("PostgreSQL", config, arguments.songs, arguments.songs_per_run)
+            found = measure("PostgreSQL", config, arguments.songs, arguments.songs_per_run, work)
         show("PostgreSQL", found, arguments.songs_per_run)
         report["overhead_ms_per_song_postgres"] = found.overhead_ms
     print(f"load of the machine in the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

@@ -41,6 +41,11 @@ USED = {
     "MAX_DURATION_S": ("600", 600.0),
     "MAX_SAMPLE_RATE": ("96000", 96_000),
     "MAX_CHANNELS": ("2", 2),
+    "MAX_TAG_BYTES": ("4096", 4096),
+    "MAX_PICTURE_BYTES": ("1000000", 1_000_000),
+    "MAX_DECODE_MEMORY_MB": ("256", 256),
+    "MAX_DECODE_CPU_S": ("60", 60),
+    "MAX_DECODE_SILENCE_S": ("2.5", 2.5),
 }
 
 SECRETS = {"S3_SECRET_ACCESS_KEY", "ALERT_WEBHOOK"}
@@ -66,6 +71,11 @@ REFUSED = {
     "MAX_DURATION_S": ["0", "nan"],
     "MAX_SAMPLE_RATE": ["44.1", "7999"],
     "MAX_CHANNELS": ["0"],
+    "MAX_TAG_BYTES": ["0"],
+    "MAX_PICTURE_BYTES": ["0"],
+    "MAX_DECODE_MEMORY_MB": ["63"],
+    "MAX_DECODE_CPU_S": ["0", "1.5"],
+    "MAX_DECODE_SILENCE_S": ["0"],
 }
 
 
@@ -150,10 +160,28 @@ def test_a_misspelt_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_limits_are_those_of_the_settings() -> None:
     settings = Settings(
-        max_upload_bytes=5, min_duration_s=1, max_duration_s=2, max_sample_rate=9000, max_channels=3
+        max_upload_bytes=5,
+        min_duration_s=1,
+        max_duration_s=2,
+        max_sample_rate=9000,
+        max_channels=3,
+        max_tag_bytes=6,
+        max_picture_bytes=7,
+        max_decode_memory_mb=64,
+        max_decode_cpu_s=8,
+        max_decode_silence_s=9,
     )
     assert settings.limits == Limits(
-        max_bytes=5, min_duration_s=1, max_duration_s=2, max_sample_rate=9000, max_channels=3
+        max_bytes=5,
+        min_duration_s=1,
+        max_duration_s=2,
+        max_sample_rate=9000,
+        max_channels=3,
+        max_tag_bytes=6,
+        max_picture_bytes=7,
+        max_decode_memory_bytes=64 * 2**20,
+        max_decode_cpu_s=8,
+        max_decode_silence_s=9,
     )
 
 

@@ -50,6 +50,8 @@ def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
             metadata_errors="surrogateescape",
             io_open=_refuse,
         )
+    except MemoryError:  # of FFmpeg too: it says nothing about the format
+        raise
     except FFmpegError as error:
         if missing := missing_part(file):
             raise SongRejected(Reason.TRUNCATED, missing) from error

@@ -93,10 +93,14 @@ def _frames(container: InputContainer, stream: AudioStream, progress: _Progress)
     while True:
         try:
             packet = next(packets)
+        except MemoryError:  # FFmpeg's is one too, and no sign of damage
+            raise
         except (StopIteration, FFmpegError):  # a demuxer that loses its way has no more packets
             break
         try:
             yield from stream.codec_context.decode(packet)
+        except MemoryError:
+            raise
         except FFmpegError:
             progress.bad_packets += 1
             progress.bad_s += float((packet.duration or 0) * (packet.time_base or 0))

@@ -7,13 +7,14 @@ from typing import BinaryIO
 
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.stream import Disposition
 
 from bandscope_dagster.audio.completeness import states_its_length
 from bandscope_dagster.audio.container import open_audio
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import Reason, SongRejected
 
-_MAX_TAG_CHARACTERS = 500
+_MAX_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
             )
         # Ogg keeps its tags with the stream, everything else with the file.
         tags = {key.lower(): value for key, value in (stream.metadata | container.metadata).items()}
+        _check_extras(tags, container, limits)
         return Probe(
             container=container.format.name,
             codec=stream.codec_context.codec.canonical_name,
@@ -61,6 +63,25 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
             album=_tag(tags, "album"),
             genre=_tag(tags, "genre"),
         )
+
+
+def _check_extras(tags: Mapping[str, str], container: InputContainer, limits: Limits) -> None:
+    """Raise :class:`SongRejected` where what a file holds besides its audio is larger than allowed."""
+    size = sum(len(text.encode("utf-8", "surrogateescape")) for tag in tags.items() for text in tag)
+    if size > limits.max_tag_bytes:
+        raise SongRejected(
+            Reason.TOO_LARGE,
+            f"its tags hold {size:,} bytes; at most {limits.max_tag_bytes:,} are taken: save it without them",
+        )
+    pictures = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
+    for picture in pictures:
+        packet = next(container.demux(picture), None)  # FFmpeg has it since it read the headers
+        if packet is not None and packet.size > limits.max_picture_bytes:
+            raise SongRejected(
+                Reason.TOO_LARGE,
+                f"a picture in it has {packet.size:,} bytes; at most {limits.max_picture_bytes:,} are taken:"
+                " save it with a smaller one",
+            )
 
 
 def check_format(sample_rate: int, channels: int, limits: Limits) -> None:
@@ -101,6 +122,11 @@ def _tag(tags: Mapping[str, str], name: str) -> str | None:
     if any("\udc80" <= character <= "\udcff" for character in text):
         # RIFF INFO and ID3v1 state no encoding; the programs that write them use Windows' Western code page.
         text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-    text = unicodedata.normalize("NFC", text[: 4 * _MAX_TAG_CHARACTERS])
+    return printable_line(text)
+
+
+def printable_line(text: str) -> str | None:
+    """At most 500 characters of a stranger's text in NFC, on one line, without control characters; None if none."""
+    text = unicodedata.normalize("NFC", text[: 4 * _MAX_CHARACTERS])
     printable = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
-    return " ".join(printable.split())[:_MAX_TAG_CHARACTERS].rstrip() or None
+    return " ".join(printable.split())[:_MAX_CHARACTERS].rstrip() or None

@@ -1,6 +1,7 @@
 """The stream inside ``analyze``: songs are read ahead of the models, pass block by block, are stored behind."""
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.cage import caged
 from bandscope_dagster.audio.flac import Bits, decode_flac
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze
@@ -71,10 +72,12 @@ def analyze_songs(
     separator: Separator | None,
     tagger: Tagger | None,
     present_from: float = 0.5,
+    stopped: threading.Event | None = None,
 ) -> Iterator[SongAnalyzed | SongFailed]:
     """Compute what every plan asks for; outcomes come as songs are done, each exactly once.
 
-    Pictures show instruments from the score ``present_from``.
+    Pictures show instruments from the score ``present_from``. Once ``stopped`` is set, the stream ends after the block
+    in hand, without an outcome for the songs that it is in.
 
     Threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,
     ``ENCODERS`` encode, one stores. Memory is bounded by those queues and the models' batches, not by a song.
@@ -96,6 +99,8 @@ def analyze_songs(
     try:
         with writer:
             for item in prefetch(_read_songs(plans, store, limits), BLOCKS_AHEAD):
+                if stopped is not None and stopped.is_set():
+                    return
                 batch.take(item)
                 yield from batch.done(wait=False)
             batch.flush()
@@ -223,8 +228,9 @@ def _read_song(plan: SongPlan, store: ObjectStore, limits: Limits) -> Iterator[_
                     f"the upload is not the one that songs describes (SHA-256 {fetched.sha256}, expected"
                     f" {plan.song_hash}); it is a new song now: ingest it as one"
                 )
-            for block in decode(fetched.file, limits):
-                yield _Mixture(plan.song_id, block)
+            with caged(fetched.file, limits) as song:
+                for block in song.blocks():
+                    yield _Mixture(plan.song_id, block)
     if plan.reads_stored_stems:
         for rows in read_blocks(store, STEMS, plan.song_id):
             yield _StoredStems(

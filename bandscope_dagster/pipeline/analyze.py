@@ -1,5 +1,6 @@
 """The ``analyze`` step over a batch: plan every song, load what the plans need, see every song to an outcome."""
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any, Final, Protocol, TypeVar
 from bandscope_dagster.pipeline.analysis_stream import analyze_songs
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
+from bandscope_dagster.pipeline.streams import prefetch
 from bandscope_dagster.pipeline.usage import timed
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.settings import Settings
@@ -21,6 +23,7 @@ from bandscope_dagster.tagging.source_tags import with_vocabulary
 T = TypeVar("T")
 
 READERS: Final = 8  # songs that are looked up at once; on S3 that is round trips, not work
+OUTCOMES_AHEAD: Final = 16  # songs whose outcome waits until it is reported, while the models go on
 
 
 class ModelSource(Protocol):
@@ -83,7 +86,8 @@ def analyze_batch(
                 to_analyze.append(planned)
 
     present = present_from(settings.present_from)
-    for outcome in analyze_songs(
+    stopped = threading.Event()
+    outcomes = analyze_songs(
         to_analyze,
         store,
         settings.limits,
@@ -91,7 +95,9 @@ def analyze_batch(
         separator,
         tagger,
         present.get(settings.tagger, present[None]),
-    ):
+        stopped,
+    )
+    for outcome in prefetch(outcomes, OUTCOMES_AHEAD, stopped):
         yield replace(outcome, load_seconds=load_seconds) if isinstance(outcome, SongAnalyzed) else outcome
 
 

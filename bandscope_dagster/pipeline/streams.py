@@ -1,4 +1,4 @@
-"""Work ahead and work behind: the two threads that keep a model from waiting for input or for storage."""
+"""Work ahead and work behind: the threads that keep a model from waiting for input, for storage, for its consumer."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class _End:
         self.error = error
 
 
-def prefetch(items: Iterable[Item], depth: int) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], depth: int, stopped: threading.Event | None = None) -> Iterator[Item]:
     """Yield ``items`` in order while a thread produces up to ``depth`` of them ahead.
 
     An error of the producer is raised here, after the items before it. When the consumer stops early, the thread
-    is ended before this generator returns.
+    is ended before this generator returns. ``stopped`` is set then: a producer whose items take long looks at it.
     """
     ready: queue.Queue[Item | _End] = queue.Queue(depth)
-    stopped = threading.Event()
+    stopped = stopped or threading.Event()
 
     def put(item: Item | _End) -> bool:
         while not stopped.is_set():

@@ -9,10 +9,9 @@ from time import perf_counter
 from typing import Any
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.cage import caged
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.measure import SongMeasure, at_full_scale
-from bandscope_dagster.audio.probe import probe
 from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, UploadUnavailable, has_failed
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.plan import SongPlanner, still_right
@@ -127,13 +126,15 @@ def _describe(
                 Reason.UNUSABLE_NAME,
                 f"{upload.key} cannot be read under this name: {upload.fault}; rename the upload (as a new song)",
             )
-        with fetch_upload(store, upload.key, limits.max_bytes) as fetched:
+        with (
+            fetch_upload(store, upload.key, limits.max_bytes) as fetched,
+            caged(fetched.file, limits, with_probe=True) as song,
+        ):
             row |= {"song_hash": fetched.sha256, "size_bytes": fetched.size}
-            facts = asdict(probe(fetched.file, limits))
+            facts = asdict(song.probe())
             row |= {name: value for name, value in facts.items() if name in row}
-            fetched.file.seek(0)
             measure = SongMeasure()
-            for block in decode(fetched.file, limits):
+            for block in song.blocks():
                 measure.push(block)
                 clipped += at_full_scale(block)
                 samples += block.size

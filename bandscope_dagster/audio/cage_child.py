@@ -1,0 +1,163 @@
+"""A process that decodes one upload, which it got as an open file, and can do little else.
+
+It can open nothing, and runs out of memory and CPU time before others do. Blocks of audio go out in memory that it
+shares with its reader, everything else through a socket. All that it says is as untrusted as the upload.
+"""
+
+import codecs
+import contextlib
+import fcntl
+import io
+import json
+import mmap
+import os
+import resource
+import socket
+import struct
+import sys
+import wave
+from dataclasses import asdict
+from typing import BinaryIO, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.blocks import BLOCK_FRAMES
+from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.audio.probe import probe
+from bandscope_dagster.errors import SongRejected
+
+CHANNELS: Final = 2
+SLOTS: Final = 2  # blocks in shared memory: one is read while the next is decoded
+MEMORY_BYTES: Final = SLOTS * CHANNELS * BLOCK_FRAMES * 4
+
+HEADER: Final = struct.Struct("<cI")  # of a message: its kind, and the bytes that follow
+PROBE, END, REJECTED, OUT_OF_MEMORY, FAILED = b"P", b"E", b"R", b"M", b"F"
+BLOCK: Final = b"B"  # instead of bytes that follow: the frames that lie in the next slot
+TAKEN: Final = b"\0"  # the reader's only word: it has copied a block
+
+NOBODY: Final = 65534  # the user without rights
+UPLOAD_FD, CHANNEL_FD, MEMORY_FD = 3, 4, 5  # after the standard streams, which lead nowhere
+
+
+def run(upload: int, channel: int, memory: int, limits: Limits, *, with_probe: bool) -> None:
+    """Decode the file behind the descriptor ``upload``; ``memory`` is that of a file of ``MEMORY_BYTES``."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    # First out of the way, for each may have the number that another is to get.
+    inherited = (nothing, nothing, nothing, upload, channel, memory)
+    sources = [fcntl.fcntl(number, fcntl.F_DUPFD, 10) for number in inherited]
+    for target, source in enumerate(sources):
+        os.dup2(source, target)
+    os.closerange(len(sources), os.sysconf("SC_OPEN_MAX"))
+    with mmap.mmap(MEMORY_FD, MEMORY_BYTES) as shared:
+        os.close(MEMORY_FD)  # with it, the file could be shortened under its reader
+        reader = _Reader(socket.socket(fileno=CHANNEL_FD), shared)
+        confine(limits)
+        with open(UPLOAD_FD, "rb") as file, contextlib.suppress(BrokenPipeError):  # the rest is not wanted
+            _decode(file, reader, limits, with_probe=with_probe)
+            reader.wait()
+        reader.close()
+
+
+def _decode(file: BinaryIO, reader: "_Reader", limits: Limits, *, with_probe: bool) -> None:
+    try:
+        if with_probe:
+            reader.tell(PROBE, json.dumps(asdict(probe(file, limits))).encode())
+        for block in decode(file, limits):
+            reader.give(block)
+        reader.tell(END)
+    except SongRejected as rejected:
+        reader.tell(REJECTED, json.dumps([rejected.reason.value, rejected.message]).encode())
+    except MemoryError:
+        reader.tell(OUT_OF_MEMORY)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        reader.tell(FAILED, f"{type(error).__name__}: {error}".encode(errors="backslashreplace"))
+
+
+class _Reader:
+    """Who wants the song."""
+
+    def __init__(self, channel: socket.socket, shared: mmap.mmap) -> None:
+        self._channel = channel
+        self._slots = np.frombuffer(shared, np.float32).reshape(SLOTS, -1)
+        self._given = self._taken = 0
+
+    def tell(self, kind: bytes, text: bytes = b"") -> None:
+        """Send a message."""
+        self._channel.sendall(HEADER.pack(kind, len(text)) + text)
+
+    def give(self, block: NDArray[np.float32]) -> None:
+        """Hand over ``(2, frames)``, once there is room for it."""
+        while self._given - self._taken == SLOTS:
+            self._wait_for_one()
+        frames = block.shape[1]
+        slot = self._slots[self._given % SLOTS]
+        slot[: CHANNELS * frames].reshape(CHANNELS, frames)[:] = block
+        self._given += 1
+        self._channel.sendall(HEADER.pack(BLOCK, frames))
+
+    def wait(self) -> None:
+        """Until all that was given was taken."""
+        while self._taken < self._given:
+            self._wait_for_one()
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        del self._slots
+        self._channel.close()
+
+    def _wait_for_one(self) -> None:
+        words = self._channel.recv(SLOTS)
+        if not words:
+            raise BrokenPipeError
+        self._taken += len(words)
+
+
+def confine(limits: Limits) -> None:
+    """Give this process its bounds, for good: what it has open is all that it will ever have open.
+
+    A file, a socket or a pipe needs a new descriptor, and 0 are allowed; those that are open stay usable.
+    """
+    bounds = {
+        resource.RLIMIT_CPU: (limits.max_decode_cpu_s, limits.max_decode_cpu_s + 1),
+        resource.RLIMIT_FSIZE: (0, 0),
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_NOFILE: (0, 0),
+    }
+    if sys.platform == "linux":  # elsewhere no limit on memory can be counted on
+        with open("/proc/self/statm") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        most = now + limits.max_decode_memory_bytes
+        bounds = {resource.RLIMIT_AS: (most, most)} | bounds
+    for bound, values in bounds.items():
+        resource.setrlimit(bound, values)
+
+
+def warm_up() -> None:
+    """Decode some silence, so that a child, which cannot open files, has all modules and tables loaded.
+
+    A little more than a block: by then the allocator has learnt to keep memory of that size.
+    """
+    for codec in ("cp1252", "utf-16"):
+        codecs.lookup(codec)
+    for rate in (44_100, 48_000):
+        file = io.BytesIO()
+        with wave.open(file, "wb") as writer:
+            writer.setparams((2, 2, rate, 0, "NONE", "not compressed"))
+            writer.writeframes(bytes(4 * 11 * rate))
+        limits = Limits(max_bytes=file.getbuffer().nbytes)
+        probe(file, limits)
+        for _ in decode(file, limits):
+            pass
+
+
+def give_up_root() -> None:
+    """Become a user without rights, if this is root, who could lift his own limits."""
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # in a container whose root has no such rights to lose
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)

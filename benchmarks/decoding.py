@@ -1,0 +1,104 @@
+"""What the cage costs: songs decoded in processes of their own, against the same songs decoded in this one.
+
+    python -m benchmarks.decoding [--seconds S] [--songs N] [--rounds N]
+
+N songs of S seconds, WAV, FLAC and MP3 in turn, are decoded to their end by both ways in turn. Once as the ``songs``
+step does it: a song per core at a time, each block measured (loudness, levels). And once one song after the other,
+with what they yield thrown away. The last line is JSON: the medians over the rounds of the time with the cage over the
+time without.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bandscope_dagster.audio.cage import caged
+from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.audio.measure import SongMeasure
+from bandscope_dagster.pipeline.uploads import UPLOADS
+from benchmarks.measuring import median_ratio, spent, write_songs
+
+LIMITS = Limits(max_bytes=2**32)
+
+Blocks = Iterator[NDArray[np.float32]]
+Use = Callable[[Blocks], None]
+
+
+def in_process(path: Path) -> Blocks:
+    """The song's blocks, decoded here."""
+    with path.open("rb") as file:
+        yield from decode(file, LIMITS)
+
+
+def in_cage(path: Path) -> Blocks:
+    """The song's blocks, decoded in a process of its own."""
+    with path.open("rb") as file, caged(file, LIMITS) as song:
+        yield from song.blocks()
+
+
+def measured(blocks: Blocks) -> None:
+    """What the ``songs`` step does with them."""
+    measure = SongMeasure()
+    for block in blocks:
+        measure.push(block)
+    measure.finish()
+
+
+def thrown_away(blocks: Blocks) -> None:
+    """Nothing."""
+    for _ in blocks:
+        pass
+
+
+def seconds_for(paths: Sequence[Path], decoded: Callable[[Path], Blocks], use: Use, threads: int) -> float:
+    """The wall time for all songs, ``threads`` of them at once."""
+
+    def one(path: Path) -> None:
+        use(decoded(path))
+
+    def every() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(one, paths))
+
+    return spent(every).wall
+
+
+def main() -> None:
+    """Run the measurement and print it."""
+    parser = argparse.ArgumentParser(description="Measure what decoding in processes of their own costs.")
+    parser.add_argument("--seconds", type=float, default=240.0, metavar="S", help="default: 240")
+    parser.add_argument("--songs", type=int, default=12, metavar="N", help="default: 12")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
+    arguments = parser.parse_args()
+    uses: dict[str, tuple[Use, int]] = {
+        "songs_step": (measured, os.cpu_count() or 1),
+        "decoding_alone": (thrown_away, 1),
+    }
+    report: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_songs(Path(folder), arguments.songs, arguments.seconds)
+        paths = sorted((Path(folder) / UPLOADS).iterdir())
+        thrown_away(in_cage(paths[0]))  # starts the server, once per process
+        print(f"seconds per song of {arguments.seconds:g} s{'in process':>14}{'in the cage':>14}{'ratio':>8}")
+        for use, (take, threads) in uses.items():
+            seconds: dict[str, list[float]] = {"in process": [], "in the cage": []}
+            for _ in range(arguments.rounds):
+                for way, decoded in (("in process", in_process), ("in the cage", in_cage)):
+                    seconds[way].append(seconds_for(paths, decoded, take, threads))
+            ratio = median_ratio(seconds["in the cage"], seconds["in process"])
+            means = [sum(times) / len(times) / len(paths) for times in seconds.values()]
+            print(f"{use:25}{means[0]:14.3f}{means[1]:14.3f}{ratio:8.3f}")
+            report[f"{use}_cage_over_process"] = round(ratio, 3)
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

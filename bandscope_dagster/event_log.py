@@ -2,12 +2,13 @@
 
 A song is about twenty events. Dagster 1.13 opens the database anew for each of their statements: SQLAlchemy then
 compiles every statement again, and SQLite folds its write-ahead log into the database whenever the last connection
-closes. Here a connection stays, and a batch of events is one transaction.
+closes. Here a connection stays, a batch of events is one transaction, and what the schema has is looked up once.
 
 A home names this class in its ``dagster.yaml``; without it, or with another storage, everything works as well.
 """
 
 import os
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from dagster._config import StringSource
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.event import listen
 from sqlalchemy.pool import StaticPool
 
 BUSY_TIMEOUT_S: Final = 60.0  # Dagster's own: how long a process waits for another that writes
@@ -34,6 +36,7 @@ class SqliteEventLog(SqliteEventLogStorage):
         self._engines: OrderedDict[str, Engine] = OrderedDict()
         self._in_use: dict[str, Connection] = {}
         self._columns_there: set[str] = set()
+        self._tables_there: set[str] = set()
         # Dagster hands events over in batches only where this is set; it has no other way to say it.
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(EVENTS_AT_ONCE))
         super().__init__(base_dir, inst_data)
@@ -59,8 +62,16 @@ class SqliteEventLog(SqliteEventLogStorage):
             for event in events:
                 self.store_event(event)
 
+    def has_table(self, table_name: str) -> bool:
+        """Whether the schema has the table."""
+        # Asked several times for every event; what is there stays there.
+        if table_name not in self._tables_there:
+            if not super().has_table(table_name):
+                return False
+            self._tables_there.add(table_name)
+        return True
+
     def _has_asset_key_col_on_connection(self, conn: Connection, column_name: str) -> bool:
-        # Asked for every event; a column of the schema that is there stays there.
         if column_name not in self._columns_there:
             if not super()._has_asset_key_col_on_connection(conn, column_name):
                 return False
@@ -97,6 +108,7 @@ class SqliteEventLog(SqliteEventLogStorage):
                 # The lock sees to it that no two threads use it at once.
                 connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
             )
+            listen(engine, "connect", _commit_without_waiting_for_the_disk)
             if shard not in self._initialized_dbs:
                 self._initdb(engine, for_index_shard=shard == INDEX_SHARD_NAME)
                 self._initialized_dbs.add(shard)
@@ -104,3 +116,11 @@ class SqliteEventLog(SqliteEventLogStorage):
         for idle in [name for name in self._engines if name not in self._in_use][: -KEPT_OPEN or None]:
             self._engines.pop(idle).dispose()
         return engine
+
+
+def _commit_without_waiting_for_the_disk(connection: sqlite3.Connection, _: object) -> None:
+    """With a write-ahead log a crash of a process loses nothing so; one of the machine the last moments, never more.
+
+    https://www.sqlite.org/pragma.html#pragma_synchronous
+    """
+    connection.execute("PRAGMA synchronous=NORMAL")

@@ -88,6 +88,13 @@ class _Nameless:
     """The upload without its name: FFmpeg would guess the format and resolve references from it."""
 
     def __init__(self, file: BinaryIO) -> None:
+        self._file = file
         self.read = file.read
-        self.seek = file.seek
         self.tell = file.tell
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The new position; negative, FFmpeg's sign of an error, for a place that a damaged header made up."""
+        try:
+            return self._file.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1

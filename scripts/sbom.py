@@ -1,0 +1,132 @@
+"""What Bandscope is made of, as a CycloneDX bill of materials, and under which licences.
+
+    python -m scripts.sbom [--to FILE]
+
+Packages are those of this environment that the product needs (also on PostgreSQL), without the ones for its tests;
+models are those of ``models/inventory.toml``, each file with its SHA-256. ``pip-audit`` tells which packages have known
+vulnerabilities; it asks a service on the internet: ``pip-audit -r constraints.txt --no-deps``.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any, Final
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from bandscope_dagster.models.inventory import HubSource, Model, load_inventory
+
+ROOT: Final = Path(__file__).parent.parent
+EXTRAS: Final = ("", "postgres")  # of the product; the others are for its tests
+COPYLEFT: Final = ("GPL", "MPL")  # also LGPL; worth a look before a product is shipped
+
+
+def packages() -> dict[str, Any]:
+    """The bill of materials of this environment, all of it."""
+    command = [
+        sys.executable,
+        "-m",
+        "cyclonedx_py",
+        "environment",
+        "--pyproject",
+        str(ROOT / "pyproject.toml"),
+    ]
+    written = subprocess.run(
+        [*command, "--mc-type", "application", "--output-format", "JSON", sys.executable],
+        capture_output=True,
+        check=True,
+    )
+    return json.loads(written.stdout)
+
+
+def needed() -> set[str]:
+    """The names of the packages that the product needs in this environment, directly or not."""
+    found: set[tuple[str, str]] = set()  # name and extra
+    left = [("bandscope", extra) for extra in EXTRAS]
+    while left:
+        wanted = left.pop()
+        if wanted in found:
+            continue
+        found.add(wanted)
+        name, extra = wanted
+        for requirement in map(Requirement, requires(name) or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                left += [(requirement.name, one) for one in ("", *requirement.extras)]
+    return {canonicalize_name(name) for name, _ in found}
+
+
+def model_component(model: Model) -> dict[str, Any]:
+    """A model as a component, with its files."""
+    source = model.source
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"model:{model.name}",
+        "name": model.name,
+        "version": source.revision if isinstance(source, HubSource) else source.version,
+        "description": model.description,
+        "licenses": [{"license": {"id": model.licence}}],
+        "externalReferences": [{"type": "website", "url": source.url}],
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": f"model:{model.name}/{file.name}",
+                "name": file.name,
+                "hashes": [{"alg": "SHA-256", "content": file.sha256}],
+            }
+            for file in model.files
+        ],
+    }
+
+
+def bill_of_materials() -> dict[str, Any]:
+    """The product's packages and models, as CycloneDX 1.6."""
+    bill = packages()
+    names = needed()
+    parts = [part for part in bill["components"] if canonicalize_name(part["name"]) in names]
+    models = [model_component(model) for model in load_inventory().values()]
+    bill["components"] = parts + models
+    root = bill["metadata"]["component"]["bom-ref"]
+    references = {part["bom-ref"] for part in parts}
+    uses = {part["ref"]: references.intersection(part.get("dependsOn", [])) for part in bill["dependencies"]}
+    uses[root] |= {model["bom-ref"] for model in models}
+    bill["dependencies"] = [
+        {"ref": reference, "dependsOn": sorted(uses.get(reference, ()))} for reference in (root, *references)
+    ]
+    return bill
+
+
+def licences(component: Mapping[str, Any]) -> list[str]:
+    """How a component states its licence: SPDX identifiers and expressions, or whatever its authors wrote."""
+    found = [
+        stated.get("expression") or stated["license"].get("id") or stated["license"].get("name", "")
+        for stated in component.get("licenses", [])
+    ]
+    return sorted({text.removeprefix("License :: OSI Approved :: ") for text in found}) or ["not stated"]
+
+
+def main() -> None:
+    """Write the bill of materials, and print the licences."""
+    parser = argparse.ArgumentParser(description="Write what Bandscope is made of as a CycloneDX file.")
+    parser.add_argument("--to", type=Path, default=Path("bandscope.cdx.json"), metavar="FILE")
+    arguments = parser.parse_args()
+    bill = bill_of_materials()
+    arguments.to.write_text(json.dumps(bill, indent=2) + "\n")
+    by_licence: dict[str, list[str]] = defaultdict(list)
+    for component in bill["components"]:
+        by_licence["; ".join(licences(component))].append(component["name"])
+    for licence, names in sorted(by_licence.items()):
+        mark = "*" if any(word in licence for word in COPYLEFT) else " "
+        print(f"{mark} {licence}: {', '.join(sorted(names))}")
+    print(
+        f"\n* copyleft, some of it by choice of the user\n{arguments.to}: {len(bill['components'])} components"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The bill of materials: valid, without what only the tests need, and with every weight by its digest."""
+
+import json
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonValidator
+
+from bandscope_dagster.models.inventory import load_inventory
+from scripts.sbom import bill_of_materials, licences
+
+
+@pytest.fixture(scope="module")
+def bill() -> dict:
+    return bill_of_materials()
+
+
+def test_it_is_valid(bill: dict) -> None:
+    assert JsonValidator(SchemaVersion.V1_6).validate_str(json.dumps(bill)) is None
+
+
+def test_it_holds_what_the_product_needs_and_nothing_else(bill: dict) -> None:
+    names = {part["name"].lower() for part in bill["components"]}
+    assert {"dagster", "torch", "demucs", "transformers", "av", "psycopg2-binary", "markupsafe"} <= names
+    assert not names & {"pytest", "hypothesis", "playwright", "duckdb", "pandas", "cyclonedx-bom", "ruff"}
+
+
+def test_every_file_of_every_model_is_there_with_its_digest(bill: dict) -> None:
+    stated = {
+        (part["name"], file["name"]): file["hashes"][0]["content"]
+        for part in bill["components"]
+        if part["type"] == "machine-learning-model"
+        for file in part["components"]
+    }
+    assert stated == {
+        (model.name, file.name): file.sha256 for model in load_inventory().values() for file in model.files
+    }
+
+
+def test_every_component_states_its_licence_as_far_as_its_authors_do(bill: dict) -> None:
+    by_name = {part["name"]: licences(part) for part in bill["components"]}
+    assert by_name["polars"] == ["MIT"]
+    assert by_name["musicnn"] == ["ISC"]
+    assert sum(stated == ["not stated"] for stated in by_name.values()) < 10

@@ -1,0 +1,36 @@
+"""Two machines that work on the same songs at once, without knowing of each other: valid tables, those of one run."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from platforms import PER_SONG, song_bytes
+from test_crash import assert_same_tables, bandscope, finish, platform
+
+SONGS = 20
+
+
+def test_two_runs_over_the_same_songs_at_once_end_with_the_tables_of_one(tmp_path: Path) -> None:
+    store = tmp_path / "shared"
+    (store / "uploads").mkdir(parents=True)
+    for number in range(SONGS):
+        (store / "uploads" / f"song {number}.wav").write_bytes(song_bytes(number, seconds=1.0))
+    shutil.copytree(store, tmp_path / "alone")  # keeps the times, and so the song ids
+    homes = [tmp_path / "home 1", tmp_path / "home 2"]
+
+    running = [bandscope(store, home, "run") for home in homes]
+    for process in running:
+        finish(process)
+    finish(bandscope(tmp_path / "alone", tmp_path / "home 3", "run"))
+
+    alone = platform(tmp_path / "alone", tmp_path / "home 3")
+    for home in homes:
+        shared = platform(store, home)
+        for asset in PER_SONG:
+            assert set(shared.status(asset).values()) == {"MATERIALIZED"}
+            assert len(shared.songs) == SONGS
+        assert_same_tables(shared, alone)
+    for path in store.rglob("*.parquet"):
+        pq.ParquetFile(path).read()  # whole
+    strays = [path for path in store.rglob("*") if path.is_file() and path.suffix != ".parquet"]
+    assert [path.parent for path in strays] == [store / "uploads"] * SONGS

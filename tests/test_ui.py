@@ -8,12 +8,13 @@ import pytest
 from browser import Ui, dagster_ui, store_variables
 from daemon import wait_for
 from platforms import PER_SONG, song_bytes
-from playwright.sync_api import expect
+from playwright.sync_api import Dialog, expect
 from s3_server import S3Place, S3Server
 
 from bandscope_dagster.pipeline.uploads import list_uploads
 
 GOOD = 10
+HOSTILE = "<img src=x onerror=alert(1)> [song](javascript:alert(2)) `$(id)` \u202egnp.wav"
 BAD = {"empty.wav": (b"", "empty"), "notes.mp3": (b"mix the second verse again\n" * 100, "not_audio")}
 UPLOADS = GOOD + len(BAD)
 DONE_S = 240.0  # until the sensor has looked, a run has started, models are loaded, and all songs are done
@@ -47,6 +48,7 @@ def ui(place: S3Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]
 def songs(ui: Ui, place: S3Place) -> dict[str, str]:
     """Name → song id of uploads that were dropped while an operator watched, and all of which are done."""
     uploads = {f"song {number}.wav": song_bytes(number, seconds=2.0) for number in range(GOOD)}
+    uploads[HOSTILE] = uploads.pop("song 0.wav")
     uploads |= {name: data for name, (data, _) in BAD.items()}
     store = place.open()
     for name, data in uploads.items():
@@ -66,8 +68,9 @@ def test_every_upload_is_a_green_partition_also_the_rejected_ones(
     ui.open_asset(asset, "partitions")
     for count in ("Failed (0)", f"Materialized ({UPLOADS})", "Materializing (0)", "Missing (0)"):
         ui.sees_text(count)
-    for song in songs.values():
-        ui.sees_text(song)
+    for name, song in songs.items():
+        if name != HOSTILE:  # whose id is so long that the UI shortens it
+            ui.sees_text(song)
 
 
 def test_a_run_can_be_found_by_its_songs_and_their_owner(ui: Ui, songs: dict[str, str]) -> None:
@@ -104,6 +107,24 @@ def test_a_song_has_a_picture_behind_one_click(ui: Ui, songs: dict[str, str]) ->
     ui.sees(picture)
     assert picture.evaluate("image => image.naturalWidth") > 0
     assert picture.evaluate("image => image.width") > 500, "it is to be looked at, not an icon"
+
+
+def test_a_hostile_file_name_is_only_a_text(ui: Ui, songs: dict[str, str]) -> None:
+    dialogs: list[str] = []
+
+    def noted(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    ui.page.on("dialog", noted)
+    ui.open_asset("songs", "partitions", partition=songs[HOSTILE])
+    ui.sees_row("filename", HOSTILE)
+    picture = ui.show_picture("stems", songs[HOSTILE])
+    ui.sees(picture)
+    assert picture.evaluate("image => image.naturalWidth") > 0
+    expect(ui.page.locator("img[src='x'], a[href^='javascript:']")).to_have_count(0)
+    ui.page.remove_listener("dialog", noted)
+    assert not dialogs
 
 
 def test_a_backfill_that_is_launched_by_clicking_shows_each_song_as_it_ended(

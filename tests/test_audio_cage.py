@@ -194,7 +194,7 @@ def test_a_server_that_dies_fails_its_songs_and_is_replaced() -> None:
 
 def test_a_song_that_is_given_up_leaves_no_process() -> None:
     with song_in_the_middle() as (_, child):
-        pass
+        assert Path(f"/proc/{child}").exists()
     wait_for("the process has gone", lambda: not Path(f"/proc/{child}").exists(), 10)
 
 
@@ -326,9 +326,11 @@ def test_the_words_of_a_rejection_are_cleaned() -> None:
     assert caught.value.message.startswith("[31mred xxx") and len(caught.value.message) <= 500
 
 
-def test_a_descriptor_that_is_none_starts_nothing() -> None:
-    with pytest.raises(CageFailed, match="could be started"):
-        start_decoding((-1, -1, -1, -1), LIMITS, with_probe=False)
+def test_a_descriptor_that_is_none_starts_nothing_and_ends_no_other_song() -> None:
+    with song_in_the_middle() as (song, _):
+        with pytest.raises(CageFailed, match="could be started"):
+            start_decoding((-1, -1, -1, -1), LIMITS, with_probe=False)
+        rest_of(song)
 
 
 def with_tags(size: int) -> bytes:

@@ -159,30 +159,18 @@ def test_a_misspelt_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_limits_are_those_of_the_settings() -> None:
-    settings = Settings(
-        max_upload_bytes=5,
-        min_duration_s=1,
-        max_duration_s=2,
-        max_sample_rate=9000,
-        max_channels=3,
-        max_tag_bytes=6,
-        max_picture_bytes=7,
-        max_decode_memory_mb=64,
-        max_decode_cpu_s=8,
-        max_decode_silence_s=9,
-    )
-    assert settings.limits == Limits(
-        max_bytes=5,
-        min_duration_s=1,
-        max_duration_s=2,
-        max_sample_rate=9000,
-        max_channels=3,
-        max_tag_bytes=6,
-        max_picture_bytes=7,
-        max_decode_memory_bytes=64 * 2**20,
-        max_decode_cpu_s=8,
-        max_decode_silence_s=9,
-    )
+    same = {
+        "min_duration_s": 1,
+        "max_duration_s": 2,
+        "max_sample_rate": 9000,
+        "max_channels": 3,
+        "max_tag_bytes": 6,
+        "max_picture_bytes": 7,
+        "max_decode_cpu_s": 8,
+        "max_decode_silence_s": 9,
+    }
+    settings = Settings(max_upload_bytes=5, max_decode_memory_mb=64, **same)
+    assert settings.limits == Limits(max_bytes=5, max_decode_memory_bytes=64 * 2**20, **same)
 
 
 def test_the_default_limits_are_the_same_in_both_places() -> None:

@@ -96,7 +96,8 @@ class CagedSong:
         if kind == child.OUT_OF_MEMORY:
             raise self._out_of_memory()
         if kind == child.FAILED:
-            raise CageFailed(printable_line(self._read_message(size).decode(errors="replace")))
+            text = self._read_message(size).decode(errors="replace")
+            raise CageFailed(printable_line(text) or "without a word")
         return kind, size
 
     def _read_message(self, size: int) -> bytes:
@@ -137,10 +138,7 @@ class CagedSong:
                 Reason.TOO_COSTLY,
                 f"decoding takes more than {self._limits.max_decode_cpu_s:g} s of CPU; convert the file to FLAC",
             )
-        if number in (
-            signal.SIGKILL,
-            signal.SIGTERM,
-        ):  # somebody else's doing, as the system's when memory is short
+        if number in (signal.SIGKILL, signal.SIGTERM):  # as the system does when memory is short
             return CageFailed(f"the decoding process was ended from outside ({signal.Signals(number).name})")
         return SongRejected(
             Reason.DECODER_CRASHED,
@@ -168,7 +166,6 @@ def caged(file: BinaryIO, limits: Limits, *, with_probe: bool = False) -> Genera
     With ``with_probe`` its headers are read first, and are to be asked for.
 
     Raises:
-        SongRejected: the file is larger than ``limits`` allow.
         CageFailed: no process could be started.
     """
     with ExitStack() as stack:

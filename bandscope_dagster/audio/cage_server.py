@@ -86,13 +86,12 @@ def start_decoding(
     """
     me = os.getpid()
     with _servers_lock:
-        if me in _servers:
-            try:
-                return _servers[me].start(descriptors, limits, with_probe)
-            except OSError:  # it has died
-                _servers.pop(me).end()
-        _servers[me] = _Server()
         try:
+            if me in _servers:
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    return _servers[me].start(descriptors, limits, with_probe)
+                _servers.pop(me).end()  # it has died
+            _servers[me] = _Server()
             return _servers[me].start(descriptors, limits, with_probe)
         except OSError as error:
             raise CageFailed(f"no decoding process could be started: {error}") from error

@@ -5,14 +5,24 @@ import re
 import socket
 import struct
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
+from random import Random
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-Fault = Literal["403", "500", "503", "reset", "truncated"]
+Fault = Literal["403", "500", "503", "reset", "truncated", "silent", "slow", "lost", "stale"]
+PASSING: tuple[Fault, ...] = ("500", "503", "reset", "truncated", "silent", "slow", "lost", "stale")
+"""What storage does on a bad day; "lost" is a request that is carried out and whose answer never comes, "stale" a
+listing as it was before."""
+
+SLOW_PIECES, SLOW_S = 10, 0.1  # how a slow answer comes
+SILENT_S = 60.0  # at most, if the client does not give up
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}  # RFC 9110, section 7.6.1
 
 
@@ -40,6 +50,11 @@ class FaultyProxy:
     upstream: str
     rules: list[Rule] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)  # (method, path), broken ones included
+    broken: Counter[str] = field(default_factory=Counter[str])  # at random, by fault
+    listings: dict[str, bytes] = field(default_factory=dict)  # path → the last answer
+    _share: float = 0.0
+    _random: Random = field(default_factory=Random)
+    _faults: Iterator[Fault] = field(default_factory=lambda: cycle(PASSING))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(
@@ -50,8 +65,15 @@ class FaultyProxy:
         self.rules.append(rule)
         return rule
 
+    def fail_at_random(self, share: float, seed: int) -> None:
+        """Break this share of the requests that no rule takes, in each way of ``PASSING`` equally often."""
+        self._share, self._random = share, Random(seed)
+        self._faults = cycle(self._random.sample(PASSING, len(PASSING)))
+        self.listings.clear()
+
     def heal(self) -> None:
         """Forget all rules and the record of requests."""
+        self._share = 0.0
         self.rules.clear()
         self.requests.clear()
 
@@ -63,6 +85,10 @@ class FaultyProxy:
                 if rule.takes(method, path):
                     rule.matched += 1
                     return rule.fault
+            if self._random.random() < self._share:
+                fault = next(self._faults)
+                self.broken[fault] += 1
+                return fault
         return None
 
 
@@ -76,6 +102,11 @@ class _Handler(BaseHTTPRequestHandler):
         fault = self.proxy.fault_for(self.command, unquote(self.path))
         if fault == "reset":
             self._reset()
+        elif fault == "silent":
+            self.connection.settimeout(SILENT_S)
+            with suppress(OSError):
+                self.connection.recv(1)  # until the client gives up
+            self.close_connection = True
         elif fault in ("403", "500", "503"):
             self._answer(int(fault), [], b"<Error><Code>Broken</Code><Message>by a rule</Message></Error>")
         else:
@@ -87,8 +118,15 @@ class _Handler(BaseHTTPRequestHandler):
             headers = [(k, v) for k, v in response.getheaders() if k.lower() not in HOP_BY_HOP]
             if self.command == "HEAD":
                 headers.append(("Content-Length", response.headers.get("Content-Length", "0")))
-            self._answer(response.status, headers, data, cut=fault == "truncated")
             upstream.close()
+            if self.command == "GET" and "list-type" in self.path:
+                before = self.proxy.listings.get(self.path, data)
+                self.proxy.listings[self.path] = data
+                data = before if fault == "stale" else data
+            if fault == "lost":
+                self._reset()
+            else:
+                self._answer(response.status, headers, data, cut=fault == "truncated", slow=fault == "slow")
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward  # the names that http.server calls
 
@@ -104,7 +142,15 @@ class _Handler(BaseHTTPRequestHandler):
             return data
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], data: bytes, cut: bool = False) -> None:
+    def _answer(
+        self,
+        status: int,
+        headers: list[tuple[str, str]],
+        data: bytes,
+        *,
+        cut: bool = False,
+        slow: bool = False,
+    ) -> None:
         self.send_response_only(status)
         for name, value in headers:
             self.send_header(name, value)
@@ -115,7 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data[: len(data) // 2])
             self.close_connection = True
         elif self.command != "HEAD":
-            self.wfile.write(data)
+            pieces = SLOW_PIECES if slow else 1
+            size = -(-len(data) // pieces) or 1
+            for start in range(0, len(data), size):
+                time.sleep(SLOW_S if slow else 0)
+                self.wfile.write(data[start : start + size])
 
     def _reset(self) -> None:
         # Lingering for no time makes close send RST instead of FIN.

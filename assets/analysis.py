@@ -17,6 +17,7 @@ from bandscope_dagster.batches import (
     wants_reuse,
     without_useless_retries,
 )
+from bandscope_dagster.cluster import op_tags
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pictures.song_picture import as_markdown
 from bandscope_dagster.pipeline.analyze import analyze_batch
@@ -27,7 +28,7 @@ from bandscope_dagster.pipeline.usage import peak_device_memory_mb, peak_memory_
 from bandscope_dagster.resources import Models
 from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.separation.quality import SeparationQuality
-from bandscope_dagster.settings import Settings
+from bandscope_dagster.settings import Settings, load_settings
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.storage.schemas import TABLES
 from bandscope_dagster.table_metadata import column_schema, written_metadata
@@ -46,12 +47,6 @@ KINDS: Final[Mapping[str, set[str]]] = {
     "instrument_tags": {"pytorch", "parquet"},
     "stem_instrument_tags": {"pytorch", "parquet"},
 }
-
-GPU_OP_TAGS: Final[Mapping[str, Any]] = {
-    "dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}},
-    "dagster-ray/config": {"num_gpus": 1},
-}
-"""What a step asks of the cluster that runs it; on one machine these tags mean nothing."""
 
 
 @dg.multi_asset(
@@ -76,7 +71,7 @@ GPU_OP_TAGS: Final[Mapping[str, Any]] = {
     backfill_policy=BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
     pool="gpu",
-    op_tags=GPU_OP_TAGS,
+    op_tags=op_tags(cpus=2, memory_gib=6, gpus=load_settings().gpus_asked),
 )
 def analyze(
     context: dg.AssetExecutionContext,

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from bandscope_dagster.cluster import op_tags
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS
 from bandscope_dagster.refresh import REFRESH_DAILY_S
 from bandscope_dagster.retries import RETRY_POLICY
@@ -70,6 +71,7 @@ def _metadata(done: Refreshed) -> dict[str, str | int | float | bool]:
     ],
     can_subset=True,
     retry_policy=RETRY_POLICY,
+    op_tags=op_tags(cpus=2, memory_gib=4),
 )
 def catalogs(
     context: dg.AssetExecutionContext,

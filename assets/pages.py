@@ -16,6 +16,7 @@ from bandscope_dagster.batches import (
     wants_reuse,
     without_useless_retries,
 )
+from bandscope_dagster.cluster import op_tags
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.shelf import Shelf
 from bandscope_dagster.pages.song_page import CODE_VERSION, WrittenPage, write_page
@@ -49,6 +50,7 @@ DEPENDENCIES: Final = ("songs", "stems", "instrument_tags", "stem_instrument_tag
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
+    op_tags=op_tags(cpus=1, memory_gib=2),
 )
 def song_pages(
     context: dg.AssetExecutionContext,

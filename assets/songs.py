@@ -15,6 +15,7 @@ from bandscope_dagster.batches import (
     wants_reuse,
     without_useless_retries,
 )
+from bandscope_dagster.cluster import op_tags
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS, SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
@@ -46,6 +47,7 @@ TELL_EVERY_S: Final = 2.0
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
+    op_tags=op_tags(cpus=1, memory_gib=2),
 )
 def songs(
     context: dg.AssetExecutionContext,

@@ -9,6 +9,7 @@ from assets.catalog import catalogs
 from assets.pages import song_pages
 from assets.songs import songs
 from bandscope_dagster.alerts import Webhook, failure_sensor
+from bandscope_dagster.cluster import step_executor
 from bandscope_dagster.jobs import JOBS, process_songs, refresh_catalogs
 from bandscope_dagster.refresh import catalogs_sensor
 from bandscope_dagster.resources import resources
@@ -27,5 +28,5 @@ defs = dg.Definitions(
         failure_sensor(Webhook(_WEBHOOK.get_secret_value()) if _WEBHOOK else None, _SETTINGS.ui_url),
     ],
     resources=resources(_SETTINGS),
-    executor=dg.in_process_executor,
+    executor=step_executor(_SETTINGS),
 )

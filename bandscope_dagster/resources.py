@@ -37,14 +37,14 @@ class Models:
     def separator(self) -> Separator:
         """The separator, on the device that the settings name."""
         settings = self._settings
-        device = resolve_device(settings.device)
+        device = resolve_device(settings.models_device)
         return _separator(settings.separator, settings.models_path, device, settings.separation)
 
     def tagger(self) -> Tagger:
         """The tagger, on the device that the settings name."""
         settings = self._settings
         return _tagger(
-            settings.tagger, settings.models_path, resolve_device(settings.device), settings.tagging
+            settings.tagger, settings.models_path, resolve_device(settings.models_device), settings.tagging
         )
 
 

@@ -16,6 +16,8 @@ from bandscope_dagster.tagging.options import TaggingOptions
 
 PREFIX: Final = "BANDSCOPE_"
 
+ExecutorName = Literal["in_process", "ray", "kubernetes"]
+
 DAGSTER_YAML: Final = """\
 # Made by bandscope: runs and their history lie beside this file, in SQLite.
 # What else can stand here: https://docs.dagster.io/deployment/oss/dagster-yaml
@@ -58,6 +60,16 @@ class Settings(BaseSettings):
     tagger: str = Field(default="musicnn", description="Which model names the instruments.")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
         default="auto", description="auto takes CUDA, then MPS, then the CPU; a named device must exist."
+    )
+
+    executor: ExecutorName = Field(
+        default="in_process",
+        description="Where the steps of a run are computed: in the run's own process, or each as a job of the Ray "
+        "cluster at RAY_ADDRESS, or of the Kubernetes cluster that the run is in (deploy/README.md).",
+    )
+    gpus: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="GPUs that a step of `analyze` asks of a cluster (1; none where DEVICE is cpu).",
     )
 
     shifts: int | None = Field(
@@ -163,6 +175,22 @@ class Settings(BaseSettings):
     max_decode_silence_s: float = Field(
         default=60.0, gt=0, description="Files whose decoder gives nothing for so many seconds are rejected."
     )
+
+    @property
+    def gpus_asked(self) -> int:
+        """How many GPUs a step with models asks of a cluster."""
+        if self.gpus is not None:
+            return self.gpus
+        return 0 if self.device == "cpu" else 1
+
+    @property
+    def models_device(self) -> str:
+        """The device that the models are told to use.
+
+        A step that asked a cluster for a GPU must find one: ``auto`` does not fall back to the CPU there.
+        """
+        on_a_gpu = self.executor != "in_process" and self.gpus_asked > 0
+        return "cuda" if on_a_gpu and self.device == "auto" else self.device
 
     @property
     def models_path(self) -> Path:

@@ -66,6 +66,8 @@ def _storage(settings: Settings) -> str:
 
 
 def _device(settings: Settings) -> str:
+    if settings.executor != "in_process":
+        return f"{settings.models_device}, on the nodes of the cluster ({settings.executor})"
     return f"{resolve_device(settings.device)} (asked for: {settings.device})"
 
 

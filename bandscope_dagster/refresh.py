@@ -68,10 +68,11 @@ def _last_attempt(instance: dg.DagsterInstance) -> dg.RunRecord | None:
     Where they were last refreshed by different runs, the one that began first.
     """
     records = instance.get_asset_records([dg.AssetKey(catalog) for catalog in CATALOGS])
-    run_ids = {record.asset_entry.last_run_id for record in records}
-    if len(records) < len(CATALOGS):
+    run_ids = {run_id for record in records if (run_id := record.asset_entry.last_run_id)}
+    # Dagster also has a record of an asset that no run has touched: its freshness is evaluated.
+    if len(records) < len(CATALOGS) or not run_ids:
         return None
-    runs = instance.get_run_records(dg.RunsFilter(run_ids=[run_id for run_id in run_ids if run_id]))
+    runs = instance.get_run_records(dg.RunsFilter(run_ids=list(run_ids)))
     if len(runs) < len(run_ids):  # a catalog was wiped, or its run deleted: as if never made
         return None
     return min(runs, key=lambda run: (run.dagster_run.status in ENDED, run.start_time or 0.0), default=None)

@@ -79,6 +79,15 @@ def test_nothing_is_refreshed_before_a_run_over_songs_has_ended(runs: Runs) -> N
     runs.refresh()
 
 
+def test_a_catalog_that_dagster_knows_of_without_a_run_is_as_if_never_made(runs: Runs) -> None:
+    for catalog in CATALOGS:
+        # As the evaluation of freshness leaves it in a new database.
+        runs.instance.report_runless_asset_event(dg.AssetObservation(catalog))
+    assert not runs.asks_for_refresh()
+    runs.over_songs(BEGUN, SUCCESS)
+    assert runs.asks_for_refresh()
+
+
 @pytest.mark.parametrize("end", [SUCCESS, FAILURE, CANCELED])
 def test_the_catalogs_refresh_once_after_a_run_however_it_ended(runs: Runs, end: dg.DagsterEventType) -> None:
     runs.over_songs(BEGUN, end)

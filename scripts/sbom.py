@@ -3,8 +3,9 @@
     python -m scripts.sbom [--to FILE]
 
 Packages are those of this environment that the product needs (also on PostgreSQL), without the ones for its tests;
-models are those of ``models/inventory.toml``, each file with its SHA-256. ``pip-audit`` tells which packages have known
-vulnerabilities; it asks a service on the internet: ``pip-audit -r constraints.txt --no-deps``.
+models are those of ``models/inventory.toml``, each file with its SHA-256. The tool that lists packages runs in an
+environment of its own, for it is not a part of what it lists. ``pip-audit`` tells which packages have known
+vulnerabilities; it asks a service on the internet: ``uvx pip-audit -r constraints.txt --no-deps``.
 """
 
 import argparse
@@ -23,20 +24,21 @@ from packaging.utils import canonicalize_name
 from bandscope_dagster.models.inventory import HubSource, Model, load_inventory
 
 ROOT: Final = Path(__file__).parent.parent
-EXTRAS: Final = ("", "postgres")  # of the product; the others are for its tests
+EXTRAS: Final = ("", "postgres", "ray", "k8s")  # of the product; the others are for its tests
 COPYLEFT: Final = ("GPL", "MPL")  # also LGPL; worth a look before a product is shipped
+
+
+def tool(package: str, *command: str) -> list[str]:
+    """A command line that runs a tool of a package, at its pinned version, in an environment of its own."""
+    runner = [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--python", sys.executable]
+    return [*runner, "--constraints", str(ROOT / "constraints.txt"), "--from", package, *command]
 
 
 def packages() -> dict[str, Any]:
     """The bill of materials of this environment, all of it."""
-    command = [
-        sys.executable,
-        "-m",
-        "cyclonedx_py",
-        "environment",
-        "--pyproject",
-        str(ROOT / "pyproject.toml"),
-    ]
+    command = tool(
+        "cyclonedx-bom", "cyclonedx-py", "environment", "--pyproject", str(ROOT / "pyproject.toml")
+    )
     written = subprocess.run(
         [*command, "--mc-type", "application", "--output-format", "JSON", sys.executable],
         capture_output=True,

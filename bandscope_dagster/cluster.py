@@ -29,16 +29,16 @@ def op_tags(cpus: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
     requests = {"cpu": str(cpus), "memory": f"{memory_gib}Gi"}
     container: dict[str, Any] = {"resources": {"requests": requests}}
     ray: dict[str, Any] = {"num_cpus": cpus}
-    if not gpus:
-        return {"dagster-k8s/config": {"container_config": container}, "dagster-ray/config": ray}
-    container["resources"]["limits"] = {GPU_RESOURCE: str(gpus)}
-    pod = {
-        "node_selector": {GPU_NODE_LABEL: "true"},
-        "tolerations": [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}],
-    }
+    # A step reads strangers' uploads. It starts no pods; the run that started it does.
+    pod: dict[str, Any] = {"automount_service_account_token": False}
+    if gpus:
+        container["resources"]["limits"] = {GPU_RESOURCE: str(gpus)}
+        pod["node_selector"] = {GPU_NODE_LABEL: "true"}
+        pod["tolerations"] = [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}]
+        ray["num_gpus"] = gpus
     return {
         "dagster-k8s/config": {"container_config": container, "pod_spec_config": pod},
-        "dagster-ray/config": ray | {"num_gpus": gpus},
+        "dagster-ray/config": ray,
     }
 
 

@@ -50,7 +50,10 @@ def nodes_of(client: "JobSubmissionClient") -> list[Mapping[str, float]]:
     """The resources of each node of the cluster that is alive, by Ray's names for them."""
     from ray.util.state import list_nodes
 
-    nodes: list[Any] = list_nodes(address=client.get_address(), filters=[("state", "=", "ALIVE")])
+    # Ray counts nodes that are filtered out, such as dead ones, as missing from its answer.
+    nodes: list[Any] = list_nodes(
+        address=client.get_address(), filters=[("state", "=", "ALIVE")], raise_on_missing_output=False
+    )
     return [node.resources_total for node in nodes]
 
 

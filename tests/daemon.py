@@ -64,14 +64,16 @@ sys.exit(main())
 """
 
 
-def wait_for(what: str, found: Callable[[], T | None], timeout_s: float = 120.0) -> T:
+def wait_for(
+    what: str, found: Callable[[], T | None], timeout_s: float = 120.0, *, every_s: float = 0.2
+) -> T:
     """Ask until there is an answer that is neither None nor False; fails with ``what`` where there is none in time."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         answer = found()
         if answer:
             return answer
-        time.sleep(0.2)
+        time.sleep(every_s)
     raise AssertionError(f"{what}: not within {timeout_s:g} s")
 
 

@@ -5,6 +5,7 @@ import os
 import dagster as dg
 from platforms import ASSETS
 
+from bandscope_dagster.cluster import step_executor
 from bandscope_dagster.jobs import JOBS
 from bandscope_dagster.refresh import catalogs_sensor
 from bandscope_dagster.resources import resources
@@ -20,10 +21,11 @@ songs_per_tick = int(os.environ.get("TEST_SONGS_PER_TICK", SONGS_PER_TICK))
 uploads = uploads_sensor(uploads_job, every_s=1, songs_per_tick=songs_per_tick, turned_on="new_uploads" in on)
 catalogs = [catalogs_sensor("refresh_catalogs", every_s=CATALOGS_EVERY_S)] if "catalogs" in on else []
 
+settings = load_settings()
 defs = dg.Definitions(
     assets=ASSETS,
     jobs=JOBS,
     sensors=[uploads, *catalogs],
-    resources=resources(load_settings()),
-    executor=dg.in_process_executor,
+    resources=resources(settings),
+    executor=step_executor(settings),
 )

@@ -20,6 +20,8 @@ USED = {
     "SEPARATOR": ("htdemucs", "htdemucs"),
     "TAGGER": ("ast", "ast"),
     "DEVICE": ("cuda:1", "cuda:1"),
+    "EXECUTOR": ("ray", "ray"),
+    "GPUS": ("2", 2),
     "MODELS_FOLDER": ("/models", "/models"),
     "SHIFTS": ("0", 0),
     "OVERLAP": ("0.5", 0.5),
@@ -52,6 +54,8 @@ SECRETS = {"S3_SECRET_ACCESS_KEY", "ALERT_WEBHOOK"}
 
 REFUSED = {
     "DEVICE": ["gpu", "cuda:x", "tpu"],
+    "EXECUTOR": ["celery", "k8s"],
+    "GPUS": ["-1", "0.5"],
     "SHIFTS": ["-1", "21", "0.5"],
     "OVERLAP": ["-0.1", "1", "nan"],
     "SEGMENT_S": ["0.5", "long", "nan"],

@@ -1,0 +1,136 @@
+"""A real Ray cluster on this machine: nodes of their own processes and ports, which can be killed one by one."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from daemon import end_group, wait_for
+from ray.job_submission import JobSubmissionClient
+from ray.util.state import list_nodes
+
+START_TIMEOUT_S = 120
+OBJECT_STORE_BYTES = 80 * 2**20  # the least; nothing of ours lies in it
+LOCALHOST = "127.0.0.1"
+
+# A node that died is missed within seconds; by default that takes half a minute.
+WATCHFUL = {
+    "RAY_health_check_initial_delay_ms": "2000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "15000",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """A head node and those that have joined it, each with as many CPUs as one step needs."""
+
+    address: str  # host:port that nodes join
+    dashboard: str  # URL that takes jobs
+    environment: Mapping[str, str]
+    folder: Path
+    nodes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)  # by name
+
+    def client(self) -> JobSubmissionClient:
+        """What jobs are asked about with."""
+        return JobSubmissionClient(self.dashboard)
+
+    def alive(self) -> dict[str, str]:
+        """Id → name of the nodes that the cluster takes for alive."""
+        try:
+            found = list_nodes(
+                address=self.dashboard, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False
+            )
+        except Exception:  # of many kinds, while the head starts
+            return {}
+        return {node.node_id: node.node_name for node in found}
+
+    def start(self, name: str, *options: str, gpus: int) -> None:
+        """Start a node with ``gpus`` GPUs, or what it takes for such."""
+        programs = Path(sys.executable).parent
+        common = {
+            "--node-name": name,
+            "--node-ip-address": LOCALHOST,
+            "--dashboard-agent-listen-port": 0,
+            "--num-cpus": 3,
+            "--num-gpus": gpus,
+            "--object-store-memory": OBJECT_STORE_BYTES,
+        }
+        flags = [f"{option}={value}" for option, value in common.items()]
+        command = [str(programs / "ray"), "start", "--block", "--disable-usage-stats", *flags, *options]
+        found = os.environ | WATCHFUL | self.environment
+        found["PATH"] = f"{programs}{os.pathsep}{found['PATH']}"  # jobs call `dagster` by its name
+        with (self.folder / f"{name}.log").open("wb") as log:
+            self.nodes[name] = subprocess.Popen(
+                command,
+                env={name: value for name, value in found.items() if name != "RAY_ADDRESS"},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def join(self, name: str, *, gpus: int) -> None:
+        """Start another node, and wait until the cluster has it."""
+
+        def joined() -> bool:
+            # Ray gives a node 30 s to start, which is little where the cores are taken by others.
+            if name not in self.nodes or self.nodes[name].poll() is not None:
+                self.start(name, "--address", self.address, gpus=gpus)
+            return name in self.alive().values()
+
+        wait_for(f"node {name} joins", joined, START_TIMEOUT_S, every_s=1)
+
+    def kill(self, name: str) -> None:
+        """End a node with all that runs on it, as a power cut does."""
+        process = self.nodes.pop(name)
+        # Jobs have process groups of their own.
+        running = psutil.Process(process.pid).children(recursive=True)
+        end_group(process)
+        for each in running:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+
+
+@contextmanager
+def run_ray_cluster(environment: Mapping[str, str], *, gpus: int) -> Iterator[RayCluster]:
+    """Start a cluster whose head, "head", has ``gpus``.
+
+    ``environment`` is what all that runs on it finds set; its ``RAY_ADDRESS`` is where the head is to take jobs.
+    """
+    # Not in pytest's folders: paths of sockets may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        port, client = free_ports(2)
+        dashboard = environment["RAY_ADDRESS"]
+        cluster = RayCluster(f"{LOCALHOST}:{port}", dashboard, environment, Path(folder))
+        try:
+            cluster.start(
+                "head",
+                *("--head", "--port", str(port), "--temp-dir", str(Path(folder) / "ray")),
+                *("--dashboard-host", LOCALHOST, "--dashboard-port", dashboard.rpartition(":")[2]),
+                *("--ray-client-server-port", str(client)),
+                gpus=gpus,
+            )
+            wait_for("the head is up", cluster.alive, START_TIMEOUT_S, every_s=1)
+            yield cluster
+        finally:
+            for name in list(cluster.nodes):
+                cluster.kill(name)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses, outside those from which Ray takes its workers' (10002 to 19999)."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((LOCALHOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

@@ -1,0 +1,152 @@
+"""A real Ray cluster: steps wait for a GPU, run on two nodes and outlive one; the tables are those of a calm run."""
+
+import io
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+from daemon import Home, wait_for
+from dagster_ray.configs import RayExecutionConfig
+from platforms import PER_SONG, Platform, environment, s3_settings, song_bytes
+from postgres import run_postgres
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray_cluster import RayCluster, free_ports, run_ray_cluster
+from s3_server import S3Server
+from test_crash import assert_same_tables
+
+from bandscope_dagster.ray_steps import why_it_waits
+
+T = TypeVar("T")
+
+DEPLOY = Path(__file__).parent.parent / "deploy" / "ray"
+PATIENCE_S = 240
+SONGS = 40
+SONGS_PER_RUN = 20  # a batch for each node
+
+
+def begun(cluster: RayCluster, op: str) -> dict[str, str]:
+    """Id → name of the node, of the Ray jobs that are steps of an op and have begun; "lost" of a node that is gone."""
+    alive = cluster.alive()
+    return {
+        str(job.submission_id): alive.get(job.driver_node_id, "lost")
+        for job in cluster.client().list_jobs()
+        if (job.metadata or {}).get("dagster/op") == op and job.driver_node_id
+    }
+
+
+def why_waiting(instance: dg.DagsterInstance) -> str | None:
+    """What the run's log, and so the UI, says of a step that waits for a node."""
+    for run in instance.get_runs():
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+            if entry.step_key == "analyze" and "has not begun" in entry.message:
+                return entry.message
+    return None
+
+
+def patiently(what: str, found: Callable[[], T | None]) -> T:
+    """Wait without taking the two cores of a small machine from what is waited for."""
+    return wait_for(what, found, PATIENCE_S, every_s=2)
+
+
+def songs_in(platform: Platform, table: str) -> set[str]:
+    """The songs that a table has."""
+    return {Path(found.key).stem for found in platform.store.list(table)}
+
+
+def in_work(platform: Platform) -> tuple[int, int]:
+    """How many songs of the first and of the second batch are done."""
+    done = songs_in(platform, "stem_instrument_tags")
+    first, second = platform.songs[:SONGS_PER_RUN], platform.songs[SONGS_PER_RUN:]
+    return len(done.intersection(first)), len(done.intersection(second))
+
+
+def all_done(platform: Platform) -> bool:
+    """Whether Dagster shows every song of every asset as materialized."""
+    return all(Counter(platform.status(asset).values()) == {"MATERIALIZED": SONGS} for asset in PER_SONG)
+
+
+def in_catalog(platform: Platform) -> set[str]:
+    """The songs that the catalog knows."""
+    found = [entry.key for entry in platform.store.list("song_catalog")]
+    return set(pl.read_parquet(io.BytesIO(platform.store.read(found[0])))["song_id"]) if found else set()
+
+
+def test_steps_wait_for_a_gpu_run_on_two_nodes_and_outlive_one(
+    tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = s3_settings(s3_server.place())
+    uploads = {f"song {number}.wav": song_bytes(number, seconds=1.0) for number in range(SONGS)}
+    with run_postgres() as postgres:
+        variables = postgres.database().environment() | environment(settings)
+        variables |= {
+            "OMP_NUM_THREADS": "1",  # two nodes share two cores
+            "TEST_SENSORS": "new_uploads catalogs",
+            "RAY_ADDRESS": f"http://127.0.0.1:{free_ports(1)[0]}",
+        }
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        home = Home.make(
+            tmp_path / "home",
+            tmp_path / "unused",
+            yaml=(DEPLOY / "dagster.yaml").read_text(),
+            variables=variables,
+            executor="ray",
+            gpus=1,  # for the cluster to count; the models compute on the CPU
+            songs_per_run=SONGS_PER_RUN,
+            step_retries=2,
+        )
+        with run_ray_cluster(home.environment, gpus=0) as cluster, home.instance() as instance:
+            platform = Platform(settings, instance)
+            instance.event_log_storage.set_concurrency_slots("gpu", 2)
+            for name, data in uploads.items():
+                with platform.store.create(f"uploads/{name}") as pending:
+                    pending.write(data)
+            with home.daemon():
+                explained = patiently("the UI says what steps wait for", lambda: why_waiting(instance))
+                assert "asks for 1 GPU and 2 CPU, and none of the 1 nodes" in explained
+                assert not songs_in(platform, "instrument_tags"), "no step took the CPU instead"
+
+                for name in ("one", "two"):
+                    cluster.join(name, gpus=1)
+                patiently(
+                    "each node works", lambda: set(begun(cluster, "analyze").values()) == {"one", "two"}
+                )
+                patiently("both have done songs", lambda: all(in_work(platform)))
+                cluster.kill("two")
+                assert all(0 < done < SONGS_PER_RUN for done in in_work(platform)), (
+                    "in the middle of its batch"
+                )
+
+                patiently("all songs are done", lambda: all_done(platform))
+                patiently("the catalogs hold them", lambda: in_catalog(platform) == set(platform.songs))
+            runs = instance.get_runs()
+            assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+            for run in runs:
+                for asset in PER_SONG:
+                    platform.events(run.run_id, asset)  # none twice
+
+    with dg.DagsterInstance.ephemeral() as calm:
+        local = Platform(s3_settings(s3_server.place()), calm)
+        local.upload(uploads)
+        assert local.materialize().success
+        assert_same_tables(platform, local, but=["uploaded_at"])
+
+
+def test_the_cluster_file_is_one_that_ray_takes() -> None:
+    config = prepare_config(yaml.safe_load((DEPLOY / "cluster.yaml").read_text()))
+    validate_config(config)
+    assert "--num-gpus 0" in config["head_start_ray_commands"][-1], "no step with models lands on the head"
+
+
+def test_a_step_is_told_whether_a_node_could_ever_hold_it() -> None:
+    gpu = RayExecutionConfig(num_cpus=2, num_gpus=1)
+    with_gpu, without = {"CPU": 4.0, "GPU": 1.0}, {"CPU": 64.0}
+    assert why_it_waits(gpu, [without, with_gpu]) == "it waits until a node has 1 GPU and 2 CPU free."
+    assert "BANDSCOPE_DEVICE=cpu" in why_it_waits(gpu, [without])
+    assert "larger node" in why_it_waits(RayExecutionConfig(num_cpus=2), [{"CPU": 1.0}])
+    assert "none of the 0 nodes" in why_it_waits(gpu, [])

@@ -1,0 +1,32 @@
+# Code server, runs, steps, and the `bandscope` command: everything that loads our code.
+#   docker build -f deploy/docker/worker.Dockerfile -t REGISTRY/bandscope-worker:0.1.0 .
+# For machines without a GPU, several gigabytes smaller: --build-arg TORCH_BACKEND=cpu
+
+FROM python:3.11.14-slim-bookworm AS build
+# Which of PyTorch's builds: cpu, or one for the CUDA version of the nodes' driver. The version is constraints.txt's.
+ARG TORCH_BACKEND=cu130
+ARG HATCHLING=1.33.0
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_TORCH_BACKEND=$TORCH_BACKEND VIRTUAL_ENV=/opt/venv
+WORKDIR /build
+COPY constraints.txt ./
+RUN pip install --no-cache-dir -c constraints.txt uv && uv venv "$VIRTUAL_ENV"
+# Each layer changes less often than the next: PyTorch, the other libraries, our code.
+RUN uv pip install --no-cache -c constraints.txt torch
+COPY pyproject.toml README.md ./
+RUN uv pip install --no-cache -c constraints.txt -r pyproject.toml --extra k8s --extra postgres --extra ray
+COPY assets ./assets
+COPY bandscope_dagster ./bandscope_dagster
+RUN echo "hatchling==$HATCHLING" > build-constraints.txt \
+    && uv pip install --no-cache --no-deps --build-constraints build-constraints.txt .
+
+FROM python:3.11.14-slim-bookworm
+# A number for the user, so that Kubernetes can see that it is not root.
+RUN groupadd --gid 10001 bandscope \
+    && useradd --uid 10001 --gid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin bandscope \
+    && install -d -o bandscope -g bandscope /opt/dagster/dagster_home/storage /models
+COPY --from=build /opt/venv /opt/venv
+# HOME: what libraries keep for the next time (compiled kernels, fonts) goes where a read-only container can write.
+ENV PATH=/opt/venv/bin:$PATH DAGSTER_HOME=/opt/dagster/dagster_home HOME=/tmp PYTHONUNBUFFERED=1 \
+    BANDSCOPE_MODELS_FOLDER=/models
+USER 10001:10001
+WORKDIR /tmp

@@ -1,0 +1,305 @@
+"""deploy/kubernetes: the pods that our values and the tags of our ops make, by the libraries that make them."""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from helm_chart import dagster_yaml, launcher_config
+from kubernetes_jobs import (
+    KUBERNETES,
+    SETTINGS,
+    VALUES,
+    Location,
+    build_job,
+    load_location,
+    make_launcher,
+)
+from pydantic import ValidationError
+
+from bandscope_dagster.settings import Settings
+
+ROOT = KUBERNETES.parent.parent
+README = (KUBERNETES / "README.md").read_text()
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+IMAGE = f"registry.example.org/bandscope-worker:{VERSION}"
+MANIFESTS = ["settings.yaml", "secrets.example.yaml", "weights.yaml", "network-policy.yaml"]
+OPS = ["songs", "analyze", "catalogs", "song_pages"]
+WRITABLE = {"/tmp", "/opt/dagster/dagster_home"}
+
+
+def documents(name: str) -> list[dict[str, Any]]:
+    """The objects in a manifest."""
+    return list(yaml.safe_load_all((KUBERNETES / name).read_text()))
+
+
+def named(kind: str) -> dict[str, dict[str, Any]]:
+    """Name → object, of all manifests' objects of a kind."""
+    found = [document for name in MANIFESTS for document in documents(name) if document["kind"] == kind]
+    return {document["metadata"]["name"]: document for document in found}
+
+
+@pytest.fixture(scope="module")
+def location() -> Location:
+    return load_location()
+
+
+@pytest.fixture(scope="module")
+def jobs(location: Location, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Op → the job of its step, and "run" → that of a run."""
+    launcher = make_launcher(launcher_config(VALUES), tmp_path_factory.mktemp("launcher"))
+    steps = {op: build_job(launcher, "step_worker", IMAGE, location.ops[op]) for op in OPS}
+    return steps | {"run": build_job(launcher, "run_worker", IMAGE)}
+
+
+@pytest.fixture(scope="module")
+def pods(jobs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same jobs' pods."""
+    return {name: job["spec"]["template"]["spec"] for name, job in jobs.items()}
+
+
+@pytest.fixture(scope="module")
+def containers(pods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same pods' only containers."""
+    assert all(len(pod["containers"]) == 1 for pod in pods.values())
+    return {name: pod["containers"][0] for name, pod in pods.items()}
+
+
+def test_with_these_settings_every_step_is_a_job_of_kubernetes(location: Location) -> None:
+    assert location.executors == ["k8s"]
+    assert sorted(location.ops) == sorted(OPS)
+
+
+@pytest.mark.parametrize("name", [*OPS, "run"])
+def test_every_job_is_one_that_kubernetes_takes(jobs: dict[str, dict[str, Any]], name: str) -> None:
+    kubernetes_validate.validate(jobs[name], kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_every_manifest_is_one_that_kubernetes_takes(name: str) -> None:
+    for document in documents(name):
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("name", [*OPS, "run"])
+def test_a_pod_asks_for_what_the_page_says(containers: dict[str, dict[str, Any]], name: str) -> None:
+    said = re.search(rf"^\| `?{name}`? \| (\S+) \| (\S+) \| (\S+) \|", README, re.MULTILINE)
+    assert said is not None, f"README.md has no row for {name}"
+    resources = containers[name]["resources"]
+    gpus = resources.get("limits", {}).get("nvidia.com/gpu", "none")
+    assert said.groups() == (resources["requests"]["cpu"], resources["requests"]["memory"], gpus)
+
+
+def test_only_steps_with_models_go_to_nodes_with_gpus(pods: dict[str, dict[str, Any]]) -> None:
+    with_gpu = pods["analyze"]
+    assert with_gpu["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert with_gpu["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    assert [name for name, pod in pods.items() if "nodeSelector" in pod or "tolerations" in pod] == [
+        "analyze"
+    ]
+
+
+def test_on_a_cluster_of_cpus_no_step_asks_for_a_gpu_or_a_node_with_one(tmp_path: Path) -> None:
+    launcher = make_launcher(launcher_config(VALUES), tmp_path)
+    job = build_job(launcher, "step_worker", IMAGE, load_location(BANDSCOPE_DEVICE="cpu").ops["analyze"])
+    assert "nvidia" not in json.dumps(job)
+
+
+def test_no_step_inherits_a_limit_of_memory_or_cpu(containers: dict[str, dict[str, Any]]) -> None:
+    for name, container in containers.items():
+        assert set(container["resources"].get("limits", {})) <= {"nvidia.com/gpu"}, name
+
+
+def test_steps_and_runs_have_the_settings_and_the_secrets_and_no_secret_in_the_open(
+    containers: dict[str, dict[str, Any]],
+) -> None:
+    for container in containers.values():
+        assert container["image"] == IMAGE
+        assert container["envFrom"] == [
+            {"configMapRef": {"name": "bandscope-settings"}},
+            {"secretRef": {"name": "bandscope-secrets"}},
+        ]
+        password = {"name": "bandscope-postgresql", "key": "postgresql-password"}
+        assert {"name": "DAGSTER_PG_PASSWORD", "valueFrom": {"secretKeyRef": password}} in container["env"]
+
+
+def test_what_pods_refer_to_is_in_the_manifests(pods: dict[str, dict[str, Any]]) -> None:
+    secrets, maps, claims = named("Secret"), named("ConfigMap"), named("PersistentVolumeClaim")
+    assert list(maps) == ["bandscope-settings"]
+    assert "postgresql-password" in secrets["bandscope-postgresql"]["stringData"]
+    weights = documents("weights.yaml")[1]["spec"]["template"]["spec"]
+    for pod in [*pods.values(), weights]:
+        for container in [*pod["containers"], *pod.get("initContainers", [])]:
+            for source in container["envFrom"]:
+                assert source.get("configMapRef", {"name": "bandscope-settings"})["name"] in maps
+                assert source.get("secretRef", {"name": "bandscope-secrets"})["name"] in secrets
+        for volume in pod["volumes"]:
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
+
+
+def test_weights_are_there_to_read_and_only_scratch_can_be_written(
+    containers: dict[str, dict[str, Any]], pods: dict[str, dict[str, Any]]
+) -> None:
+    for name, container in containers.items():
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        assert mounts[SETTINGS["BANDSCOPE_MODELS_FOLDER"]]["readOnly"], name
+        assert {path for path, mount in mounts.items() if not mount.get("readOnly")} == WRITABLE
+        for volume in pods[name]["volumes"]:
+            assert volume.get("emptyDir", {}).get("sizeLimit") or volume["persistentVolumeClaim"]["readOnly"]
+
+
+def confined(pod: Mapping[str, Any], container: Mapping[str, Any]) -> bool:
+    """Whether a container is not root, cannot become it, and can write to its volumes alone."""
+    of_pod, of_container = pod["securityContext"], container["securityContext"]
+    return (
+        of_pod["runAsNonRoot"]
+        and of_pod["runAsUser"] == of_pod["runAsGroup"] == of_pod["fsGroup"] == 10001
+        and of_pod["seccompProfile"] == {"type": "RuntimeDefault"}
+        and of_container
+        == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+    )
+
+
+def test_no_pod_is_root_or_writes_outside_its_volumes(
+    pods: dict[str, dict[str, Any]], containers: dict[str, dict[str, Any]]
+) -> None:
+    for name, pod in pods.items():
+        assert confined(pod, containers[name]), name
+    weights = documents("weights.yaml")[1]["spec"]["template"]["spec"]
+    for container in [*weights["initContainers"], *weights["containers"]]:
+        assert confined(weights, container), container["name"]
+    (code,) = VALUES["dagster-user-deployments"]["deployments"]
+    for part in (code, VALUES["dagsterWebserver"], VALUES["dagsterDaemon"]):
+        assert confined({"securityContext": part["podSecurityContext"]}, part)
+
+
+def test_the_image_runs_as_the_user_that_the_pods_name() -> None:
+    for name in ("control", "worker"):
+        assert "\nUSER 10001:10001\n" in (ROOT / "deploy" / "docker" / f"{name}.Dockerfile").read_text()
+
+
+def test_a_step_has_no_key_to_the_cluster_and_a_run_has(pods: dict[str, dict[str, Any]]) -> None:
+    assert {op: pods[op]["automountServiceAccountToken"] for op in OPS} == dict.fromkeys(OPS, False)
+    assert pods["run"]["automountServiceAccountToken"]
+
+
+def test_services_of_the_namespace_make_no_variables_that_look_like_settings(
+    pods: dict[str, dict[str, Any]],
+) -> None:
+    assert not any(pod["enableServiceLinks"] for pod in pods.values())
+
+
+def test_each_network_policy_is_for_pods_that_there_are(jobs: dict[str, dict[str, Any]]) -> None:
+    policies = named("NetworkPolicy")
+    for policy, name in [("bandscope-runs", "run"), *[("bandscope-steps", op) for op in OPS]]:
+        labels = jobs[name]["spec"]["template"]["metadata"]["labels"]
+        selected = policies[policy]["spec"]["podSelector"]["matchLabels"]
+        assert selected.items() <= labels.items(), name
+        other = policies["bandscope-steps" if name == "run" else "bandscope-runs"]
+        assert not other["spec"]["podSelector"]["matchLabels"].items() <= labels.items(), name
+
+
+def ports(policy: str) -> set[int]:
+    """The ports to which a policy lets connections out."""
+    rules = named("NetworkPolicy")[policy]["spec"]["egress"]
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def test_only_runs_may_reach_the_kubernetes_api() -> None:
+    assert ports("bandscope-steps") == {53, VALUES["postgresql"]["service"]["port"], 443}
+    assert ports("bandscope-runs") == ports("bandscope-steps") | {6443}
+
+
+def test_a_field_that_the_launcher_does_not_know_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="image_pull_policies"):
+        make_launcher({**launcher_config(VALUES), "image_pull_policies": "Always"}, tmp_path)
+
+
+def test_the_instance_has_the_limits_of_deploy_dagster_yaml_but_for_what_is_said_here() -> None:
+    chart = dagster_yaml(VALUES)
+    reference = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
+    reference["concurrency"]["pools"]["granularity"] = "op"
+    reference["run_monitoring"]["start_timeout_seconds"] = 900
+    assert {part: chart[part] for part in reference if part != "storage"} == {
+        part: reference[part] for part in reference if part != "storage"
+    }
+    assert (
+        VALUES["postgresql"]["postgresqlScheme"] == reference["storage"]["postgres"]["postgres_db"]["scheme"]
+    )
+
+
+def test_the_settings_are_settings() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("BANDSCOPE_"):
+                patch.delenv(name)
+        for name, value in SETTINGS.items():
+            patch.setenv(name, value)
+        settings = Settings()
+    assert settings.executor == "kubernetes"
+    assert settings.models_device == "cuda", "a step that asked for a GPU must find one"
+    fields = {f"BANDSCOPE_{field.upper()}" for field in Settings.model_fields}
+    given = set(SETTINGS) | set(named("Secret")["bandscope-secrets"]["stringData"])
+    assert {name for name in given if not name.startswith("DAGSTER_")} <= fields
+    (code,) = VALUES["dagster-user-deployments"]["deployments"]
+    assert "env" not in code, "settings have one place"
+
+
+def test_a_setting_that_cannot_be_used_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDSCOPE_EXECUTOR", "k8s")
+    with pytest.raises(ValidationError, match="kubernetes"):
+        Settings()
+
+
+def test_the_weights_job_fetches_what_the_settings_choose() -> None:
+    weights = documents("weights.yaml")[1]["spec"]["template"]["spec"]
+    (pull,), (verify,) = weights["initContainers"], weights["containers"]
+    assert pull["args"][:3] == ["bandscope", "models", "pull"]
+    assert set(pull["args"][3:]) == {SETTINGS["BANDSCOPE_SEPARATOR"], SETTINGS["BANDSCOPE_TAGGER"]}
+    assert verify["args"] == ["bandscope", "models", "verify"]
+    mounts = [
+        {mount["mountPath"]: mount.get("readOnly", False) for mount in container["volumeMounts"]}
+        for container in (pull, verify)
+    ]
+    folder = SETTINGS["BANDSCOPE_MODELS_FOLDER"]
+    assert [mount[folder] for mount in mounts] == [False, True]
+
+
+def test_the_example_of_secrets_holds_none() -> None:
+    for secret in named("Secret").values():
+        assert set(secret["stringData"].values()) == {"FILL-IN"}
+
+
+def test_versions_agree() -> None:
+    (code,) = VALUES["dagster-user-deployments"]["deployments"]
+    images = [code["image"], VALUES["dagsterWebserver"]["image"], VALUES["dagsterDaemon"]["image"]]
+    assert {image["tag"] for image in images} == {VERSION}
+    weights = documents("weights.yaml")[1]["spec"]["template"]["spec"]
+    assert {container["image"] for container in [*weights["initContainers"], *weights["containers"]]} == {
+        IMAGE
+    }
+    pinned = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    charts = re.findall(
+        r"dagster/dagster (?:--version )?(\d\S+)", README + (KUBERNETES / "values.yaml").read_text()
+    )
+    assert len(charts) >= 2
+    assert {chart.rstrip(":.") for chart in charts} == {pinned["dagster"]}
+    for image in (VALUES["postgresql"]["image"], VALUES["busybox"]["image"]):
+        assert re.match(r"\d+\.\d+", image["tag"]), image

@@ -40,6 +40,7 @@ requested while these are worked on.
 RUN_KEY_DIGITS: Final = 32
 RUN_KEY_TAG: Final = "dagster/run_key"
 SENSOR_TAG: Final = "dagster/sensor_name"
+PRIORITY_TAG: Final = "dagster/priority"  # of a queued run: the highest goes first, and 0 is every other's
 
 
 class Cursor(BaseModel):
@@ -103,7 +104,7 @@ def uploads_sensor(
         requests = [
             *_created_but_never_launched(context.instance),
             *(
-                _run_request(part, cursor, by_song)
+                _run_request(part, cursor, by_song, settings.songs_per_run)
                 for part in song_ranges(taken, requested, settings.songs_per_run)
             ),
         ]
@@ -133,11 +134,15 @@ def _up_to(songs: Sequence[str], counted: Collection[str], limit: int) -> Sequen
     return songs
 
 
-def _run_request(part: SongRange, cursor: Cursor, by_song: Mapping[str, Upload]) -> dg.RunRequest:
+def _run_request(
+    part: SongRange, cursor: Cursor, by_song: Mapping[str, Upload], songs_per_run: int
+) -> dg.RunRequest:
+    # Few songs do not wait for all the batches of a large upload or of a backfill that are queued before them.
+    first = {PRIORITY_TAG: "1"} if len(part.songs) < songs_per_run else {}
     owners = (by_song[song].owner for song in part.songs if song in by_song)
     return dg.RunRequest(
         run_key=digest(cursor.requested, part.songs)[:RUN_KEY_DIGITS],
-        tags=part.tags | search_tags(part.songs, owners) | {REUSE_TAG: "true"},
+        tags=part.tags | search_tags(part.songs, owners) | first | {REUSE_TAG: "true"},
     )
 
 

@@ -34,6 +34,7 @@ from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.resources import resources
 from bandscope_dagster.sensors import (
     LOOK_EVERY_S,
+    PRIORITY_TAG,
     REGISTERED_PER_TICK,
     RUN_KEY_TAG,
     SENSOR_TAG,
@@ -147,6 +148,8 @@ def test_new_uploads_become_songs_and_runs_of_neighbours_the_oldest_first(house:
     assert first.tags[SONGS_TAG] == "3" and first.tags[OWNERS_TAG] == "mia, tom"
     assert second.tags[SONGS_TAG] == "1" and OWNERS_TAG not in second.tags
     assert {run.tags[REUSE_TAG] for run in house.runs()} == {"true"}
+    assert PRIORITY_TAG not in first.tags, "a whole batch"
+    assert second.tags[PRIORITY_TAG] == "1", "few songs do not wait for the batches of many"
 
 
 def test_a_tick_without_anything_new_says_what_there_is(house: SensorHouse) -> None:

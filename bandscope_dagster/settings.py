@@ -27,6 +27,8 @@ event_log_storage:
   class: SqliteEventLog
   config:
     home: {env: DAGSTER_HOME}
+run_queue:
+  dequeue_interval_seconds: 1  # what a run waits for at most when nothing is before it; Dagster's default is 5
 telemetry:
   enabled: false
 """

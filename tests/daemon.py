@@ -33,8 +33,6 @@ concurrency:
   pools:
     default_limit: 1
     granularity: run
-run_queue:
-  dequeue_interval_seconds: 1
 """
 )
 

@@ -1,0 +1,224 @@
+"""What more songs than ever were processed here would cost: Dagster's records measured, queue and GPUs simulated.
+
+    python -m benchmarks.scale [--songs 1000 10000 100000] [--database sqlite|postgres] [--simulate-only]
+
+First, for each size, a real Dagster instance gets so many songs (partitions), one materialization of each, and the runs
+that a backfill over all of them queues; then it is asked what the sensor, `bandscope status`, the asset's page in the
+UI and the daemon's look at the queue ask.
+
+Then a simulation of the queue and the GPUs, event by event: batches of songs wait for a GPU, and so do songs that are
+uploaded one by one meanwhile. What it rests on is printed with it and can be set: the seconds that a song takes on a
+GPU, and those that a run takes before its first song. The last line is JSON.
+"""
+
+import argparse
+import heapq
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+from rich.progress import track
+
+from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, keep_connections_open
+from bandscope_dagster.definitions import defs
+from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS, song_states
+from bandscope_dagster.settings import DAGSTER_YAML, load_settings
+from tests.daemon import open_instance
+from tests.postgres import run_postgres
+
+DEPLOYED: Final = Path(__file__).parent.parent / "deploy" / "dagster.yaml"
+ASSET: Final = "stems"
+JOB: Final = "process_songs"
+SONGS_PER_RUN: Final = load_settings().songs_per_run
+LATE_SONGS: Final = 200
+START_S: Final = 15.0  # of a run's process or pod until its first song, loading the model included
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """Seconds that Dagster's records of so many songs take."""
+
+    songs: int
+    register: float
+    list_songs: float
+    materialize_ms_per_song: float
+    states: float  # of all songs in one asset: the sensor, status and retry ask for it
+    page: float  # what the asset's page in the UI asks for
+    create_run_ms: float  # one run of a batch, with what Dagster notes as planned for each song
+    waiting_runs: float  # one look at all runs that wait
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """How a collection is worked off."""
+
+    songs: int
+    gpus: int
+    hours: float
+    gpu_busy: float  # share of the time in which a GPU computes a song
+    late_median_s: float  # what songs that are uploaded meanwhile wait until a GPU begins with them
+    late_worst_s: float
+    fifo_median_s: float  # the same if the queue did not let small runs go first
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long ``work`` takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@contextmanager
+def new_instance(database: str) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance without any records."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        if database == "sqlite":
+            (home / "dagster.yaml").write_text(DAGSTER_YAML)
+            with open_instance(home) as instance:
+                yield instance
+            return
+        (home / "dagster.yaml").write_text(DEPLOYED.read_text())
+        with run_postgres() as server:
+            os.environ.update(server.database().environment())
+            with open_instance(home) as instance:
+                keep_connections_open(instance)
+                yield instance
+
+
+def create_runs(instance: dg.DagsterInstance, songs: Sequence[str]) -> int:
+    """Make the runs of a backfill over all songs, up to where they would be queued; returns their number."""
+    job = defs.resolve_job_def(JOB)
+    starts = range(0, len(songs), SONGS_PER_RUN)
+    for start in track(starts, description="creating runs"):
+        batch = songs[start : start + SONGS_PER_RUN]
+        tags = {RANGE_START_TAG: batch[0], RANGE_END_TAG: batch[-1]}
+        instance.create_run_for_job(job, tags=tags)
+    return len(starts)
+
+
+def measure(songs: int, database: str) -> Records:
+    """Let a new instance have so many songs, and ask it what is asked of it."""
+    names = [f"a-song-of-someone-{number:012x}" for number in range(songs)]
+    with new_instance(database) as instance:
+        register = seconds(lambda: instance.add_dynamic_partitions(SONGS_NAME, names))
+        listed = seconds(lambda: instance.get_dynamic_partitions(SONGS_NAME))
+        began = time.perf_counter()
+        for name in track(names, description=f"{songs} materializations"):
+            instance.report_runless_asset_event(dg.AssetMaterialization(ASSET, partition=name))
+        materialize = time.perf_counter() - began
+        states = seconds(lambda: song_states(instance, names, [ASSET]))
+        page = seconds(lambda: instance.get_status_by_partition(dg.AssetKey(ASSET), names, SONGS_PARTITIONS))
+        began = time.perf_counter()
+        runs = create_runs(instance, names)
+        created = time.perf_counter() - began
+        waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED])
+        look = seconds(lambda: instance.get_runs(filters=waiting))
+    return Records(
+        songs,
+        register=register,
+        list_songs=listed,
+        materialize_ms_per_song=1000 * materialize / songs,
+        states=states,
+        page=page,
+        create_run_ms=1000 * created / runs,
+        waiting_runs=look,
+    )
+
+
+def simulate(songs: int, gpus: int, song_s: float, start_s: float, batch: int = SONGS_PER_RUN) -> Work:
+    """Work off ``songs`` that are asked for at once, in runs of ``batch``.
+
+    Each GPU has one run at a time, which takes ``start_s`` and then ``song_s`` a song. Meanwhile single songs are
+    uploaded at random times, each a run of its own. As the sensor has it, such small runs go before whole batches.
+    """
+    batches = [min(batch, songs - first) for first in range(0, songs, batch)]
+    last = (len(batches) * start_s + songs * song_s) / gpus
+    chance = random.Random(0)
+    uploads = sorted(chance.uniform(0, last) for _ in range(LATE_SONGS))
+    waits, end = work_off(batches, uploads, gpus, song_s, start_s, small_first=True)
+    in_turn, _ = work_off(batches, uploads, gpus, song_s, start_s, small_first=False)
+    return Work(
+        songs,
+        gpus,
+        hours=end / 3600,
+        gpu_busy=(songs + len(uploads)) * song_s / (gpus * end),
+        late_median_s=statistics.median(waits),
+        late_worst_s=max(waits),
+        fifo_median_s=statistics.median(in_turn),
+    )
+
+
+def work_off(
+    batches: Sequence[int],
+    uploads: Sequence[float],
+    gpus: int,
+    song_s: float,
+    start_s: float,
+    *,
+    small_first: bool,
+) -> tuple[list[float], float]:
+    """What each of the songs that are uploaded at ``uploads`` (seconds) waits for a GPU, and when all is done."""
+    free = [0.0] * gpus  # when each GPU is free again
+    left, late = deque(batches), deque(uploads)
+    waits: list[float] = []
+    while left or late:
+        now = heapq.heappop(free)
+        if late and (not left or (small_first and late[0] <= now)):
+            uploaded = late.popleft()
+            now, size = max(now, uploaded), 1
+            waits.append(now + start_s - uploaded)
+        else:
+            size = left.popleft()
+        heapq.heappush(free, now + start_s + size * song_s)
+    return waits, max(free)
+
+
+def print_table(rows: Sequence[Records | Work]) -> None:
+    """One line for each, the names of their fields above."""
+    print("  ".join(f"{name:>24}" for name in asdict(rows[0])))
+    for row in rows:
+        print("  ".join(f"{value:>24,.4g}" for value in asdict(row).values()))
+
+
+def main() -> None:
+    """Measure, simulate and print."""
+    parser = argparse.ArgumentParser(description="What many songs cost Dagster, the queue and the GPUs.")
+    parser.add_argument("--songs", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--simulate-only", action="store_true")
+    parser.add_argument("--simulated", type=int, nargs="+", default=[1_000, 100_000, 10_000_000])
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 4, 64])
+    parser.add_argument("--song-s", type=float, default=4.17, help="seconds of a GPU for a song (4 / 0.96)")
+    parser.add_argument(
+        "--start-s", type=float, default=START_S, help="seconds of a run before its first song"
+    )
+    arguments = parser.parse_args()
+    records: list[Records] = []
+    if not arguments.simulate_only:
+        records = [measure(songs, arguments.database) for songs in arguments.songs]
+        print_table(records)
+    print(
+        f"\nsimulated: {arguments.song_s:g} s of a GPU for a song, {arguments.start_s:g} s before a run's first"
+    )
+    work = [
+        simulate(songs, gpus, arguments.song_s, arguments.start_s)
+        for songs in arguments.simulated
+        for gpus in arguments.gpus
+    ]
+    print_table(work)
+    print(json.dumps({"records": [asdict(row) for row in records], "work": [asdict(row) for row in work]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,15 +10,13 @@ from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.settings import ExecutorName, Settings
 
 GPU_NODE_LABEL: Final = "nvidia.com/gpu.present"  # set by NVIDIA's GPU feature discovery
-GPU_RESOURCE: Final = (
-    "nvidia.com/gpu"  # of NVIDIA's device plugin; also the taint that keeps others off such nodes
-)
+GPU_RESOURCE: Final = "nvidia.com/gpu"  # of NVIDIA's device plugin; also the taint that keeps others off
 
-_EXECUTORS: Final[Mapping[ExecutorName, tuple[str, str]]] = {
-    "ray": ("bandscope_dagster.ray_steps", "ray"),
-    "kubernetes": ("dagster_k8s", "k8s"),
+_EXECUTORS: Final[Mapping[ExecutorName, tuple[str, str, str]]] = {
+    "ray": ("bandscope_dagster.ray_steps", "ray_executor", "ray"),
+    "kubernetes": ("dagster_k8s", "k8s_job_executor", "k8s"),
 }
-"""Setting → the module of its executor, and that module's extra of this package."""
+"""Setting → the module of its executor, the executor's name there, and the extra of this package that it needs."""
 
 
 def op_tags(cpus: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
@@ -50,12 +48,11 @@ def step_executor(settings: Settings) -> dg.ExecutorDefinition:
     """
     if settings.executor == "in_process":
         return dg.in_process_executor
-    module, extra = _EXECUTORS[settings.executor]
+    module, name, extra = _EXECUTORS[settings.executor]
     try:
-        library = importlib.import_module(module)
+        return getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise SettingsError(
             f"BANDSCOPE_EXECUTOR={settings.executor!r} needs libraries that are not installed here: "
             f'pip install "bandscope[{extra}]" ({error})'
         ) from error
-    return library.ray_executor if extra == "ray" else library.k8s_job_executor

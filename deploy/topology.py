@@ -193,8 +193,11 @@ class LocalStack:
         problems: list[str] = []
         for server, with_signal in reversed(self._servers):
             with step(f"{server.name} has ended"):
-                if not server.end(with_signal, END_WITHIN_S):
-                    problems.append(f"{server.name} did not end within {END_WITHIN_S:g} s{server.tail()}")
+                try:
+                    if not server.end(with_signal, END_WITHIN_S):
+                        problems.append(f"{server.name} did not end within {END_WITHIN_S:g} s{server.tail()}")
+                except ServerFailure as failure:
+                    problems.append(str(failure))
         with step("no process is left, and no port"):
             problems += [f"left running: {left}" for left in kill_marked(self._mark)]
             ports = self.addresses.ports.items()

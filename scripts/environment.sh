@@ -16,9 +16,10 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/insta
     echo "Installing into .venv (once; a minute or two) …"
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     # PyTorch first and by pip: a CPU build that pip is configured to find is then kept, and not replaced by gigabytes
-    # of CUDA libraries. The rest by uv, which is several times faster.
+    # of CUDA libraries. The rest by uv, which is several times faster, and compiles all of it at once: every process
+    # that is started later then starts faster, also where Python may not write bytecode itself.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt torch uv
-    .venv/bin/uv pip install --quiet --python .venv/bin/python -c constraints.txt -e ".$extras"
+    .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python -c constraints.txt -e ".$extras"
     echo "$wanted" > .venv/installed
 fi
 export PATH="$PWD/.venv/bin:$PATH"

@@ -114,6 +114,10 @@ def start_postgres(
         access.write_text(WHO_MAY)
     # The package's own way to start it opens no port.
     command = [postgres, "-D", folder, "-h", LOOPBACK, "-p", str(port), "-c", "unix_socket_directories="]
+    command += [
+        "-c",
+        "fsync=off",
+    ]  # only the machine's own crash could lose anything, and a slow disk holds up nothing
     process = ServerProcess.start(
         "PostgreSQL", command, log, environment=environment, user=user, folder=folder
     )

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 LOOK_EVERY_S: Final = 0.1
+KILL_TIMEOUT_S: Final = 30.0
 TAIL_LINES: Final = 30  # of a server's log, in the message that says what became of it
 LOOPBACK: Final = "127.0.0.1"
 
@@ -78,7 +81,11 @@ class ServerProcess:
         return f"; the end of {self.log}:\n" + "\n".join(f"  {line}" for line in lines)
 
     def end(self, with_signal: signal.Signals = signal.SIGTERM, grace_s: float = 20.0) -> bool:
-        """End it and its group, and wait until they have; False where that took a SIGKILL after ``grace_s`` seconds."""
+        """End it and its group, and wait until they have; False where that took a SIGKILL after ``grace_s`` seconds.
+
+        Raises:
+            ServerFailure: not even that ended it.
+        """
         self._signal(with_signal)
         # Its children are asked as well, so that a run is recorded as canceled and not found dead by somebody.
         gentle = self._wait(grace_s)
@@ -86,9 +93,19 @@ class ServerProcess:
         return gentle
 
     def kill(self) -> None:
-        """End it and its group at once."""
+        """End it and its group at once.
+
+        Raises:
+            ServerFailure: the kernel does not let go of it, as where it waits for a disk that does not answer.
+        """
         self._signal(signal.SIGKILL)
-        self.process.wait()
+        try:
+            self.process.wait(KILL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            state = psutil.Process(self.process.pid).status()
+            raise ServerFailure(
+                f"{self.name} (process {self.process.pid}, {state}) is there {KILL_TIMEOUT_S:g} s after SIGKILL"
+            ) from None
 
     def _signal(self, which: signal.Signals) -> None:
         with suppress(ProcessLookupError):

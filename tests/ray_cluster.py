@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import requests
 from daemon import end_group, wait_for
 from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 
 START_TIMEOUT_S = 120
 OBJECT_STORE_BYTES = 80 * 2**20  # the least; nothing of ours lies in it
@@ -48,7 +50,7 @@ class RayCluster:
             found = list_nodes(
                 address=self.dashboard, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False
             )
-        except Exception:  # of many kinds, while the head starts
+        except (RayStateApiException, requests.RequestException):  # while the head starts
             return {}
         return {node.node_id: node.node_name for node in found}
 

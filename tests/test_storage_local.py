@@ -59,6 +59,19 @@ def test_a_link_out_of_the_store_is_neither_listed_nor_followed(tmp_path: Path):
     assert (tmp_path / "secret" / "file").read_text() == "secret"
 
 
+def test_fingerprints_follow_no_link_out_of_the_store_and_tell_no_hidden_or_temporary_name(tmp_path: Path):
+    store = open_store(str(tmp_path / "store"))
+    put(store, "songs/song.parquet")
+    (tmp_path / "secret.parquet").write_text("secret")
+    songs = tmp_path / "store" / "songs"
+    os.symlink(tmp_path / "secret.parquet", songs / "out.parquet")
+    os.symlink(songs / "song.parquet", songs / "within.parquet")
+    for name in (".hidden.parquet", "song.parquet.part", "new\nline.parquet"):
+        (songs / name).write_bytes(b"x")
+    (songs / "folder.parquet").mkdir()
+    assert store.fingerprints("songs").keys() == {"song.parquet", "within.parquet"}
+
+
 def test_a_link_to_a_folder_above_makes_no_endless_listing(tmp_path: Path):
     store = open_store(str(tmp_path))
     put(store, "a/song.mp3")

@@ -104,6 +104,16 @@ def test_listing_gives_a_folder_in_key_order_and_resumes_behind_a_key(store: Obj
     assert keys(store, "nothing/here") == []
 
 
+def test_fingerprints_are_those_of_a_folder_itself_as_its_listing_has_them(store: ObjectStore):
+    names = ["song-1.parquet", "no table.txt", "Jóga.parquet", "song-2.parquet"]
+    for name in [*names, "below/song-3.parquet"]:
+        put(store, f"songs/{name}", name.encode())
+    put(store, "songs_old/song-4.parquet", b"x")
+    listed = {found.key.removeprefix("songs/"): found.fingerprint for found in store.list("songs")}
+    assert store.fingerprints("songs") == {name: listed[name] for name in names}
+    assert store.fingerprints("nothing") == {}
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import stat
 import threading
 import uuid
@@ -27,6 +28,8 @@ from bandscope_dagster.storage.objects import (
 logger = logging.getLogger(__name__)
 
 PENDING_FOLDER = ".pending"  # hidden, and beside the tables: globs such as stems/*.parquet never match it
+
+PLAIN_NAME = re.compile(r"[0-9A-Za-z_-]+\.parquet")  # our tables': a listing of many need not look closer
 
 # What a network mount reports while its server is away; a full or read-only disk is no passing fault.
 TRANSIENT_ERRNOS = frozenset(
@@ -76,6 +79,17 @@ class LocalStore:
             if (not behind or os.fsencode(key) > behind) and is_listed(key, any_name=any_name):
                 with suppress(FileNotFoundError):  # deleted since its folder was read
                     yield _stored(key, self._stat(key, entry))
+
+    def fingerprints(self, folder: str) -> dict[str, str]:
+        """See ``ObjectStore.fingerprints``; 3 µs a file, of which ``list`` takes 13."""
+        found: dict[str, str] = {}
+        for entry in self._entries(self._path(folder)):
+            name = entry.name
+            if PLAIN_NAME.fullmatch(name) or is_listed(f"{folder}/{name}", any_name=False):
+                with suppress(FileNotFoundError):  # deleted since its folder was read
+                    if entry.is_file() and (not entry.is_symlink() or self._is_inside(Path(entry.path))):
+                        found[name] = _fingerprint(self._stat(f"{folder}/{name}", entry))
+        return found
 
     def head(self, key: str) -> StoredObject | None:
         """See ``ObjectStore.head``."""
@@ -144,14 +158,10 @@ class LocalStore:
 
     def _walk(self, folder: Path) -> Iterator[os.DirEntry[str]]:
         """The files below ``folder`` in key order; links to folders are not followed: no loops."""
-        try:
-            entries = self.call(folder.name, lambda: _entries(folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return
         # S3 compares whole keys, where a folder's name is followed by "/": "a-b/x" stands before "a/x".
         shown = {
             os.fsencode(entry.name) + (b"/" if entry.is_dir(follow_symlinks=False) else b""): entry
-            for entry in entries
+            for entry in self._entries(folder)
             if not entry.name.startswith(".")
         }
         for name, entry in sorted(shown.items()):
@@ -159,6 +169,18 @@ class LocalStore:
                 yield from self._walk(folder / entry.name)
             elif entry.is_file() and (not entry.is_symlink() or self._is_inside(Path(entry.path))):
                 yield entry
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What a folder holds; nothing where there is none."""
+
+        def scan() -> list[os.DirEntry[str]]:
+            with os.scandir(folder) as entries:
+                return list(entries)
+
+        try:
+            return self.call(folder.name, scan)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def _stat(self, key: str, entry: os.DirEntry[str]) -> os.stat_result:
         """Under the retry policy only where it fails: for the many files of a listing the policy costs more."""
@@ -218,14 +240,13 @@ def _stored(key: str, status: os.stat_result) -> StoredObject:
     return StoredObject(
         key=key,
         size=status.st_size,
-        fingerprint=f"{status.st_size}-{status.st_mtime_ns}",
+        fingerprint=_fingerprint(status),
         modified=datetime.fromtimestamp(status.st_mtime, UTC),
     )
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return list(entries)
+def _fingerprint(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:

@@ -139,6 +139,10 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def fingerprints(self, folder: str) -> dict[str, str]:
+        """Name → fingerprint of the objects in ``folder`` itself, as ``list`` has them; made for very many of them."""
+        ...
+
     def head(self, key: str) -> StoredObject | None:
         """What is known about the object; None where there is none."""
         ...

@@ -111,14 +111,12 @@ def list_song_files(store: ObjectStore, tables: Sequence[Table]) -> SongFiles:
 
 
 def _versions(store: ObjectStore, table: str) -> pl.DataFrame:
-    song_ids: list[str] = []
-    versions: list[str] = []
-    start = len(table) + 1
-    for found in store.list(table):
-        name = found.key[start:]
-        if name.endswith(SUFFIX) and "/" not in name:
-            song_ids.append(name.removesuffix(SUFFIX))
-            versions.append(found.fingerprint)
+    found = {
+        name.removesuffix(SUFFIX): fingerprint
+        for name, fingerprint in store.fingerprints(table).items()
+        if name.endswith(SUFFIX)
+    }
     return pl.DataFrame(
-        {"song_id": song_ids, table: versions}, schema={"song_id": pl.String, table: pl.String}
+        {"song_id": list(found), table: list(found.values())},
+        schema={"song_id": pl.String, table: pl.String},
     )

@@ -74,7 +74,7 @@ def report(
 
 def _songs(store: ObjectStore, pattern: str | None) -> Sequence[str]:
     if pattern is None:
-        names = (found.key.rpartition("/")[2] for found in store.list(SONGS.name))
+        names = store.fingerprints(SONGS.name)
         return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
     from bandscope_dagster.commands.status import find_songs
 

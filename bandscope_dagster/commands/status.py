@@ -75,7 +75,7 @@ def print_overview(store: ObjectStore, console: Console) -> None:
             "and `bandscope run` takes them from there."
         )
         return
-    stored = {table.name: {object.key for object in store.list(table.name)} for table in ANALYSIS_TABLES}
+    stored = {table.name: store.fingerprints(table.name) for table in ANALYSIS_TABLES}
     grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("song", no_wrap=True, overflow="ignore")  # to be copied into the next command
     grid.add_column("length", no_wrap=True, justify="right")
@@ -85,7 +85,7 @@ def print_overview(store: ObjectStore, console: Console) -> None:
         lacking = [
             SHORT_NAMES[table.name]
             for table in ANALYSIS_TABLES
-            if table_key(table, song_id) not in stored[table.name]
+            if f"{song_id}.parquet" not in stored[table.name]
         ]
         length = _minutes(duration_s) if error is None else ""
         lufs = f"{loudness:.1f}" if error is None and loudness is not None else ""

@@ -45,8 +45,7 @@ class FailureLog:
     def __init__(self, store: ObjectStore, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
-        listed = (found.key for found in store.list(SONG_FAILURES.name))
-        self._songs = {key.removeprefix(f"{SONG_FAILURES.name}/").removesuffix(".parquet") for key in listed}
+        self._songs = {name.removesuffix(".parquet") for name in store.fingerprints(SONG_FAILURES.name)}
 
     def failed(self, song_id: str, tables: Collection[str], error: str) -> None:
         """``tables`` were not made, because of ``error`` (``<reason>: <message>``)."""

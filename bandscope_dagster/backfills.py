@@ -18,6 +18,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.utils import make_new_backfill_id
 
 from bandscope_dagster.batches import REUSE_TAG
+from bandscope_dagster.dead_runs import end_dead_runs
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.home_lock import is_in_use
 from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS, song_states
@@ -67,6 +68,7 @@ def retry_songs(instance: dg.DagsterInstance, assets: Collection[str], songs_per
                 f"backfill {backfill.backfill_id}, an earlier retry, is still at work; wait for it,"
                 " or cancel it in the UI"
             )
+    end_dead_runs(instance)  # else their songs would be left to them
     songs = list(instance.get_dynamic_partitions(SONGS_NAME))
     states = song_states(instance, songs, assets)
     wanted = states.unfinished - states.in_progress

@@ -33,6 +33,9 @@ LAST_SONG_TAG: Final = "bandscope/last-song"
 OWNERS_TAG: Final = "bandscope/owners"
 SHOWN_OWNERS: Final = 3  # in a run's tag; more would not fit the UI's list of runs
 
+LAUNCHER_TAG: Final = "bandscope/launched-by"
+LAUNCHER: Final = "bandscope run"  # of the runs in that command's own process
+
 INTERRUPTED: Final = "Interrupted"  # begins what a step says that was stopped from outside
 
 # As Dagster's own webserver has them, but for the timeout, since nobody waits in front of a page.

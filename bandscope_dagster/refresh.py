@@ -12,6 +12,7 @@ from typing import Final
 import dagster as dg
 
 from bandscope_dagster.batches import RANGE_START_TAG
+from bandscope_dagster.dead_runs import end_dead_runs
 from bandscope_dagster.jobs import CATALOGS
 
 REFRESH_EVERY_S: Final = 60
@@ -41,6 +42,8 @@ def catalogs_sensor(job_name: str, *, every_s: int = REFRESH_EVERY_S) -> dg.Sens
         ),
     )
     def refresh_catalogs_after_runs(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        for run_id in end_dead_runs(context.instance):
+            context.log.warning(f"The process of run {run_id} is gone: it has failed.")
         attempt = _last_attempt(context.instance)
         if attempt is not None and attempt.dagster_run.status not in ENDED:
             return dg.SkipReason("A refresh of the catalogs is queued or running.")

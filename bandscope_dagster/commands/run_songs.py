@@ -11,11 +11,12 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from bandscope_dagster.backfills import daemon_is_alive
-from bandscope_dagster.batches import REUSE_TAG
+from bandscope_dagster.batches import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
 from bandscope_dagster.commands.launch import RunReport, launch
 from bandscope_dagster.commands.models import require_models
-from bandscope_dagster.commands.runs import LAUNCHER, LAUNCHER_TAG, RunError, end_dead_runs, matching
+from bandscope_dagster.commands.runs import RunError, matching
 from bandscope_dagster.commands.sql import query
+from bandscope_dagster.dead_runs import end_dead_runs
 from bandscope_dagster.home_lock import only_one
 from bandscope_dagster.jobs import CATALOGS, PER_SONG
 from bandscope_dagster.partitions import SONGS_NAME, register_uploads, song_states

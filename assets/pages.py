@@ -22,7 +22,7 @@ from bandscope_dagster.pages.shelf import Shelf
 from bandscope_dagster.pages.song_page import CODE_VERSION, WrittenPage, write_page
 from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.outcomes import SongFailed
-from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.retries import PAGES_BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects import ObjectStore
 from bandscope_dagster.tagging.registry import present_from
@@ -48,7 +48,7 @@ DEPENDENCIES: Final = ("songs", "stems", "instrument_tags", "stem_instrument_tag
     ],
     can_subset=True,
     partitions_def=SONGS_PARTITIONS,
-    backfill_policy=BACKFILL_POLICY,
+    backfill_policy=PAGES_BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
     op_tags=op_tags(cpus=1, memory_gib=2),
 )

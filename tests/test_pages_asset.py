@@ -7,7 +7,9 @@ import pytest
 from page_songs import noise, store_song
 from platforms import Platform, local_settings
 
+from assets.analysis import analyze
 from assets.pages import song_pages
+from assets.songs import songs
 from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
 from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS
 from bandscope_dagster.resources import resources
@@ -40,6 +42,11 @@ def status(platform: Platform) -> dict[str, str | None]:
         platform.instance.get_status_by_partition(dg.AssetKey("song_pages"), SONGS, SONGS_PARTITIONS) or {}
     )
     return {song: value.value if (value := found.get(song)) else None for song in SONGS}
+
+
+def test_a_backfill_makes_pages_in_runs_behind_those_of_their_tables() -> None:
+    # Dagster's condition for assets to share a run; in that run the pages would be skipped.
+    assert song_pages.backfill_policy != analyze.backfill_policy == songs.backfill_policy
 
 
 def test_every_song_has_a_page_and_a_materialization_that_leads_to_it(platform: Platform) -> None:

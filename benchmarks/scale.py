@@ -1,10 +1,10 @@
 """What more songs than ever were processed here would cost: Dagster's records measured, queue and GPUs simulated.
 
-    python -m benchmarks.scale [--songs 1000 10000 100000] [--database sqlite|postgres] [--simulate-only]
+    python -m benchmarks.scale [--songs 1000 10000 100000] [--runs 100] [--database sqlite|postgres] [--simulate-only]
 
-First, for each size, a real Dagster instance gets so many songs (partitions), one materialization of each, and the runs
-that a backfill over all of them queues; then it is asked what the sensor, `bandscope status`, the asset's page in the
-UI and the daemon's look at the queue ask.
+First, for each size, a real Dagster instance gets so many songs (partitions), one materialization of each, and of the
+runs that a backfill over all of them queues at most ``--runs``, evenly spread; then it is asked what the sensor,
+`bandscope status`, the asset's page in the UI and the daemon's look at the queue ask.
 
 Then a simulation of the queue and the GPUs, event by event: batches of songs wait for a GPU, and so do songs that are
 uploaded one by one meanwhile. What it rests on is printed with it and can be set: the seconds that a song takes on a
@@ -54,8 +54,9 @@ class Records:
     materialize_ms_per_song: float
     states: float  # of all songs in one asset: the sensor, status and retry ask for it
     page: float  # what the asset's page in the UI asks for
+    runs: int  # that were created
     create_run_ms: float  # one run of a batch, with what Dagster notes as planned for each song
-    waiting_runs: float  # one look at all runs that wait
+    waiting_runs: float  # one look at all of these runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,11 @@ def new_instance(database: str) -> Iterator[dg.DagsterInstance]:
                 yield instance
 
 
-def create_runs(instance: dg.DagsterInstance, songs: Sequence[str]) -> int:
-    """Make the runs of a backfill over all songs, up to where they would be queued; returns their number."""
+def create_runs(instance: dg.DagsterInstance, songs: Sequence[str], at_most: int) -> int:
+    """Make runs of a backfill over all songs, up to where they would be queued; returns their number."""
     job = defs.resolve_job_def(JOB)
     starts = range(0, len(songs), SONGS_PER_RUN)
+    starts = starts[:: max(1, len(starts) // at_most)][:at_most]
     for start in track(starts, description="creating runs"):
         batch = songs[start : start + SONGS_PER_RUN]
         tags = {RANGE_START_TAG: batch[0], RANGE_END_TAG: batch[-1]}
@@ -107,7 +109,7 @@ def create_runs(instance: dg.DagsterInstance, songs: Sequence[str]) -> int:
     return len(starts)
 
 
-def measure(songs: int, database: str) -> Records:
+def measure(songs: int, database: str, at_most: int) -> Records:
     """Let a new instance have so many songs, and ask it what is asked of it."""
     names = [f"a-song-of-someone-{number:012x}" for number in range(songs)]
     with new_instance(database) as instance:
@@ -120,7 +122,7 @@ def measure(songs: int, database: str) -> Records:
         states = seconds(lambda: song_states(instance, names, [ASSET]))
         page = seconds(lambda: instance.get_status_by_partition(dg.AssetKey(ASSET), names, SONGS_PARTITIONS))
         began = time.perf_counter()
-        runs = create_runs(instance, names)
+        runs = create_runs(instance, names, at_most)
         created = time.perf_counter() - began
         waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED])
         look = seconds(lambda: instance.get_runs(filters=waiting))
@@ -131,6 +133,7 @@ def measure(songs: int, database: str) -> Records:
         materialize_ms_per_song=1000 * materialize / songs,
         states=states,
         page=page,
+        runs=runs,
         create_run_ms=1000 * created / runs,
         waiting_runs=look,
     )
@@ -195,6 +198,7 @@ def main() -> None:
     """Measure, simulate and print."""
     parser = argparse.ArgumentParser(description="What many songs cost Dagster, the queue and the GPUs.")
     parser.add_argument("--songs", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--runs", type=int, default=100, help="created at most (default: 100)")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--simulate-only", action="store_true")
     parser.add_argument("--simulated", type=int, nargs="+", default=[1_000, 100_000, 10_000_000])
@@ -206,7 +210,7 @@ def main() -> None:
     arguments = parser.parse_args()
     records: list[Records] = []
     if not arguments.simulate_only:
-        records = [measure(songs, arguments.database) for songs in arguments.songs]
+        records = [measure(songs, arguments.database, arguments.runs) for songs in arguments.songs]
         print_table(records)
     print(
         f"\nsimulated: {arguments.song_s:g} s of a GPU for a song, {arguments.start_s:g} s before a run's first"

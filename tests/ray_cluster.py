@@ -78,16 +78,17 @@ class RayCluster:
                 start_new_session=True,
             )
 
-    def join(self, name: str, *, gpus: int) -> None:
-        """Start another node, and wait until the cluster has it."""
+    def join(self, *names: str, gpus: int) -> None:
+        """Start other nodes, and wait until the cluster has them."""
 
         def joined() -> bool:
             # Ray gives a node 30 s to start, which is little where the cores are taken by others.
-            if name not in self.nodes or self.nodes[name].poll() is not None:
-                self.start(name, "--address", self.address, gpus=gpus)
-            return name in self.alive().values()
+            for name in names:
+                if name not in self.nodes or self.nodes[name].poll() is not None:
+                    self.start(name, "--address", self.address, gpus=gpus)
+            return set(names) <= set(self.alive().values())
 
-        wait_for(f"node {name} joins", joined, START_TIMEOUT_S, every_s=1)
+        wait_for(f"nodes join: {', '.join(names)}", joined, START_TIMEOUT_S, every_s=1)
 
     def kill(self, name: str) -> None:
         """End a node with all that runs on it, as a power cut does."""

@@ -102,6 +102,7 @@ def test_steps_wait_for_a_gpu_run_on_two_nodes_and_outlive_one(
             gpus=1,  # for the cluster to count; the models compute on the CPU
             songs_per_run=SONGS_PER_RUN,
             step_retries=2,
+            step_retry_delay_s=1,
         )
         with run_ray_cluster(home.environment, gpus=0) as cluster, home.instance() as instance:
             platform = Platform(settings, instance)
@@ -114,8 +115,7 @@ def test_steps_wait_for_a_gpu_run_on_two_nodes_and_outlive_one(
                 assert "asks for 1 GPU and 2 CPU, and none of the 1 nodes" in explained
                 assert not songs_in(platform, "instrument_tags"), "no step took the CPU instead"
 
-                for name in ("one", "two"):
-                    cluster.join(name, gpus=1)
+                cluster.join("one", "two", gpus=1)
                 patiently("each node works", lambda: {"one", "two"} <= at_work(cluster, "analyze").keys())
                 batch = at_work(cluster, "analyze")["two"]
                 patiently("the second has done songs", lambda: done_of(platform, batch))

@@ -1,6 +1,6 @@
 """What more songs than ever were processed here would cost: Dagster's records measured, queue and GPUs simulated.
 
-    python -m benchmarks.scale [--songs 1000 10000 100000] [--runs 100] [--database sqlite|postgres] [--simulate-only]
+    python -m benchmarks.scale [--songs 1000 10000 100000] [--runs 20] [--database sqlite|postgres] [--simulate-only]
 
 First, for each size, a real Dagster instance gets so many songs (partitions), one materialization of each, and of the
 runs that a backfill over all of them queues at most ``--runs``, evenly spread; then it is asked what the sensor,
@@ -198,7 +198,7 @@ def main() -> None:
     """Measure, simulate and print."""
     parser = argparse.ArgumentParser(description="What many songs cost Dagster, the queue and the GPUs.")
     parser.add_argument("--songs", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--runs", type=int, default=100, help="created at most (default: 100)")
+    parser.add_argument("--runs", type=int, default=20, help="created at most (default: 20)")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--simulate-only", action="store_true")
     parser.add_argument("--simulated", type=int, nargs="+", default=[1_000, 100_000, 10_000_000])
@@ -210,8 +210,9 @@ def main() -> None:
     arguments = parser.parse_args()
     records: list[Records] = []
     if not arguments.simulate_only:
-        records = [measure(songs, arguments.database, arguments.runs) for songs in arguments.songs]
-        print_table(records)
+        for songs in arguments.songs:
+            records.append(measure(songs, arguments.database, arguments.runs))
+            print_table(records[-1:])
     print(
         f"\nsimulated: {arguments.song_s:g} s of a GPU for a song, {arguments.start_s:g} s before a run's first"
     )

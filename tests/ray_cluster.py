@@ -21,8 +21,10 @@ START_TIMEOUT_S = 120
 OBJECT_STORE_BYTES = 80 * 2**20  # the least; nothing of ours lies in it
 LOCALHOST = "127.0.0.1"
 
-# A node that died is missed within seconds; by default that takes half a minute.
+# A node that died is missed within seconds; by default that takes half a minute. And no worker is started that may
+# never be asked for: on two cores, nine of them hold everything up.
 WATCHFUL = {
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "15000",

@@ -171,3 +171,37 @@ def test_everything_can_be_wiped(tmp_path: Path) -> None:
         assert instance.all_logs(run_id) == []
         again = run(instance)
         assert told(instance, again)["statuses"] == dict.fromkeys(KEYS, "MATERIALIZED")
+
+
+def test_songs_are_read_again_where_they_have_changed_and_only_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    read = SqliteEventLogStorage.get_dynamic_partitions
+
+    def counting(self: SqliteEventLogStorage, partitions_def_name: str) -> Any:
+        reads.append(partitions_def_name)
+        return read(self, partitions_def_name)
+
+    monkeypatch.setattr(SqliteEventLogStorage, "get_dynamic_partitions", counting)
+    with home(tmp_path / "home", DAGSTER_YAML) as ours, open_instance(tmp_path / "home") as theirs:
+        ours.add_dynamic_partitions("songs", KEYS[:2])
+        for _ in range(3):
+            assert ours.get_dynamic_partitions("songs") == KEYS[:2]
+        ours.report_runless_asset_event(dg.AssetMaterialization("stems", partition=KEYS[0]))
+        ours.get_dynamic_partitions("songs").append("what callers do to their answer")
+        assert ours.get_dynamic_partitions("songs") == KEYS[:2] and len(reads) == 1
+        theirs.add_dynamic_partitions("songs", KEYS[2:3])
+        assert ours.get_dynamic_partitions("songs") == KEYS[:3] and len(reads) == 2
+        # The number of the row that is deleted is given again, to another song.
+        theirs.delete_dynamic_partition("songs", KEYS[2])
+        theirs.add_dynamic_partitions("songs", KEYS[3:4])
+        assert ours.get_dynamic_partitions("songs") == [*KEYS[:2], KEYS[3]]
+        ours.delete_dynamic_partition("songs", KEYS[0])
+        ours.add_dynamic_partitions("songs", KEYS[4:])
+        assert ours.get_dynamic_partitions("songs") == [KEYS[1], KEYS[3], KEYS[4]]
+        assert ours.get_dynamic_partitions("others") == []
+        for number in range(2 * KEPT_OPEN):  # the connection is closed and opened again
+            ours.all_logs(f"a run of no events {number}")
+        theirs.add_dynamic_partitions("songs", KEYS[2:3])
+        assert ours.get_dynamic_partitions("songs") == [KEYS[1], KEYS[3], KEYS[4], KEYS[2]]

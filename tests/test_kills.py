@@ -26,7 +26,7 @@ from test_sensors import ticks_of
 from bandscope_dagster.jobs import CATALOGS
 from bandscope_dagster.settings import DAGSTER_YAML
 
-KILLS = int(os.environ.get("TEST_KILLS", "4"))
+KILLS = int(os.environ.get("TEST_KILLS", "3"))
 SONGS_PER_KILL = 2
 SEED = 7
 MOMENTS = ("a tick", "process_songs", "refresh_catalogs")

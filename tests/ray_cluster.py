@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -81,16 +82,19 @@ class RayCluster:
             )
 
     def join(self, *names: str, gpus: int) -> None:
-        """Start other nodes, and wait until the cluster has them."""
+        """Start other nodes, and wait until the cluster has them.
 
-        def joined() -> bool:
+        One after the other: of two that start at once on one machine, one crashes, which Ray takes 30 s to see.
+        """
+
+        def joined(name: str) -> bool:
             # Ray gives a node 30 s to start, which is little where the cores are taken by others.
-            for name in names:
-                if name not in self.nodes or self.nodes[name].poll() is not None:
-                    self.start(name, "--address", self.address, gpus=gpus)
-            return set(names) <= set(self.alive().values())
+            if name not in self.nodes or self.nodes[name].poll() is not None:
+                self.start(name, "--address", self.address, gpus=gpus)
+            return name in self.alive().values()
 
-        wait_for(f"nodes join: {', '.join(names)}", joined, START_TIMEOUT_S, every_s=1)
+        for name in names:
+            wait_for(f"node {name} joins", partial(joined, name), START_TIMEOUT_S, every_s=1)
 
     def kill(self, name: str) -> None:
         """End a node with all that runs on it, as a power cut does."""

@@ -1,8 +1,8 @@
-"""A real Ray cluster: steps wait for a GPU, run on two nodes and outlive one; the tables are those of a calm run."""
+"""Real Ray clusters: steps wait for a GPU, run on two nodes and outlive one; the tables are those of a calm run."""
 
 import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 from daemon import Home, wait_for
 from dagster_ray.configs import RayExecutionConfig
-from platforms import PER_SONG, Platform, environment, s3_settings, song_bytes
+from platforms import PER_SONG, Platform, environment, local_settings, s3_settings, song_bytes
 from postgres import run_postgres
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray_cluster import RayCluster, free_ports, run_ray_cluster
@@ -73,24 +73,53 @@ def all_done(platform: Platform) -> bool:
     return all(Counter(platform.status(asset).values()) == {"MATERIALIZED": SONGS} for asset in PER_SONG)
 
 
+def ended(instance: dg.DagsterInstance) -> Sequence[dg.DagsterRun] | None:
+    """The runs over songs, once all of them have ended."""
+    runs = [run for run in instance.get_runs() if run.job_name == "process_songs"]
+    return runs if all(run.is_finished for run in runs) else None
+
+
 def in_catalog(platform: Platform) -> set[str]:
     """The songs that the catalog knows."""
     found = [entry.key for entry in platform.store.list("song_catalog")]
     return set(pl.read_parquet(io.BytesIO(platform.store.read(found[0])))["song_id"]) if found else set()
 
 
-def test_steps_wait_for_a_gpu_run_on_two_nodes_and_outlive_one(
-    tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def at_ray(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What everything on a cluster finds set, here as well."""
+    variables = {
+        "OMP_NUM_THREADS": "1",  # the nodes share two cores
+        "TEST_SENSORS": "new_uploads catalogs",
+        "RAY_ADDRESS": f"http://127.0.0.1:{free_ports(1)[0]}",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
+def test_a_step_that_needs_a_gpu_waits_where_there_is_none_and_the_ui_says_so(
+    tmp_path: Path, at_ray: dict[str, str]
+) -> None:
+    # The models would compute on the CPU: what waits is the step, for a GPU that the cluster counts.
+    home = Home.make(tmp_path / "home", tmp_path / "store", variables=at_ray, executor="ray", gpus=1)
+    with run_ray_cluster(home.environment, gpus=0), home.instance() as instance:
+        platform = Platform(local_settings(tmp_path / "store"), instance)
+        with platform.store.create("uploads/song.wav") as pending:
+            pending.write(song_bytes(0, seconds=1.0))
+        with home.daemon():
+            explained = patiently("the UI says what the step waits for", lambda: why_waiting(instance))
+            assert "asks for 1 GPU and 2 CPU, and none of the 1 nodes" in explained
+            assert songs_in(platform, "songs") and not songs_in(platform, "instrument_tags")
+
+
+def test_a_batch_runs_on_each_node_and_all_songs_are_done_though_one_dies(
+    tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, at_ray: dict[str, str]
 ) -> None:
     settings = s3_settings(s3_server.place())
     uploads = {f"song {number}.wav": song_bytes(number, seconds=1.0) for number in range(SONGS)}
     with run_postgres() as postgres:
-        variables = postgres.database().environment() | environment(settings)
-        variables |= {
-            "OMP_NUM_THREADS": "1",  # two nodes share two cores
-            "TEST_SENSORS": "new_uploads catalogs",
-            "RAY_ADDRESS": f"http://127.0.0.1:{free_ports(1)[0]}",
-        }
+        variables = at_ray | postgres.database().environment() | environment(settings)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         home = Home.make(
@@ -105,17 +134,13 @@ def test_steps_wait_for_a_gpu_run_on_two_nodes_and_outlive_one(
             step_retry_delay_s=1,
         )
         with run_ray_cluster(home.environment, gpus=0) as cluster, home.instance() as instance:
+            cluster.join("one", "two", gpus=1)
             platform = Platform(settings, instance)
             instance.event_log_storage.set_concurrency_slots("gpu", 2)
             for name, data in uploads.items():
                 with platform.store.create(f"uploads/{name}") as pending:
                     pending.write(data)
             with home.daemon():
-                explained = patiently("the UI says what steps wait for", lambda: why_waiting(instance))
-                assert "asks for 1 GPU and 2 CPU, and none of the 1 nodes" in explained
-                assert not songs_in(platform, "instrument_tags"), "no step took the CPU instead"
-
-                cluster.join("one", "two", gpus=1)
                 patiently("each node works", lambda: {"one", "two"} <= at_work(cluster, "analyze").keys())
                 batch = at_work(cluster, "analyze")["two"]
                 patiently("the second has done songs", lambda: done_of(platform, batch))
@@ -124,8 +149,7 @@ def test_steps_wait_for_a_gpu_run_on_two_nodes_and_outlive_one(
 
                 patiently("all songs are done", lambda: all_done(platform))
                 patiently("the catalogs hold them", lambda: in_catalog(platform) == set(platform.songs))
-            # A refresh of the catalogs may have begun again.
-            runs = [run for run in instance.get_runs() if run.job_name == "process_songs"]
+                runs = patiently("both runs have ended", lambda: ended(instance))
             assert [run.status for run in runs] == [dg.DagsterRunStatus.SUCCESS] * 2
             for run in runs:
                 for asset in PER_SONG:

@@ -38,7 +38,9 @@ def test_the_file_holds_all_rows_in_order_in_full_row_groups(
     folder = tmp_path_factory.mktemp("store")
     store = open_store(str(folder))
     layout = replace(LAYOUT, row_group_rows=group_rows)
-    written = write_sorted(store, layout, [rows(part).lazy() for part in parts], {"bandscope.note": "kept"})
+    written = write_sorted(
+        store, layout, [layout.sort(rows(part)).lazy() for part in parts], {"bandscope.note": "kept"}
+    )
 
     file = pq.ParquetFile(written.uri)
     assert file.metadata.metadata[b"bandscope.note"] == b"kept"
@@ -54,13 +56,12 @@ def test_more_rows_than_are_held_at_once_are_spilled_and_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sorted_table, "SPILL_BYTES", 20_000)
-    monkeypatch.setattr(sorted_table, "RANGE_ROWS", 500)
     random = np.random.default_rng(0)
     names = [(f"instrument {random.integers(40):02}", f"song {number:05}") for number in range(5000)]
     spilled = SpilledRows(LAYOUT, tmp_path)
     for start in range(0, len(names), 250):
         spilled.add(rows(names[start : start + 250]))
-    written = write_sorted(open_store(str(tmp_path / "store")), LAYOUT, [spilled.scan()], {})
+    written = write_sorted(open_store(str(tmp_path / "store")), LAYOUT, spilled.parts(), {})
     assert len(list(tmp_path.glob("*.parquet"))) > 5
     found = pl.read_parquet(written.uri).select("instrument", "song_id").rows()
     assert found == sorted(names)
@@ -70,7 +71,7 @@ def test_an_instrument_is_found_without_reading_the_other_row_groups(tmp_path: P
     layout = replace(LAYOUT, row_group_rows=100)
     store = open_store(str(tmp_path))
     names = [(f"instrument {number % 50:02}", f"song {number:05}") for number in range(5000)]
-    write_sorted(store, layout, [rows(names).lazy()], {})
+    write_sorted(store, layout, [layout.sort(rows(names)).lazy()], {})
     metadata = pq.read_metadata(tmp_path / catalog_key(LAYOUT.table))
     place = LAYOUT.table.names.index("instrument")
     limits = [

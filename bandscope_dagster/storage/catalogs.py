@@ -133,16 +133,16 @@ def _apply(
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         spilled = SpilledRows(catalog.layout, Path(folder))
         _read_songs(catalog, changes.read, spilled, tell)
-        sources = [spilled.scan()]
+        parts = spilled.parts()
         if old is not None:
             gone = pl.concat([changes.read.song_ids, changes.removed])
             kept = pl.scan_parquet(_copy(store, catalog.table, old, Path(folder)), glob=False)
-            sources.append(kept.filter(~pl.col("song_id").is_in(gone.implode())))
+            parts.append(kept.filter(~pl.col("song_id").is_in(gone.implode())))
         tell(f"{catalog.table.name}: writing")
         refresh_id = uuid.uuid4().hex
         write_state(store, catalog.table, refresh_id, files.versions)
         try:
-            file = write_sorted(store, catalog.layout, sources, footer_entries(refresh_id, catalog.made_with))
+            file = write_sorted(store, catalog.layout, parts, footer_entries(refresh_id, catalog.made_with))
         except UNREADABLE as error:
             if old is None:
                 raise

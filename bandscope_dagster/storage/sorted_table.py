@@ -1,16 +1,15 @@
 """A sorted table as one Parquet file, merged from its last version and new rows in bounded memory.
 
-Rows are sorted by spilling them to local files, as in any external merge sort. All of them together are then read in
-ranges of the first column that they are sorted by, each range is sorted, and the ranges follow each other in the file.
+An external merge sort: new rows are spilled, sorted, to local files, and polars' streaming engine merges those with the
+rows that stay, piece by piece, while it encodes what is merged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -18,12 +17,11 @@ import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.lineage import maker_entries
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import ArrowTable, Table, catalog_key
+from bandscope_dagster.storage.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables import Written
 
 SPILL_BYTES = 64 * 1024 * 1024  # of rows in memory, before they are written to a local file
-SPILLED_GROUP_ROWS = 16_384  # small, so that reading a range skips the rest
-RANGE_ROWS = 100_000  # read and sorted at once; a single value of the first column may have more
+SPILLED_GROUP_ROWS = 16_384  # of which the merge holds some of every file at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +29,12 @@ class Layout:
     """How a table lies in its file."""
 
     table: Table
-    order: tuple[str, ...]  # the columns that it is sorted by
+    order: tuple[str, ...]  # the columns that it is sorted by; nulls are last
     row_group_rows: int  # what a reader fetches at least; statistics are per row group
+
+    def sort(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows in this order; those that are equal in it stay in theirs."""
+        return rows.select(self.table.names).sort(self.order, nulls_last=True, maintain_order=True)
 
 
 class SpilledRows:
@@ -50,87 +52,50 @@ class SpilledRows:
         if sum(waiting.estimated_size() for waiting in self._waiting) > SPILL_BYTES:
             self._spill()
 
-    def scan(self) -> pl.LazyFrame:
-        """All rows that were added."""
+    def parts(self) -> list[pl.LazyFrame]:
+        """All rows that were added, in parts that are each sorted."""
         self._spill()
-        return pl.scan_parquet(self._files, glob=False)
+        return [pl.scan_parquet(file, glob=False) for file in self._files]
 
     def _spill(self) -> None:
         if self._waiting:
             path = self._folder / f"{len(self._files)}.parquet"
-            rows = pl.concat(self._waiting).sort(self._layout.order, maintain_order=True)
+            rows = self._layout.sort(pl.concat(self._waiting))
             rows.write_parquet(path, compression="lz4", row_group_size=SPILLED_GROUP_ROWS)
             self._files.append(path)
             self._waiting.clear()
 
 
 def write_sorted(
-    store: ObjectStore,
-    layout: Layout,
-    sources: Sequence[pl.LazyFrame],
-    metadata: Mapping[str, str],
+    store: ObjectStore, layout: Layout, parts: Sequence[pl.LazyFrame], metadata: Mapping[str, str]
 ) -> Written:
-    """Write all rows of the ``sources``, sorted, in place of the catalog that was there.
+    """Write all rows of the ``parts``, each of which is sorted, in place of the catalog that was there.
 
-    Of rows that are equal in ``layout.order`` the order is that of the sources. ``metadata`` goes to the footer.
+    Of rows that are equal in ``layout.order`` the order is that of the parts. ``metadata`` goes to the footer.
     """
     key = catalog_key(layout.table)
+    schema = layout.table.schema.with_metadata(dict(metadata) | maker_entries(layout.table))
+    merged = _merged(parts, layout.order).select(layout.table.names)
     rows = 0
     with store.create(key) as pending:
-        schema = layout.table.schema.with_metadata(dict(metadata) | maker_entries(layout.table))
+        # Not polars' own writer: it knows the "large" strings and lists alone, and no column that may not be null.
         open_writer: Any = pq.ParquetWriter  # its own hints deny the choice by column, which it documents
         with open_writer(
             pending.file, schema, compression="zstd", use_dictionary=_repeating(schema)
         ) as writer:
-            for group in _row_groups(layout, _ranges(layout, sources)):
-                writer.write_table(group)
-                rows += group.num_rows
+            for group in merged.collect_batches(chunk_size=layout.row_group_rows, engine="streaming"):
+                writer.write_table(group.to_arrow().cast(schema), row_group_size=layout.row_group_rows)
+                rows += group.height
         size = pending.commit()
     return Written(key=key, uri=store.uri(key), rows=rows, bytes=size)
 
 
-def _ranges(layout: Layout, sources: Sequence[pl.LazyFrame]) -> Iterator[ArrowTable]:
-    """All rows in order, range by range; the next is read while the last is written."""
-    first = pl.col(layout.order[0])
-    all_rows = pl.concat(sources)
-
-    def read(low: str, high: str) -> ArrowTable:
-        within = all_rows.filter(first.is_between(pl.lit(low), pl.lit(high)))
-        rows = within.select(layout.table.names).collect().sort(layout.order, maintain_order=True)
-        # polars' own strings and lists are the "large" kinds; the schema's are what every reader knows.
-        return rows.to_arrow().cast(layout.table.schema)
-
-    with ThreadPoolExecutor(1) as ahead:
-        coming: Future[ArrowTable] | None = None
-        for low, high in _bounds(all_rows, layout.order[0]):
-            last, coming = coming, ahead.submit(read, low, high)
-            if last is not None:
-                yield last.result()
-        if coming is not None:
-            yield coming.result()
-
-
-def _bounds(rows: pl.LazyFrame, column: str) -> list[tuple[str, str]]:
-    """The first and the last value of each range; every value lies in one range."""
-    counts = rows.group_by(column).len().collect(engine="streaming").sort(column)
-    number = (counts["len"].cum_sum() - counts["len"]) // RANGE_ROWS
-    ranges = counts.group_by(number.alias("range"), maintain_order=True).agg(
-        pl.col(column).first().alias("low"), pl.col(column).last().alias("high")
-    )
-    return cast(list[tuple[str, str]], ranges.select("low", "high").rows())
-
-
-def _row_groups(layout: Layout, tables: Iterator[ArrowTable]) -> Iterator[ArrowTable]:
-    """The same rows in tables of ``row_group_rows``; the last may be shorter."""
-    rest: ArrowTable = layout.table.schema.empty_table()
-    for table in tables:
-        rest = pa.concat_tables([rest, table])
-        whole = rest.num_rows - rest.num_rows % layout.row_group_rows
-        for start in range(0, whole, layout.row_group_rows):
-            yield rest.slice(start, layout.row_group_rows)
-        rest = rest.slice(whole)
-    if rest.num_rows:
-        yield rest
+def _merged(parts: Sequence[pl.LazyFrame], order: tuple[str, ...]) -> pl.LazyFrame:
+    """All rows in order, merged by halves, so that a row is compared a few times however many parts there are."""
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return _merged(parts[:half], order).merge_sorted(_merged(parts[half:], order), order, maintain_order=True)
 
 
 def _repeating(schema: Any) -> list[str]:

@@ -52,6 +52,18 @@ def peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MIB
 
 
+def write_song(path: Path, number: int, seconds: float) -> None:
+    """Render a song of this number to a file, repeated to ``seconds``, in the format that the name's ending says."""
+    _, stems = render(number)
+    mixture = np.sum(list(stems.values()), axis=0)
+    subtype = "MPEG_LAYER_III" if path.suffix == ".mp3" else "PCM_16"
+    with soundfile.SoundFile(path, "w", SAMPLE_RATE, 2, subtype) as file:
+        left = round(seconds * SAMPLE_RATE)
+        while left > 0:
+            file.write(mixture[:, :left].T)
+            left -= mixture.shape[1]
+
+
 def write_songs(
     store: Path, songs: int, seconds: float, endings: Sequence[str] = ("wav", "flac", "mp3")
 ) -> None:
@@ -59,14 +71,4 @@ def write_songs(
     folder = store / UPLOADS
     folder.mkdir(parents=True)
     for number in range(songs):
-        _, stems = render(number)
-        mixture = np.sum(list(stems.values()), axis=0)
-        ending = endings[number % len(endings)]
-        path = folder / f"song {number}.{ending}"
-        with soundfile.SoundFile(
-            path, "w", SAMPLE_RATE, 2, "MPEG_LAYER_III" if ending == "mp3" else "PCM_16"
-        ) as file:
-            left = round(seconds * SAMPLE_RATE)
-            while left > 0:
-                file.write(mixture[:, :left].T)
-                left -= mixture.shape[1]
+        write_song(folder / f"song {number}.{endings[number % len(endings)]}", number, seconds)

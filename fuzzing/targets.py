@@ -1,5 +1,6 @@
 """What is fed with mutated input, and what must hold of the outcome, whatever the input is."""
 
+import io
 import os
 import re
 import tempfile
@@ -14,6 +15,7 @@ import numpy as np
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
 from bandscope_dagster.audio.cage import caged
+from bandscope_dagster.audio.completeness import missing_part, states_its_length
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import printable_line
 from bandscope_dagster.errors import SettingsError, SongRejected
@@ -27,6 +29,7 @@ from tests.audio_files import ENCODERS, encode, encode_soundfile, excerpt, stemp
 
 LIMITS: Final = Limits(max_bytes=2**26, max_duration_s=60.0, max_decode_cpu_s=10, max_decode_silence_s=20.0)
 SEED_S: Final = 1.5  # of audio in a file; the shorter, the more of the mutations hit what is not audio
+BEGINNING_BYTES: Final = 400
 SONG_ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*-[0-9a-f]{12}")
 
 
@@ -73,6 +76,20 @@ def check_song(data: bytes) -> str:
         for text in (probe.title, probe.artist, probe.album, probe.genre):
             assert text is None or text == printable_line(text)
         return "song"
+
+
+def beginnings() -> list[bytes]:
+    """The first bytes of each of those songs, where their containers say how they are laid out."""
+    return [song[:BEGINNING_BYTES] for song in songs()]
+
+
+def check_structure(data: bytes) -> str:
+    """Whatever a container claims of its parts, it is told to be whole, or in a sentence what is missing."""
+    file = io.BytesIO(data)
+    assert states_its_length(file, "mp3") in (True, False)
+    missing = missing_part(file)
+    assert missing is None or (0 < len(missing) <= 500 and not UNPRINTABLE.search(missing))
+    return "whole" if missing is None else "cut"
 
 
 def check_answer(data: bytes) -> str:
@@ -124,6 +141,7 @@ def check_setting(data: bytes) -> str:
 
 TARGETS: Final = (
     Target("uploads", songs, check_song, limit_s=60.0, parallel=True),
+    Target("structures", beginnings, check_structure, limit_s=1.0),
     Target(
         "answers",
         lambda: [

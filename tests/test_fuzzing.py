@@ -1,6 +1,9 @@
-"""A short run of ``python -m fuzzing``, and that it would find something."""
+"""Short runs of ``python -m fuzzing`` and ``python -m fuzzing.guided``, and that they would find something."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -50,3 +53,45 @@ def test_mutations_differ_and_can_be_repeated() -> None:
     many = [mutated(Random(number), seeds) for number in range(200)]
     assert len(set(many)) > 150
     assert many == [mutated(Random(number), seeds) for number in range(200)]
+
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="Atheris is built for Linux")
+
+
+def guided(*command: str) -> subprocess.CompletedProcess[str]:
+    """What a process that fuzzes by coverage printed."""
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, errors="replace")
+
+
+@only_linux
+def test_guided_by_coverage_what_must_hold_does(tmp_path: Path) -> None:
+    ended = guided("-m", "fuzzing.guided", "--inputs", "2000", "--keep", str(tmp_path))
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "broken: none" in ended.stdout and ended.stderr.count("DONE") == 3
+    assert not list(tmp_path.iterdir())
+
+
+@only_linux
+def test_coverage_leads_to_what_mutation_alone_would_not_hit(tmp_path: Path) -> None:
+    keep, corpus = tmp_path / "kept", tmp_path / "corpus"
+    corpus.mkdir()
+    planted = """
+import sys, atheris
+from pathlib import Path
+from fuzzing.guided import fuzz
+from fuzzing.targets import Target
+
+@atheris.instrument_func
+def check(data):
+    if data[:1] == b"d":
+        if data[1:2] == b"e":
+            if data[2:3] == b"e":
+                assert data[3:4] != b"p", "found"
+    return "fine"
+
+fuzz(Target("planted", lambda: [bytes(8)], check, 5.0), 500_000, 1, Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+    ended = guided("-c", planted, str(keep), str(corpus))
+    assert ended.returncode != 0 and "AssertionError: found" in ended.stdout + ended.stderr
+    (kept,) = keep.iterdir()
+    assert kept.name.startswith("planted-crash-") and kept.read_bytes().startswith(b"deep")

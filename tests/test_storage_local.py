@@ -69,7 +69,7 @@ def test_fingerprints_follow_no_link_out_of_the_store_and_tell_no_hidden_or_temp
     for name in (".hidden.parquet", "song.parquet.part", "new\nline.parquet"):
         (songs / name).write_bytes(b"x")
     (songs / "folder.parquet").mkdir()
-    assert store.fingerprints("songs").keys() == {"song.parquet", "within.parquet"}
+    assert store.fingerprints(["songs"])["songs"].keys() == {"song.parquet", "within.parquet"}
 
 
 def test_a_link_to_a_folder_above_makes_no_endless_listing(tmp_path: Path):

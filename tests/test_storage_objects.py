@@ -110,8 +110,9 @@ def test_fingerprints_are_those_of_a_folder_itself_as_its_listing_has_them(store
         put(store, f"songs/{name}", name.encode())
     put(store, "songs_old/song-4.parquet", b"x")
     listed = {found.key.removeprefix("songs/"): found.fingerprint for found in store.list("songs")}
-    assert store.fingerprints("songs") == {name: listed[name] for name in names}
-    assert store.fingerprints("nothing") == {}
+    found = store.fingerprints(["songs", "nothing"])
+    assert found == {"songs": {name: listed[name] for name in names}, "nothing": {}}
+    assert store.fingerprints([]) == {}
 
 
 @pytest.mark.parametrize(

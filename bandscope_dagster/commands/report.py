@@ -74,7 +74,7 @@ def report(
 
 def _songs(store: ObjectStore, pattern: str | None) -> Sequence[str]:
     if pattern is None:
-        names = store.fingerprints(SONGS.name)
+        names = store.fingerprints([SONGS.name])[SONGS.name]
         return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
     from bandscope_dagster.commands.status import find_songs
 

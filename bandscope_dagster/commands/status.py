@@ -75,7 +75,7 @@ def print_overview(store: ObjectStore, console: Console) -> None:
             "and `bandscope run` takes them from there."
         )
         return
-    stored = {table.name: store.fingerprints(table.name) for table in ANALYSIS_TABLES}
+    stored = store.fingerprints([table.name for table in ANALYSIS_TABLES])
     grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("song", no_wrap=True, overflow="ignore")  # to be copied into the next command
     grid.add_column("length", no_wrap=True, justify="right")

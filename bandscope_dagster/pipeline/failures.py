@@ -45,7 +45,8 @@ class FailureLog:
     def __init__(self, store: ObjectStore, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
-        self._songs = {name.removesuffix(".parquet") for name in store.fingerprints(SONG_FAILURES.name)}
+        known = store.fingerprints([SONG_FAILURES.name])[SONG_FAILURES.name]
+        self._songs = {name.removesuffix(".parquet") for name in known}
 
     def failed(self, song_id: str, tables: Collection[str], error: str) -> None:
         """``tables`` were not made, because of ``error`` (``<reason>: <message>``)."""

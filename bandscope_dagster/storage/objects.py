@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -139,8 +139,8 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def fingerprints(self, folder: str) -> dict[str, str]:
-        """Name → fingerprint of the objects in ``folder`` itself, as ``list`` has them; made for very many of them."""
+    def fingerprints(self, folders: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Folder → name → fingerprint of the objects in the folder itself, as ``list`` has them; made for very many."""
         ...
 
     def head(self, key: str) -> StoredObject | None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import polars as pl
@@ -99,22 +97,19 @@ class SongFiles:
 def list_song_files(store: ObjectStore, tables: Sequence[Table]) -> SongFiles:
     """Every song that has a file in ``songs`` or ``song_failures``, and the versions of its files in ``tables``.
 
-    The tables are listed at the same time, and nothing is read.
+    Nothing is read.
     """
     listed = list(dict.fromkeys([SONGS.name, SONG_FAILURES.name, *(table.name for table in tables)]))
-    with ThreadPoolExecutor(len(listed)) as pool:
-        found = list(pool.map(partial(_versions, store), listed))
+    found = [_versions(table, names) for table, names in store.fingerprints(listed).items()]
     songs = pl.concat([found[0].select("song_id"), found[1].select("song_id")]).unique()
     for versions in found:
         songs = songs.join(versions, on="song_id", how="left")
     return SongFiles(store, songs.sort("song_id"))
 
 
-def _versions(store: ObjectStore, table: str) -> pl.DataFrame:
+def _versions(table: str, names: dict[str, str]) -> pl.DataFrame:
     found = {
-        name.removesuffix(SUFFIX): fingerprint
-        for name, fingerprint in store.fingerprints(table).items()
-        if name.endswith(SUFFIX)
+        name.removesuffix(SUFFIX): fingerprint for name, fingerprint in names.items() if name.endswith(SUFFIX)
     }
     return pl.DataFrame(
         {"song_id": list(found), table: list(found.values())},

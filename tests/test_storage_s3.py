@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 import pytest
-from faulty_proxy import FaultyProxy
+from faulty_proxy import SILENT_S, FaultyProxy
 from s3_server import S3Server
 
+from bandscope_dagster.storage import s3_bucket
 from bandscope_dagster.storage.objects import (
     RETRY_FOR_S,
     ObjectChanged,
@@ -193,3 +194,16 @@ def test_a_store_does_not_show_its_secret(s3_server: S3Server):
     assert place.secret_access_key not in repr(place)
     assert place.open().url == place.url
     assert place.open().uri("a/b") == f"{place.url}/a/b"
+
+
+def test_polars_gives_up_a_connection_on_which_nothing_comes_and_asks_again(
+    far: ObjectStore, faulty_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_bucket, "STALL_TIMEOUT_S", 1)
+    with far.create("songs/song.parquet") as pending:
+        pl.DataFrame({"song_id": ["song"]}).write_parquet(pending.file)
+    silent = faulty_proxy.fail("song.parquet", "silent", method="GET", times=1)
+    began = time.monotonic()
+    found = pl.scan_parquet(far.uri("songs/song.parquet"), storage_options=far.polars_options()).collect()
+    assert found["song_id"].to_list() == ["song"] and silent.matched == 1
+    assert time.monotonic() - began < SILENT_S / 2, "it was not waited for until the server ended it"

@@ -19,6 +19,7 @@ from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
 from bandscope_dagster.pipeline.streams import WriteBehind, prefetch
 from bandscope_dagster.pipeline.uploads import fetch_upload
+from bandscope_dagster.pipeline.usage import FreedMemory
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
 from bandscope_dagster.storage.audio_tables import read_blocks
@@ -96,13 +97,16 @@ def analyze_songs(
         present_from=present_from,
     )
     batch = _Batch(workplace, separator)
+    freed = FreedMemory()
     try:
         with writer:
             for item in prefetch(_read_songs(plans, store, limits), BLOCKS_AHEAD):
                 if stopped is not None and stopped.is_set():
                     return
                 batch.take(item)
-                yield from batch.done(wait=False)
+                for outcome in batch.done(wait=False):
+                    yield outcome
+                    freed.give_back()
             batch.flush()
             yield from batch.done(wait=True)
     finally:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, cast
 
 import obstore
 
+from bandscope_dagster.storage import s3_bucket
 from bandscope_dagster.storage.objects import (
     CHUNK_BYTES,
     ObjectChanged,
@@ -119,6 +120,9 @@ class S3Store:
             "aws_access_key_id": options.access_key_id,
             "aws_secret_access_key": options.secret_access_key,
             "aws_allow_http": str(self._bucket.plain_http).lower(),
+            # Else a connection on which nothing comes is waited for until the server ends it.
+            "connect_timeout": f"{s3_bucket.CONNECT_TIMEOUT_S}s",
+            "read_timeout": f"{s3_bucket.STALL_TIMEOUT_S}s",
         }
         return {name: value for name, value in named.items() if value is not None}
 

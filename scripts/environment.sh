@@ -11,7 +11,7 @@ python="${PYTHON:-python3}"
     exit 1
 }
 
-wanted="$(cat pyproject.toml constraints.txt | cksum) $extras"
+wanted="$(cat pyproject.toml constraints.txt hashes.txt | cksum) $extras"
 if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/installed 2>/dev/null)" != "${wanted% *} [test]" ]; then
     echo "Installing into .venv (once; a minute or two) …"
     [ -x .venv/bin/python ] || "$python" -m venv .venv
@@ -19,7 +19,7 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/insta
     # of CUDA libraries. The rest by uv, which is several times faster, and compiles all of it at once: every process
     # that is started later then starts faster, also where Python may not write bytecode itself.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt torch uv
-    .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python -c constraints.txt -e ".$extras"
+    .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python -c constraints.txt -c hashes.txt -e ".$extras"
     echo "$wanted" > .venv/installed
 fi
 export PATH="$PWD/.venv/bin:$PATH"

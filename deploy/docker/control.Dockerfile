@@ -4,9 +4,9 @@
 FROM python:3.11.14-slim-bookworm AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv
 WORKDIR /build
-COPY constraints.txt ./
+COPY constraints.txt hashes.txt ./
 RUN pip install --no-cache-dir -c constraints.txt uv && uv venv "$VIRTUAL_ENV"
-RUN uv pip install --no-cache -c constraints.txt dagster dagster-webserver dagster-postgres dagster-k8s
+RUN uv pip install --no-cache -c constraints.txt -c hashes.txt dagster dagster-webserver dagster-postgres dagster-k8s
 
 FROM python:3.11.14-slim-bookworm
 # A number for the user, so that Kubernetes can see that it is not root.

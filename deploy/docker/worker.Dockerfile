@@ -8,12 +8,12 @@ ARG TORCH_BACKEND=cu130
 ARG HATCHLING=1.33.0
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_TORCH_BACKEND=$TORCH_BACKEND VIRTUAL_ENV=/opt/venv
 WORKDIR /build
-COPY constraints.txt ./
+COPY constraints.txt hashes.txt ./
 RUN pip install --no-cache-dir -c constraints.txt uv && uv venv "$VIRTUAL_ENV"
 # Each layer changes less often than the next: PyTorch, the other libraries, our code.
 RUN uv pip install --no-cache -c constraints.txt torch
 COPY pyproject.toml README.md ./
-RUN uv pip install --no-cache -c constraints.txt -r pyproject.toml --extra k8s --extra postgres --extra ray
+RUN uv pip install --no-cache -c constraints.txt -c hashes.txt -r pyproject.toml --extra k8s --extra postgres --extra ray
 COPY assets ./assets
 COPY bandscope_dagster ./bandscope_dagster
 RUN echo "hatchling==$HATCHLING" > build-constraints.txt \

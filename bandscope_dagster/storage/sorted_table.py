@@ -1,7 +1,7 @@
 """A sorted table as one Parquet file, merged from its last version and new rows in bounded memory.
 
 An external merge sort: new rows are spilled, sorted, to local files, and polars' streaming engine merges those with the
-rows that stay, piece by piece, while it encodes what is merged.
+rows that stay, piece by piece, while the piece before is encoded.
 """
 
 from __future__ import annotations

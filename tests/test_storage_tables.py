@@ -9,7 +9,14 @@ from song_rows import NOW, lineage, song_row, tag_row
 
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, SONGS, STEMS
-from bandscope_dagster.storage.tables import read_table, write_error_row, write_table
+from bandscope_dagster.storage.tables import (
+    ROWS_AT_ONCE,
+    arrow_table,
+    python_rows,
+    read_table,
+    write_error_row,
+    write_table,
+)
 
 SONG = "song-0123456789ab"
 
@@ -109,3 +116,14 @@ def test_equal_rows_make_equal_files_but_for_the_lineage(tmp_path):
 def data_pages(file: bytes) -> bytes:
     """What stands before the footer."""
     return file[: -8 - pq.read_metadata(pa.BufferReader(file)).serialized_size]
+
+
+def test_rows_are_taken_in_parts_and_the_one_that_is_wrong_is_named() -> None:
+    count = ROWS_AT_ONCE + 3
+    names = [f"instrument {number}" for number in range(count)]
+    found = arrow_table(INSTRUMENT_TAGS, (tag_row("song", name, 0.5, 3.0) for name in names))
+    assert found.column("instrument").num_chunks == 1
+    assert [row["instrument"] for row in python_rows(found, ["instrument"])] == names
+    wrong = (tag_row("song", name, 0.5, 3.0) if name != names[-1] else {} for name in names)
+    with pytest.raises(ValueError, match=f"row {count - 1}"):
+        arrow_table(INSTRUMENT_TAGS, wrong)

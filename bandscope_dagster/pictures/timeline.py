@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 MOST_INSTRUMENTS: Final = 12  # rows of a timeline
 LEVELS: Final = 5  # steps of a score that an eye tells apart in one hue
+DRAWN: Final = ("instrument", "score", "start_s", "end_s")  # what a timeline reads of a row of tags
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from bandscope_dagster.audio.flac import Bits, Quantized, dequantize, encode, qu
 from bandscope_dagster.audio.measure import peak, rms_dbfs
 from bandscope_dagster.pictures.envelope import EnvelopeMeasure
 from bandscope_dagster.pictures.song_picture import draw_song
+from bandscope_dagster.pictures.timeline import DRAWN
 from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.pipeline.stored_files import StoredFile, read_stored_file
 from bandscope_dagster.pipeline.streams import WriteBehind
@@ -30,10 +31,10 @@ from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.storage.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.lineage import QUALITY_NOTE, TAGS_NOTE, USED_NOTE, Lineage
 from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, STEMS, TABLES
-from bandscope_dagster.storage.tables import Written, write_table
+from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, STEMS, TABLES, ArrowTable
+from bandscope_dagster.storage.tables import Written, arrow_table, python_rows, write_table
 from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags
-from bandscope_dagster.tagging.summary import TagSummary, summarize
+from bandscope_dagster.tagging.summary import SUMMARIZED, TagSummary, summarize
 from bandscope_dagster.tagging.vocabulary import Vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
@@ -74,7 +75,7 @@ class SongAnalysis:
         self._place = workplace
         self._sources: dict[str, SourceTags] = {}
         self._envelopes: defaultdict[str, EnvelopeMeasure] = defaultdict(EnvelopeMeasure)
-        self._tag_rows: list[dict[str, Any]] = []
+        self._drawn_tags: ArrowTable | None = None
         self._stems = Reblock(BLOCK_FRAMES)
         self._measure = QualityMeasure(workplace.stems)
         self._blocks = {"decoded_waveforms": 0, "stems": 0}
@@ -246,14 +247,15 @@ class SongAnalysis:
         of_mixture = table == INSTRUMENT_TAGS.name
         sources = [each for each in self._sources.values() if (each.source == MIXTURE) == of_mixture]
         shared = {"song_id": self.plan.song_id, "model": lineage.model, "detected_at": lineage.created_at}
-        rows = [row | shared for source in sources for row in source.rows(self._place.vocabulary)]
-        self.tags[table] = summarize(sources, rows, queue)
+        rows = (row | shared for source in sources for row in source.rows(self._place.vocabulary))
+        tags = arrow_table(TABLES[table], rows)
+        self.tags[table] = summarize(sources, python_rows(tags, SUMMARIZED), queue)
         if (
             of_mixture or INSTRUMENT_TAGS.name not in self.tags
         ):  # a picture shows the mixture's where there are any
-            self._tag_rows = rows
+            self._drawn_tags = tags
         notes = {TAGS_NOTE: self.tags[table].to_json()}
-        return write_table(self._place.store, TABLES[table], rows, lineage, notes)
+        return write_table(self._place.store, TABLES[table], tags, lineage, notes)
 
     def _read_back(self, table: str) -> StoredFile | Exception:
         """What the store gives back of a file that was just published; a fault here is told, and stops nothing."""
@@ -274,7 +276,8 @@ class SongAnalysis:
         if not any(envelope.frames for envelope in envelopes.values()):
             return None
         try:
-            return draw_song(envelopes, self._tag_rows if self.tags else None, self._place.present_from)
+            tags = None if self._drawn_tags is None else python_rows(self._drawn_tags, DRAWN)
+            return draw_song(envelopes, tags, self._place.present_from)
         except Exception:
             logger.exception("%s: its picture cannot be drawn", self.plan.song_id)
             return None

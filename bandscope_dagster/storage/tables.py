@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,9 @@ from bandscope_dagster.storage.lineage import PREFIX, Lineage, maker_entries
 from bandscope_dagster.storage.objects import ObjectChanged, ObjectStore, with_retries
 from bandscope_dagster.storage.schemas import ArrowTable, Table, table_key
 
+ROWS_AT_ONCE = (
+    4096  # that are Python objects at the same time: a tag table of two hours has a quarter of a million
+)
 ROW_GROUP_ROWS = 65536  # small enough that sorted catalogs are pruned, large enough to compress
 
 Row = Mapping[str, Any]
@@ -98,9 +102,23 @@ def _of_this_version(table: Table, names: Sequence[str], data: ArrowTable) -> Ar
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields, data.schema.metadata))
 
 
-def arrow_table(table: Table, rows: Sequence[Row]) -> ArrowTable:
+def arrow_table(table: Table, rows: Iterable[Row]) -> ArrowTable:
     """Rows as Arrow. Every row must have exactly the table's columns, with values of their types."""
-    for number, row in enumerate(rows):
+    parts: list[ArrowTable] = []
+    left = iter(rows)
+    while part := list(islice(left, ROWS_AT_ONCE)):
+        parts.append(_arrow_part(table, part, first=ROWS_AT_ONCE * len(parts)))
+    return pa.concat_tables(parts or [_arrow_part(table, [], first=0)]).combine_chunks()
+
+
+def python_rows(data: ArrowTable, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows as Python values, of these columns."""
+    for part in data.select(columns).to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from part.to_pylist()
+
+
+def _arrow_part(table: Table, rows: Sequence[Row], first: int) -> ArrowTable:
+    for number, row in enumerate(rows, first):
         missing, unknown = set(table.names) - set(row), set(row) - set(table.names)
         if missing or unknown:
             raise ValueError(
@@ -131,7 +149,7 @@ def with_schema(table: Table, data: ArrowTable) -> ArrowTable:
 
 def check_song(data: ArrowTable, song_id: str, key: str) -> None:
     """Raise ValueError if a row is of another song than the file."""
-    strangers = set(data.column("song_id").to_pylist()) - {song_id}
+    strangers = set(data.column("song_id").unique().to_pylist()) - {song_id}
     if strangers:
         raise ValueError(
             f"{key} is the file of {song_id}, and cannot hold rows of {sorted(map(str, strangers))}"

@@ -10,6 +10,7 @@ from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
 TOP: Final = 5  # instruments
+SUMMARIZED: Final = ("source", "instrument", "mapped", "score", "error")  # what ``summarize`` reads of a row
 
 UNMAPPED_LIMIT: Final = 0.1
 """From this share of unknown labels on, the vocabulary should learn them: searches by instrument miss too much."""

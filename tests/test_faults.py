@@ -1,7 +1,7 @@
 """Storage on a bad day: a tenth of all calls fails in every way that it can, and nothing is lost, doubled or torn.
 
-``TEST_FAULT_SONGS=500 pytest tests/test_faults.py -k tenth -o junit_family=xunit1 --junitxml=faults.xml`` is the long run;
-the file then says what was broken, and how many songs were left after each run.
+``TEST_FAULT_SONGS=500 pytest tests/test_faults.py -k tenth -o junit_family=xunit1 --junitxml=faults.xml`` is the long
+run; the file then says what was broken, and how many songs were left after each run.
 """
 
 import os

@@ -6,9 +6,10 @@
 batch has one song of four minutes among songs of 2 to 10 s and three of a minute; the fourth batch's is the longest of
 all. Twice a second its resident size is noted, and apart from it that of its children, which decode (Linux).
 
-Each row of the table is a tenth of the songs, by when their last table was there. The last line is JSON: the songs and
-the hours of audio, the median size in the second and in the last tenth (in the first, the models were loaded) in MB
-and the growth between them, the largest median of a tenth over the smallest (without the first), and the peaks in MB.
+Each row of the table is a batch: from when the last table of the batch before was there to when its own was. The last
+line is JSON: the songs and the hours of audio, the median size in the second and in the last batch (in the first, the
+models were loaded) in MB and the growth between them, the largest median of a batch over the smallest (without the
+first), and the peaks in MB.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from benchmarks.measuring import write_song
 SONGS_PER_RUN = 64
 LONG_AT, LONGEST_IN = 30, 3  # the place of the long song in its batch, and the batch with the longest
 LONG_S, MEDIUM_S, SHORT_S = 240.0, 60.0, (2.0, 10.0)
-TENTHS = 10
 LOOK_EVERY_S = 0.5
 MB = 1e6
 
@@ -66,6 +66,10 @@ def main() -> None:
     parser.add_argument("--longest", type=float, default=7200.0, help="seconds; default: two hours")
     parser.add_argument("--workplace", type=Path, help="an empty folder for the songs and their tables")
     arguments = parser.parse_args()
+    if arguments.songs <= SONGS_PER_RUN:
+        parser.error(
+            f"--songs: more than the {SONGS_PER_RUN} of one batch, for there is nothing to compare else"
+        )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder: Path = arguments.workplace or Path(temporary)
         lengths = [seconds(number, arguments.longest) for number in range(arguments.songs)]
@@ -121,21 +125,19 @@ def report(samples: Sequence[Sample], lengths: Sequence[float]) -> None:
     songs = len(lengths)
     print(f"{'songs':>12}{'median MB':>12}{'peak MB':>10}{'decoding MB':>13}")
     medians: list[float] = []
-    for tenth in range(TENTHS):
-        low, high = (songs * part // TENTHS for part in (tenth, tenth + 1))
-        last = tenth == TENTHS - 1
-        seen = [each for each in samples if low <= each.done < high or (last and each.done >= high)]
+    for low in range(0, songs, SONGS_PER_RUN):
+        high = min(low + SONGS_PER_RUN, songs)
+        seen = [each for each in samples if low <= each.done < high or high == each.done == songs]
         sizes = [each.process for each in seen]
         medians.append(statistics.median(sizes))
-        print(
-            f"{f'{low} to {high}':>12}{medians[-1]:12.0f}{max(sizes):10.0f}{max(each.children for each in seen):13.0f}"
-        )
+        decoding = max(each.children for each in seen)
+        print(f"{f'{low} to {high}':>12}{medians[-1]:12.0f}{max(sizes):10.0f}{decoding:13.0f}")
     settled = medians[1:]
     figures = {
         "songs": songs,
         "hours": sum(lengths) / 3600,
-        "second_tenth_mb": settled[0],
-        "last_tenth_mb": settled[-1],
+        "second_batch_mb": settled[0],
+        "last_batch_mb": settled[-1],
         "growth": settled[-1] / settled[0],
         "spread": max(settled) / min(settled),
         "peak_mb": max(each.process for each in samples),

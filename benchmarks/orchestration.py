@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +120,8 @@ def alone(songs: int, songs_per_run: int) -> float:
         store = Path(folder) / "store"
         upload(store, songs)
         for batch in track(range(-(-songs // songs_per_run)), "The library alone …"):
-            with multiprocessing.get_context("spawn").Pool(1) as process:
-                total += process.apply(work_through, (store, batch, songs_per_run))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                total += process.submit(work_through, store, batch, songs_per_run).result()
     return total
 
 

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,10 @@ from s3_server import S3Server, run_s3_server
 from bandscope_dagster.storage.objects import ObjectStore, open_store
 
 os.environ["BANDSCOPE_STEP_RETRY_DELAY_S"] = "0"  # read when the assets are imported
+
+# A shell has what it starts in the background ignore SIGINT. Dagster would ignore SIGTERM then as well, and whatever a
+# test starts would be deaf to both.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

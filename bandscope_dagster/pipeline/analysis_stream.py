@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bandscope_dagster.allocator import FreedMemory
 from bandscope_dagster.audio.cage import caged
 from bandscope_dagster.audio.flac import Bits, decode_flac
 from bandscope_dagster.audio.limits import Limits
@@ -19,7 +20,6 @@ from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
 from bandscope_dagster.pipeline.streams import WriteBehind, prefetch
 from bandscope_dagster.pipeline.uploads import fetch_upload
-from bandscope_dagster.pipeline.usage import FreedMemory
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
 from bandscope_dagster.storage.audio_tables import read_blocks

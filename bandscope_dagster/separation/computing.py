@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from functools import cache
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from bandscope_dagster.allocator import keep_freed_memory
 from bandscope_dagster.separation.options import Precision
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
-logger = logging.getLogger(__name__)
-
 Network = TypeVar("Network", bound="Module")
-
-# Numbers of glibc's malloc.h, and the values with which torch's large tensors stay in the process.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
-KEEP_BYTES: Final = 2**31 - 1  # the largest int: free memory is not given back to the system
-GROW_BYTES: Final = 256 * 2**20  # by which the heap grows
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have glibc reuse the memory of freed tensors, instead of giving each back to the system and faulting it in anew.
-
-    A segment of HTDemucs otherwise costs half a million page faults and a sixth of the CPU time. It counts for
-    tensors allocated from now on, in this process; where there is no glibc nothing happens.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library
-        return
-    options = (
-        (M_MMAP_MAX, 0),
-        (M_TRIM_THRESHOLD, KEEP_BYTES),
-        (M_TOP_PAD, GROW_BYTES),
-        (M_ARENA_MAX, 1),  # or every thread that decodes or encodes keeps freed memory of its own
-    )
-    if not all(mallopt(option, value) for option, value in options):
-        logger.warning("mallopt refused a setting; separation on the CPU takes a sixth more time")
 
 
 def for_inference(network: Network, device: str) -> Network:

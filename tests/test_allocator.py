@@ -1,0 +1,97 @@
+"""Freed memory of glibc: shared by threads, kept for tensors, given back between songs; a process for each test."""
+
+import json
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
+
+
+def in_a_process(code: str, *arguments: str) -> list[float]:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+FAULTS = """
+import json, resource, torch
+from bandscope_dagster.allocator import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(16 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first = faults()
+keep_freed_memory()
+for _ in range(4):  # until the heap has its size
+    last = faults()
+print(json.dumps([first, last]))
+"""
+
+
+def test_the_memory_of_freed_tensors_is_used_again_without_page_faults() -> None:
+    before, after = in_a_process(FAULTS)
+    assert before > 5 * 16_000  # 64 MiB in pages of 4 KiB, each time anew
+    assert after < before / 100
+
+
+FREED = """
+import json
+import numpy as np
+from pathlib import Path
+from bandscope_dagster import allocator
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+allocator.GIVE_BACK_EVERY_S = 0.0
+freed = allocator.FreedMemory()
+blocks = [np.ones(10_000) for _ in range(4000)]  # 80 kB each, which lie side by side
+full = resident()
+del blocks[:-1]  # the last holds the end of the heap
+kept = resident()
+freed.give_back()
+print(json.dumps([full, kept, resident()]))
+"""
+
+
+def test_what_was_freed_between_what_is_in_use_goes_back_to_the_system() -> None:
+    full, kept, after = in_a_process(FREED)
+    assert full - kept < 50, "it stays by itself"
+    assert kept - after > 250
+
+
+SHARED = """
+import json, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import numpy as np
+from bandscope_dagster.allocator import share_freed_memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+def use():
+    held = [np.ones(10_000) for _ in range(2000)]  # 80 kB each
+    return held[-1]  # the last holds the end of the heap, and the others are freed
+
+if sys.argv[1] == "shared":
+    share_freed_memory()
+with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
+    held = [first.submit(use).result()]
+    before = resident()
+    held.append(second.submit(use).result())
+    print(json.dumps([before, resident()]))
+"""
+
+
+def test_what_one_thread_frees_another_uses() -> None:
+    before, after = in_a_process(SHARED, "alone")
+    assert after - before > 100, "by itself each thread keeps its own"
+    before, after = in_a_process(SHARED, "shared")
+    assert after - before < 20

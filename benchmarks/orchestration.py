@@ -6,9 +6,10 @@ Many copies of one short song are uploaded (each is a song of its own). First th
 two steps, batch after batch, each in a process of its own, without Dagster. Then the same songs are asked for as one
 backfill over the whole path, with a daemon as people run it, and deploy/dagster.yaml; SQLite without its ``storage``.
 
-Overhead is the time from the request of the backfill to the end of its last run, less what the library alone took: the
-daemon's loops, the start of processes, events, metadata, logs, and what these take from the library's cores. The runs
-follow each other (a pool of one), so no run hides what another costs. The last line is JSON.
+Overhead is the time from the request of the backfill to the end of its last run, less the time inside the ops: the
+daemon's loops, the start of processes, what a run does around its steps. The runs follow each other (a pool of one), so
+no run hides what another costs. What the ops take beyond the library alone (events, metadata and logs, and what these
+take from the library's cores) is Dagster's too, and is told apart. The last line is JSON.
 """
 
 import argparse
@@ -58,7 +59,6 @@ PARTS: Final = {
     "request": "until the daemon looked (every 30 s) and made a run",
     "queue": "no run in progress: creating runs, the queue's loop",
     "start": "a run's process starts",
-    "steps": "in a step, more than the library alone",
     "runs": "in a run, outside its steps",
 }
 
@@ -70,13 +70,19 @@ class Figures:
     songs: int
     runs: int
     wall: float
+    inside: float  # the ops
     work: float  # of the library alone
-    parts: Mapping[str, float]  # of the rest, by PARTS
+    parts: Mapping[str, float]  # of what is outside the ops, by PARTS
 
     @property
     def overhead_ms(self) -> float:
-        """Milliseconds per song that are not work."""
-        return 1000 * (self.wall - self.work) / self.songs
+        """Milliseconds per song outside the ops."""
+        return 1000 * (self.wall - self.inside) / self.songs
+
+    @property
+    def reporting_ms(self) -> float:
+        """Milliseconds per song inside the ops, beyond what the library alone takes."""
+        return 1000 * (self.inside - self.work) / self.songs
 
 
 def upload(store: Path, songs: int) -> None:
@@ -196,12 +202,12 @@ def figures(
         songs=songs,
         runs=len(runs),
         wall=wall,
+        inside=covered(stepped),
         work=work,
         parts={
             "request": first - requested,
             "queue": wall - (first - requested) - covered(lived),
             "start": covered(lived) - covered(ran),
-            "steps": covered(stepped) - work,
             "runs": covered(ran) - covered(stepped),
         },
     )
@@ -244,9 +250,12 @@ def show(title: str, found: Figures, songs_per_run: int) -> None:
         f"\n{title}: {found.songs} songs of {SONG_S:g} s, all complete, in {found.runs} runs of {songs_per_run}"
     )
     print(f"{'':54}{'s':>9}{'ms/song':>9}")
-    rows = {"wall": found.wall, "work (the library alone)": found.work}
+    rows = {"wall": found.wall, "inside the ops": found.inside, "of these, the library alone": found.work}
     rows |= {PARTS[part]: seconds for part, seconds in found.parts.items()}
-    rows["overhead"] = found.wall - found.work
+    rows |= {
+        "overhead": found.wall - found.inside,
+        "in the ops, beyond the library": found.inside - found.work,
+    }
     for name, seconds in rows.items():
         print(f"{name:54}{seconds:9.1f}{1000 * seconds / found.songs:9.1f}")
 
@@ -268,12 +277,14 @@ def main() -> None:
         found = measure("SQLite", on_sqlite, arguments.songs, arguments.songs_per_run, work)
         show("SQLite", found, arguments.songs_per_run)
         report["overhead_ms_per_song_sqlite"] = found.overhead_ms
+        report["reporting_ms_per_song_sqlite"] = found.reporting_ms
     if arguments.database != "sqlite":
         with run_postgres() as server:
             os.environ |= server.database().environment()
             found = measure("PostgreSQL", config, arguments.songs, arguments.songs_per_run, work)
         show("PostgreSQL", found, arguments.songs_per_run)
         report["overhead_ms_per_song_postgres"] = found.overhead_ms
+        report["reporting_ms_per_song_postgres"] = found.reporting_ms
     print(f"load of the machine in the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(json.dumps({name: round(value, 1) for name, value in report.items()}))
 

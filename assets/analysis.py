@@ -10,8 +10,8 @@ from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.batches import (
     Upstream,
     already_emitted,
+    keep_connections_open,
     materialization,
-    prepare_process,
     raise_failures,
     tag_run,
     wants_reuse,
@@ -81,7 +81,7 @@ def analyze(
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Decode, store, separate and tag the songs of the batch; each is reported the moment it is stored."""
     with without_useless_retries():
-        prepare_process(context.instance)
+        keep_connections_open(context.instance)
         keys = list(context.partition_keys)
         tag_run(context)
         selected = {key.to_user_string() for key in context.selected_asset_keys}

@@ -10,7 +10,7 @@ from bandscope_dagster.batches import (
     DATA_VERSION_DIGITS,
     Upstream,
     already_emitted,
-    prepare_process,
+    keep_connections_open,
     raise_failures,
     tag_run,
     wants_reuse,
@@ -61,7 +61,7 @@ def song_pages(
     with without_useless_retries():
         keys = list(context.partition_keys)
         tag_run(context)
-        prepare_process(context.instance)
+        keep_connections_open(context.instance)
         upstream = Upstream(context)
         emitted = already_emitted(context)
         reuse = wants_reuse(context)

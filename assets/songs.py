@@ -9,7 +9,7 @@ import dagster as dg
 from assets.checks import SONG_CHECKS, song_checks
 from bandscope_dagster.batches import (
     Upstream,
-    prepare_process,
+    keep_connections_open,
     songs_checked,
     tag_run,
     wants_reuse,
@@ -56,7 +56,7 @@ def songs(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckEvaluation]:
     """Check every upload of the batch; a bad one is a row that says why, and never stops the others."""
     with without_useless_retries():
-        prepare_process(context.instance)
+        keep_connections_open(context.instance)
         keys = list(context.partition_keys)
         uploads = list_uploads(store).by_song
         tag_run(context, (uploads[key].owner for key in keys if key in uploads))

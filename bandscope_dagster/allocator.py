@@ -24,8 +24,9 @@ def share_freed_memory() -> None:
     """Have all threads of this process allocate from one heap, so that what one frees another uses.
 
     By default each thread that reads, decodes, encodes or stores gets a heap of its own, up to eight for each core,
-    and what it frees stays there: 80 MB more for the same songs. Threads that have begun to allocate keep their heap,
-    so this belongs at the beginning.
+    and what it frees stays there: some 80 MB more for the same songs, and more with time. Threads that have begun to
+    allocate keep theirs and leave it to those that come later, so this belongs to the beginning of a program; where
+    that is another's, ``MALLOC_ARENA_MAX=1`` in the environment does the same.
     """
     _set({M_ARENA_MAX: 1}, "the process takes more memory")
 

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.allocator import share_freed_memory
 from bandscope_dagster.errors import (
     CannotAnalyze,
     ModelFileError,
@@ -56,13 +55,11 @@ def wants_reuse(context: dg.AssetExecutionContext) -> bool:
     )
 
 
-def prepare_process(instance: dg.DagsterInstance) -> None:
-    """Let this process, which makes and reports thousands of songs, keep its memory together and its connections open.
+def keep_connections_open(instance: dg.DagsterInstance) -> None:
+    """Let this process, which reports thousands of events, keep its connections to PostgreSQL.
 
-    By default Dagster opens a connection to PostgreSQL for every statement, three quarters of what an event costs.
-    SQLite is not concerned.
+    By default Dagster opens one for every statement, three quarters of what an event costs. SQLite is not concerned.
     """
-    share_freed_memory()
     instance.optimize_for_webserver(
         statement_timeout=STATEMENT_TIMEOUT_MS, pool_recycle=RECYCLED_AFTER_S, max_overflow=MORE_CONNECTIONS
     )

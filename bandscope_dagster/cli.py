@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from bandscope_dagster.allocator import share_freed_memory
 from bandscope_dagster.cli_models import models_app
 from bandscope_dagster.errors import BandscopeError
 
@@ -36,14 +37,13 @@ console = Console()
 
 def main() -> None:
     """Run the command line; an error that was foreseen is printed as a sentence, without a traceback."""
+    share_freed_memory()
     try:
         app()
     except BandscopeError as error:
         _complain(str(error))
         sys.exit(1)
-    except (
-        OSError
-    ) as error:  # of a disk, a file's permissions or the object store; a traceback would add nothing
+    except OSError as error:  # of a disk, a file's permissions or the store; a traceback would add nothing
         _complain(f"{type(error).__name__}: {error}")
         sys.exit(1)
 

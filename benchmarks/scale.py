@@ -29,7 +29,7 @@ from typing import Final
 import dagster as dg
 from rich.progress import track
 
-from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, prepare_process
+from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, keep_connections_open
 from bandscope_dagster.definitions import defs
 from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS, song_states
 from bandscope_dagster.settings import DAGSTER_YAML, load_settings
@@ -93,7 +93,7 @@ def new_instance(database: str) -> Iterator[dg.DagsterInstance]:
         with run_postgres() as server:
             os.environ.update(server.database().environment())
             with open_instance(home) as instance:
-                prepare_process(instance)
+                keep_connections_open(instance)
                 yield instance
 
 

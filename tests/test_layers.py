@@ -17,11 +17,12 @@ HEAVY = ("torch", "torchaudio", "transformers", "demucs", "safetensors.torch")
 # What each may import of bandscope_dagster, beside itself. Dagster is known to none of them.
 LOWER_LAYERS = {
     "errors": set(),
+    "allocator": set(),
     "device": {"errors"},
     "audio": {"errors"},
     "models": {"errors"},
     "storage": {"errors"},
-    "separation": {"errors", "device", "audio", "models"},
+    "separation": {"errors", "allocator", "device", "audio", "models"},
     "tagging": {"errors", "device", "audio", "models"},
     "pictures": {"audio"},
     "exporting": {"errors", "audio", "storage"},

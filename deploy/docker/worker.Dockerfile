@@ -26,7 +26,8 @@ RUN groupadd --gid 10001 bandscope \
     && install -d -o bandscope -g bandscope /opt/dagster/dagster_home/storage /models
 COPY --from=build /opt/venv /opt/venv
 # HOME: what libraries keep for the next time (compiled kernels, fonts) goes where a read-only container can write.
+# MALLOC_ARENA_MAX: threads share one heap (bandscope_dagster/allocator.py); this one is set before any thread begins.
 ENV PATH=/opt/venv/bin:$PATH DAGSTER_HOME=/opt/dagster/dagster_home HOME=/tmp PYTHONUNBUFFERED=1 \
-    BANDSCOPE_MODELS_FOLDER=/models
+    MALLOC_ARENA_MAX=1 BANDSCOPE_MODELS_FOLDER=/models
 USER 10001:10001
 WORKDIR /tmp

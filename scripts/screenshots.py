@@ -97,11 +97,12 @@ class Camera:
 
     def graph(self) -> None:
         """The asset graph with all groups open, as near as the window allows."""
-        self.ui.page.set_viewport_size({"width": 2400, "height": 1700})
+        self.ui.page.set_viewport_size({"width": 2400, "height": 2300})
         self.ui.open("asset-groups", expanded=",".join(f"global@global:{group}" for group in GROUPS))
         self.ui.sees_text("100% filled")
-        expect(self.ui.page.get_by_text("Loading")).to_have_count(0)
-        self._take("graph", height=1680, left=542, top=120, right=55)
+        for passing in ("Loading", "Materializing..."):
+            expect(self.ui.page.get_by_text(passing)).to_have_count(0, timeout=1000 * DONE_S)
+        self._take("graph", height=2170, left=542, top=120, right=55)
 
     def _take(self, name: str, height: int, left: int = NAVIGATION, top: int = 0, right: int = 0) -> None:
         """Save the window down to ``height``, once it has come to rest, less some pixels on its other sides."""

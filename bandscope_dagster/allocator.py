@@ -48,7 +48,7 @@ class FreedMemory:
 
     Songs of all lengths leave gaps of all sizes between what is in use: without this, 500 songs in one process made it
     grow by a quarter (``benchmarks/RESULTS.md``). What is needed again costs its page faults once more, so it is done
-    between songs and not for every one.
+    between songs and not for every one, and not at all where ``keep_freed_memory`` has asked for the contrary.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,8 @@ class FreedMemory:
 
     def give_back(self) -> None:
         """Give it back, if the last time was ``GIVE_BACK_EVERY_S`` ago; else nothing."""
-        if self._trim is not None and monotonic() - self._given_back > GIVE_BACK_EVERY_S:
+        kept = keep_freed_memory.cache_info().currsize > 0
+        if self._trim is not None and not kept and monotonic() - self._given_back > GIVE_BACK_EVERY_S:
             self._trim(0)
             self._given_back = monotonic()
 

@@ -14,9 +14,8 @@ from bandscope_dagster.storage.lineage import PREFIX, Lineage, maker_entries
 from bandscope_dagster.storage.objects import ObjectChanged, ObjectStore, with_retries
 from bandscope_dagster.storage.schemas import ArrowTable, Table, table_key
 
-ROWS_AT_ONCE = (
-    4096  # that are Python objects at the same time: a tag table of two hours has a quarter of a million
-)
+# That are Python objects at the same time; a tag table of two hours has a quarter of a million.
+ROWS_AT_ONCE = 4096
 ROW_GROUP_ROWS = 65536  # small enough that sorted catalogs are pruned, large enough to compress
 
 Row = Mapping[str, Any]

@@ -158,6 +158,10 @@ class Demucs:
         self._networks = [for_inference(network, device) for network in networks]
         for network in self._networks:
             fuse(network)
+            if device == "cpu" and self._precision == "fp32":
+                from bandscope_dagster.separation.transformer import pack_transformer
+
+                pack_transformer(network)
             network.use_train_segment = False  # or it fills up shorter segments, and saves no memory
 
     def separate(self, segments: Tensor) -> Tensor:

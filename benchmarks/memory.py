@@ -19,6 +19,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.process is not None:
-        pipeline(arguments.process, load(arguments.kind, arguments.process), songs=1)
+        pipeline(arguments.process, partial(load, arguments.kind, arguments.process), songs=1)
         print(peak_mib())
         return
     lengths = (3, 120) if arguments.quick else (3, 30, 120)

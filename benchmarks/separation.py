@@ -32,9 +32,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import soundfile
@@ -59,6 +61,7 @@ from benchmarks.measuring import Spent, ratios, spent, write_songs
 from benchmarks.random_demucs import random_network, random_separator, write_weights
 
 Audio = NDArray[np.float32]
+Result = TypeVar("Result")
 SONGS = 3
 ROOT = Path(__file__).parent.parent
 
@@ -92,7 +95,7 @@ def bandscope_tasks(folder: Path, device: str) -> dict[str, Callable[[], object]
         "streaming": lambda: stream(separator, song),
         "save": lambda: np.save(folder / "bandscope.npy", stream(separator, song)),
         "model": model,
-        "pipeline": lambda: pipeline(folder, separator),
+        "pipeline": lambda: pipeline(folder, lambda: separator),
     }
 
 
@@ -122,22 +125,19 @@ def cut(mixture: Audio, separator: Separator) -> list[torch.Tensor]:
 
 
 class OneModel:
-    """Gives out the separator that is loaded already."""
+    """Loads this separator, and no tagger."""
 
-    def __init__(self, separator: Separator) -> None:
-        self._separator = separator
-
-    def separator(self) -> Separator:
-        return self._separator
+    def __init__(self, load: Callable[[], Separator]) -> None:
+        self.separator = load
 
     def tagger(self) -> Tagger:
         raise NotImplementedError("nothing is tagged here")
 
 
-def pipeline(folder: Path, separator: Separator, songs: int = SONGS) -> None:
-    """From the files of ``songs`` songs to their stems in a new store."""
+def pipeline(folder: Path, load: Callable[[], Separator], songs: int = SONGS) -> None:
+    """From the files of ``songs`` songs to their stems in a new store, by the separator that ``load`` gives."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        settings = Settings(storage=place, device=separator.device)
+        settings = Settings(storage=place)
         store = settings.open_store()
         for file in find_files([folder / UPLOADS], None):
             ingest(store, file, replace=False)
@@ -147,7 +147,7 @@ def pipeline(folder: Path, separator: Separator, songs: int = SONGS) -> None:
         assert len(rows) == songs and all(row.error is None for row in rows), rows
         tables = ["decoded_waveforms", "stems"]
         outcomes = analyze_batch(
-            list(uploads), tables, store, OneModel(separator), settings, "benchmark", reuse=False
+            list(uploads), tables, store, OneModel(load), settings, "benchmark", reuse=False
         )
         for outcome in outcomes:
             if isinstance(outcome, SongFailed):
@@ -158,10 +158,19 @@ TASKS = {"demucs": apply_model_tasks, "bandscope": bandscope_tasks}
 
 
 def work(name: str, folder: Path, device: str, connection: Connection) -> None:
-    """A process that does tasks when it is told to, and says what each took."""
-    tasks = TASKS[name](folder, device)
+    """A process that does tasks when it is told to, each in a thread of its own, and says what each took.
+
+    Torch's worker threads end with the thread that they work for; those of an earlier task would hinder the next one's.
+    """
+    tasks = in_thread(partial(TASKS[name], folder, device))
     while (task := connection.recv()) is not None:
-        connection.send(spent(tasks[task]))
+        connection.send(spent(partial(in_thread, tasks[task])))
+
+
+def in_thread(task: Callable[[], Result]) -> Result:
+    """What ``task`` returns, from a thread that has ended."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(task).result()
 
 
 class Worker:
@@ -260,7 +269,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     if arguments.process is not None:
-        pipeline(arguments.process, random_separator(arguments.process, device, SeparationOptions()))
+        pipeline(arguments.process, lambda: random_separator(arguments.process, device, SeparationOptions()))
         return
     seconds, rounds = (8.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)
     with tempfile.TemporaryDirectory() as name:

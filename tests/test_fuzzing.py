@@ -1,5 +1,6 @@
 """Short runs of ``python -m fuzzing`` and ``python -m fuzzing.guided``, and that they would find something."""
 
+import gc
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,10 +19,11 @@ INPUTS = {"uploads": 150, "settings": 100}
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_what_must_hold_does_for_mutated_input(target: Target) -> None:
     run(target, range(4), seed=1)
+    gc.collect()  # what earlier tests left is not to be counted
     before = descriptors()
     report = run(target, range(INPUTS.get(target.name, 1000)), seed=1)
     assert not report.defects, next(iter(report.defects.values()))
-    assert descriptors() == before
+    assert descriptors() <= before
     if target.name == "uploads":
         assert {"song", "truncated", "not_audio"} <= set(report.outcomes)
 

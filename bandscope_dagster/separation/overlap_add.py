@@ -24,13 +24,17 @@ Audio = NDArray[np.float32]
 class _Pass:
     """The segments of one pass over a song, and the sums to which later segments add. All in frames."""
 
-    def __init__(self, plan: SegmentPlan, lead: int, stems: int, device: str) -> None:
+    def __init__(
+        self, plan: SegmentPlan, lead: int, stems: int, device: str, normalisation: Normalisation
+    ) -> None:
         import torch
 
         self.queued = 0  # segments
         self.added = 0  # segments
         self._plan = plan
         self._lead = lead
+        self._normalised = normalisation != Normalisation()
+        self._mean, self._scale = torch.tensor([normalisation.mean, normalisation.scale], device=device)
         overlap = plan.length - plan.stride
         self._weights = None if plan.weights is None else torch.from_numpy(plan.weights).to(device)
         self._sum = torch.zeros((stems, 2, overlap), device=device)
@@ -65,7 +69,11 @@ class _Pass:
         return self._finished.shape[-1]
 
     def add(self, output: Tensor, end: int) -> None:
-        """Add the next segment's ``(stems, 2, length)``; what no later segment reaches is finished."""
+        """Add the next segment's ``(stems, 2, length)``; what no later segment reaches is finished.
+
+        Finished stems are at the level of the mixture. A model on the CPU waits for this, so each sample is read and
+        written as seldom as can be.
+        """
         import torch
         from torch.nn import functional as F
 
@@ -78,12 +86,14 @@ class _Pass:
         total = output.clone() if weights is None else output * weights
         total[..., :overlap] += self._sum
         self._sum = total[..., stride:].clone()
-        finished = total[..., :stride]
+        finished, level = total[..., :stride], self._scale
         if weights is not None:
             summed = weights.clone()
             summed[:overlap] += self._summed_weights
             self._summed_weights = summed[stride:].clone()
-            finished = finished / summed[:stride]
+            level = level / summed[:stride]
+        if weights is not None or self._normalised:
+            finished = torch.addcmul(self._mean, finished, level)
         self.added += 1
         inside = finished[..., max(0, -start) : max(0, end - start)]
         self._finished = torch.cat([self._finished, inside], dim=-1) if self.finished else inside
@@ -101,7 +111,7 @@ class SongOverlapAdd:
         self.ended = False
         self._plan = plan
         self._normalisation = normalisation
-        self._passes = [_Pass(plan, lead, stems, device) for lead in plan.leads]
+        self._passes = [_Pass(plan, lead, stems, device, normalisation) for lead in plan.leads]
         self._received = 0  # frames
         self._given = 0  # frames
         self._kept = 0  # the first frame that is still held
@@ -149,7 +159,6 @@ class SongOverlapAdd:
         frames = min(one.finished for one in self._passes)
         pieces = [one.take(frames) for one in self._passes]
         stems = pieces[0] if len(pieces) == 1 else sum(pieces[1:], pieces[0]) / len(pieces)
-        stems = stems * self._normalisation.scale + self._normalisation.mean
         start = self._given - self._kept
         mixture = self._mixture()[:, start : start + frames]
         self._given += frames

@@ -203,8 +203,7 @@ class StreamingSeparation:
         song.used = song.used.least(self._within_memory.used)
         if isinstance(output, Exception):
             return _Failure(song, output)
-        # x - x is 0 where x is finite and otherwise NaN, which counts: a sixth of the time that isfinite() takes.
-        not_finite = torch.stack([torch.count_nonzero(each - each) for each in (segment, output)])
+        not_finite = torch.stack([_not_finite(each) for each in (segment, output)])
         seconds = song.sums.seconds(entry.number, entry.index)
         mixture, stems = song.sums.add(entry.number, output)
         return _Piece(
@@ -275,6 +274,19 @@ class StreamingSeparation:
             f"{where}: {of_stems} samples from {self._separator.identity.name} are not finite, though the "
             f"mixture is; run it again with BANDSCOPE_DEVICE=cpu or another BANDSCOPE_SEPARATOR"
         )
+
+
+def _not_finite(samples: Tensor) -> Tensor:
+    """How many samples are not finite, on their device.
+
+    On the CPU the extremes, which take a twentieth of the time, tell first that all are; elsewhere the answer to that
+    would have to be waited for.
+    """
+    import torch
+
+    if samples.device.type == "cpu" and torch.isfinite(torch.stack(torch.aminmax(samples))).all():
+        return torch.tensor(0)
+    return torch.count_nonzero(samples - samples)  # of what is finite 0, and otherwise NaN, which counts
 
 
 def _to_host(tensor: Tensor) -> Tensor:

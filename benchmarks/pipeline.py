@@ -130,6 +130,7 @@ class Bench:
                 store=self.store,
                 writer=cast(WriteBehind[None], writes),
                 encoders=AtOnce(),
+                models_wait=False,
                 flac_bits=self.settings.flac_bits,
                 stems=self.separator.stems,
                 windows=windows,

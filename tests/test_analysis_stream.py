@@ -3,6 +3,7 @@
 import math
 import resource
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from audio_files import LIMITS, excerpt
 from test_song_analysis import Audio, Level, Shares, noise, plan, published, rows, upload
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.cage_child import MEMORY_BYTES
+from bandscope_dagster.audio.flac import Quantized, encode
 from bandscope_dagster.errors import CannotAnalyze, SongRejected, UploadUnavailable
-from bandscope_dagster.pipeline import analysis_stream
+from bandscope_dagster.pipeline import analysis_stream, song_analysis
 from bandscope_dagster.pipeline.analysis_stream import analyze_songs
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan
@@ -242,6 +245,30 @@ def test_a_songs_tags_do_not_depend_on_the_songs_beside_it(tmp_path: Path) -> No
         }
 
     assert tags("ba") == tags("a") | tags("b")  # scores to the last bit
+
+
+@pytest.mark.parametrize("other", ["cpu", "cuda"])
+def test_models_on_the_cpu_wait_while_blocks_are_encoded_and_others_do_not(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    encoding: list[str] = []  # the blocks that are being encoded
+    beside: list[int] = []  # how many were, whenever the model ran
+
+    def slowly(block: Quantized) -> bytes:
+        encoding.append("one")
+        time.sleep(0.05)
+        encoding.pop()
+        return encode(block)
+
+    class Looks(Shares):
+        def separate(self, segments: torch.Tensor) -> torch.Tensor:
+            beside.append(len(encoding))
+            return super().separate(segments)
+
+    monkeypatch.setattr(song_analysis, "encode", slowly)
+    outcomes = analyze(store, [upload(store, "one", noise(35))], Looks(), Level(device=other))
+    assert isinstance(outcomes["one"], SongAnalyzed)
+    assert any(beside) == (other != "cpu")
 
 
 def test_songs_are_reported_while_others_are_still_to_come(store: ObjectStore) -> None:

@@ -159,7 +159,7 @@ def analyze_one(
     """Take a song whose stems are known through a ``SongAnalysis``: blocks of 10 s, pieces of ``piece`` frames."""
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
         windows = WindowQueue(tagger or Level())
-        place = Workplace(store, writer, encoders, 16, STEMS, windows, load_vocabulary(), 0.2)
+        place = Workplace(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2)
         song = SongAnalysis(plan(store, "song"), place)
         for start in range(0, mixture.shape[1], BLOCK_FRAMES):
             song.add_mixture(mixture[:, start : start + BLOCK_FRAMES])
@@ -262,7 +262,7 @@ def test_what_came_of_tagging_is_told_of_the_mixture_and_of_the_stems(store: Obj
 def test_a_song_waits_for_its_last_windows_and_other_songs_need_not_wait_for_it(store: ObjectStore) -> None:
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
         windows = WindowQueue(Level(batch=3))
-        place = Workplace(store, writer, encoders, 16, STEMS, windows, load_vocabulary(), 0.2)
+        place = Workplace(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2)
         first, second = (
             SongAnalysis(plan(store, name, tables=["instrument_tags"]), place) for name in ("first", "second")
         )
@@ -394,7 +394,7 @@ def test_no_more_blocks_are_encoded_ahead_than_the_writer_takes(store: ObjectSto
 
     gate = threading.Event()
     with Counting(2) as encoders, WriteBehind[None](3) as writer:
-        place = Workplace(store, writer, encoders, 16, (), None, load_vocabulary(), 0.2)
+        place = Workplace(store, writer, encoders, False, 16, (), None, load_vocabulary(), 0.2)
         song = SongAnalysis(plan(store, "song", tables=["decoded_waveforms"]), place)
 
         def push() -> None:
@@ -426,7 +426,9 @@ def test_a_tagger_that_fails_on_one_window_leaves_nothing_of_the_song(store: Obj
 
 def test_a_song_that_is_given_up_midway_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
-        place = Workplace(store, writer, encoders, 16, STEMS, WindowQueue(Level()), load_vocabulary(), 0.2)
+        place = Workplace(
+            store, writer, encoders, False, 16, STEMS, WindowQueue(Level()), load_vocabulary(), 0.2
+        )
         song = SongAnalysis(plan(store, "song"), place)
         song.add_mixture(noise(10))
         song.fail(ArithmeticError("its separation failed"))

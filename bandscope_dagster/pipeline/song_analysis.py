@@ -1,13 +1,13 @@
 """One song on its way through ``analyze``: its blocks become rows, its windows become tags, its files are written.
 
-Audio arrives in the model's thread. Behind it blocks are encoded, several at once, and one writer thread stores them in
+Audio arrives in the model's thread. Other threads encode blocks, several at once, and one writer thread stores them in
 order. What goes wrong with the song, in whatever thread, is kept here and ends this song alone.
 """
 
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -49,7 +49,8 @@ class Workplace:
 
     store: ObjectStore
     writer: WriteBehind[None]
-    encoders: Executor  # outlives the writer, whose tasks wait for it
+    encoders: Executor  # begins tasks in their order, and outlives the writer, whose tasks wait for it
+    models_wait: bool  # whether the models' thread waits while a block is encoded; see ``analyze_songs``
     flac_bits: Bits
     stems: Sequence[str]  # of the separator; empty where none is loaded
     windows: WindowQueue | None
@@ -78,6 +79,7 @@ class SongAnalysis:
         self._drawn_tags: ArrowTable | None = None
         self._stems = Reblock(BLOCK_FRAMES)
         self._measure = QualityMeasure(workplace.stems)
+        self._measured: dict[str, Future[dict[str, Any]]] = {}  # each stem's latest block
         self._blocks = {"decoded_waveforms": 0, "stems": 0}
         self._writers: dict[str, AudioTableWriter] = {}
 
@@ -162,23 +164,20 @@ class SongAnalysis:
     def _write_block(self, table: str, sources: Mapping[str, Quantized]) -> None:
         index = self._blocks[table]
         self._blocks[table] += 1
-        encoders = self._place.encoders
-        rows = [encoders.submit(self._row, table, index, *item) for item in sources.items()]
-
-        def write() -> None:
+        rows: list[Future[dict[str, Any]]] = []
+        for source, block in sources.items():
+            before = self._measured.get(source) if table == STEMS.name else None
+            rows.append(self._place.encoders.submit(self._row, table, index, source, block, before))
             if table == STEMS.name:
-                # In the writer's order, because a stem's blocks pass through one filter; all stems at once.
-                list(encoders.map(self._measure_stem, sources, sources.values()))
-            self._writer(table).add([row.result() for row in rows])
+                self._measured[source] = rows[-1]
+        self._behind(lambda: self._writer(table).add([row.result() for row in rows]))
+        if self._place.models_wait:
+            wait(rows)
 
-        self._behind(write)
-
-    def _measure_stem(self, stem: str, block: Quantized) -> None:
-        samples = dequantize(block)
-        self._measure.add_stem(stem, samples)
-        self._envelopes[stem].push(samples)
-
-    def _row(self, table: str, index: int, source: str, block: Quantized) -> dict[str, Any]:
+    def _row(
+        self, table: str, index: int, source: str, block: Quantized, before: Future[dict[str, Any]] | None
+    ) -> dict[str, Any]:
+        """Encode a block, and measure it where it is a stem's, after the stem's block ``before``."""
         stored = dequantize(block)
         name = f"{self.plan.song_id}-{source}-{index:05d}.flac"
         row: dict[str, Any] = {
@@ -196,6 +195,10 @@ class SongAnalysis:
         }
         if table == STEMS.name:
             row |= {"stem": source, "model": self.plan.compute[table].model}
+            if before is not None:
+                before.result()  # a stem's blocks pass through one filter; what was submitted before ends before
+            self._measure.add_stem(source, stored)
+            self._envelopes[source].push(stored)
         return row
 
     def _writer(self, table: str) -> AudioTableWriter:

@@ -19,6 +19,7 @@ from bandscope_dagster.errors import ModelFileError, SettingsError
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import Model
 from bandscope_dagster.models.store import read_verified
+from bandscope_dagster.separation.bands import compute_in_bands
 from bandscope_dagster.separation.computing import computing, for_inference
 from bandscope_dagster.separation.fusion import fuse
 from bandscope_dagster.separation.options import Precision, SeparationOptions
@@ -158,10 +159,12 @@ class Demucs:
         self._networks = [for_inference(network, device) for network in networks]
         for network in self._networks:
             fuse(network)
-            if device == "cpu" and self._precision == "fp32":
-                from bandscope_dagster.separation.transformer import pack_transformer
+            if device == "cpu":
+                compute_in_bands(network)
+                if self._precision == "fp32":
+                    from bandscope_dagster.separation.transformer import pack_transformer
 
-                pack_transformer(network)
+                    pack_transformer(network)
             network.use_train_segment = False  # or it fills up shorter segments, and saves no memory
 
     def separate(self, segments: Tensor) -> Tensor:

@@ -44,27 +44,30 @@ def unet(weights: Weights, magnitude: Tensor) -> Tensor:
         scale, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
         return F.batch_norm(x, mean, variance, scale, shift, eps=BATCH_NORM_EPSILON)
 
+    # No result outlives its last use, and activations overwrite their input: half the memory, and fewer passes over it.
     skips: list[Tensor] = []
     x = magnitude
     for level in range(LEVELS):
         # TensorFlow's "same" padding of kernel 5, stride 2 and even input is uneven: one before, two after.
         padded = F.pad(x, (1, 2, 1, 2))
         x = F.conv2d(padded, weights[f"enc.{level}.weight"], weights[f"enc.{level}.bias"], stride=2)
+        del padded
         skips.append(x)
         if level < LEVELS - 1:
-            x = F.leaky_relu(batch_norm(x, f"enc_bn.{level}"), LEAKY_SLOPE)
+            x = F.leaky_relu_(batch_norm(x, f"enc_bn.{level}"), LEAKY_SLOPE)
 
+    x = skips.pop()
     for level in range(LEVELS):
         if level:
-            x = torch.cat([skips[LEVELS - 1 - level], x], dim=1)
+            x = torch.cat([skips.pop(), x], dim=1)
         x = F.conv_transpose2d(
             x, weights[f"dec.{level}.weight"], weights[f"dec.{level}.bias"], stride=2, padding=1
         )
         # As trained, the ReLU comes before the normalisation. The cut completes the uneven "same" padding.
-        x = batch_norm(F.relu(x[:, :, :-1, :-1]), f"dec_bn.{level}")
+        x = batch_norm(F.relu_(x)[:, :, :-1, :-1], f"dec_bn.{level}")
 
     x = F.conv2d(x, weights["head.weight"], weights["head.bias"], dilation=2, padding=3)
-    return torch.sigmoid(x) * magnitude
+    return x.sigmoid_().mul_(magnitude)
 
 
 def overlap_add(frames: Tensor) -> Tensor:

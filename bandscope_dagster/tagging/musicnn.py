@@ -92,7 +92,7 @@ def build_network() -> nn.Module:
 
         def forward(self, features: Tensor) -> Tensor:
             """``(batch, channels_in, time, bands)`` → ``(batch, channels_out, time, fewer bands)``."""
-            return self.bn(functional.relu(self.conv(functional.pad(features, self.time_padding))))
+            return self.bn(functional.relu_(self.conv(functional.pad(features, self.time_padding))))
 
     class Network(nn.Module):
         """Log-mel front end, timbral and temporal filters, three residual layers, pooling over time."""

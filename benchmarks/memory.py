@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from bandscope_dagster.allocator import share_freed_memory
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from benchmarks.measuring import MIB, peak_mib, write_songs
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.process is not None:
+        share_freed_memory()  # as every program of the product does when it starts
         pipeline(arguments.process, partial(load, arguments.kind, arguments.process), songs=1)
         print(peak_mib())
         return

@@ -43,6 +43,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from bandscope_dagster.allocator import share_freed_memory
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES
 from bandscope_dagster.commands.ingest import find_files, ingest
 from bandscope_dagster.device import resolve_device
@@ -162,6 +163,8 @@ def work(name: str, folder: Path, device: str, connection: Connection) -> None:
 
     Torch's worker threads end with the thread that they work for; those of an earlier task would hinder the next one's.
     """
+    if name == "bandscope":
+        share_freed_memory()
     tasks = in_thread(partial(TASKS[name], folder, device))
     while (task := connection.recv()) is not None:
         connection.send(spent(partial(in_thread, tasks[task])))
@@ -269,6 +272,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     if arguments.process is not None:
+        share_freed_memory()
         pipeline(arguments.process, lambda: random_separator(arguments.process, device, SeparationOptions()))
         return
     seconds, rounds = (8.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)

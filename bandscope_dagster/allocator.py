@@ -5,6 +5,7 @@ Options and their numbers are those of glibc's ``malloc.h``: https://man7.org/li
 
 import ctypes
 import logging
+import os
 import sys
 from functools import cache
 from time import monotonic
@@ -12,11 +13,34 @@ from typing import Final
 
 logger = logging.getLogger(__name__)
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -3, -4, -8
+OWN_PAGES_FROM_BYTES: Final = (64 * 2**20, 32 * 2**20)  # older versions of glibc take no more than the second
+UNUSED_BYTES: Final = 256 * 2**20  # that are kept at the end of the heap
 KEEP_BYTES: Final = 2**31 - 1  # the largest int: free memory is not given back to the system
 GROW_BYTES: Final = 256 * 2**20  # by which the heap grows
 
 GIVE_BACK_EVERY_S: Final = 20.0
+
+NO_THREAD_CACHES: Final = "glibc.malloc.tcache_count=0"
+
+
+def restart_without_thread_caches() -> None:
+    """Start this program anew in its process, with an allocator that does not keep small blocks for each thread.
+
+    Does nothing where it has been done. Torch aligns its tensors, and what is left over beside each one goes into the
+    thread's cache. What is put there later stands between tensors, so that no large one fits there again: in a program
+    that takes hundreds of songs the heap grows with the longest of them, for ever (``benchmarks/RESULTS.md``). glibc
+    reads this setting as a process begins, from its environment, and at no other time:
+    https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html
+    """
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    same_program = sys.orig_argv[-len(sys.argv) :] == sys.argv  # and not one that imported this one
+    if hasattr(_glibc(), "mallopt") and same_program and "glibc.malloc.tcache_count" not in tunables:
+        joined = ":".join(filter(None, [tunables, NO_THREAD_CACHES]))
+        sys.stdout.flush()
+        os.execve(
+            sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": joined}
+        )
 
 
 @cache
@@ -24,11 +48,18 @@ def share_freed_memory() -> None:
     """Have all threads of this process allocate from one heap, so that what one frees another uses.
 
     By default each thread that reads, decodes, encodes or stores gets a heap of its own, up to eight for each core,
-    and what it frees stays there: some 80 MB more for the same songs, and more with time. Threads that have begun to
-    allocate keep theirs and leave it to those that come later, so this belongs to the beginning of a program; where
-    that is another's, ``MALLOC_ARENA_MAX=1`` in the environment does the same.
+    and what it frees stays there: some 80 MB more for the same songs, and more with time; and a tensor does not fit
+    into the 64 MB of such a heap. Threads that have begun to allocate keep theirs and leave it to those that come
+    later, so this belongs to the beginning of a program; where that is another's, ``MALLOC_ARENA_MAX=1`` in the
+    environment does the same.
+
+    Blocks of up to 64 MB lie in that heap too, and its end is not given back for each that is freed there: by default
+    what the embedded separator needs for a segment is in part faulted in anew, which takes a tenth of its time.
     """
     _set({M_ARENA_MAX: 1}, "the process takes more memory")
+    mallopt = getattr(_glibc(), "mallopt", None)
+    if mallopt is not None and any(mallopt(M_MMAP_THRESHOLD, size) for size in OWN_PAGES_FROM_BYTES):
+        _set({M_TRIM_THRESHOLD: UNUSED_BYTES}, "the models take more time")
 
 
 @cache

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bandscope_dagster.allocator import share_freed_memory
+from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli_models import models_app
 from bandscope_dagster.errors import BandscopeError
 
@@ -137,6 +137,7 @@ def run(
 
     Exits with 1 if a song failed. A rejected song is no failure: `bandscope status` tells why it was rejected.
     """
+    restart_without_thread_caches()
     from bandscope_dagster.commands.run_songs import run_songs
     from bandscope_dagster.settings import dagster_home
 

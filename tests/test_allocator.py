@@ -1,11 +1,15 @@
 """Freed memory of glibc: shared by threads, kept for tensors, given back between songs; a process for each test."""
 
 import json
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from bandscope_dagster.allocator import restart_without_thread_caches
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
 
@@ -98,3 +102,49 @@ def test_what_one_thread_frees_another_uses() -> None:
     assert after - before > 100, "by itself each thread keeps its own"
     before, after = in_a_process(SHARED, "shared")
     assert after - before < 20
+
+
+RESTARTED = """
+import os, sys
+from bandscope_dagster.allocator import restart_without_thread_caches
+print("begins", os.getpid(), flush=True)
+restart_without_thread_caches()
+print(os.getpid(), os.environ["GLIBC_TUNABLES"], sys.argv[1:], sys.flags.dev_mode, sys.stdin.read())
+"""
+
+
+@pytest.mark.parametrize("before", ["", "glibc.malloc.arena_max=3"])
+def test_a_program_is_restarted_once_as_what_it_was(before: str, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(RESTARTED)
+    environment = os.environ | {"GLIBC_TUNABLES": before}
+    command = [sys.executable, "-X", "dev", str(script), "two words", "--flag"]
+    done = subprocess.run(command, input="typed", env=environment, capture_output=True, text=True, check=True)
+    first, second, last = done.stdout.splitlines()
+    assert first == second and first.startswith("begins"), "the process stays the same"
+    number = first.split()[1]
+    tunables = f"{before}:glibc.malloc.tcache_count=0".lstrip(":")
+    assert last == f"{number} {tunables} ['two words', '--flag'] True typed"
+
+
+@pytest.mark.parametrize("tunables", ["glibc.malloc.tcache_count=0", "glibc.malloc.tcache_count=3"])
+def test_a_program_whose_caches_are_set_is_not_restarted(tunables: str, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(RESTARTED)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input="",
+        env=os.environ | {"GLIBC_TUNABLES": tunables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.count("begins") == 1 and tunables in done.stdout
+
+
+def test_a_program_that_only_imports_the_command_is_not_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(sys, "argv", ["bandscope", "run"])
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("this process would be gone"))
+    restart_without_thread_caches()
+    assert "GLIBC_TUNABLES" not in os.environ

@@ -21,26 +21,31 @@ GROW_BYTES: Final = 256 * 2**20  # by which the heap grows
 
 GIVE_BACK_EVERY_S: Final = 20.0
 
-NO_THREAD_CACHES: Final = "glibc.malloc.tcache_count=0"
+
+def without_thread_caches() -> dict[str, str]:
+    """What has to be in the environment of a program so that glibc keeps no small blocks for each of its threads.
+
+    Torch aligns its tensors, and what is left over beside each one goes into the thread's cache. What is put there
+    later stands between tensors, so that no large one fits there again: in a program that takes hundreds of songs the
+    heap grows with the longest of them, for ever, and with HTDemucs on a CPU it is a sixth larger
+    (``benchmarks/RESULTS.md``). glibc reads this as a program begins, and at no other time:
+    https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html
+
+    Empty where it is there already, or the C library is another one.
+    """
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if not hasattr(_glibc(), "mallopt") or "glibc.malloc.tcache_count" in tunables:
+        return {}
+    return {"GLIBC_TUNABLES": ":".join(filter(None, [tunables, "glibc.malloc.tcache_count=0"]))}
 
 
 def restart_without_thread_caches() -> None:
-    """Start this program anew in its process, with an allocator that does not keep small blocks for each thread.
-
-    Does nothing where it has been done. Torch aligns its tensors, and what is left over beside each one goes into the
-    thread's cache. What is put there later stands between tensors, so that no large one fits there again: in a program
-    that takes hundreds of songs the heap grows with the longest of them, for ever (``benchmarks/RESULTS.md``). glibc
-    reads this setting as a process begins, from its environment, and at no other time:
-    https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html
-    """
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    """Start this program anew in its process, with the same arguments, where it was started with thread caches."""
+    setting = without_thread_caches()
     same_program = sys.orig_argv[-len(sys.argv) :] == sys.argv  # and not one that imported this one
-    if hasattr(_glibc(), "mallopt") and same_program and "glibc.malloc.tcache_count" not in tunables:
-        joined = ":".join(filter(None, [tunables, NO_THREAD_CACHES]))
+    if setting and same_program:
         sys.stdout.flush()
-        os.execve(
-            sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"GLIBC_TUNABLES": joined}
-        )
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | setting)
 
 
 @cache

@@ -1,5 +1,6 @@
 """The code location: everything that Dagster is shown. The only module that imports the assets."""
 
+import os
 from typing import Final
 
 import dagster as dg
@@ -9,7 +10,7 @@ from assets.catalog import catalogs
 from assets.pages import song_pages
 from assets.songs import songs
 from bandscope_dagster.alerts import Webhook, failure_sensor
-from bandscope_dagster.allocator import share_freed_memory
+from bandscope_dagster.allocator import share_freed_memory, without_thread_caches
 from bandscope_dagster.cluster import step_executor
 from bandscope_dagster.jobs import JOBS, process_songs, refresh_catalogs
 from bandscope_dagster.refresh import catalogs_sensor
@@ -18,6 +19,7 @@ from bandscope_dagster.sensors import uploads_sensor
 from bandscope_dagster.settings import load_settings
 
 share_freed_memory()  # a process that runs steps loads this before it starts the threads that work on songs
+os.environ.update(without_thread_caches())  # for the processes of runs, which Dagster starts from this one
 
 _SETTINGS: Final = load_settings()
 _WEBHOOK: Final = _SETTINGS.alert_webhook

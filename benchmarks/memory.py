@@ -7,7 +7,7 @@ time, and prints its peak resident size. The separator is HTDemucs of the publis
 A song of two hours is 1,231 segments, which would keep it busy for an hour on two cores; so for the rows called
 "sampled" the first twelve segments go through the network, by which the allocator has taken from the system what the
 network needs, and then one in a hundred; the others are given back as the first stem. Everything around the network,
-which is what could grow, does its whole work.
+which is what could grow, does its whole work. The allocator is set as every program of Bandscope sets it.
 
 Needs Linux. The last line is JSON: the peak at 120 minutes over that at 3 (both sampled), and the peak of all rows.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from typing import Any
 
 import torch
 
-from bandscope_dagster.allocator import share_freed_memory
+from bandscope_dagster.allocator import share_freed_memory, without_thread_caches
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from benchmarks.measuring import MIB, peak_mib, write_songs
@@ -68,7 +69,11 @@ def measure(kind: str, minutes: float) -> float:
         write_songs(folder, 1, 60 * minutes, endings=["flac"])
         module = [sys.executable, "-m", "benchmarks.memory"]
         command = [*module, "--kind", kind, "--process", name]
-        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
+        environment = os.environ | without_thread_caches()
+        done = subprocess.run(
+            command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        )
+        answer = done.stdout
     print(f"{kind:10}{minutes:5g} min{float(answer):10.0f} MiB", flush=True)
     return float(answer)
 
@@ -83,7 +88,7 @@ def main() -> None:
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.process is not None:
-        share_freed_memory()  # as every program of the product does when it starts
+        share_freed_memory()
         pipeline(arguments.process, partial(load, arguments.kind, arguments.process), songs=1)
         print(peak_mib())
         return

@@ -142,6 +142,15 @@ def test_a_program_whose_caches_are_set_is_not_restarted(tunables: str, tmp_path
     assert done.stdout.count("begins") == 1 and tunables in done.stdout
 
 
+def test_the_processes_that_dagster_starts_for_runs_have_no_thread_caches() -> None:
+    code = "import bandscope_dagster.definitions, json, os; print(json.dumps(os.environ['GLIBC_TUNABLES']))"
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == "glibc.malloc.tcache_count=0"
+
+
 def test_a_program_that_only_imports_the_command_is_not_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(sys, "argv", ["bandscope", "run"])

@@ -29,7 +29,7 @@ from bandscope_dagster.tagging.kaldi_mel import (
     mel_filters,
 )
 from bandscope_dagster.tagging.options import TaggingOptions
-from bandscope_dagster.tagging.protocol import Heard, Tag, WindowPlan
+from bandscope_dagster.tagging.protocol import Heard, ScoredLabels, WindowPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -230,7 +230,4 @@ class Ast:
 
     def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
         """``(batch, length)`` mono float32 in [-1, 1] → all instruments and voices with their scores, by window."""
-        return [
-            Heard([Tag(label, float(score)) for label, score in zip(self.labels, scores, strict=True)])
-            for scores in self.scores(windows)
-        ]
+        return [Heard(ScoredLabels(self.labels, scores.copy())) for scores in self.scores(windows)]

@@ -16,7 +16,7 @@ from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.models.store import EMBEDDED, read_verified
 from bandscope_dagster.tagging.options import TaggingOptions
-from bandscope_dagster.tagging.protocol import Heard, Tag, WindowPlan
+from bandscope_dagster.tagging.protocol import Heard, ScoredLabels, WindowPlan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,7 +50,7 @@ INSTRUMENT_TAGS = (
     "sitar", "harp", "cello", "choir", "choral", "vocal", "vocals", "singing", "voice", "male", "female",
     "man", "woman", "male vocal", "female vocal", "male voice", "female voice", "opera",
 )  # fmt: skip
-_INSTRUMENT_COLUMNS = [(TAGS.index(tag), tag) for tag in INSTRUMENT_TAGS]
+_INSTRUMENT_COLUMNS = [TAGS.index(tag) for tag in INSTRUMENT_TAGS]
 
 # The original frames a whole song with centring. What the 187 frames of its patch k see, centred every 256
 # samples, is what uncentred frames see of window k with half an FFT before it.
@@ -194,6 +194,6 @@ class Musicnn:
     def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
         """``(batch, lead + length)`` mono float32 in [-1, 1] → all instrument tags and scores, by window."""
         return [
-            Heard([Tag(tag, float(scores[column])) for column, tag in _INSTRUMENT_COLUMNS])
+            Heard(ScoredLabels(INSTRUMENT_TAGS, scores[_INSTRUMENT_COLUMNS]))
             for scores in self.taggram(windows)
         ]

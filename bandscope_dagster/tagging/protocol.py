@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,37 @@ class Tag:
     label: str  # in the model's own words
     score: float | None  # in [0, 1]; None where the model gives none
     layer: Layer | None = None
+
+
+class ScoredLabels(Sequence[Tag]):
+    """A score for each of a model's labels, as tags that are made when they are asked for.
+
+    As objects, the tags of two hours would be 20 MB; of models with a score for every label they are many.
+    """
+
+    __slots__ = ("_labels", "_scores")
+
+    def __init__(self, labels: Sequence[str], scores: NDArray[np.float32]) -> None:
+        """``scores`` is one row, ``(labels,)``, that is not part of a larger array, which would be kept as well."""
+        if scores.shape != (len(labels),):
+            raise ValueError(f"{len(labels)} labels cannot have scores of shape {scores.shape}")
+        self._labels = labels
+        self._scores = scores
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @overload
+    def __getitem__(self, index: int) -> Tag: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Tag]: ...
+    def __getitem__(self, index: int | slice) -> Tag | list[Tag]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        return Tag(self._labels[index], float(self._scores[index]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)  # pyright: ignore[reportUnknownArgumentType]
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,11 +126,15 @@ def check_cursor(data: bytes) -> str:
 
 
 def check_setting(data: bytes) -> str:
-    """A variable's value is taken, or refused by a text that names the variable."""
+    """A variable's value is taken, or refused by a text that names the variable.
+
+    The environment is replaced in Python alone: to change the process's own, again and again, while another library's
+    thread reads a variable is a crash (``setenv`` is not safe with threads).
+    """
     names = list(Settings.model_fields)
     value = data.replace(b"\0", b"")  # which no variable can hold
     variable = PREFIX + names[crc32(data) % len(names)].upper()
-    with patch.dict(os.environ, {variable: os.fsdecode(value)}):
+    with patch.object(os, "environ", os.environ | {variable: os.fsdecode(value)}):
         try:
             load_settings()
         except SettingsError as error:

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from functools import cache
+from math import inf
 from time import monotonic
 from typing import Final
 
@@ -20,6 +21,7 @@ KEEP_BYTES: Final = 2**31 - 1  # the largest int: free memory is not given back 
 GROW_BYTES: Final = 256 * 2**20  # by which the heap grows
 
 GIVE_BACK_EVERY_S: Final = 20.0
+GIVE_BACK_KEPT_EVERY_S: Final = 5.0  # after ``keep_freed_memory``
 
 
 def without_thread_caches() -> dict[str, str]:
@@ -82,19 +84,22 @@ def keep_freed_memory() -> None:
 class FreedMemory:
     """Gives what was freed back to the system from time to time, where glibc would keep it for ever.
 
-    Songs of all lengths leave gaps of all sizes between what is in use: without this, 500 songs in one process made it
-    grow by a quarter (``benchmarks/RESULTS.md``). What is needed again costs its page faults once more, so it is done
-    between songs and not for every one, and not at all where ``keep_freed_memory`` has asked for the contrary.
+    What is allocated and freed leaves gaps of all sizes between what is in use, and more of them with time: without
+    this, 500 songs in one process made it grow by a quarter (``benchmarks/RESULTS.md``). What is needed again costs its
+    page faults once more: every 5 s they would take 2 % of the time with the embedded models. With HTDemucs on a CPU,
+    for which ``keep_freed_memory`` has taken a larger heap, every 5 s is two or three segments and costs nothing that
+    could be measured.
     """
 
     def __init__(self) -> None:
-        self._given_back = monotonic()
+        self._given_back = -inf  # loading the models has left gaps
         self._trim = getattr(_glibc(), "malloc_trim", None)
 
     def give_back(self) -> None:
-        """Give it back, if the last time was ``GIVE_BACK_EVERY_S`` ago; else nothing."""
+        """Give it back, if the last time was long enough ago; else nothing."""
         kept = keep_freed_memory.cache_info().currsize > 0
-        if self._trim is not None and not kept and monotonic() - self._given_back > GIVE_BACK_EVERY_S:
+        every = GIVE_BACK_KEPT_EVERY_S if kept else GIVE_BACK_EVERY_S
+        if self._trim is not None and monotonic() - self._given_back > every:
             self._trim(0)
             self._given_back = monotonic()
 

@@ -25,7 +25,7 @@ from sqlalchemy.event import listen
 from sqlalchemy.pool import StaticPool
 
 BUSY_TIMEOUT_S: Final = 60.0  # Dagster's own: how long a process waits for another that writes
-KEPT_OPEN: Final = 8  # databases: the index, and those of the runs that were used last
+KEPT_OPEN: Final = 3  # databases of some 3 MB each: the index, and those of the runs that were used last
 EVENTS_AT_ONCE: Final = 500  # in one transaction at most, for whose end other writers wait
 
 

@@ -107,10 +107,9 @@ def analyze_songs(
             for item in prefetch(_read_songs(plans, store, limits), BLOCKS_AHEAD):
                 if stopped is not None and stopped.is_set():
                     return
+                freed.give_back()
                 batch.take(item)
-                for outcome in batch.done(wait=False):
-                    yield outcome
-                    freed.give_back()
+                yield from batch.done(wait=False)
             batch.flush()
             yield from batch.done(wait=True)
     finally:

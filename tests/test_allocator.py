@@ -1,4 +1,4 @@
-"""Freed memory of glibc: shared by threads, kept for tensors, given back between songs; a process for each test."""
+"""Freed memory of glibc: shared by threads, kept for tensors, given back from time to time; a process for each test."""
 
 import json
 import os

@@ -162,9 +162,11 @@ class Demucs:
             if device == "cpu":
                 compute_in_bands(network)
                 if self._precision == "fp32":
+                    from bandscope_dagster.separation.residual import pack_residuals
                     from bandscope_dagster.separation.transformer import pack_transformer
 
                     pack_transformer(network)
+                    pack_residuals(network)
             network.use_train_segment = False  # or it fills up shorter segments, and saves no memory
 
     def separate(self, segments: Tensor) -> Tensor:

@@ -2,14 +2,15 @@
 
 torch gives the products of float32 to MKL, which does not get out of every maker's processors what they can do: on an
 AMD EPYC with AVX-512 it does 184 GFLOP a second, and oneDNN, which torch has for its convolutions, 437. These products
-are two thirds of the network's work. The operator is the one that torch.compile puts in the place of a linear layer;
-torch has no public name for it.
+are two thirds of the network's work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
+
+from bandscope_dagster.separation.computing import has_onednn
 
 if TYPE_CHECKING:
     from demucs.htdemucs import HTDemucs
@@ -27,12 +28,11 @@ def pack_transformer(network: HTDemucs) -> None:
     Their weights are laid out anew, and the former ones dropped. Where torch has no oneDNN, as for some other kinds of
     processors, nothing changes.
     """
-    import torch
     from demucs.transformer import CrossTransformerEncoderLayer, MyTransformerEncoderLayer
     from torch.nn import Identity, MultiheadAttention
     from torch.nn.functional import gelu
 
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not has_onednn():
         return
     for layer in network.modules():
         if isinstance(layer, MultiheadAttention):  # and not demucs's own class, for sparse attention
@@ -70,8 +70,11 @@ def _attention(attention: MultiheadAttention) -> Callable[..., tuple[Tensor, Non
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     scale = (width // heads) ** -0.5
     to_queries = _product(weight[:width] * scale, bias[:width] * scale)
-    to_keys_and_values = _product(weight[width:], bias[width:])
-    to_output = _product(attention.out_proj.weight, attention.out_proj.bias)
+    to_keys = _product(weight[width : 2 * width], bias[width : 2 * width])
+    to_values = weight[2 * width :].clone()
+    # The shares of a query sum to one, so what is added to every value is added to what is mixed of them.
+    output = attention.out_proj
+    to_output = _product(output.weight, output.bias + output.weight @ bias[2 * width :])
 
     def by_head(x: Tensor) -> Tensor:
         return x.unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -80,17 +83,18 @@ def _attention(attention: MultiheadAttention) -> Callable[..., tuple[Tensor, Non
         if key is not value or settings.get("attn_mask") is not None:
             raise ValueError("the attention of HTDemucs takes its values from its keys, and has no mask")
         queries = by_head(to_queries(query))
-        keys, values = (by_head(part) for part in to_keys_and_values(key).chunk(2, dim=-1))
-        # They take the place of a linear layer's weight, by which oneDNN multiplies slowly where it is strided.
-        keys, values = keys.contiguous(), values.transpose(2, 3).contiguous()
+        # Keys and values take the place of a linear layer's weight, by which oneDNN multiplies slowly where it is
+        # strided. Where the tokens take that place, values come as (channels, tokens), which they have to be.
+        keys = by_head(to_keys(key)).contiguous()
         mixed = query.new_empty((*query.shape[:2], heads, width // heads))
         for song in range(len(query)):
+            values = multiply(to_values, key[song], None, "none", [], "none").unflatten(0, (heads, -1))
             for head in range(heads):
                 for start in range(0, query.shape[1], QUERIES_AT_ONCE):
                     block = slice(start, start + QUERIES_AT_ONCE)
                     scores = multiply(queries[song, head, block], keys[song, head], None, "none", [], "none")
                     shares = scores.softmax(dim=-1)
-                    mixed[song, block, head] = multiply(shares, values[song, head], None, "none", [], "none")
+                    mixed[song, block, head] = multiply(shares, values[head], None, "none", [], "none")
         return to_output(mixed.flatten(2)), None
 
     return forward

@@ -21,7 +21,6 @@ KEEP_BYTES: Final = 2**31 - 1  # the largest int: free memory is not given back 
 GROW_BYTES: Final = 256 * 2**20  # by which the heap grows
 
 GIVE_BACK_EVERY_S: Final = 20.0
-GIVE_BACK_KEPT_EVERY_S: Final = 5.0  # after ``keep_freed_memory``
 
 
 def without_thread_caches() -> dict[str, str]:
@@ -86,9 +85,7 @@ class FreedMemory:
 
     What is allocated and freed leaves gaps of all sizes between what is in use, and more of them with time: without
     this, 500 songs in one process made it grow by a quarter (``benchmarks/RESULTS.md``). What is needed again costs its
-    page faults once more: every 5 s they would take 2 % of the time with the embedded models. With HTDemucs on a CPU,
-    for which ``keep_freed_memory`` has taken a larger heap, every 5 s is two or three segments and costs nothing that
-    could be measured.
+    page faults once more: every 5 s they would take 2 % of the time, with the embedded models as with HTDemucs.
     """
 
     def __init__(self) -> None:
@@ -97,9 +94,7 @@ class FreedMemory:
 
     def give_back(self) -> None:
         """Give it back, if the last time was long enough ago; else nothing."""
-        kept = keep_freed_memory.cache_info().currsize > 0
-        every = GIVE_BACK_KEPT_EVERY_S if kept else GIVE_BACK_EVERY_S
-        if self._trim is not None and monotonic() - self._given_back > every:
+        if self._trim is not None and monotonic() - self._given_back > GIVE_BACK_EVERY_S:
             self._trim(0)
             self._given_back = monotonic()
 

@@ -25,13 +25,10 @@ def in_a_process(code: str, *arguments: str) -> list[float]:
 FAULTS = """
 import json, resource, torch
 from bandscope_dagster import allocator
-allocator.GIVE_BACK_EVERY_S = 0.0
-freed = allocator.FreedMemory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
         torch.ones(16 * 2**20)
-        freed.give_back()  # as between blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 first = faults()
 allocator.keep_freed_memory()
@@ -56,7 +53,7 @@ from bandscope_dagster import allocator
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
-allocator.GIVE_BACK_EVERY_S = allocator.GIVE_BACK_KEPT_EVERY_S = 0.0
+allocator.GIVE_BACK_EVERY_S = 0.0
 if sys.argv[1] == "kept":
     allocator.keep_freed_memory()
 freed = allocator.FreedMemory()

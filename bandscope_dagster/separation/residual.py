@@ -13,7 +13,6 @@ What it is worth is in ``benchmarks/RESULTS.md``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -36,9 +35,9 @@ def pack_residuals(network: HTDemucs) -> None:
         return
     for block in network.modules():
         if isinstance(block, DConv):
-            layers = cast("list[Sequential]", block.layers)
-            if all(_is_known(layer) for layer in layers):
-                block.forward = _forward(layers)  # pyright: ignore[reportAttributeAccessIssue]
+            for layer in cast("list[Sequential]", block.layers):
+                if _is_known(layer):
+                    layer.forward = _Branch(layer)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _is_known(layer: Sequential) -> bool:
@@ -53,22 +52,6 @@ def _is_known(layer: Sequential) -> bool:
     same_frames = squeeze.padding == squeeze.dilation and squeeze.stride == (1,)
     kernels = (squeeze.kernel_size, widen.kernel_size)
     return same_frames and kernels == ((3,), (1,)) and norm.num_groups == last_norm.num_groups == 1
-
-
-def _forward(layers: list[Sequential]) -> Callable[[Tensor], Tensor]:
-    """``x + branch(x)`` for each branch, written into ``x``: the result of an activation, that nobody else holds."""
-    branches = [_Branch(layer) for layer in layers]
-
-    def forward(x: Tensor) -> Tensor:
-        tokens = x.transpose(1, 2)
-        for branch in branches:
-            if tokens.is_contiguous():
-                tokens += branch.of_tokens(tokens)
-            else:
-                x += branch.of_channels(x)
-        return x
-
-    return forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +108,7 @@ class _Widening:
 
 
 class _Branch:
-    """One residual branch."""
+    """The forward of one residual branch: ``(rows, channels, frames)`` of both, in either layout."""
 
     def __init__(self, layer: Sequential) -> None:
         import torch
@@ -138,8 +121,11 @@ class _Branch:
         weight = self._squeeze.weight
         self._by_tap = weight.permute(2, 0, 1).flatten(0, 1).contiguous()  # (3 * outputs, inputs)
 
-    def of_channels(self, x: Tensor) -> Tensor:
-        """``(rows, channels, frames)`` of both."""
+    def __call__(self, x: Tensor) -> Tensor:
+        tokens = x.transpose(1, 2)
+        return self._of_tokens(tokens).transpose(1, 2) if tokens.is_contiguous() else self._of_channels(x)
+
+    def _of_channels(self, x: Tensor) -> Tensor:
         from torch.nn.functional import conv1d, glu
 
         widening = self._widening
@@ -148,7 +134,7 @@ class _Branch:
         widening.write_input(h, expanded)
         return glu(conv1d(expanded, widening.weight[:, :, None], widening.bias), dim=1)
 
-    def of_tokens(self, x: Tensor) -> Tensor:
+    def _of_tokens(self, x: Tensor) -> Tensor:
         """``(rows, frames, channels)`` of both, contiguous."""
         import torch
         from torch.nn.functional import glu

@@ -7,7 +7,11 @@ import dagster as dg
 
 from assets.checks import ANALYSIS_CHECKS, analysis_checks
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.batches import (
+from bandscope_dagster.orchestration.executors import op_tags
+from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
+from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.orchestration.resources import Models
+from bandscope_dagster.orchestration.song_events import (
     Upstream,
     already_emitted,
     keep_connections_open,
@@ -17,21 +21,17 @@ from bandscope_dagster.batches import (
     wants_reuse,
     without_useless_retries,
 )
-from bandscope_dagster.cluster import op_tags
-from bandscope_dagster.partitions import SONGS_PARTITIONS
+from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pictures.song_picture import as_markdown
 from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.failures import FailureLog, recorded
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, CODE_VERSIONS
-from bandscope_dagster.pipeline.usage import peak_device_memory_mb, peak_memory_mb
-from bandscope_dagster.resources import Models
-from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.pipeline.resource_usage import peak_device_memory_mb, peak_memory_mb
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.settings import Settings, load_settings
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import TABLES
-from bandscope_dagster.table_metadata import column_schema, written_metadata
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import TABLES
 
 DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
     "decoded_waveforms": ["songs"],

@@ -6,24 +6,24 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.cluster import op_tags
+from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
+from bandscope_dagster.catalogs.refresh import Refreshed, refresh
+from bandscope_dagster.catalogs.song_catalog import song_catalog
+from bandscope_dagster.catalogs.song_errors import song_errors
+from bandscope_dagster.orchestration.executors import op_tags
+from bandscope_dagster.orchestration.policies import RETRY_POLICY
+from bandscope_dagster.orchestration.sensors.refresh_catalogs import REFRESH_DAILY_S
+from bandscope_dagster.orchestration.table_metadata import column_schema
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS
-from bandscope_dagster.refresh import REFRESH_DAILY_S
-from bandscope_dagster.retries import RETRY_POLICY
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.storage.catalogs import Refreshed, refresh
-from bandscope_dagster.storage.instrument_catalog import instrument_catalog
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import (
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import (
     INSTRUMENT_CATALOG,
     SONG_CATALOG,
     SONG_ERRORS,
     SONG_TABLES,
     Table,
 )
-from bandscope_dagster.storage.song_catalog import song_catalog
-from bandscope_dagster.storage.song_errors import song_errors
-from bandscope_dagster.table_metadata import column_schema
 from bandscope_dagster.tagging.registry import present_from
 
 PER_SONG: Final = tuple(table.name for table in SONG_TABLES)

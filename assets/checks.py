@@ -13,11 +13,11 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.errors import has_failed
-from bandscope_dagster.partitions import SONGS_PARTITIONS
+from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
-from bandscope_dagster.pipeline.validation import SongChecked
+from bandscope_dagster.pipeline.validate import SongChecked
 from bandscope_dagster.separation.quality import RESIDUAL_LIMIT_DB, SeparationQuality
-from bandscope_dagster.storage.lineage import QUALITY_NOTE, TAGS_NOTE
+from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, TAGS_NOTE
 from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT, TagSummary
 
 T = TypeVar("T")

@@ -6,7 +6,10 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.batches import (
+from bandscope_dagster.orchestration.executors import op_tags
+from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
+from bandscope_dagster.orchestration.policies import PAGES_BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.orchestration.song_events import (
     DATA_VERSION_DIGITS,
     Upstream,
     already_emitted,
@@ -16,15 +19,12 @@ from bandscope_dagster.batches import (
     wants_reuse,
     without_useless_retries,
 )
-from bandscope_dagster.cluster import op_tags
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.shelf import Shelf
 from bandscope_dagster.pages.song_page import CODE_VERSION, WrittenPage, write_page
-from bandscope_dagster.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.outcomes import SongFailed
-from bandscope_dagster.retries import PAGES_BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.storage.objects import ObjectStore
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.tagging.registry import present_from
 
 DEPENDENCIES: Final = ("songs", "stems", "instrument_tags", "stem_instrument_tags")

@@ -7,7 +7,10 @@ from typing import Any, Final
 import dagster as dg
 
 from assets.checks import SONG_CHECKS, song_checks
-from bandscope_dagster.batches import (
+from bandscope_dagster.orchestration.executors import op_tags
+from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
+from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.orchestration.song_events import (
     Upstream,
     keep_connections_open,
     songs_checked,
@@ -15,16 +18,13 @@ from bandscope_dagster.batches import (
     wants_reuse,
     without_useless_retries,
 )
-from bandscope_dagster.cluster import op_tags
-from bandscope_dagster.partitions import SONGS_PARTITIONS
+from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pipeline.plan import CODE_VERSIONS, SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
-from bandscope_dagster.pipeline.validation import SongChecked, check_songs
-from bandscope_dagster.retries import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.pipeline.validate import SongChecked, check_songs
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import SONGS
-from bandscope_dagster.table_metadata import column_schema, written_metadata
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONGS
 
 TELL_EVERY_S: Final = 2.0
 

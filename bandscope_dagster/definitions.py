@@ -9,13 +9,13 @@ from assets.analysis import analyze
 from assets.catalog import catalogs
 from assets.pages import song_pages
 from assets.songs import songs
-from bandscope_dagster.alerts import Webhook, failure_sensor
 from bandscope_dagster.allocator import share_freed_memory, without_thread_caches
-from bandscope_dagster.cluster import step_executor
-from bandscope_dagster.jobs import JOBS, process_songs, refresh_catalogs
-from bandscope_dagster.refresh import catalogs_sensor
-from bandscope_dagster.resources import resources
-from bandscope_dagster.sensors import uploads_sensor
+from bandscope_dagster.orchestration.executors import step_executor
+from bandscope_dagster.orchestration.jobs import JOBS, process_songs, refresh_catalogs
+from bandscope_dagster.orchestration.resources import resources
+from bandscope_dagster.orchestration.sensors.alert_on_failure import Webhook, failure_sensor
+from bandscope_dagster.orchestration.sensors.new_uploads import uploads_sensor
+from bandscope_dagster.orchestration.sensors.refresh_catalogs import catalogs_sensor
 from bandscope_dagster.settings import load_settings
 
 share_freed_memory()  # a process that runs steps loads this before it starts the threads that work on songs

@@ -1,7 +1,6 @@
 """Every setting in one place: environment variables ``BANDSCOPE_…`` become one typed, frozen object."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -11,27 +10,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.separation.options import SeparationOptions
-from bandscope_dagster.storage.objects import ObjectStore, S3Options, open_store
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 from bandscope_dagster.tagging.options import TaggingOptions
 
 PREFIX: Final = "BANDSCOPE_"
 
 ExecutorName = Literal["in_process", "ray", "kubernetes"]
-
-DAGSTER_YAML: Final = """\
-# Made by bandscope: runs and their history lie beside this file, in SQLite.
-# What else can stand here: https://docs.dagster.io/deployment/oss/dagster-yaml
-event_log_storage:
-  # Dagster's own, with its connections kept open: several times as fast. Can be left out.
-  module: bandscope_dagster.event_log
-  class: SqliteEventLog
-  config:
-    home: {env: DAGSTER_HOME}
-run_queue:
-  dequeue_interval_seconds: 1  # what a run waits for at most when nothing is before it; Dagster's default is 5
-telemetry:
-  enabled: false
-"""
 
 
 def _as_number(value: object) -> object:
@@ -273,18 +258,3 @@ def unknown_variables() -> list[str]:
     """The variables of this environment that look like settings and are none: misspelt, most likely."""
     known = {f"{PREFIX}{field}".upper() for field in Settings.model_fields}
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known)
-
-
-def dagster_home() -> Path:
-    """``DAGSTER_HOME``, or ``~/.bandscope/dagster`` where it is unset, so that no run is ever forgotten.
-
-    The folder is made, with a ``dagster.yaml`` unless it has one, and the variable is set for this process and its
-    children.
-    """
-    home = Path(os.environ.get("DAGSTER_HOME") or "~/.bandscope/dagster").expanduser().absolute()
-    home.mkdir(parents=True, exist_ok=True)
-    # "x": a file that is there, also one that another process makes now, is never overwritten.
-    with suppress(FileExistsError), (home / "dagster.yaml").open("x", encoding="utf-8") as config:
-        config.write(DAGSTER_YAML)
-    os.environ["DAGSTER_HOME"] = str(home)
-    return home

@@ -29,11 +29,13 @@ from typing import Any
 
 import polars as pl
 
-from bandscope_dagster.storage.catalog_state import STATES
-from bandscope_dagster.storage.catalogs import refresh
-from bandscope_dagster.storage.instrument_catalog import instrument_catalog
-from bandscope_dagster.storage.objects import open_store
-from bandscope_dagster.storage.schemas import (
+from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
+from bandscope_dagster.catalogs.refresh import refresh
+from bandscope_dagster.catalogs.song_catalog import song_catalog
+from bandscope_dagster.catalogs.song_errors import song_errors
+from bandscope_dagster.catalogs.state import STATES
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.tables.schemas import (
     CATALOG_TABLES,
     INSTRUMENT_CATALOG,
     SONG_CATALOG,
@@ -41,8 +43,6 @@ from bandscope_dagster.storage.schemas import (
     Table,
     catalog_key,
 )
-from bandscope_dagster.storage.song_catalog import song_catalog
-from bandscope_dagster.storage.song_errors import song_errors
 from bandscope_dagster.tagging.registry import PRESENT_FROM
 from benchmarks.counting_server import counting_server
 from benchmarks.measuring import MIB, peak_mib

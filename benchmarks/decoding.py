@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.cage import caged
+from bandscope_dagster.audio.cage.client import caged
 from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.levels import SongMeasure
 from bandscope_dagster.audio.limits import Limits
-from bandscope_dagster.audio.measure import SongMeasure
 from bandscope_dagster.pipeline.uploads import UPLOADS
 from benchmarks.measuring import median_ratio, spent, write_songs
 

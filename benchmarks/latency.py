@@ -32,14 +32,15 @@ import dagster as dg
 import yaml
 from rich.progress import Progress
 
-from bandscope_dagster.backfills import daemon_is_alive
+from bandscope_dagster.orchestration.home import DAGSTER_YAML
+from bandscope_dagster.orchestration.retry import daemon_is_alive
+from bandscope_dagster.orchestration.sensors.new_uploads import LOOK_EVERY_S, UPLOADS_SENSOR
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
-from bandscope_dagster.sensors import LOOK_EVERY_S, UPLOADS_SENSOR
-from bandscope_dagster.settings import DAGSTER_YAML, Settings
-from bandscope_dagster.storage.schemas import STEM_INSTRUMENT_TAGS, TABLES, table_key
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.tables.schemas import STEM_INSTRUMENT_TAGS, TABLES, table_key
 from benchmarks.measuring import write_songs
 from benchmarks.orchestration import ROOT, daemon
-from tests.daemon import START_TIMEOUT_S, open_instance, wait_for
+from tests.support.daemon import START_TIMEOUT_S, open_instance, wait_for
 
 SONG_TIMEOUT_S: Final = 600.0
 BATCH_TIMEOUT_S: Final = 3600.0

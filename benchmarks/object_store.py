@@ -16,7 +16,7 @@ from pathlib import Path
 
 import s3fs
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from s3_server import S3Place, run_s3_server
 
 MIB = 1024 * 1024

@@ -36,19 +36,20 @@ from dagster._core.execution.backfill import BulkActionStatus
 from rich.progress import Progress, track
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.backfills import daemon_is_alive, retry_songs
-from bandscope_dagster.jobs import PER_SONG
-from bandscope_dagster.partitions import SONGS_NAME, register_uploads, song_states
+from bandscope_dagster.orchestration.home import DAGSTER_YAML
+from bandscope_dagster.orchestration.jobs import PER_SONG
+from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
+from bandscope_dagster.orchestration.resources import Models
+from bandscope_dagster.orchestration.retry import daemon_is_alive, retry_songs
 from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlanner
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
-from bandscope_dagster.pipeline.validation import check_songs
-from bandscope_dagster.resources import Models
-from bandscope_dagster.settings import DAGSTER_YAML, Settings
+from bandscope_dagster.pipeline.validate import check_songs
+from bandscope_dagster.settings import Settings
 from scripts.demo_songs import render
-from tests.daemon import START_TIMEOUT_S, end_group, wait_for
-from tests.postgres import run_postgres
+from tests.support.daemon import START_TIMEOUT_S, end_group, wait_for
+from tests.support.postgres import run_postgres
 
 ROOT: Final = Path(__file__).parent.parent
 SONG_S: Final = 0.6

@@ -32,14 +32,14 @@ from numpy.typing import NDArray
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.flac import dequantize, quantize
+from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.pipeline.analyze import analyze_batch
+from bandscope_dagster.pipeline.background import WriteBehind
 from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan, SongPlanner, read_song
 from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
-from bandscope_dagster.pipeline.streams import WriteBehind
 from bandscope_dagster.pipeline.uploads import fetch_upload, list_uploads
-from bandscope_dagster.pipeline.validation import check_songs
-from bandscope_dagster.resources import Models
+from bandscope_dagster.pipeline.validate import check_songs
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
 from bandscope_dagster.settings import Settings

@@ -14,7 +14,7 @@ from demucs.states import save_with_checksum
 from safetensors.torch import save_file
 
 from bandscope_dagster.models.inventory import Model, ModelFile, find_model
-from bandscope_dagster.separation.demucs import CLASS, load_demucs
+from bandscope_dagster.separation.demucs.model import CLASS, load_demucs
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 

@@ -29,12 +29,13 @@ from typing import Final
 import dagster as dg
 from rich.progress import track
 
-from bandscope_dagster.batches import RANGE_END_TAG, RANGE_START_TAG, keep_connections_open
 from bandscope_dagster.definitions import defs
-from bandscope_dagster.partitions import SONGS_NAME, SONGS_PARTITIONS, song_states
-from bandscope_dagster.settings import DAGSTER_YAML, load_settings
-from tests.daemon import open_instance
-from tests.postgres import run_postgres
+from bandscope_dagster.orchestration.home import DAGSTER_YAML
+from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS, song_states
+from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG, keep_connections_open
+from bandscope_dagster.settings import load_settings
+from tests.support.daemon import open_instance
+from tests.support.postgres import run_postgres
 
 DEPLOYED: Final = Path(__file__).parent.parent / "deploy" / "dagster.yaml"
 ASSET: Final = "stems"

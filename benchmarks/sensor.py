@@ -21,11 +21,11 @@ from pathlib import Path
 import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorTick
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from daemon import LIMITED_YAML, Home, wait_for
 
-from bandscope_dagster.partitions import SONGS_NAME
-from bandscope_dagster.sensors import UPLOADS_SENSOR, Cursor
+from bandscope_dagster.orchestration.partitions import SONGS_NAME
+from bandscope_dagster.orchestration.sensors.new_uploads import UPLOADS_SENSOR, Cursor
 
 IDLE_TICKS = 5
 OWNERS = 10

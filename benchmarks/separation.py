@@ -45,13 +45,13 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.allocator import share_freed_memory
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES
-from bandscope_dagster.commands.ingest import find_files, ingest
+from bandscope_dagster.cli.ingest import find_files, ingest
 from bandscope_dagster.device import resolve_device
 from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
-from bandscope_dagster.pipeline.validation import check_songs
+from bandscope_dagster.pipeline.validate import check_songs
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator

@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.separation.computing import computing
+from bandscope_dagster.separation.inference import computing
 from bandscope_dagster.separation.options import Precision, SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from benchmarks.measuring import MIB

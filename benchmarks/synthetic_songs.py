@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bandscope_dagster.storage.audio_tables import AudioTableWriter
-from bandscope_dagster.storage.lineage import QUALITY_NOTE, Lineage
-from bandscope_dagster.storage.objects import ObjectStore, open_store
-from bandscope_dagster.storage.schemas import (
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
+from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, Lineage
+from bandscope_dagster.storage.tables.schemas import (
     ANALYSIS_TABLES,
     DECODED_WAVEFORMS,
     INSTRUMENT_TAGS,
@@ -34,7 +35,7 @@ from bandscope_dagster.storage.schemas import (
     Table,
     table_key,
 )
-from bandscope_dagster.storage.tables import arrow_table, write_error_row, write_table
+from bandscope_dagster.storage.tables.song_tables import arrow_table, write_error_row, write_table
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 
 BLOCKS = 2

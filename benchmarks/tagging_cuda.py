@@ -32,9 +32,9 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from bandscope_dagster.separation.computing import computing
+from bandscope_dagster.separation.inference import computing
 from bandscope_dagster.separation.options import Precision
-from bandscope_dagster.tagging.ast_audioset import Ast, Features
+from bandscope_dagster.tagging.ast import Ast, Features
 from bandscope_dagster.tagging.audioset import INSTRUMENT_CLASSES
 from bandscope_dagster.tagging.options import TaggingOptions
 from benchmarks.measuring import MIB

@@ -10,9 +10,9 @@ from typing import Final, Protocol
 import numpy as np
 import polars as pl
 
-from bandscope_dagster.jobs import PER_SONG
+from bandscope_dagster.orchestration.jobs import PER_SONG
+from bandscope_dagster.orchestration.sensors.new_uploads import UPLOADS_SENSOR
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
-from bandscope_dagster.sensors import UPLOADS_SENSOR
 from bandscope_dagster.settings import Settings
 from deploy.servers.dagster_servers import Refused, Webserver
 from scripts.demo_songs import SAMPLE_RATE, render, write

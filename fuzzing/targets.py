@@ -14,18 +14,18 @@ from zlib import crc32
 import numpy as np
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
-from bandscope_dagster.audio.cage import caged
+from bandscope_dagster.audio.cage.client import caged
 from bandscope_dagster.audio.completeness import missing_part, states_its_length
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import printable_line
 from bandscope_dagster.errors import SettingsError, SongRejected
+from bandscope_dagster.orchestration.sensors.new_uploads import Cursor
 from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.pipeline.uploads import UNPRINTABLE, printable
-from bandscope_dagster.sensors import Cursor
 from bandscope_dagster.settings import PREFIX, Settings, load_settings
-from bandscope_dagster.storage.objects import fault_of_key
-from bandscope_dagster.tagging.answers import MAX_LABELS, parse_layers, parse_list
-from tests.audio_files import ENCODERS, encode, encode_soundfile, excerpt, stempeg_song
+from bandscope_dagster.storage.objects.protocol import fault_of_key
+from bandscope_dagster.tagging.answers.parse import MAX_LABELS, parse_layers, parse_list
+from tests.support.audio_files import ENCODERS, encode, encode_soundfile, excerpt, stempeg_song
 
 LIMITS: Final = Limits(max_bytes=2**26, max_duration_s=60.0, max_decode_cpu_s=10, max_decode_silence_s=20.0)
 SEED_S: Final = 1.5  # of audio in a file; the shorter, the more of the mutations hit what is not audio

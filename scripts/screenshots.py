@@ -15,7 +15,7 @@ from pathlib import Path
 
 import demo_songs
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from browser import REPOSITORY, Ui, dagster_ui, store_variables
 from playwright.sync_api import expect
 from s3_server import run_s3_server
@@ -23,7 +23,8 @@ from s3_server import run_s3_server
 from bandscope_dagster.pages.shelf import Shelf
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.pipeline.uploads import list_uploads
-from bandscope_dagster.storage.objects import ObjectStore, open_store
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.tagging.registry import present_from
 
 SONGS = 9

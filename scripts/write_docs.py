@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
-from bandscope_dagster.storage.lineage import Lineage
-from bandscope_dagster.storage.schemas import (
+from bandscope_dagster.storage.tables.lineage import Lineage
+from bandscope_dagster.storage.tables.schemas import (
     ANALYSIS_TABLES,
     CATALOG_TABLES,
     SONGS,
@@ -74,7 +74,7 @@ def _with_version(versions: dict[str, dict[str, str]], table: Table) -> dict[str
     if table.version == last and list(columns.items()) != list(before.items()):
         raise Unlocked(
             f"{table.name}: {_difference(before, columns)}, but its version is still {last}. Set the version to "
-            f"{last + 1} in storage/schemas.py and run `python scripts/write_docs.py`"
+            f"{last + 1} in storage/tables/schemas.py and run `python scripts/write_docs.py`"
         )
     if list(columns.items())[: len(before)] != list(before.items()):
         raise Unlocked(

@@ -8,7 +8,8 @@ import pytest
 from faulty_proxy import FaultyProxy, run_faulty_proxy
 from s3_server import S3Server, run_s3_server
 
-from bandscope_dagster.storage.objects import ObjectStore, open_store
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 os.environ["BANDSCOPE_STEP_RETRY_DELAY_S"] = "0"  # read when the assets are imported
 

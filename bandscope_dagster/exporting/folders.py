@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from bandscope_dagster.exporting.names import comparable, numbered
-from bandscope_dagster.storage.objects import ObjectStore, open_store
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 RECORD: Final = "export.json"
 

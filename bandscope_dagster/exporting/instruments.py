@@ -4,9 +4,9 @@ import csv
 import io
 from typing import Any, Final
 
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS
-from bandscope_dagster.storage.tables import read_table
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS
+from bandscope_dagster.storage.tables.song_tables import read_table
 
 INSTRUMENT_COLUMNS: Final = ["source", "instrument", "family", "score", "start_s", "end_s", "layer", "model"]
 

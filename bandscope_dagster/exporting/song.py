@@ -9,10 +9,10 @@ from typing import Any
 from bandscope_dagster.errors import BandscopeError, CannotAnalyze
 from bandscope_dagster.exporting.level import Gain
 from bandscope_dagster.exporting.names import plain_text, song_name
-from bandscope_dagster.storage.lineage import read_lineage
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import DECODED_WAVEFORMS, SONGS, STEMS, Table
-from bandscope_dagster.storage.tables import read_table
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.lineage import read_lineage
+from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, SONGS, STEMS, Table
+from bandscope_dagster.storage.tables.song_tables import read_table
 
 
 class ExportError(BandscopeError):

@@ -19,9 +19,9 @@ from bandscope_dagster.exporting.level import Gain, song_gain
 from bandscope_dagster.exporting.names import safe_name
 from bandscope_dagster.exporting.song import ExportError, Song, read_song
 from bandscope_dagster.exporting.sound_file import SoundFile
-from bandscope_dagster.storage.audio_tables import read_blocks
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import DECODED_WAVEFORMS, STEMS
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.audio_tables import read_blocks
+from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
 
 MIXTURE: Final = "mixture"
 INSTRUMENTS: Final = "instruments.csv"

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Final
 
-from bandscope_dagster.pages.facts import TAG_TABLES, SongFacts
 from bandscope_dagster.pages.text import decibels, visible
 from bandscope_dagster.separation.quality import FLOOR_DB, RESIDUAL_LIMIT_DB
+from bandscope_dagster.songs.facts import TAG_TABLES, SongFacts
 from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT
 
 MARKS: Final = {"passed": "✓", "warned": "!", "wrong": "✕"}

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bandscope_dagster.pages.facts import SongFacts
 from bandscope_dagster.pages.text import moment, visible
-from bandscope_dagster.storage.lineage import Lineage
-from bandscope_dagster.storage.schemas import SONG_TABLES
+from bandscope_dagster.songs.facts import SongFacts
+from bandscope_dagster.storage.tables.lineage import Lineage
+from bandscope_dagster.storage.tables.schemas import SONG_TABLES
 
 
 def lineage_view(facts: SongFacts) -> Iterator[dict[str, Any]]:

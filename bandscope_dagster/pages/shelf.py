@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import SONG_ID
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONG_ID
 
 FOLDER: Final = "song_pages"
 HEAD_BYTES: Final = 32_768  # in which a summary ends; it holds at most some ten texts of bounded length

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandscope_dagster.errors import CannotAnalyze
-from bandscope_dagster.pages.facts import SongFacts, gather
 from bandscope_dagster.pages.shelf import Shelf, Summary, as_json
 from bandscope_dagster.pages.song_view import title_of, view
 from bandscope_dagster.pages.sound import CHUNK_S, SongSound
@@ -19,9 +18,10 @@ from bandscope_dagster.pages.text import visible
 from bandscope_dagster.pages.timeline_view import UNMAPPED
 from bandscope_dagster.pages.waveform import Waveform
 from bandscope_dagster.pages.web_files import SONG_PAGE, render, version
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.presence import PresentFrom
-from bandscope_dagster.storage.schemas import SONG_TABLES, table_key
+from bandscope_dagster.songs.facts import SongFacts, gather
+from bandscope_dagster.songs.presence import PresentFrom
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONG_TABLES, table_key
 
 CODE_VERSION: Final = "1"
 """Raised by hand whenever the same tables give another page; its templates, styles and scripts count by themselves."""

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+from bandscope_dagster.catalogs.song_errors import UPSTREAM
 from bandscope_dagster.pages.checks_view import MARKS, checks_view, residual
-from bandscope_dagster.pages.facts import SongFacts
 from bandscope_dagster.pages.lineage_view import lineage_view
 from bandscope_dagster.pages.sound import MIXTURE
 from bandscope_dagster.pages.text import clock, decibels, megabytes, percent, ticks, visible
 from bandscope_dagster.pages.timeline_view import timeline_view
-from bandscope_dagster.storage.schemas import SONGS
-from bandscope_dagster.storage.song_errors import UPSTREAM
+from bandscope_dagster.songs.facts import SongFacts
+from bandscope_dagster.storage.tables.schemas import SONGS
 
 
 def title_of(facts: SongFacts) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.pages.opus import OPUS_RATE, PACKET_FRAMES, OpusEncoder
 from bandscope_dagster.pages.waveform import Waveform, WaveformMeasure
-from bandscope_dagster.storage.audio_tables import read_blocks
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import DECODED_WAVEFORMS, STEMS
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.audio_tables import read_blocks
+from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
 
 MIXTURE: Final = "mixture"
 

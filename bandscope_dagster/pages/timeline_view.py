@@ -2,10 +2,10 @@
 
 from typing import Any, Final
 
-from bandscope_dagster.pages.facts import Instrument, Interval, SongFacts
 from bandscope_dagster.pages.sound import MIXTURE
 from bandscope_dagster.pages.text import span, visible
 from bandscope_dagster.pictures.timeline import LEVELS, MOST_INSTRUMENTS
+from bandscope_dagster.songs.facts import Instrument, Interval, SongFacts
 
 UNMAPPED: Final = "unmapped"  # what stands for the family of an instrument that the vocabulary does not know
 SHORTEST: Final = 0.3  # percent of the plot: a bar that can be seen and hit

@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.measure import SILENCE_DB
+from bandscope_dagster.audio.levels import SILENCE_DB
 from bandscope_dagster.pictures.envelope import Envelope
 from bandscope_dagster.pictures.labels import label
 from bandscope_dagster.pictures.timeline import LEVELS, Timeline, timeline

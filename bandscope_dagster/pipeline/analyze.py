@@ -6,16 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
-from bandscope_dagster.pipeline.analysis_stream import analyze_songs
+from bandscope_dagster.pipeline.background import prefetch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
-from bandscope_dagster.pipeline.streams import prefetch
-from bandscope_dagster.pipeline.usage import timed
+from bandscope_dagster.pipeline.resource_usage import timed
+from bandscope_dagster.pipeline.stream import analyze_songs
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import TABLES
-from bandscope_dagster.storage.tables import write_error_row
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import TABLES
+from bandscope_dagster.storage.tables.song_tables import write_error_row
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.source_tags import with_vocabulary

@@ -7,10 +7,10 @@ from typing import Any
 
 from bandscope_dagster.errors import FAILED, BandscopeError, has_failed
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
-from bandscope_dagster.storage.lineage import Lineage
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import SONG_FAILURES, table_key
-from bandscope_dagster.storage.tables import read_table, write_table
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.lineage import Lineage
+from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, table_key
+from bandscope_dagster.storage.tables.song_tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bandscope_dagster.pipeline.plan import SongPlan
-from bandscope_dagster.pipeline.stored_files import StoredFile
-from bandscope_dagster.separation.memory import Used
+from bandscope_dagster.separation.out_of_memory import Used
 from bandscope_dagster.separation.quality import SeparationQuality
-from bandscope_dagster.storage.tables import Written
+from bandscope_dagster.songs.stored_files import StoredFile
+from bandscope_dagster.storage.tables.song_tables import Written
 from bandscope_dagster.tagging.summary import TagSummary
 
 

@@ -10,13 +10,13 @@ from typing import Any, Final
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze, has_failed
 from bandscope_dagster.models.identity import ModelIdentity
-from bandscope_dagster.pipeline.stored_files import StoredFile, read_stored_file
 from bandscope_dagster.separation.normalisation import Normalisation
-from bandscope_dagster.storage import schemas
-from bandscope_dagster.storage.lineage import Lineage, read_lineage
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import SONGS, STEMS, TABLES
-from bandscope_dagster.storage.tables import read_table
+from bandscope_dagster.songs.stored_files import StoredFile, read_stored_file
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables import schemas
+from bandscope_dagster.storage.tables.lineage import Lineage, read_lineage
+from bandscope_dagster.storage.tables.schemas import SONGS, STEMS, TABLES
+from bandscope_dagster.storage.tables.song_tables import read_table
 
 CODE_VERSIONS: Final[Mapping[str, str]] = {
     "songs": "1",

@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
 from bandscope_dagster.audio.flac import Bits, Quantized, dequantize, encode, quantize
-from bandscope_dagster.audio.measure import peak, rms_dbfs
+from bandscope_dagster.audio.levels import peak, rms_dbfs
 from bandscope_dagster.pictures.envelope import EnvelopeMeasure
 from bandscope_dagster.pictures.song_picture import draw_song
 from bandscope_dagster.pictures.timeline import DRAWN
+from bandscope_dagster.pipeline.background import WriteBehind
 from bandscope_dagster.pipeline.plan import SongPlan
-from bandscope_dagster.pipeline.stored_files import StoredFile, read_stored_file
-from bandscope_dagster.pipeline.streams import WriteBehind
 from bandscope_dagster.separation.measure import QualityMeasure
-from bandscope_dagster.separation.memory import Used
+from bandscope_dagster.separation.out_of_memory import Used
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
-from bandscope_dagster.storage.audio_tables import AudioTableWriter
-from bandscope_dagster.storage.lineage import QUALITY_NOTE, TAGS_NOTE, USED_NOTE, Lineage
-from bandscope_dagster.storage.objects import ObjectStore
-from bandscope_dagster.storage.schemas import INSTRUMENT_TAGS, STEMS, TABLES, ArrowTable
-from bandscope_dagster.storage.tables import Written, arrow_table, python_rows, write_table
+from bandscope_dagster.songs.stored_files import StoredFile, read_stored_file
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
+from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, TAGS_NOTE, USED_NOTE, Lineage
+from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, STEMS, TABLES, ArrowTable
+from bandscope_dagster.storage.tables.song_tables import Written, arrow_table, python_rows, write_table
 from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags
 from bandscope_dagster.tagging.summary import SUMMARIZED, TagSummary, summarize
 from bandscope_dagster.tagging.vocabulary import Vocabulary

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, cast
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
 from bandscope_dagster.pipeline.song_ids import song_id
-from bandscope_dagster.storage.objects import ObjectStore, StoredObject, fault_of_key
+from bandscope_dagster.storage.objects.protocol import ObjectStore, StoredObject, fault_of_key
 
 UPLOADS: Final = "uploads"
 

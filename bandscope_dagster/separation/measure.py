@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.measure import LevelMeasure
+from bandscope_dagster.audio.levels import LevelMeasure
 from bandscope_dagster.separation.quality import CEILING_DB, FLOOR_DB, SeparationQuality, StemQuality
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.models.store import model_folder
-from bandscope_dagster.separation.demucs import load_demucs
+from bandscope_dagster.separation.demucs.model import load_demucs
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.spleeter import NAME as SPLEETER

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.separation.memory import Used, WithinMemory
 from bandscope_dagster.separation.normalisation import Normalisation
+from bandscope_dagster.separation.out_of_memory import Used, WithinMemory
 from bandscope_dagster.separation.overlap_add import SongOverlapAdd
 from bandscope_dagster.separation.protocol import Separator
 

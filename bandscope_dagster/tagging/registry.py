@@ -9,7 +9,7 @@ from typing import Final
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
 from bandscope_dagster.models.store import model_folder
-from bandscope_dagster.tagging.ast_audioset import load_ast
+from bandscope_dagster.tagging.ast import load_ast
 from bandscope_dagster.tagging.musicnn import Musicnn
 from bandscope_dagster.tagging.options import TaggingOptions
 from bandscope_dagster.tagging.protocol import Tagger

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.measure import SILENCE_DB
+from bandscope_dagster.audio.levels import SILENCE_DB
 from bandscope_dagster.tagging.protocol import WindowPlan
 
 SHORTEST_REST_S: Final = 1.5

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
-from bandscope_dagster.tagging.answers import parse_layers, parse_list
+from bandscope_dagster.tagging.answers.parse import parse_layers, parse_list
 from bandscope_dagster.tagging.options import Mode
 from bandscope_dagster.tagging.protocol import Heard
 

@@ -1,0 +1,1 @@
+"""The compact tables over all songs."""

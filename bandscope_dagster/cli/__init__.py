@@ -1,0 +1,1 @@
+"""The `bandscope` command: one module per subcommand."""

@@ -1,0 +1,100 @@
+"""``bandscope doctor``: is everything in place that a run needs, and what mends what is not."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+
+from bandscope_dagster.cli.models import require_models
+from bandscope_dagster.device import resolve_device
+from bandscope_dagster.errors import BandscopeError, SettingsError
+from bandscope_dagster.models.inventory import Model, load_inventory
+from bandscope_dagster.models.pins import find_pins
+from bandscope_dagster.models.store import model_folder
+from bandscope_dagster.orchestration.home import dagster_home
+from bandscope_dagster.orchestration.resources import chosen_models
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
+from bandscope_dagster.settings import Settings, load_settings, unknown_variables
+
+PROBE_KEY: Final = "doctor/probe"  # written, read and deleted, to know that the storage can do all three
+
+
+def examine(console: Console) -> bool:
+    """Go through all that a run needs; returns whether all of it is in place."""
+
+    def passes(name: str, check: Callable[[], str]) -> bool:
+        try:
+            finding, mark, healthy = check(), "[green]ok[/green]  ", True
+        except (BandscopeError, OSError) as error:
+            finding, mark, healthy = str(error), "[red]FAIL[/red]", False
+        console.print(f"{mark} {name:13} {escape(finding)}", highlight=False, soft_wrap=True)
+        return healthy
+
+    results = [passes("settings", _settings)]
+    settings = load_settings() if results[0] else None
+    if settings is not None:
+        results += [
+            passes("storage", lambda: _storage(settings)),
+            passes("device", lambda: _device(settings)),
+        ]
+    results += [passes("models", lambda: _models(console, settings)), passes("Dagster home", _dagster_home)]
+    return all(results)
+
+
+def _settings() -> str:
+    settings = load_settings()
+    if unknown := unknown_variables():
+        known = ", ".join(Settings.model_fields).upper()
+        raise SettingsError(
+            f"{', '.join(unknown)}: no such setting, so it does nothing; after BANDSCOPE_ stands one of {known}"
+        )
+    chosen_models(settings, ANALYSIS_TABLES)
+    return f"separator {settings.separator}, tagger {settings.tagger}, {settings.songs_per_run} songs per run"
+
+
+def _storage(settings: Settings) -> str:
+    store = settings.open_store()
+    with store.create(PROBE_KEY) as pending:
+        pending.write(b"bandscope")
+    if store.read(PROBE_KEY) != b"bandscope":
+        raise OSError(f"{store.url} gives back something else than what was written to it")
+    store.delete(PROBE_KEY)
+    return f"{store.url} can be written, read and deleted"
+
+
+def _device(settings: Settings) -> str:
+    if settings.executor != "in_process":
+        return f"{settings.models_device}, on the nodes of the cluster ({settings.executor})"
+    return f"{resolve_device(settings.device)} (asked for: {settings.device})"
+
+
+def _models(console: Console, settings: Settings | None) -> str:
+    """The files that every run of these settings reads; without settings, those that are part of the package."""
+    chosen = chosen_models(settings, ANALYSIS_TABLES) if settings else []
+    models_path = settings.models_path if settings else Path()
+    needed = [model for model in load_inventory().values() if model.embedded or model in chosen]
+    require_models(console, needed, models_path)
+    finding = f"{', '.join(model.name for model in needed)}: every file has the digest that it must have"
+    others = [model for model in load_inventory().values() if model not in needed]
+    absent = [model.name for model in others if not _is_here(model, model_folder(model, models_path))]
+    if settings and absent:
+        finding += f" (not here, and not needed: {', '.join(absent)})"
+    return finding
+
+
+def _is_here(model: Model, folder: Path) -> bool:
+    """Whether a model was put in place; no file is read to know it."""
+    pinned = model.unlisted is None or bool(find_pins(model, folder))
+    return pinned and all((folder / file.name).is_file() for file in model.files)
+
+
+def _dagster_home() -> str:
+    given = bool(os.environ.get("DAGSTER_HOME"))
+    home = dagster_home()
+    with tempfile.TemporaryFile(dir=home):
+        pass
+    return f"{home}" if given else f"{home} (to see it in the UI: export DAGSTER_HOME={home})"

@@ -1,0 +1,102 @@
+"""Execute one run of the asset graph in this process, and watch it through Dagster's own records."""
+
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import dagster as dg
+
+from bandscope_dagster.definitions import defs
+from bandscope_dagster.orchestration.song_events import INTERRUPTED, checked_by
+
+QUIET: Final[Mapping[str, Any]] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+WATCH_EVERY_S: Final = 0.5
+
+OnProgress = Callable[[str, int], None]
+"""Called with an asset's name and how many songs of the run are done in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """How a run ended."""
+
+    run_id: str
+    success: bool
+    interrupted: bool  # it was stopped from outside, as by Ctrl-C
+    problems: list[str]  # what the failed steps say, for people
+
+
+def launch(
+    instance: dg.DagsterInstance,
+    assets: Sequence[str],
+    tags: Mapping[str, str],
+    on_progress: OnProgress = lambda asset, songs: None,
+) -> RunReport:
+    """Run ``assets`` to the end; ``on_progress`` is called from a thread as songs are done.
+
+    A failed step does not raise: the report says it.
+    """
+    run_id = str(uuid.uuid4())
+    job = defs.resolve_implicit_global_asset_job_def()
+    with _watching(instance, run_id, on_progress):
+        result = job.execute_in_process(
+            run_config=dict(QUIET),
+            instance=instance,
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
+            run_id=run_id,
+            tags=dict(tags),
+            raise_on_error=False,
+        )
+    problems = [_problem(event) for event in result.filter_events(lambda event: event.is_step_failure)]
+    interrupted = any(problem.startswith(INTERRUPTED) for problem in problems)
+    return RunReport(run_id, result.success, interrupted, problems)
+
+
+def _problem(event: dg.DagsterEvent) -> str:
+    """What a step's failure says; an error that is no ``dg.Failure`` says it with its traceback."""
+    failure = event.step_failure_data
+    error = failure.error
+    if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return INTERRUPTED  # it came while Dagster recorded an event, where no code of the step could see it
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    return error.to_string() if error is not None else "no message"
+
+
+@contextmanager
+def _watching(instance: dg.DagsterInstance, run_id: str, on_progress: OnProgress) -> Generator[None]:
+    """Report how far the run's songs are while the block runs."""
+    stopped = threading.Event()
+
+    def watch() -> None:
+        cursor: str | None = None
+        ended = False
+        done: dict[str, set[str]] = defaultdict(set)
+        while not ended:
+            ended = stopped.wait(WATCH_EVERY_S)
+            records = instance.get_records_for_run(run_id, cursor)
+            cursor = records.cursor
+            progress: dict[str, int] = {}
+            for record in records.records:
+                entry = record.event_log_entry
+                materialized = entry.asset_materialization
+                if materialized is not None and materialized.partition is not None:
+                    asset = materialized.asset_key.to_user_string()
+                    done[asset].add(materialized.partition)
+                    progress[asset] = len(done[asset])
+                elif (checked := checked_by(entry.user_message)) is not None:
+                    progress["songs"] = checked
+            for asset, songs in progress.items():
+                on_progress(asset, songs)
+
+    thread = threading.Thread(target=watch, name="watch-run", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,100 @@
+"""``bandscope export``: which songs are meant, and their files one song after another."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+import soundfile
+from av.error import FFmpegError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+from bandscope_dagster.cli.status import NoSuchSong, find_songs
+from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.exporting.folders import ExportFolder
+from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song
+from bandscope_dagster.songs.query import query
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+
+OF_ONE_SONG: Final = (
+    BandscopeError,
+    OSError,
+    ValueError,
+    soundfile.SoundFileError,
+    FFmpegError,
+)
+"""A song that has no stems, a damaged file, a place that cannot be written: no other song is stopped by it."""
+
+
+class NothingSelected(BandscopeError):
+    """It was not said which songs are meant; the message says how to."""
+
+
+def select_songs(store: ObjectStore, patterns: Sequence[str], where: str | None) -> list[str]:
+    """The ids of the songs that match one of ``patterns``, if there are any, and ``where``, if it is given.
+
+    A pattern is an id, a file name, a title or a glob; ``where`` is a condition over ``song_catalog`` in SQL.
+
+    Raises:
+        NothingSelected: neither is given.
+        NoSuchSong: a pattern matches nothing, or no song is left.
+        QueryError: the condition cannot be understood.
+    """
+    if not patterns and where is None:
+        raise NothingSelected(
+            "give songs (ids, file names, titles or globs such as '*'), or a condition: --where \"status = 'ok'\""
+        )
+    found = list(dict.fromkeys(song for pattern in patterns for song in find_songs(store, pattern)))
+    if where is None:
+        return found
+    meeting = query(store, f"SELECT song_id FROM song_catalog WHERE ({where}\n) ORDER BY song_id")
+    ids: list[str] = meeting["song_id"].to_list()
+    selected = [song for song in found if song in set(ids)] if patterns else ids
+    if not selected:
+        raise NoSuchSong(f"no song in song_catalog has {where}; `bandscope sql` shows what the catalog holds")
+    return selected
+
+
+def export(
+    store: ObjectStore,
+    console: Console,
+    progress: Callable[[], AbstractContextManager[Progress]],
+    songs: Sequence[str],
+    to: Path,
+    options: ExportOptions,
+) -> int:
+    """Export the songs (ids) into folders below ``to``; returns how many could not be.
+
+    What an earlier call left whole and right is kept.
+    """
+    errors = Console(stderr=True)
+    counts: Counter[str] = Counter()
+    folder = ExportFolder(to)
+    with progress() as shown:
+        task = shown.add_task("exporting", total=len(songs))
+        for song_id in songs:
+            try:
+                done = export_song(store, song_id, folder, options)
+                counts["exported" if done.written else "up to date"] += 1
+                if done.written:
+                    shown.console.print(escape(_line(done)), highlight=False, soft_wrap=True)
+            except OF_ONE_SONG as error:
+                counts["failed"] += 1
+                text = str(error) if song_id in str(error) else f"{song_id}: {error}"
+                errors.print(f"[red]bandscope:[/red] {escape(text)}", highlight=False, soft_wrap=True)
+            shown.advance(task)
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    console.print(f"{summary}; the files lie in {escape(str(to))}", highlight=False, soft_wrap=True)
+    return counts["failed"]
+
+
+def _line(done: Exported) -> str:
+    line = f"{done.folder}: {', '.join(done.written)}"
+    if done.kept:
+        line += f" ({len(done.kept)} kept)"
+    if done.gain.limited:
+        line += f"; all at {done.gain.db:+.1f} dB, as much as fits without clipping"
+    return line

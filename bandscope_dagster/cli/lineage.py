@@ -1,0 +1,129 @@
+"""``bandscope lineage``: from the upload to every table of a song, by what its files say of themselves."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from bandscope_dagster.cli.status import find_songs
+from bandscope_dagster.pages.lineage_view import in_words, lineage_facts
+from bandscope_dagster.pages.text import megabytes, moment, visible
+from bandscope_dagster.songs.provenance import SongOrigin, TableOrigin, trace
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONG_ID
+
+UPLOAD: Final = ("upload_key", "filename", "owner", "song_hash", "size_bytes", "uploaded_at")
+DECODED: Final = ("container", "codec", "sample_rate", "channels", "bit_rate", "duration_s", "frames")
+DECODERS: Final = ("av", "soxr")  # PyAV brings its own FFmpeg, which decodes; soxr resamples
+NAME_WIDTH: Final = 12  # characters; the longest name is "input digest"
+
+
+def print_lineage(store: ObjectStore, console: Console, pattern: str, *, as_json: bool = False) -> None:
+    """Where the tables of the songs come from whose id, file name or title is ``pattern``, or matches it as a glob.
+
+    As JSON each song is an object on a line of its own.
+
+    Raises:
+        NoSuchSong: there are none.
+    """
+    for origin in _find(store, pattern):
+        if as_json:
+            console.out(json.dumps(to_json(origin), ensure_ascii=False), highlight=False)
+        else:
+            _print_song(console, origin)
+
+
+def to_json(origin: SongOrigin) -> dict[str, Any]:
+    """The song's origin with the names that the files use; what is not known is null."""
+    song = origin.song
+    return {
+        "song_id": origin.song_id,
+        "upload": None if song is None else {name: _plain(song[name]) for name in UPLOAD},
+        "decoded": None if song is None else {name: song[name] for name in DECODED},
+        "error": None if song is None else song["error"],
+        "tables": {table.table: _table_json(table) for table in origin.tables},
+    }
+
+
+def _table_json(origin: TableOrigin) -> dict[str, Any]:
+    told: dict[str, Any] = {"stored": origin.lineage is not None, "remarks": list(origin.remarks)}
+    if origin.lineage is not None and origin.maker is not None:
+        told |= {name: _plain(value) for name, value in asdict(origin.lineage).items()}
+        told["params"] = json.loads(origin.lineage.params or "{}")
+        told |= asdict(origin.maker) | {"computed_on": origin.computed_on}
+    return told
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _find(store: ObjectStore, pattern: str) -> list[SongOrigin]:
+    if SONG_ID.fullmatch(pattern):
+        origin = trace(store, pattern)
+        if origin.has_files:  # also where songs itself has none
+            return [origin]
+    return [trace(store, song_id) for song_id in find_songs(store, pattern)]
+
+
+def _print_song(console: Console, origin: SongOrigin) -> None:
+    song = origin.song or {}
+    console.rule(escape(visible(song.get("title") or song.get("filename") or origin.song_id)), align="left")
+    _print_facts(console, {"song": origin.song_id} | _upload_facts(origin))
+    software: Mapping[str, str] = {}
+    for table in origin.tables:
+        made_with = table.maker.software if table.maker is not None else {}
+        console.print(f"\n[bold]{table.table}[/bold]{'' if table.lineage else '  no file'}")
+        facts = _table_facts(table)
+        if made_with != software and made_with:  # told once where all tables share it
+            facts["software"], software = in_words(made_with), made_with
+        _print_facts(console, facts)
+        for remark in table.remarks:
+            _print_facts(console, {"!": remark}, style="yellow")
+
+
+def _upload_facts(origin: SongOrigin) -> dict[str, str]:
+    song = origin.song
+    if song is None:
+        return {"upload": "not known: songs has no file of it that can be read"}
+    facts: dict[str, str] = {}
+    if song["upload_key"] is not None:
+        facts["upload"] = (
+            f"{song['upload_key']}, {megabytes(song['size_bytes'])}, {moment(song['uploaded_at'])}"
+        )
+    facts["SHA-256"] = song["song_hash"] or "not read"
+    if song["codec"] is not None:
+        facts["format"] = (
+            f"{song['codec']} in {song['container']}, {song['sample_rate']} Hz, {song['channels']} channels"
+        )
+    software = next((t.maker.software for t in origin.tables if t.maker is not None), {})
+    decoders = {name: software[name] for name in DECODERS if name in software}
+    if song["frames"] is not None:
+        facts["decoded"] = f"to {song['frames']} frames at 44.1 kHz, stereo" + (
+            f", by {in_words(decoders)}" if decoders else ""
+        )
+    return facts | ({"error": song["error"]} if song["error"] is not None else {})
+
+
+def _table_facts(origin: TableOrigin) -> dict[str, str]:
+    if origin.lineage is None:
+        return {}
+    version = origin.maker.table_version if origin.maker is not None else None
+    return lineage_facts(origin.lineage) | {
+        "computed on": in_words(origin.computed_on or {}),
+        "columns": f"version {version}" if version is not None else "of before they had versions",
+    }
+
+
+def _print_facts(console: Console, facts: Mapping[str, str], style: str = "") -> None:
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=NAME_WIDTH, no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value:
+            grid.add_row(name, escape(visible(value, 1000)))
+    console.print(grid, style=style, highlight=False)

@@ -1,0 +1,82 @@
+"""``bandscope report``: a page for every song, and the index of all of them."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+
+from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.pages.index_page import write_index
+from bandscope_dagster.pages.shelf import Shelf
+from bandscope_dagster.pages.song_page import write_page
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONGS
+from bandscope_dagster.tagging.registry import present_from
+
+
+class ReportError(BandscopeError):
+    """It is not clear which songs are meant; the message says what to give."""
+
+
+def report(
+    settings: Settings,
+    store: ObjectStore,
+    console: Console,
+    progress: Callable[[], AbstractContextManager[Progress]],
+    song: str | None,
+    to: Path | None,
+    *,
+    all_songs: bool,
+) -> int:
+    """Write the pages of the songs that match ``song``, or of all, and the index; returns how many failed.
+
+    They go into the store, or into the folder ``to``. Of all songs, those are passed over whose page was made from
+    the same tables; songs that are named are always written anew.
+
+    Raises:
+        ReportError: neither a song nor all are asked for, or both.
+        NoSuchSong: nothing matches.
+    """
+    if (song is None) is not all_songs:
+        raise ReportError("give a song (its id, file name or title, or a glob), or --all for every song")
+    shelf = Shelf(store) if to is None else Shelf(open_store(str(to)), folder="")
+    counts: Counter[str] = Counter()
+    with progress() as shown:
+        songs = _songs(store, song)
+        task = shown.add_task("writing pages", total=len(songs))
+        for song_id in songs:
+            try:
+                page = write_page(store, shelf, song_id, present_from(settings.present_from), keep=all_songs)
+                counts["up to date" if page.kept else "written"] += 1
+                if not all_songs:
+                    shown.console.print(escape(page.uri), highlight=False, soft_wrap=True)
+            except (
+                BandscopeError,
+                OSError,
+                ValueError,
+            ) as error:  # of this song alone: its store, or a damaged file
+                counts["failed"] += 1
+                shown.console.print(
+                    f"[red]{song_id}: {escape(str(error))}[/red]", highlight=False, soft_wrap=True
+                )
+            shown.advance(task)
+        index = write_index(shelf)
+    for outcome, count in counts.items():
+        console.print(f"{count} {outcome}", highlight=False)
+    console.print(f"The index of {index.songs} songs: {escape(index.uri)}", highlight=False, soft_wrap=True)
+    return counts["failed"]
+
+
+def _songs(store: ObjectStore, pattern: str | None) -> Sequence[str]:
+    if pattern is None:
+        names = store.fingerprints([SONGS.name])[SONGS.name]
+        return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+    from bandscope_dagster.cli.status import find_songs
+
+    return find_songs(store, pattern)

@@ -1,0 +1,98 @@
+"""The jobs that people start from the UI, and that the sensors start: each a part of the graph by a name."""
+
+from typing import Final
+
+import dagster as dg
+from pydantic import Field
+
+from bandscope_dagster.orchestration.retry import retry_songs as request_retry
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, SONG_TABLES
+
+PER_SONG: Final = tuple(table.name for table in SONG_TABLES)
+CATALOGS: Final = tuple(table.name for table in CATALOG_TABLES)
+
+process_songs: Final = dg.define_asset_job(
+    "process_songs",
+    selection=list(PER_SONG),
+    description="The whole path of each song: validate, store the waveform, separate, and tag mixture and stems.",
+)
+
+validate_songs: Final = dg.define_asset_job(
+    "validate_songs",
+    selection=["songs"],
+    description="Only read each upload to its end and describe it, or say why it is rejected. Needs no GPU.",
+)
+
+tag_songs: Final = dg.define_asset_job(
+    "tag_songs",
+    selection=["songs", "instrument_tags"],
+    description="The fast path over a large library: validate, and name the instruments of the mixture; no stems.",
+)
+
+separate_songs: Final = dg.define_asset_job(
+    "separate_songs",
+    selection=["songs", "stems"],
+    description="Validate, and separate each song into stems; no tags.",
+)
+
+write_pages: Final = dg.define_asset_job(
+    "write_pages",
+    selection=["song_pages"],
+    description="A page for each song: its stems to hear and its instruments to see, as far as they are made.",
+)
+
+refresh_catalogs: Final = dg.define_asset_job(
+    "refresh_catalogs",
+    selection=list(CATALOGS),
+    description="Compact what the tables hold of all songs into the catalogs. A sensor starts it after each batch.",
+)
+
+
+class RetryConfig(dg.Config):
+    """What to retry; nothing needs to be set."""
+
+    assets: list[str] = Field(default=list(PER_SONG), description="Only these per-song assets.")
+
+
+@dg.op(description="Find the songs that failed or are missing, and ask the daemon for runs over them.")
+def find_and_request(
+    context: dg.OpExecutionContext, config: RetryConfig, settings: dg.ResourceParam[Settings]
+) -> None:
+    """Leave one backfill that computes what is missing and keeps what is done."""
+    retry = request_retry(context.instance, config.assets, settings.songs_per_run)
+    if retry.in_progress:
+        context.log.info(f"{retry.in_progress} songs are left to runs that are queued or running.")
+    if retry.backfill_id is None:
+        context.log.info("No other song has failed or is missing.")
+        return
+    context.log.info(
+        f"{retry.unfinished} songs failed or are missing: backfill {retry.backfill_id} computes them"
+        f" in {len(retry.ranges)} ranges."
+    )
+    context.add_output_metadata(
+        {
+            "songs": retry.unfinished,
+            "ranges": len(retry.ranges),
+            "backfill": dg.MetadataValue.path(f"/runs/b/{retry.backfill_id}"),
+        }
+    )
+
+
+@dg.job(
+    description="Compute what failed or is missing, of every song, and keep what is done. Its runs are one backfill."
+)
+def retry_songs() -> None:
+    """Started from the UI without any configuration."""
+    find_and_request()
+
+
+JOBS: Final = [
+    process_songs,
+    validate_songs,
+    tag_songs,
+    separate_songs,
+    write_pages,
+    refresh_catalogs,
+    retry_songs,
+]

@@ -1,0 +1,60 @@
+"""Ranges of songs: a run covers songs that are neighbours in the order of registration, and only such."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG
+
+
+@dataclass(frozen=True, slots=True)
+class SongRange:
+    """Songs that are neighbours in the order of registration, and so can be one run."""
+
+    songs: tuple[str, ...]  # never empty
+
+    @property
+    def first(self) -> str:
+        """Where the range begins."""
+        return self.songs[0]
+
+    @property
+    def last(self) -> str:
+        """Where the range ends; it is part of it."""
+        return self.songs[-1]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The run tags by which Dagster runs the range."""
+        return {RANGE_START_TAG: self.first, RANGE_END_TAG: self.last}
+
+
+def song_ranges(
+    songs: Sequence[str], wanted: Collection[str], songs_per_run: int, *, may_pass_over: Collection[str] = ()
+) -> list[SongRange]:
+    """Cover ``wanted`` with few ranges of ``songs`` (neighbours, in order), each of at most ``songs_per_run``.
+
+    A range may pass over songs of ``may_pass_over``, however many: kept results cost about a tenth of a second a song,
+    and another run costs its start and the loading of the models. It never takes in any other song.
+    """
+    ranges: list[SongRange] = []
+    current: list[str] = []  # from a wanted song to a wanted song
+    gap: list[str] = []
+
+    def close() -> None:
+        if current:
+            ranges.append(SongRange(tuple(current)))
+        current.clear()
+        gap.clear()
+
+    for song in songs:
+        if song in wanted:
+            if len(current) + len(gap) + 1 > songs_per_run:
+                close()
+            current += [*gap, song] if current else [song]
+            gap.clear()
+        elif current and song in may_pass_over:
+            gap.append(song)
+        else:
+            close()
+    close()
+    return ranges

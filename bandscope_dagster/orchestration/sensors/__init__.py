@@ -1,0 +1,1 @@
+"""The sensors: new uploads, catalogs after runs, alerts."""

@@ -1,0 +1,157 @@
+"""The sensor ``new_uploads``: every upload becomes a registered song, and every song that no run has touched a run.
+
+What has been done is asked of Dagster, not remembered. A song is registered first and requested then, so whatever is
+interrupted between the two leaves a registered song that no run was planned for, and the next tick takes it up. A run's
+songs are planned when the run is created, so a song of a run that exists, in whatever state, is never requested again.
+What a tick had requested when the daemon died, the daemon itself goes on with when it is back. Only a run that it was
+about to launch stays "starting" until run monitoring ends it and run retries begin it again: a home wants both.
+
+The cursor only spares looking at all songs every time.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+from dagster import ResourceParam
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from bandscope_dagster.orchestration.home_lock import is_in_use
+from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, untouched_songs
+from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
+from bandscope_dagster.orchestration.song_events import REUSE_TAG, search_tags
+from bandscope_dagster.pipeline.plan import digest
+from bandscope_dagster.pipeline.uploads import Upload, list_uploads
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+
+UPLOADS_SENSOR: Final = "new_uploads"
+LOOK_EVERY_S: Final = 30
+REGISTERED_PER_TICK: Final = 5000
+"""New songs that one tick registers at most; the next goes on."""
+
+SONGS_PER_TICK: Final = 256
+"""Songs that one tick requests at most, so that it ends in time: Dagster notes for each song of a run which assets are
+planned, which takes about a second for 64 songs (SQLite; four where a home has Dagster's own event log). What waits is
+requested while these are worked on.
+"""
+
+RUN_KEY_DIGITS: Final = 32
+RUN_KEY_TAG: Final = "dagster/run_key"
+SENSOR_TAG: Final = "dagster/sensor_name"
+PRIORITY_TAG: Final = "dagster/priority"  # of a queued run: the highest goes first, and 0 is every other's
+
+
+class Cursor(BaseModel):
+    """How far the songs were looked through, in the order of registration."""
+
+    model_config = ConfigDict(frozen=True)
+
+    last_song: str | None = None
+    requested: int = Field(
+        default=0, ge=0
+    )  # songs ever: makes a song that was deleted and comes back a new request
+
+    @classmethod
+    def parse(cls, text: str | None) -> "Cursor":
+        """The cursor of the last tick; a new one where there was none, or what an operator typed is none."""
+        try:
+            return cls.model_validate_json(text) if text else cls()
+        except ValidationError:
+            return cls()
+
+
+def uploads_sensor(
+    job_name: str,
+    *,
+    every_s: int = LOOK_EVERY_S,
+    songs_per_tick: int = SONGS_PER_TICK,
+    turned_on: bool = False,
+) -> dg.SensorDefinition:
+    """The sensor that starts the job over new songs; unless it is ``turned_on``, an operator does that in the UI."""
+    status = dg.DefaultSensorStatus.RUNNING if turned_on else dg.DefaultSensorStatus.STOPPED
+
+    @dg.sensor(
+        name=UPLOADS_SENSOR,
+        job_name=job_name,
+        minimum_interval_seconds=every_s,
+        default_status=status,
+        description=(
+            "Registers every new upload as a song, and starts runs over the songs that no run has touched:"
+            " neighbours together, the oldest first. One listing per tick; no audio is read."
+        ),
+    )
+    def new_uploads(
+        context: dg.SensorEvaluationContext,
+        settings: ResourceParam[Settings],
+        store: ResourceParam[ObjectStore],
+    ) -> dg.SensorResult | dg.SkipReason:
+        if is_in_use(Path(context.instance.root_directory)):
+            return dg.SkipReason("`bandscope run` is at work and takes the new uploads; looking again later.")
+        cursor = Cursor.parse(context.cursor)
+        before = list(context.instance.get_dynamic_partitions(SONGS_NAME))
+        # A last song that is gone was deleted: everything is looked through again.
+        looked_through = before.index(cursor.last_song) + 1 if cursor.last_song in before else 0
+        listing = list_uploads(store)
+        register_uploads(context.instance, listing, REGISTERED_PER_TICK)
+        songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
+        rest = songs[looked_through:]
+        untouched = untouched_songs(context.instance, rest, "songs") if rest else set[str]()
+        taken = _up_to(rest, untouched, max(songs_per_tick, settings.songs_per_run))
+        requested = untouched.intersection(taken)
+        by_song = listing.by_song
+        requests = [
+            *_created_but_never_launched(context.instance),
+            *(
+                _run_request(part, cursor, by_song, settings.songs_per_run)
+                for part in song_ranges(taken, requested, settings.songs_per_run)
+            ),
+        ]
+        if taken:
+            cursor = Cursor(last_song=taken[-1], requested=cursor.requested + len(requested))
+        seen = f"{len(listing.uploads)} uploads, {listing.ignored} other files ignored, {len(songs)} songs"
+        context.log.info(
+            f"{seen}; {len(requested)} of them requested in {len(requests)} runs,"
+            f" {len(untouched) - len(requested)} wait for the next tick."
+        )
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else f"Nothing new: {seen}, all of them in a run or done.",
+            cursor=cursor.model_dump_json(),
+        )
+
+    return new_uploads
+
+
+def _up_to(songs: Sequence[str], counted: Collection[str], limit: int) -> Sequence[str]:
+    """``songs`` from the first on, until ``limit`` of them are among ``counted``."""
+    found = 0
+    for position, song in enumerate(songs, start=1):
+        found += song in counted
+        if found == limit:
+            return songs[:position]
+    return songs
+
+
+def _run_request(
+    part: SongRange, cursor: Cursor, by_song: Mapping[str, Upload], songs_per_run: int
+) -> dg.RunRequest:
+    # Few songs do not wait for all the batches of a large upload or of a backfill that are queued before them.
+    first = {PRIORITY_TAG: "1"} if len(part.songs) < songs_per_run else {}
+    owners = (by_song[song].owner for song in part.songs if song in by_song)
+    return dg.RunRequest(
+        run_key=digest(cursor.requested, part.songs)[:RUN_KEY_DIGITS],
+        tags=part.tags | search_tags(part.songs, owners) | first | {REUSE_TAG: "true"},
+    )
+
+
+def _created_but_never_launched(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """Ask again for runs of a tick that was interrupted between creating a run and submitting it.
+
+    Dagster resumes such a tick by itself for a day, and then gives it up; by its run key it knows the run.
+    """
+    left = instance.get_runs(
+        dg.RunsFilter(tags={SENSOR_TAG: UPLOADS_SENSOR}, statuses=[dg.DagsterRunStatus.NOT_STARTED])
+    )
+    return [dg.RunRequest(run_key=run.tags[RUN_KEY_TAG], tags=run.tags) for run in left]

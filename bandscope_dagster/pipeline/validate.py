@@ -1,0 +1,155 @@
+"""The ``songs`` step: read an upload once, prove that it decodes to its end, and describe it in one row."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from os import cpu_count
+from time import perf_counter
+from typing import Any
+
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.audio.cage.client import caged
+from bandscope_dagster.audio.levels import SongMeasure, at_full_scale
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, UploadUnavailable, has_failed
+from bandscope_dagster.pipeline.failures import FailureLog
+from bandscope_dagster.pipeline.plan import SongPlanner, still_right
+from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
+from bandscope_dagster.songs.stored_files import read_stored_file
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.lineage import CLIPPED_NOTE, Lineage
+from bandscope_dagster.storage.tables.schemas import SONGS
+from bandscope_dagster.storage.tables.song_tables import Written, read_table, write_table
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SongChecked:
+    """What became of one upload: its row, and where that was written."""
+
+    song_id: str
+    row: Mapping[str, Any]
+    seconds: float
+    clipped_share: float | None = (
+        None  # of the samples, those at or beyond full scale; None where not measured
+    )
+    written: Written | None = None  # None where the stored row was kept, or none could be written
+    reused: bool = False
+
+    @property
+    def error(self) -> str | None:
+        """Why the song cannot be used, or None."""
+        return self.row["error"]
+
+
+def check_songs(
+    song_ids: Sequence[str],
+    uploads: Mapping[str, Upload],
+    store: ObjectStore,
+    limits: Limits,
+    planner: SongPlanner,
+    *,
+    reuse: bool,
+) -> Iterator[SongChecked]:
+    """Check every song of a batch, one per core at a time; results come in the order of ``song_ids``.
+
+    Memory is bounded by one block of audio per core; uploads wait in temporary files. A stored row of the same
+    upload, limits and code version is kept where ``reuse`` is true, unless it tells of a failure. A row that cannot be
+    written stands in ``song_failures`` instead.
+    """
+    failures = FailureLog(store, planner.run_id)
+
+    def check(song_id: str) -> SongChecked:
+        started = perf_counter()
+        row: Mapping[str, Any] = _empty_row(song_id)
+        try:
+            lineage = planner.songs_lineage(song_id, limits)
+            if reuse and (stored := _stored(store, song_id, lineage)) is not None:
+                row, clipped = stored
+                return SongChecked(song_id, row, perf_counter() - started, clipped, reused=True)
+            row, clipped = _describe(song_id, uploads.get(song_id), store, limits)
+            lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
+            notes = {} if clipped is None else {CLIPPED_NOTE: str(clipped)}
+            written = write_table(store, SONGS, [row], lineage, notes)
+        except Exception as error:
+            # Whatever it is, it must not sink the other songs; the traceback goes to the log.
+            logger.exception("%s: songs failed", song_id)
+            failed = dict(row) | {"error": f"{FAILED}: {type(error).__name__}: {error}"}
+            return SongChecked(song_id, failed, perf_counter() - started)
+        return SongChecked(song_id, row, perf_counter() - started, clipped, written)
+
+    with ThreadPoolExecutor(max_workers=cpu_count() or 1, thread_name_prefix="check-song") as threads:
+        for checked in threads.map(check, song_ids):
+            if checked.written is None and not checked.reused and checked.error is not None:
+                failures.failed(checked.song_id, [SONGS.name], checked.error)
+            else:
+                failures.made(checked.song_id, [SONGS.name])
+            yield checked
+
+
+def _stored(
+    store: ObjectStore, song_id: str, lineage: Lineage
+) -> tuple[Mapping[str, Any], float | None] | None:
+    """The song's stored row and clipped share, where they still hold and nothing may have changed since."""
+    found = read_stored_file(store, SONGS, song_id)
+    if found is None or not still_right(found.lineage, lineage):
+        return None
+    table = read_table(store, SONGS, song_id)
+    if table is None:
+        return None
+    row: dict[str, Any] = table.to_pylist()[0]
+    clipped = found.notes.get(CLIPPED_NOTE)
+    return None if has_failed(row["error"]) else (row, None if clipped is None else float(clipped))
+
+
+def _describe(
+    song_id: str, upload: Upload | None, store: ObjectStore, limits: Limits
+) -> tuple[dict[str, Any], float | None]:
+    """The song's row in ``songs`` and its clipped share; what is wrong with it stands in ``error``."""
+    row = _empty_row(song_id)
+    if upload is None:
+        row["error"] = f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (as a new song)"
+        return row, None
+    clipped = samples = 0
+    row |= {
+        "filename": upload.filename,
+        "owner": upload.owner,
+        "upload_key": upload.key,
+        "uploaded_at": upload.uploaded_at,
+        "size_bytes": upload.size,
+    }
+    try:
+        if upload.fault is not None:
+            raise SongRejected(
+                Reason.UNUSABLE_NAME,
+                f"{upload.key} cannot be read under this name: {upload.fault}; rename the upload (as a new song)",
+            )
+        with (
+            fetch_upload(store, upload.key, limits.max_bytes) as fetched,
+            caged(fetched.file, limits, with_probe=True) as song,
+        ):
+            row |= {"song_hash": fetched.sha256, "size_bytes": fetched.size}
+            facts = asdict(song.probe())
+            row |= {name: value for name, value in facts.items() if name in row}
+            measure = SongMeasure()
+            for block in song.blocks():
+                measure.push(block)
+                clipped += at_full_scale(block)
+                samples += block.size
+            stats = measure.finish()
+            row |= asdict(stats) | {"duration_s": stats.frames / SAMPLE_RATE}
+            return row, clipped / samples
+    except SongRejected as rejected:
+        row["error"] = str(rejected)
+    except UploadUnavailable as unavailable:
+        row["error"] = f"{UNAVAILABLE}: {unavailable}"
+    except Exception as error:
+        logger.exception("%s: songs failed", song_id)
+        row["error"] = f"{FAILED}: {type(error).__name__}: {error}"
+    return row, None
+
+
+def _empty_row(song_id: str) -> dict[str, Any]:
+    return dict.fromkeys(SONGS.names) | {"song_id": song_id}

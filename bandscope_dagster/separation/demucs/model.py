@@ -1,0 +1,186 @@
+"""The Hybrid Transformer Demucs models: four or six stems, by demucs's own classes with verified weights.
+
+Rouard, Massa & Défossez, "Hybrid Transformers for Music Source Separation", ICASSP 2023. What comes out equals
+``demucs.apply.apply_model(split=True, shifts=0, overlap=0.25)`` of demucs 4.1 to 1e-5.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.errors import ModelFileError, SettingsError
+from bandscope_dagster.models.identity import ModelIdentity
+from bandscope_dagster.models.inventory import Model
+from bandscope_dagster.models.store import read_verified
+from bandscope_dagster.separation.demucs.bands import compute_in_bands
+from bandscope_dagster.separation.demucs.fusion import fuse
+from bandscope_dagster.separation.inference import computing, for_inference
+from bandscope_dagster.separation.options import Precision, SeparationOptions
+from bandscope_dagster.separation.protocol import SegmentPlan
+
+if TYPE_CHECKING:
+    from demucs.htdemucs import HTDemucs
+    from torch import Tensor
+
+BAGS: Final[Mapping[str, tuple[tuple[float, ...], ...]]] = {
+    # demucs/remote/htdemucs_ft.yaml: each model was fine-tuned for one stem, and only that stem is taken from it.
+    "htdemucs_ft": ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)),
+}
+"""For models of several networks: the weight of each network (in the inventory's order of files) in each stem."""
+
+CLASS: Final = "demucs.htdemucs.HTDemucs"  # the one class that is built, whatever a file may name
+OVERLAP: Final = 0.25  # of a segment; demucs/apply.py, apply_model
+MAX_SHIFT: Final = SAMPLE_RATE // 2  # frames; demucs/apply.py, apply_model: max_shift = int(0.5 * samplerate)
+SHORTER: Final = (2, 4)  # what a segment is divided by when memory runs out
+ACCELERATOR_BATCH: Final = 8  # segments; a CPU gains nothing from a second one, which takes 1 GB more
+
+
+def load_demucs(model: Model, folder: Path, device: str, options: SeparationOptions) -> Demucs:
+    """A model of the inventory, whose files lie in ``folder``, on ``device`` as torch names it.
+
+    Raises:
+        ModelFileError: a file is missing, is not the one in the inventory, or names another class.
+        SettingsError: the options do not fit the model.
+    """
+    verified = read_verified(model, folder)
+    networks = [build_network(name, content) for name, content in verified.files.items()]
+    return Demucs(model.name, verified.sha256, networks, device, options, BAGS.get(model.name))
+
+
+def build_network(name: str, content: bytes) -> HTDemucs:
+    """The network of a safetensors file whose digest was checked; ``name`` is for messages.
+
+    The layout is that of ``demucs.hf.load_safetensors_model``: class and arguments as JSON in the metadata.
+
+    Raises:
+        ModelFileError: the file is for another class than HTDemucs, or its tensors do not fit.
+    """
+    from demucs.htdemucs import HTDemucs
+    from safetensors.torch import load
+
+    size = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+    if metadata.get("klass") != CLASS:
+        raise ModelFileError(
+            f"{name} is for the class {metadata.get('klass')!r}; only {CLASS} is ever built."
+        )
+    # Its random weights are thrown away. On torch's device "meta" none are drawn, which takes 0.2 s less, but that
+    # imports torch's compiler, in 1 s.
+    network = HTDemucs(*_arguments(metadata["args"]), **_arguments(metadata["kwargs"]))
+    weights = {tensor_name: tensor.float() for tensor_name, tensor in load(content).items()}
+    network.load_state_dict(weights, assign=True)  # strict: every tensor must be there and fit
+    return network
+
+
+def _arguments(text: str) -> Any:
+    """Constructor arguments from JSON; fractions are encoded as demucs/hf.py does."""
+
+    def decode(value: dict[str, Any]) -> Any:
+        if value.get("_type") == "fraction":
+            return Fraction(value["numerator"], value["denominator"])
+        return value
+
+    return json.loads(text, object_hook=decode)
+
+
+def triangular_plan(length: int, overlap: float, shifts: int = 0) -> SegmentPlan:
+    """The segments of ``apply_model``: triangular weights, stride ``(1 - overlap) * length``.
+
+    ``shifts`` passes are averaged, each shifted by another part of half a second; 0 is one pass without a
+    shift. Demucs draws the shifts at random; here they are spread evenly, so that the output is always the same.
+    """
+    half = length // 2
+    weights = np.concatenate([np.arange(1, half + 1), np.arange(length - half, 0, -1)]).astype(np.float32)
+    leads = tuple(MAX_SHIFT * (2 * index + 1) // (2 * shifts) for index in range(shifts)) or (0,)
+    return SegmentPlan(
+        length=length,
+        stride=int((1 - overlap) * length),
+        leads=leads,
+        weights=weights / weights.max(),
+        centred=True,
+    )
+
+
+class Demucs:
+    """One HTDemucs network, or a bag of them whose outputs are added with a weight per stem."""
+
+    normalised = True
+
+    def __init__(
+        self,
+        name: str,
+        sha256: str,
+        networks: Sequence[HTDemucs],
+        device: str,
+        options: SeparationOptions,
+        weights: Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        """``networks`` all have the same stems; ``weights`` is one row per network, one column per stem.
+
+        Raises:
+            SettingsError: the segment is longer than the networks were trained for, or the device cannot
+                compute in that precision.
+        """
+        trained = min(float(network.segment) for network in networks)
+        segment_s = options.segment_s or trained
+        if segment_s > trained:
+            raise SettingsError(
+                f"BANDSCOPE_SEGMENT_S={segment_s:g} is longer than the {trained:g} s that {name} was trained for"
+            )
+        if options.precision == "tf32" and not device.startswith("cuda"):
+            raise SettingsError(f"BANDSCOPE_PRECISION=tf32 needs a CUDA device, and {name} runs on {device}")
+        overlap = OVERLAP if options.overlap is None else options.overlap
+        shifts = options.shifts or 0
+        self._precision: Precision = options.precision or "fp32"
+        length = int(SAMPLE_RATE * (Fraction(networks[0].segment) if segment_s == trained else segment_s))
+        self.stems = tuple(networks[0].sources)
+        self.plan = triangular_plan(length, overlap, shifts)
+        self.shorter_plans = tuple(triangular_plan(length // part, overlap) for part in SHORTER)
+        self.batch = options.batch or (1 if device == "cpu" else ACCELERATOR_BATCH)
+        self.device = device
+        self.identity = ModelIdentity(
+            name=name,
+            sha256=sha256,
+            params={
+                "segment_frames": length,
+                "overlap": overlap,
+                "shifts": shifts,
+                "precision": self._precision,
+            },
+        )
+        self._weights = weights or [[1.0] * len(self.stems)] * len(networks)
+        self._networks = [for_inference(network, device) for network in networks]
+        for network in self._networks:
+            fuse(network)
+            if device == "cpu":
+                compute_in_bands(network)
+                if self._precision == "fp32":
+                    from bandscope_dagster.separation.demucs.residual import pack_residuals
+                    from bandscope_dagster.separation.demucs.transformer import pack_transformer
+
+                    pack_transformer(network)
+                    pack_residuals(network)
+            network.use_train_segment = False  # or it fills up shorter segments, and saves no memory
+
+    def separate(self, segments: Tensor) -> Tensor:
+        """``(batch, 2, length)`` float32 at 44.1 kHz → ``(batch, stems, 2, length)`` float32, on ``device``."""
+
+        with computing(self._precision, self.device):
+            if len(self._networks) == 1:
+                return self._networks[0](segments).float()
+            sums = segments.new_zeros((len(segments), len(self.stems), *segments.shape[1:]))
+            for network, row in zip(self._networks, self._weights, strict=True):
+                output = network(segments).float()
+                for stem, weight in enumerate(row):
+                    if weight:
+                        sums[:, stem] += output[:, stem] * weight
+            for stem, column in enumerate(zip(*self._weights, strict=True)):
+                sums[:, stem] /= sum(column)
+            return sums

@@ -1,0 +1,1 @@
+"""What is known of a stored song: its status, facts, provenance, and how to find it."""

@@ -1,0 +1,227 @@
+"""The object store on S3 and what speaks its protocol."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO, cast
+
+import obstore
+
+from bandscope_dagster.storage.objects import s3_bucket
+from bandscope_dagster.storage.objects.protocol import (
+    CHUNK_BYTES,
+    ObjectChanged,
+    PendingObject,
+    S3Options,
+    StoredObject,
+    check_key,
+    fault_of_key,
+    is_listed,
+    with_retries,
+)
+from bandscope_dagster.storage.objects.s3_bucket import S3Bucket, stored_object
+from bandscope_dagster.storage.objects.s3_listing import S3Listing
+
+PART_BYTES = 8 * 1024 * 1024  # larger objects are uploaded in parts of this size
+UPLOADS_AT_ONCE = 4  # parts; bounds the memory of an upload
+
+
+class S3Store:
+    """Objects below ``s3://bucket/prefix``.
+
+    An upload becomes visible when it is complete. Parts of an upload whose writer was killed are no objects
+    and are never listed; a lifecycle rule (AbortIncompleteMultipartUpload) makes the bucket forget them.
+    """
+
+    def __init__(self, url: str, options: S3Options) -> None:
+        self._bucket = S3Bucket(url, options)
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/prefix``."""
+        return self._bucket.url
+
+    def uri(self, key: str) -> str:
+        """``s3://bucket/prefix/key``."""
+        return f"{self.url}/{check_key(key)}"
+
+    def list(
+        self, prefix: str = "", *, after: str | None = None, any_name: bool = False
+    ) -> Iterator[StoredObject]:
+        """See ``ObjectStore.list``; the order is the server's."""
+        if prefix:
+            check_key(prefix)
+        listing = S3Listing(self._bucket, prefix, after)
+        while (page := self._bucket.call(prefix or "the listing", listing.next_page)) is not None:
+            for found in page:
+                # A console's "new folder" is an empty object "folder/", shown here without its slash;
+                # unlike an empty file it cannot be found under that name.
+                if is_listed(found.key, any_name=any_name) and (
+                    found.size or fault_of_key(found.key) or self.head(found.key)
+                ):
+                    yield found
+
+    def fingerprints(self, folders: Sequence[str]) -> dict[str, dict[str, str]]:
+        """See ``ObjectStore.fingerprints``; at the same time, because what takes time is the server's answers."""
+        with ThreadPoolExecutor(max(1, len(folders))) as pool:
+            return dict(zip(folders, pool.map(self._fingerprints, folders), strict=True))
+
+    def _fingerprints(self, folder: str) -> dict[str, str]:
+        start = len(f"{folder}/")
+        found = ((each.key[start:], each.fingerprint) for each in self.list(folder))
+        return {name: fingerprint for name, fingerprint in found if "/" not in name}
+
+    def head(self, key: str) -> StoredObject | None:
+        """See ``ObjectStore.head``."""
+        check_key(key)
+        try:
+            return stored_object(self._bucket.call(key, lambda: obstore.head(self._bucket.handle, key)))
+        except FileNotFoundError:
+            return None
+
+    def read(self, key: str) -> bytes:
+        """See ``ObjectStore.read``; an object that is replaced meanwhile is read again."""
+        return with_retries(
+            lambda: b"".join(self.chunks(key)), lambda error: isinstance(error, ObjectChanged)
+        )
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """See ``ObjectStore.chunks``; a download that breaks goes on where it broke."""
+        download = _Download(self._bucket, check_key(key))
+        while chunk := self._bucket.call(key, download.next_chunk):
+            yield chunk
+
+    def open(self, key: str) -> BinaryIO:
+        """See ``ObjectStore.open``; raises ObjectChanged if the object is replaced while it is open."""
+        found = self.head(key)
+        if found is None:
+            raise FileNotFoundError(f"{key} does not exist in the store {self.url}")
+        return cast(BinaryIO, _RangeFile(self._bucket, found))
+
+    def create(self, key: str) -> PendingObject:
+        """See ``ObjectStore.create``; the data waits in an anonymous local file, gone with its writer."""
+        return _PendingUpload(self._bucket, check_key(key))
+
+    def delete(self, key: str) -> None:
+        """See ``ObjectStore.delete``."""
+        check_key(key)
+        self._bucket.call(key, lambda: obstore.delete(self._bucket.handle, key))
+
+    def polars_options(self) -> dict[str, str]:
+        """See ``ObjectStore.polars_options``."""
+        options = self._bucket.options
+        named = {
+            "aws_region": options.region,
+            "aws_endpoint_url": options.endpoint,
+            "aws_access_key_id": options.access_key_id,
+            "aws_secret_access_key": options.secret_access_key,
+            "aws_allow_http": str(self._bucket.plain_http).lower(),
+            # Else a connection on which nothing comes is waited for until the server ends it.
+            "connect_timeout": f"{s3_bucket.CONNECT_TIMEOUT_S}s",
+            "read_timeout": f"{s3_bucket.STALL_TIMEOUT_S}s",
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class _Download:
+    """One version of an object as a stream that goes on where it broke."""
+
+    def __init__(self, bucket: S3Bucket, key: str) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._position = 0
+        self._size: int | None = None
+        self._etag: str | None = None
+        self._stream: Iterator[bytes] | None = None
+
+    def next_chunk(self) -> bytes:
+        """The next bytes; none at the end. After an error the next call continues."""
+        if self._position == self._size:
+            return b""
+        try:
+            if self._stream is None:
+                self._stream = self._open()
+            chunk = bytes(next(self._stream, b""))
+            if not chunk and self._position != self._size:
+                raise ConnectionError(f"the download ended at byte {self._position} of {self._size}")
+        except Exception:
+            self._stream = None
+            raise
+        self._position += len(chunk)
+        return chunk
+
+    def _open(self) -> Iterator[bytes]:
+        options: Any = {}
+        if self._position:
+            options = {"range": {"offset": self._position}, "if_match": self._etag}
+        result = obstore.get(self._bucket.handle, self._key, options=options)
+        if not self._position:
+            self._size, self._etag = result.meta["size"], result.meta["e_tag"]
+        return iter(result.stream(min_chunk_size=CHUNK_BYTES))
+
+
+class _RangeFile(io.RawIOBase):
+    """A read-only file over one version of an object; each read is one ranged request."""
+
+    def __init__(self, bucket: S3Bucket, found: StoredObject) -> None:
+        super().__init__()
+        self._bucket = bucket
+        self._found = found
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._position + len(buffer), self._found.size)
+        if end <= self._position:
+            return 0
+        options: Any = {"range": (self._position, end), "if_match": self._found.fingerprint}
+
+        def fetch() -> bytes:
+            return bytes(obstore.get(self._bucket.handle, self._found.key, options=options).bytes())
+
+        data = self._bucket.call(self._found.key, fetch)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+class _PendingUpload(PendingObject):
+    """Data in an anonymous local file, uploaded at commit."""
+
+    def __init__(self, bucket: S3Bucket, key: str) -> None:
+        super().__init__(key, cast(BinaryIO, tempfile.TemporaryFile()))  # noqa: SIM115 - closed by commit or abort
+        self._bucket = bucket
+
+    def _publish(self) -> None:
+        self._bucket.call(self.key, self._upload)
+
+    def _upload(self) -> None:
+        self.file.seek(0)
+        obstore.put(
+            self._bucket.handle,
+            self.key,
+            self.file,
+            attributes={"Content-Type": mimetypes.guess_type(self.key)[0] or "application/octet-stream"},
+            chunk_size=PART_BYTES,
+            max_concurrency=UPLOADS_AT_ONCE,
+        )
+
+    def _discard(self) -> None:
+        """The file has no name: closing it is enough."""

@@ -1,0 +1,89 @@
+"""Listing an S3 bucket so that neither a broken page nor a hostile name stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import obstore
+from obstore.exceptions import InvalidPathError
+
+from bandscope_dagster.storage.objects.protocol import StoredObject
+from bandscope_dagster.storage.objects.s3_bucket import (
+    CONNECT_TIMEOUT_S,
+    REQUEST_RETRIES,
+    STALL_TIMEOUT_S,
+    S3Bucket,
+    stored_object,
+)
+
+PAGE_KEYS = 1000  # of one ListObjectsV2 answer, its maximum
+
+
+class S3Listing:
+    """A listing that goes on behind the last key that it gave, whatever happens to a page."""
+
+    def __init__(self, bucket: S3Bucket, prefix: str, after: str | None) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._after = after
+        self._pages: Iterator[list[StoredObject]] | None = None
+        self._open: Callable[[], Iterator[list[StoredObject]]] = self._pages_of_obstore
+
+    def next_page(self) -> list[StoredObject] | None:
+        """The next page; None behind the last."""
+        try:
+            if self._pages is None:
+                self._pages = self._open()
+            page = next(self._pages, None)
+        except InvalidPathError:
+            # object_store refuses a whole page for one name such as "a\nb", and whoever may upload could stop
+            # all listings with one. botocore is five times slower and takes every name.
+            self._open = self._pages_of_botocore
+            self._pages = None
+            return []
+        except Exception:
+            self._pages = None
+            raise
+        if page:
+            self._after = page[-1].key
+        return page
+
+    def _pages_of_obstore(self) -> Iterator[list[StoredObject]]:
+        pages = obstore.list(
+            self._bucket.handle, self._prefix or None, offset=self._after, chunk_size=PAGE_KEYS
+        )
+        for page in pages:
+            yield [stored_object(entry) for entry in page]
+
+    def _pages_of_botocore(self) -> Iterator[list[StoredObject]]:
+        import botocore.session
+        from botocore.config import Config
+
+        options = self._bucket.options
+        root = self._bucket.prefix and self._bucket.prefix + "/"
+        client: Any = botocore.session.get_session().create_client(
+            "s3",
+            region_name=options.region,
+            endpoint_url=options.endpoint,
+            aws_access_key_id=options.access_key_id,
+            aws_secret_access_key=options.secret_access_key,
+            config=Config(
+                connect_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=STALL_TIMEOUT_S,
+                retries={"total_max_attempts": REQUEST_RETRIES + 1, "mode": "standard"},
+            ),
+        )
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket.name,
+            Prefix=root + (self._prefix and self._prefix + "/"),
+            StartAfter=root + (self._after or ""),
+        )
+        for page in pages:
+            yield [
+                StoredObject(
+                    entry["Key"].removeprefix(root), entry["Size"], entry["ETag"], entry["LastModified"]
+                )
+                for entry in page.get("Contents", [])
+                if not entry["Key"].endswith("/")  # a console's "new folder"
+            ]

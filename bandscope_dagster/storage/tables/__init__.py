@@ -1,0 +1,1 @@
+"""The tables: their columns, and how songs' files are read and written."""

@@ -1,0 +1,105 @@
+"""Tables that hold audio: one row group per block, written and read a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow.parquet as pq
+
+from bandscope_dagster.errors import CannotAnalyze
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.columns import AUDIO
+from bandscope_dagster.storage.tables.lineage import PREFIX, Lineage, maker_entries
+from bandscope_dagster.storage.tables.schemas import ArrowSchema, Table, table_key
+from bandscope_dagster.storage.tables.song_tables import Row, Written, arrow_table, check_song
+
+
+class AudioTableWriter:
+    """Writes a song's blocks as they come; the file appears at ``commit``.
+
+    Memory holds one block. As a context manager it aborts if the block of code raises; without a ``commit``
+    nothing is written.
+    """
+
+    def __init__(self, store: ObjectStore, table: Table, lineage: Lineage) -> None:
+        self._store = store
+        self._table = table
+        self._song_id = lineage.song_id
+        self._rows = 0
+        self._pending = store.create(table_key(table, lineage.song_id))
+        schema = table.schema.with_metadata(lineage.to_metadata() | maker_entries(table))
+        leaves = _leaves(schema)
+        audio = {leaf for leaf in leaves if leaf.startswith("audio.")}
+        numbers = [leaf for leaf in leaves if leaf not in audio]
+        open_writer: Any = pq.ParquetWriter  # its own hints deny the choice by column, which it documents
+        self._writer = open_writer(
+            self._pending.file,
+            schema,
+            # FLAC does not compress further, and its bytes as statistics would fill the footer.
+            compression={leaf: "NONE" if leaf in audio else "ZSTD" for leaf in leaves},
+            use_dictionary=numbers,
+            write_statistics=numbers,
+        )
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write one block, all its stems together, as one row group."""
+        data = arrow_table(self._table, rows)
+        check_song(data, self._song_id, self._pending.key)
+        self._writer.write_table(data, row_group_size=max(len(rows), 1))
+        self._rows += len(rows)
+
+    def commit(self, notes: Mapping[str, str] = {}) -> Written:
+        """Finish the file and make it visible.
+
+        ``notes`` are what is known only now: name → text, each an entry beside the lineage in the file's metadata.
+        """
+        self._writer.add_key_value_metadata({PREFIX + name: text for name, text in notes.items()})
+        self._writer.close()
+        size = self._pending.commit()
+        return Written(self._pending.key, self._store.uri(self._pending.key), self._rows, size)
+
+    def abort(self) -> None:
+        """Forget what was written. Does nothing after ``commit``."""
+        with suppress(OSError):  # such as a full disk, which was reported when it was met
+            self._writer.close()
+        self._pending.abort()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+def read_blocks(store: ObjectStore, table: Table, song_id: str) -> Iterator[list[dict[str, Any]]]:
+    """The song's blocks in order, each as its rows (one per stem), one ranged read at a time.
+
+    Raises CannotAnalyze where the song has no file. A song with an error has one block of one row. What a file of an
+    older version lacks is null.
+    """
+    key = table_key(table, song_id)
+    try:
+        source = store.open(key)
+    except FileNotFoundError as error:
+        raise CannotAnalyze(
+            f"{song_id} has no {table.name}: materialize {table.name} for it first"
+        ) from error
+    with source, pq.ParquetFile(source, pre_buffer=True) as file:
+        for group in range(file.num_row_groups):
+            yield [dict.fromkeys(table.names) | row for row in file.read_row_group(group).to_pylist()]
+
+
+def _leaves(schema: ArrowSchema) -> list[str]:
+    """The paths of the columns that Parquet stores: a struct's fields are columns of their own."""
+    leaves: list[str] = []
+    for entry in schema:
+        if entry.type == AUDIO:
+            leaves += [f"{entry.name}.{child.name}" for child in AUDIO]
+        else:
+            leaves.append(entry.name)
+    return leaves

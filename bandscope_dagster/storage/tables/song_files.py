@@ -1,0 +1,117 @@
+"""The per-song files that a store holds: which versions, from one listing, and the rows of many songs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import polars as pl
+
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONGS, Table, table_key
+
+SUFFIX = ".parquet"
+FOOTERS_AT_ONCE = 16  # read in parallel, because each waits for the store and not for the CPU
+
+# What polars raises for a file that is gone, torn or broken; a panic is no Exception.
+CANNOT_READ = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+
+Query = Callable[[pl.LazyFrame], pl.LazyFrame]
+
+
+@dataclass(frozen=True, slots=True)
+class SongFiles:
+    """Some songs and the versions of their files.
+
+    ``versions`` has a row per song, sorted by ``song_id``, and a column per table, named like it: the
+    fingerprint of the song's file, null where it has none.
+    """
+
+    store: ObjectStore
+    versions: pl.DataFrame
+
+    def __len__(self) -> int:
+        return self.versions.height
+
+    @property
+    def song_ids(self) -> pl.Series:
+        """All songs."""
+        return self.versions["song_id"]
+
+    def having(self, table: Table) -> list[str]:
+        """The songs that have a file in ``table``, also one without rows."""
+        return self.versions.drop_nulls(table.name)["song_id"].to_list()
+
+    def of(self, song_ids: pl.Series) -> SongFiles:
+        """Only these songs."""
+        return SongFiles(self.store, self.versions.filter(pl.col("song_id").is_in(song_ids.implode())))
+
+    def batches(self, songs: int) -> Iterator[SongFiles]:
+        """All songs in order, at most so many at once."""
+        for versions in self.versions.iter_slices(songs):
+            yield SongFiles(self.store, versions)
+
+    def read(self, table: Table, query: Query) -> pl.DataFrame:
+        """The answer to ``query`` over the rows of all songs, of which only what it needs is read.
+
+        ``query`` must treat every song by itself. A file that is gone since the listing has no rows. Raises
+        ValueError, naming the file, where one cannot be read.
+        """
+        song_ids = self.having(table)
+        try:
+            return self._answer(table, song_ids, query)
+        except CANNOT_READ:
+            # polars does not always say which file it was; and one that was replaced while it was read is fine now.
+            return pl.concat(
+                [self._answer(table, [], query), *(self._answer_of(table, song, query) for song in song_ids)]
+            )
+
+    def _answer_of(self, table: Table, song_id: str, query: Query) -> pl.DataFrame:
+        key = table_key(table, song_id)
+        try:
+            return self._answer(table, [song_id], query)
+        except CANNOT_READ as error:
+            if self.store.head(key) is None:
+                return self._answer(table, [], query)
+            raise ValueError(
+                f"{self.store.uri(key)} cannot be read ({str(error).partition(chr(10))[0]}); delete it and "
+                f"materialize {table.name} for {song_id} again"
+            ) from error
+
+    def _answer(self, table: Table, song_ids: Sequence[str], query: Query) -> pl.DataFrame:
+        empty = cast(pl.DataFrame, pl.from_arrow(table.schema.empty_table()))
+        if not song_ids:
+            return query(empty.lazy()).collect()
+        rows = pl.scan_parquet(
+            [self.store.uri(table_key(table, song)) for song in song_ids],
+            glob=False,  # the store's path may hold brackets
+            schema=empty.schema,
+            missing_columns="insert",  # files of before a column was added
+            extra_columns="ignore",  # files of a later version
+            storage_options=self.store.polars_options() or None,
+        )
+        return query(rows).collect(engine="streaming")
+
+
+def list_song_files(store: ObjectStore, tables: Sequence[Table]) -> SongFiles:
+    """Every song that has a file in ``songs`` or ``song_failures``, and the versions of its files in ``tables``.
+
+    Nothing is read.
+    """
+    listed = list(dict.fromkeys([SONGS.name, SONG_FAILURES.name, *(table.name for table in tables)]))
+    found = [_versions(table, names) for table, names in store.fingerprints(listed).items()]
+    songs = pl.concat([found[0].select("song_id"), found[1].select("song_id")]).unique()
+    for versions in found:
+        songs = songs.join(versions, on="song_id", how="left")
+    return SongFiles(store, songs.sort("song_id"))
+
+
+def _versions(table: str, names: dict[str, str]) -> pl.DataFrame:
+    found = {
+        name.removesuffix(SUFFIX): fingerprint for name, fingerprint in names.items() if name.endswith(SUFFIX)
+    }
+    return pl.DataFrame(
+        {"song_id": list(found), table: list(found.values())},
+        schema={"song_id": pl.String, table: pl.String},
+    )

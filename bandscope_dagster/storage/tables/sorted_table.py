@@ -1,0 +1,116 @@
+"""A sorted table as one Parquet file, merged from its last version and new rows in bounded memory.
+
+An external merge sort: new rows are spilled, sorted, to local files, and polars' streaming engine merges those with the
+rows that stay, piece by piece, while the piece before is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.lineage import maker_entries
+from bandscope_dagster.storage.tables.schemas import Table, catalog_key
+from bandscope_dagster.storage.tables.song_tables import Written
+
+SPILL_BYTES = 64 * 1024 * 1024  # of rows in memory, before they are written to a local file
+SPILLED_GROUP_ROWS = 16_384  # of which the merge holds some of every file at once
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table lies in its file."""
+
+    table: Table
+    order: tuple[str, ...]  # the columns that it is sorted by; nulls are last
+    row_group_rows: int  # what a reader fetches at least; statistics are per row group
+
+    def sort(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows in this order; those that are equal in it stay in theirs."""
+        return rows.select(self.table.names).sort(self.order, nulls_last=True, maintain_order=True)
+
+
+class SpilledRows:
+    """Rows that wait, sorted, in local files below ``folder``."""
+
+    def __init__(self, layout: Layout, folder: Path) -> None:
+        self._layout = layout
+        self._folder = folder
+        self._waiting: list[pl.DataFrame] = []
+        self._files: list[Path] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Take rows in any order."""
+        self._waiting.append(rows.select(self._layout.table.names))
+        if sum(waiting.estimated_size() for waiting in self._waiting) > SPILL_BYTES:
+            self._spill()
+
+    def parts(self) -> list[pl.LazyFrame]:
+        """All rows that were added, in parts that are each sorted."""
+        self._spill()
+        return [pl.scan_parquet(file, glob=False) for file in self._files]
+
+    def _spill(self) -> None:
+        if self._waiting:
+            path = self._folder / f"{len(self._files)}.parquet"
+            rows = self._layout.sort(pl.concat(self._waiting))
+            rows.write_parquet(path, compression="lz4", row_group_size=SPILLED_GROUP_ROWS)
+            self._files.append(path)
+            self._waiting.clear()
+
+
+def write_sorted(
+    store: ObjectStore, layout: Layout, parts: Sequence[pl.LazyFrame], metadata: Mapping[str, str]
+) -> Written:
+    """Write all rows of the ``parts``, each of which is sorted, in place of the catalog that was there.
+
+    Of rows that are equal in ``layout.order`` the order is that of the parts. ``metadata`` goes to the footer.
+    """
+    key = catalog_key(layout.table)
+    schema = layout.table.schema.with_metadata(dict(metadata) | maker_entries(layout.table))
+    merged = _merged(parts, layout.order).select(layout.table.names)
+    rows = 0
+    with store.create(key) as pending:
+        # Not polars' own writer: it knows the "large" strings and lists alone, and no column that may not be null.
+        open_writer: Any = pq.ParquetWriter  # its own hints deny the choice by column, which it documents
+        with open_writer(
+            pending.file, schema, compression="zstd", use_dictionary=_repeating(schema)
+        ) as writer:
+            for group in merged.collect_batches(chunk_size=layout.row_group_rows, engine="streaming"):
+                writer.write_table(group.to_arrow().cast(schema), row_group_size=layout.row_group_rows)
+                rows += group.height
+        size = pending.commit()
+    return Written(key=key, uri=store.uri(key), rows=rows, bytes=size)
+
+
+def _merged(parts: Sequence[pl.LazyFrame], order: tuple[str, ...]) -> pl.LazyFrame:
+    """All rows in order, merged by halves, so that a row is compared a few times however many parts there are."""
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return _merged(parts[:half], order).merge_sorted(_merged(parts[half:], order), order, maintain_order=True)
+
+
+def _repeating(schema: Any) -> list[str]:
+    """The paths of the columns whose values repeat: all but the 32-bit floats, which are measurements.
+
+    A dictionary of values that do not repeat is built, found too large and thrown away.
+    """
+
+    def leaves(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
+        if pa.types.is_struct(kind):
+            for child in kind:
+                yield from leaves(f"{path}.{child.name}", child.type)
+        elif pa.types.is_list(kind):
+            yield from leaves(f"{path}.list.element", kind.value_type)
+        else:
+            yield path, kind
+
+    return [path for entry in schema for path, kind in leaves(entry.name, entry.type) if kind != pa.float32()]

@@ -1,0 +1,1 @@
+"""Reading the answers of language models."""

@@ -1,0 +1,173 @@
+"""Who reads a catalog while it is refreshed, or after a refresh was killed, finds it whole."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from catalog_refresher import ALWAYS, REFRESHED, change, songs_of
+from catalog_songs import INSTRUMENT_CATALOG, QUALITY, SONG_CATALOG, analyze, rows_of
+from polars.testing import assert_frame_equal
+from song_rows import tag_row
+
+from bandscope_dagster.catalogs.refresh import refresh
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
+from bandscope_dagster.storage.tables.schemas import Table, catalog_key
+
+TURNS = 50
+
+
+def start(request: pytest.FixtureRequest, store: ObjectStore, first: int, last: int) -> subprocess.Popen[str]:
+    """A process that changes and refreshes, turn after turn."""
+    arguments = [store.url, str(first), str(last)]
+    if store.url.startswith("s3://"):
+        server = request.getfixturevalue("s3_server")
+        arguments += [server.endpoint, server.access_key_id, server.secret_access_key, server.region]
+    script = Path(__file__).parents[1] / "support" / "catalog_refresher.py"
+    return subprocess.Popen([sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True)
+
+
+def run_until(process: subprocess.Popen[str], line: str) -> None:
+    for printed in process.stdout:
+        if printed.strip() == line:
+            return
+    raise AssertionError(f"it ended before it printed {line!r}")
+
+
+def kill_in_turn(process: subprocess.Popen[str], turn: int, after_s: float) -> int:
+    """Kill the process so long after the refresh of this turn has begun; returns the turn that it had come to."""
+    try:
+        run_until(process, f"begin {turn}")
+        time.sleep(after_s)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        rest, _ = process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    # It does not wait for who reads what it prints.
+    return max([turn, *(int(line.split()[1]) for line in rest.splitlines() if line.startswith("begin "))])
+
+
+def look(store: ObjectStore, table: Table) -> list[dict]:
+    """The catalog, as someone finds it who opens the file once."""
+    while True:
+        try:
+            with store.open(catalog_key(table)) as file:
+                return pq.read_table(file).to_pylist()
+        except ObjectChanged:
+            """S3 has no open files: what the store cannot read on, it says, and never mixes."""
+
+
+def turn_of(rows: list[dict], column: str) -> int:
+    """The one turn that all rows are of."""
+    (value,) = {row[column] for row in rows}
+    turn = int(value) if column == "title" else round(value * 128)
+    assert [row["song_id"] for row in rows] == songs_of(turn)
+    return turn
+
+
+def test_a_reader_never_sees_a_mix_through_fifty_refreshes_of_which_one_is_killed(
+    request: pytest.FixtureRequest, store: ObjectStore
+):
+    change(store, 0)
+    list(refresh(store, REFRESHED))
+    seen: dict[str, Counter[int]] = {"title": Counter(), "score": Counter()}
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def read(table: Table, column: str) -> None:
+        try:
+            last = 0
+            while not stop.is_set():
+                turn = turn_of(look(store, table), column)
+                assert turn >= last, "the old after the new"
+                last = turn
+                seen[column][turn] += 1
+                stop.wait(0.005)  # the refreshes need the cores too
+        except BaseException as error:
+            errors.append(error)
+
+    readers = [
+        threading.Thread(target=read, args=(SONG_CATALOG.table, "title")),
+        threading.Thread(target=read, args=(INSTRUMENT_CATALOG.table, "score")),
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        turn = random.randrange(2, TURNS // 2)
+        killed = kill_in_turn(start(request, store, 1, TURNS), turn, after_s=random.uniform(0, 0.1))
+        after = start(request, store, killed + 1, TURNS)
+        assert after.wait(timeout=120) == 0
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert errors == []
+    for turns in seen.values():
+        assert len(turns) > TURNS / 2, "the reader was too slow to see anything"
+    assert turn_of(look(store, SONG_CATALOG.table), "title") == TURNS
+
+
+def test_after_a_kill_at_any_moment_a_refresh_equals_a_full_build(
+    request: pytest.FixtureRequest, tmp_path: Path
+):
+    store = open_store(str(tmp_path))
+    change(store, 0)
+    list(refresh(store, REFRESHED))
+    for turn in range(1, 7):
+        kill_in_turn(start(request, store, turn, turn + 1), turn, after_s=random.uniform(0, 0.25))
+        assert [done.changes.full for done in refresh(store, REFRESHED)] == [False] * 2
+        found = {each.table.name: rows_of(store, each.table) for each in REFRESHED}
+        for each in REFRESHED:
+            store.delete(catalog_key(each.table))
+        assert [done.changes.full for done in refresh(store, REFRESHED)] == [True] * 2
+        for each in REFRESHED:
+            assert_frame_equal(pl.DataFrame(found[each.table.name]), pl.DataFrame(rows_of(store, each.table)))
+
+
+def test_what_killed_refreshes_left_is_cleared_away_in_time(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    change(store, 0)
+    list(refresh(store, REFRESHED))
+    states = tmp_path / "_state" / "song_catalog"
+    young, old = states / "young.parquet", states / "old.parquet"
+    for left in (young, old):
+        left.write_bytes(b"")
+    os.utime(old, times=(time.time() - 2 * 86_400,) * 2)
+    change(store, 2)
+    list(refresh(store, REFRESHED))
+    assert young.exists() and not old.exists()
+    assert len(list(states.iterdir())) == 2, "and the state of this refresh alone"
+
+
+def test_a_catalogs_folder_holds_the_catalog_alone(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    for turn in range(3):
+        change(store, turn)
+        list(refresh(store, REFRESHED))
+    for catalog in REFRESHED:
+        name = catalog.table.name
+        assert [path.name for path in (tmp_path / name).iterdir()] == [f"{name}.parquet"]
+    assert pl.read_parquet(tmp_path / "song_catalog" / "*.parquet").height == len(ALWAYS)
+
+
+def test_polars_and_duckdb_read_the_catalog(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    analyze(store, "song", [tag_row("song", "harp", 0.9, 0.0)], quality=QUALITY)
+    (done,) = refresh(store, [SONG_CATALOG])
+    path = done.file.uri
+    assert pl.read_parquet(path)["top_instruments"][0][0]["instrument"] == "harp"
+    assert pl.read_parquet(path)["instruments"][0][0]["sources"] == ["mixture"]
+    silent = f"select stem.stem from (select unnest(stem_quality) as stem from '{path}') where stem.silent"
+    assert duckdb.sql(silent).fetchall() == [("drums",)]
+    assert duckdb.sql(f"select top_instruments[1].instrument from '{path}'").fetchall() == [("harp",)]
+    assert duckdb.sql(f"select instruments[1].sources from '{path}'").fetchall() == [(["mixture"],)]

@@ -1,0 +1,173 @@
+"""Ingest: folders keep their shape, owners come first, and what is there stays the same song."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+
+from bandscope_dagster.cli.ingest import Ingested, IngestError, find_files, ingest
+from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+
+ODD_NAMES = [
+    "[red]alarm.wav",
+    "a 'quoted' & $(spaced) name.wav",
+    "-o.wav",
+    "100% *real?.mp3",
+    "夜に駆ける.flac",
+]
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    folder = tmp_path / "Music"
+    for name in ("mia/live/b.flac", "mia/a.wav", "c.mp3", "mia/cover.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+@pytest.fixture
+def bandscope(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> CommandLine:
+    monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path / "store"))
+    return CommandLine(monkeypatch, capsys)
+
+
+def keys(paths: list[Path], owner: str | None = None) -> list[str]:
+    return [file.key for file in find_files(paths, owner)]
+
+
+def ingest_all(store: ObjectStore, paths: list[Path], *, replace: bool = False) -> list[Ingested]:
+    return [ingest(store, file, replace=replace) for file in find_files(paths, None)]
+
+
+def test_a_folder_keeps_its_shape_below_the_uploads(music: Path) -> None:
+    assert keys([music]) == ["uploads/c.mp3", "uploads/mia/a.wav", "uploads/mia/live/b.flac"]
+
+
+def test_a_file_stands_at_the_top(music: Path) -> None:
+    assert keys([music / "mia/live/b.flac"]) == ["uploads/b.flac"]
+
+
+def test_the_owner_comes_before_the_folders(music: Path) -> None:
+    assert keys([music / "mia", music / "c.mp3"], owner="tom") == [
+        "uploads/tom/a.wav",
+        "uploads/tom/live/b.flac",
+        "uploads/tom/c.mp3",
+    ]
+
+
+@pytest.mark.parametrize("owner", ["", " ", "mia/live", "..", ".mia", "mi\na"])
+def test_an_owner_that_is_no_name_is_refused(owner: str, music: Path) -> None:
+    with pytest.raises(IngestError, match="the owner"):
+        find_files([music], owner)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("nothing", "does not exist"), ("mia/cover.jpg", "not named like audio")]
+)
+def test_a_path_that_is_no_song_is_refused(name: str, says: str, music: Path) -> None:
+    with pytest.raises(IngestError, match=f"{name}.*{says}"):
+        find_files([music / name], None)
+
+
+def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("la la la")
+    with pytest.raises(IngestError, match="no file that is named like audio"):
+        find_files([tmp_path], None)
+
+
+def test_two_files_that_would_become_one_upload_are_refused(music: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"another")
+    with pytest.raises(IngestError, match=r"uploads/a\.wav"):
+        find_files([tmp_path / "a.wav", music / "mia/a.wav"], None)
+
+
+def test_two_spellings_of_one_name_are_one_upload(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        (tmp_path / unicodedata.normalize(form, "Jóga.mp3")).write_bytes(b"1")
+    if len(list(tmp_path.iterdir())) == 1:
+        pytest.skip("this file system knows only one spelling")
+    with pytest.raises(IngestError, match="same upload"):
+        find_files([tmp_path], None)
+
+
+def test_hidden_files_and_folders_are_passed_over(music: Path) -> None:
+    before = keys([music])
+    (music / "mia/._a.wav").write_bytes(b"what macOS leaves beside a.wav")
+    (music / ".trash").mkdir()
+    (music / ".trash/old.wav").write_bytes(b"1")
+    assert keys([music]) == before
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_an_odd_name_is_ingested_as_it_is(name: str, store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"1")
+    assert ingest_all(store, [tmp_path / "in"]) == [Ingested.UPLOADED]
+    assert [upload.filename for upload in list_uploads(store).uploads] == [name]
+
+
+def test_a_name_that_can_be_no_key_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "tab\there.wav").write_bytes(b"1")
+    with pytest.raises(IngestError, match=r"control character; rename the file"):
+        find_files([tmp_path], None)
+
+
+def test_ingesting_twice_keeps_the_same_songs(store: ObjectStore, music: Path) -> None:
+    assert ingest_all(store, [music]) == [Ingested.UPLOADED] * 3
+    songs = list_uploads(store)
+    assert ingest_all(store, [music]) == [Ingested.UNCHANGED] * 3
+    assert list_uploads(store) == songs, "ids, times and sizes"
+
+
+def test_another_file_of_the_same_name_is_left_out(store: ObjectStore, music: Path) -> None:
+    ingest_all(store, [music])
+    songs = list_uploads(store)
+    (music / "c.mp3").write_bytes(b"C.MP3")  # of the same size
+    assert ingest_all(store, [music]) == [Ingested.CONFLICT, Ingested.UNCHANGED, Ingested.UNCHANGED]
+    assert list_uploads(store) == songs
+    assert store.read("uploads/c.mp3") == b"c.mp3"
+
+
+def test_a_replaced_file_is_a_new_song(store: ObjectStore, music: Path) -> None:
+    ingest_all(store, [music])
+    old = {upload.key: upload.song_id for upload in list_uploads(store).uploads}
+    (music / "c.mp3").write_bytes(b"C.MP3")
+    assert ingest_all(store, [music], replace=True)[0] is Ingested.REPLACED
+    new = {upload.key: upload.song_id for upload in list_uploads(store).uploads}
+    assert store.read("uploads/c.mp3") == b"C.MP3"
+    assert {key for key in old if old[key] != new[key]} == {"uploads/c.mp3"}
+
+
+def test_the_command_tells_what_it_did(bandscope: CommandLine, music: Path, tmp_path: Path) -> None:
+    done = bandscope("ingest", music)
+    assert done.code == 0 and "3 uploaded" in done.out and "store/uploads" in done.out
+    assert "3 already there" in bandscope("ingest", music).out
+    assert len(list_uploads(open_store(str(tmp_path / "store"))).uploads) == 3
+
+
+def test_the_command_names_a_conflict_and_ends_with_1(bandscope: CommandLine, music: Path) -> None:
+    bandscope("ingest", music)
+    (music / "c.mp3").write_bytes(b"another")
+    done = bandscope("ingest", music)
+    assert done.code == 1
+    assert "uploads/c.mp3: left out" in done.out and "--replace" in done.out
+    assert bandscope("ingest", "--replace", music).code == 0
+
+
+def test_the_command_says_in_a_sentence_what_is_wrong(
+    bandscope: CommandLine, music: Path, tmp_path: Path
+) -> None:
+    done = bandscope("ingest", music / "nothing")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == f"bandscope: {music / 'nothing'} does not exist; give files or folders\n"
+
+    (tmp_path / "store").write_text("a file where the store should be")
+    done = bandscope("ingest", music)
+    assert done.code == 1 and "Not a directory" in done.err and str(tmp_path / "store") in done.err
+    assert done.err.count("\n") == 1, "no traceback"

@@ -1,0 +1,109 @@
+"""``bandscope report``: pages in the store or in a folder, for a song or for all that need one."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from page_songs import noise, store_song
+from rich.console import Console
+from rich.progress import Progress
+from song_rows import lineage, song_row, tag_row
+
+from bandscope_dagster.cli.report import ReportError, report
+from bandscope_dagster.cli.status import NoSuchSong
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, SONGS
+from bandscope_dagster.storage.tables.song_tables import write_table
+
+
+class Report:
+    """The command over one store; keeps what it prints."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+        self.printed = ""
+
+    def __call__(self, song: str | None = None, to: Path | None = None, *, all_songs: bool = False) -> int:
+        console = Console(file=io.StringIO(), width=200)
+
+        @contextmanager
+        def progress() -> Iterator[Progress]:
+            with Progress(console=console) as shown:
+                yield shown
+
+        settings = Settings(storage=self.store.url, device="cpu")
+        failed = report(settings, self.store, console, progress, song, to, all_songs=all_songs)
+        self.printed = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+        return failed
+
+
+@pytest.fixture
+def bandscope_report(store: ObjectStore) -> Report:
+    store_song(store, "night-bus", {"vocals": noise(1)}, title="Night Bus [live]")
+    write_table(
+        store, SONGS, [song_row("empty", filename="empty.wav", error="empty: nothing")], lineage("empty")
+    )
+    return Report(store)
+
+
+def pages(store: ObjectStore) -> list[str]:
+    return [found.key for found in store.list("song_pages")]
+
+
+def test_a_song_is_found_by_its_title_and_its_page_is_named(
+    bandscope_report: Report, store: ObjectStore
+) -> None:
+    assert bandscope_report("Night Bus [live]") == 0
+    assert pages(store) == ["song_pages/index.html", "song_pages/night-bus.html"]
+    assert store.uri("song_pages/night-bus.html") in bandscope_report.printed
+    assert f"The index of 1 songs: {store.uri('song_pages/index.html')}" in bandscope_report.printed
+
+
+def test_all_songs_have_pages_and_only_what_has_changed_is_written_again(
+    bandscope_report: Report, store: ObjectStore
+) -> None:
+    assert bandscope_report(all_songs=True) == 0
+    assert "2 written" in bandscope_report.printed
+    assert bandscope_report(all_songs=True) == 0
+    assert "2 up to date" in bandscope_report.printed and "written" not in bandscope_report.printed.replace(
+        "writing", ""
+    )
+    write_table(store, INSTRUMENT_TAGS, [tag_row("night-bus", "piano", 0.9, 0.0)], lineage("night-bus"))
+    assert bandscope_report(all_songs=True) == 0
+    assert "1 written" in bandscope_report.printed and "1 up to date" in bandscope_report.printed
+
+
+def test_pages_can_be_written_to_a_folder(
+    bandscope_report: Report, store: ObjectStore, tmp_path: Path
+) -> None:
+    assert bandscope_report(to=tmp_path / "out", all_songs=True) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
+    assert names == ["empty.html", "index.html", "night-bus.html"]
+    assert pages(store) == []
+
+
+def test_a_damaged_song_is_named_and_the_others_have_their_pages(
+    bandscope_report: Report, store: ObjectStore
+) -> None:
+    with store.create("stems/night-bus.parquet") as file:
+        file.write(b"no parquet")
+    assert bandscope_report(all_songs=True) == 1
+    assert (
+        "night-bus: " in bandscope_report.printed
+        and "was not written by Bandscope" in bandscope_report.printed
+    )
+    assert pages(store) == ["song_pages/empty.html", "song_pages/index.html"]
+
+
+@pytest.mark.parametrize(("song", "all_songs"), [(None, False), ("night-bus", True)])
+def test_a_song_or_all_must_be_asked_for(bandscope_report: Report, song: str | None, all_songs: bool) -> None:
+    with pytest.raises(ReportError, match=r"give a song .* or --all"):
+        bandscope_report(song, all_songs=all_songs)
+
+
+def test_a_name_that_no_song_has_is_an_error(bandscope_report: Report) -> None:
+    with pytest.raises(NoSuchSong):
+        bandscope_report("nope*")

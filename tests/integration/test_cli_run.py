@@ -1,0 +1,80 @@
+"""``bandscope run`` refuses at once what no run could do."""
+
+import os
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from command_line import CommandLine
+from dagster._daemon.types import DaemonHeartbeat
+from platforms import song_bytes
+
+from bandscope_dagster.definitions import defs
+from bandscope_dagster.models.inventory import find_model
+from bandscope_dagster.orchestration.home import dagster_home
+from bandscope_dagster.orchestration.partitions import register_uploads
+from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.settings import load_settings
+
+
+@pytest.fixture
+def bandscope(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> CommandLine:
+    folder = tmp_path_factory.mktemp("platform")
+    monkeypatch.setenv("BANDSCOPE_STORAGE", str(folder / "store"))
+    monkeypatch.setenv("BANDSCOPE_MODELS_FOLDER", str(folder / "models"))
+    monkeypatch.setenv("BANDSCOPE_SEPARATOR", "htdemucs_ft")
+    monkeypatch.setenv("DAGSTER_HOME", str(folder / "dagster"))
+    return CommandLine(monkeypatch, capsys)
+
+
+def test_weights_that_are_not_here_are_told_before_anything_is_begun(bandscope: CommandLine) -> None:
+    done = bandscope("run")
+    assert done.code == 1
+    for file in find_model("htdemucs_ft").files:
+        assert f"{file.name} of model htdemucs_ft is missing" in done.err and file.sha256 in done.err
+    assert "bandscope models pull htdemucs_ft" in done.err
+    assert "uploads" not in done.out
+
+
+def test_assets_that_need_no_weights_do_not_ask_for_them(bandscope: CommandLine) -> None:
+    done = bandscope("run", "--select", "songs,decoded_waveforms,instrument_tags")
+    assert "there are no uploads" in done.err
+
+
+def test_a_model_that_does_not_exist_is_refused_by_the_name_of_its_setting(
+    bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANDSCOPE_SEPARATOR", "demucs")
+    done = bandscope("run")
+    assert done.code == 1
+    assert "BANDSCOPE_SEPARATOR='demucs' is unknown; choose one of spleeter-2stems, htdemucs" in done.err
+
+
+def test_songs_of_a_living_daemons_runs_are_left_to_it(bandscope: CommandLine) -> None:
+    settings = load_settings()
+    uploads = Path(settings.storage) / "uploads"
+    uploads.mkdir(parents=True)
+    for seed, name in enumerate(("queued.wav", "free.wav")):
+        (uploads / name).write_bytes(song_bytes(seed, 0.6))
+        os.utime(uploads / name, (seed, seed))
+    dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        queued, free = register_uploads(instance, list_uploads(settings.open_store()))
+        instance.create_run_for_job(
+            defs.resolve_job_def("validate_songs"), tags={"dagster/partition": queued}
+        )
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "a daemon"))
+
+        done = bandscope("run", "--select", "songs")
+        assert done.code == 0 and "1 of them are left to runs of the Dagster daemon" in done.out
+        assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free}
+        assert "All other songs are done" in bandscope("run", "--select", "songs").out
+
+        instance.wipe_daemon_heartbeats()  # it is dead, and so is its run
+        assert "left to" not in bandscope("run", "--select", "songs").out
+        assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free, queued}

@@ -1,0 +1,211 @@
+"""Status: whole ids in a narrow terminal, how far every song got, and all of one song."""
+
+import io
+from pathlib import Path
+
+import pytest
+from command_line import CommandLine
+from rich.console import Console
+from song_rows import block_rows, lineage, song_row, tag_row
+
+from bandscope_dagster.cli.status import NoSuchSong, find_songs, is_called, print_overview, print_songs
+from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
+from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE
+from bandscope_dagster.storage.tables.schemas import (
+    ANALYSIS_TABLES,
+    DECODED_WAVEFORMS,
+    INSTRUMENT_TAGS,
+    SONGS,
+    STEM_INSTRUMENT_TAGS,
+    STEMS,
+)
+from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
+
+LONGEST = "a-song-whose-file-name-is-longer-than-40-0123456789ab"  # as long as an id gets
+DONE = "done-song-0123456789ab"
+PARTIAL = "partial-0123456789ab"
+NEW = "new-0123456789ab"
+REJECTED = "rejected-0123456789ab"
+UNAVAILABLE = "unavailable-0123456789ab"
+TRUNCATED = "truncated: 1.20 of 6.08 s can be decoded (3 damaged packets); upload it again"
+
+QUALITY = SeparationQuality(
+    -41.46,
+    (
+        StemQuality("vocals", 0.8, 0.5, -9.0, -8.25, silent=False),
+        StemQuality("accompaniment", 0.2, 0.25, None, None, silent=True),
+    ),
+)
+
+
+def put(store: ObjectStore, song: str, **changes: object) -> None:
+    facts = {
+        "filename": f"{song[:4]} [mix].wav",
+        "upload_key": f"uploads/{song}.wav",
+        "size_bytes": 1_234_567,
+        "codec": "flac",
+        "channels": 2,
+        "peak": 0.9,
+        "loudness_lufs": -14.26,
+    }
+    write_table(store, SONGS, [song_row(song, **(facts | changes))], lineage(song))
+
+
+def analyze(store: ObjectStore, song: str, quality: SeparationQuality | None = QUALITY) -> None:
+    """Every analysis table, with the accompaniment at a quarter of the vocals' energy."""
+    write_error_row(store, DECODED_WAVEFORMS, song, "not of interest here", lineage(song))
+    with AudioTableWriter(store, STEMS, lineage(song)) as writer:
+        for block in range(2):
+            writer.add(block_rows(song, block, ("vocals", "accompaniment")))
+        writer.commit({QUALITY_NOTE: quality.to_json()} if quality else {})
+    tags = [tag_row(song, name, score, 0.0) for name, score in (("piano", 0.25), ("guitar", 0.5))]
+    tags += [tag_row(song, "guitar", 0.7, 3.0), tag_row(song, "flute", None, 0.0)]
+    write_table(store, INSTRUMENT_TAGS, tags, lineage(song))
+    write_table(
+        store, STEM_INSTRUMENT_TAGS, [tag_row(song, "vocals", 0.9, 0.0, source="vocals")], lineage(song)
+    )
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
+    store = open_store(str(tmp_path_factory.mktemp("store")))
+    put(store, DONE, title="Falcon [69]", duration_s=185.4)
+    analyze(store, DONE)
+    put(store, LONGEST, duration_s=7199.6)
+    analyze(store, LONGEST, quality=None)
+    put(store, PARTIAL, duration_s=59.6, loudness_lufs=None)
+    write_table(store, INSTRUMENT_TAGS, [], lineage(PARTIAL))
+    put(store, NEW, duration_s=0.7)
+    put(store, REJECTED, error=TRUNCATED, duration_s=None)
+    for table in ANALYSIS_TABLES:
+        write_error_row(store, table, REJECTED, f"upstream: {TRUNCATED}", lineage(REJECTED))
+    put(store, UNAVAILABLE, error="unavailable: the storage did not answer", duration_s=None)
+    return store
+
+
+def overview(store: ObjectStore, width: int = 80) -> list[str]:
+    text = io.StringIO()
+    print_overview(store, Console(file=text, width=width))
+    return [line.rstrip() for line in text.getvalue().splitlines()]
+
+
+def details(store: ObjectStore, pattern: str, width: int = 80) -> str:
+    text = io.StringIO()
+    print_songs(store, Console(file=text, width=width), pattern)
+    return text.getvalue()
+
+
+def line_of(song: str, lines: list[str]) -> list[str]:
+    [line] = [line for line in lines if line.startswith(song)]
+    return line.split(maxsplit=3)
+
+
+def test_a_narrow_terminal_shows_whole_ids_and_whole_headers(store: ObjectStore) -> None:
+    lines = overview(store, width=80)
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["song", "length", "LUFS", "state"]
+    for song in (LONGEST, DONE, PARTIAL, NEW, REJECTED, UNAVAILABLE):
+        assert any(line.startswith(f"{song} ") for line in lines), song
+    assert not any("…" in line for line in lines)
+
+
+def test_a_wide_terminal_shows_every_song_in_one_line(store: ObjectStore) -> None:
+    lines = overview(store, width=120)
+    assert len(lines) == 2 + 6
+    assert line_of(DONE, lines)[1:] == ["3:05", "-14.3", "done"]
+    assert line_of(LONGEST, lines)[1:] == ["2:00:00", "-14.3", "done"]
+    assert line_of(PARTIAL, lines)[1:] == ["1:00", "no", "waveform, stems, stem tags"]
+    assert line_of(NEW, lines)[1:] == ["0:00.7", "-14.3", "not analyzed"]
+    assert line_of(REJECTED, lines)[1:] == ["rejected:", "truncated"]
+    assert line_of(UNAVAILABLE, lines)[1:] == ["unavailable"]
+
+
+def test_without_songs_it_says_what_to_do(tmp_path: Path) -> None:
+    text = " ".join(overview(open_store(str(tmp_path))))
+    assert "bandscope ingest" in text and "bandscope run" in text
+
+
+def test_one_song_in_full(store: ObjectStore) -> None:
+    text = details(store, DONE, width=200)
+    assert text.startswith("Falcon [69] ─")
+    assert f"song      {DONE}\n" in text
+    assert f"upload    uploads/{DONE}.wav, 1.2 MB, 2026-01-02 03:04 UTC\n" in text
+    assert "audio     3:05, flac, 44100 Hz, 2-channel, peak 0.900, -14.3 LUFS\n" in text
+    assert "stems     by separator, residual -41.5 dB\n" in text
+    assert "          vocals         80% of the energy, peak 0.500, -8.2 LUFS\n" in text
+    assert "          accompaniment  20% of the energy, peak 0.250, silent\n" in text
+    assert "heard in  mixture: guitar 0.60, piano 0.25, flute\n" in text
+    assert "heard in  vocals: vocals 0.90\n" in text
+    for table in (SONGS, *ANALYSIS_TABLES):
+        assert f"  {table.name:22}{store.uri(f'{table.name}/{DONE}.parquet')}\n" in text
+
+
+def test_stems_of_before_their_quality_was_measured_are_shown_without_it(store: ObjectStore) -> None:
+    text = details(store, LONGEST)
+    assert "stems     by separator\n" in text
+    assert "          vocals         80% of the energy, peak 0.500\n" in text
+
+
+def test_what_is_said_of_stems_fits_a_narrow_terminal(store: ObjectStore) -> None:
+    lines = details(store, DONE, width=80).splitlines()
+    assert max(len(line) for line in lines if "of the energy" in line or "residual" in line) <= 80
+
+
+def test_paths_are_whole_in_a_narrow_terminal_too(store: ObjectStore) -> None:
+    assert store.uri(f"stem_instrument_tags/{LONGEST}.parquet") in details(store, LONGEST, width=40)
+
+
+def test_a_rejected_song_says_why(store: ObjectStore) -> None:
+    text = details(store, REJECTED, width=200)
+    assert f"error     {TRUNCATED}\n" in text
+    assert "audio " not in text and "stems  " not in text.partition("  songs")[0]
+
+
+def test_what_a_song_lacks_is_said(store: ObjectStore) -> None:
+    text = details(store, PARTIAL, width=200)
+    assert "too quiet for a loudness" in text
+    assert "  stems                 not computed\n" in text
+    assert "heard in" not in text
+
+
+def test_songs_are_found_by_id_file_name_title_and_glob(store: ObjectStore) -> None:
+    assert find_songs(store, DONE) == [DONE]
+    assert find_songs(store, "done [mix].wav") == [DONE]
+    assert find_songs(store, "Falcon [69]") == [DONE]
+    assert find_songs(store, "Falcon*") == [DONE]
+    assert set(find_songs(store, "*-0123456789ab")) == {
+        LONGEST,
+        DONE,
+        PARTIAL,
+        NEW,
+        REJECTED,
+        UNAVAILABLE,
+    }
+    with pytest.raises(NoSuchSong, match="falcon"):
+        find_songs(store, "falcon*")
+
+
+def test_a_name_with_brackets_is_itself_and_also_a_pattern() -> None:
+    assert is_called("a[1].wav", "a[1].wav") and is_called("a[1].wav", "a1.wav")
+    assert not is_called("a[1].wav", "a2.wav", None)
+
+
+@pytest.fixture
+def bandscope(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> CommandLine:
+    monkeypatch.setenv("BANDSCOPE_STORAGE", store.url)
+    return CommandLine(monkeypatch, capsys)
+
+
+def test_the_command(bandscope: CommandLine) -> None:
+    done = bandscope("status")
+    assert done.code == 0 and DONE in done.out and LONGEST in done.out
+    done = bandscope("status", "Falcon*")
+    assert done.code == 0 and DONE in done.out and LONGEST not in done.out
+    done = bandscope("status", "nobody")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "bandscope: no song matches 'nobody'; `bandscope status` lists all of them\n"

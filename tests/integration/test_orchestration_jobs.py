@@ -1,0 +1,267 @@
+"""Operated as from the UI, through a real webserver and a real daemon: backfills, the pool, re-execution, retry."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from daemon import MONITORED_YAML, Home, Webserver, wait_for
+from platforms import ASSETS, PER_SONG, Platform, local_settings, song_bytes
+
+from bandscope_dagster.orchestration.jobs import CATALOGS, JOBS
+from bandscope_dagster.orchestration.resources import resources
+from bandscope_dagster.orchestration.song_events import FIRST_SONG_TAG, LAST_SONG_TAG, OWNERS_TAG, SONGS_TAG
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
+
+SONGS_PER_RUN = 4
+GOOD = 7
+PATIENCE_S = 600.0
+REJECTED, BLOCKED, WITHHELD = "rejected.wav", "blocked.wav", "withheld.wav"
+
+Counts = dict[str, dict[str, int]]
+
+
+def test_every_job_runs_its_part_of_the_graph(tmp_path: Path) -> None:
+    definitions = dg.Definitions(assets=ASSETS, jobs=JOBS, resources=resources(local_settings(tmp_path)))
+    made = {
+        job.name: {
+            key.to_user_string()
+            for key in definitions.resolve_job_def(job.name).asset_layer.selected_asset_keys
+        }
+        for job in JOBS
+    }
+    assert made == {
+        "process_songs": set(PER_SONG),
+        "validate_songs": {"songs"},
+        "tag_songs": {"songs", "instrument_tags"},
+        "separate_songs": {"songs", "stems"},
+        "write_pages": {"song_pages"},
+        "refresh_catalogs": set(CATALOGS),
+        "retry_songs": set(),
+    }
+    for job in JOBS:
+        assert definitions.resolve_job_def(job.name).description
+
+
+def test_a_run_says_how_many_songs_it_has_which_and_whose(tmp_path: Path) -> None:
+    with dg.instance_for_test() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({f"{owner}/a.wav": b"" for owner in ("mia", "tom", "ann", "zoe")} | {"b.wav": b""})
+        run = instance.get_run_by_id(platform.materialize(["songs"]).run_id)
+        assert run is not None
+        assert (run.tags[SONGS_TAG], run.tags[OWNERS_TAG]) == ("5", "ann, mia, tom, …")
+        assert (run.tags[FIRST_SONG_TAG], run.tags[LAST_SONG_TAG]) == (platform.songs[0], platform.songs[-1])
+
+        alone = instance.get_run_by_id(platform.materialize(["instrument_tags"]).run_id)
+        assert alone is not None and alone.tags[SONGS_TAG] == "5"
+
+
+@dataclass
+class Story:
+    """What an operator did, and what Dagster showed after each step."""
+
+    platform: Platform
+    ids: dict[str, str]
+    counts: list[Counts] = field(default_factory=list)
+    statuses: list[str] = field(default_factory=list)
+    runs: list[list[dg.RunRecord]] = field(default_factory=list)
+    after_retry: dict[str, dict[str, str]] = field(default_factory=dict)
+    catalogs: list[dg.RunRecord] = field(default_factory=list)
+    errors: list[set[str]] = field(default_factory=list)
+
+    def watch_backfill(self, server: Webserver, backfill_id: str) -> None:
+        """Wait for a backfill to end, and remember what its page shows."""
+        status = wait_for("the backfill ends", lambda: self._ended(backfill_id), PATIENCE_S)
+        self.statuses.append(status)
+        self.counts.append(server.backfill_counts(backfill_id))
+        self.runs.append(
+            list(
+                self.platform.instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+            )
+        )
+        last = max(record.end_time or 0.0 for record in self.runs[-1])
+        wait_for("the catalogs are refreshed", lambda: self._refreshed_since(last))
+        errors = Path(self.platform.settings.storage) / "song_errors" / "song_errors.parquet"
+        self.errors.append(set(pl.read_parquet(errors)["song_id"]))
+
+    def _ended(self, backfill_id: str) -> str | None:
+        backfill = self.platform.instance.get_backfill(backfill_id)
+        assert backfill is not None
+        return backfill.status.value if backfill.status.value.startswith("COMPLETED") else None
+
+    def _refreshed_since(self, since: float) -> bool:
+        records = self.platform.instance.get_run_records(dg.RunsFilter(job_name="refresh_catalogs"))
+        self.catalogs = list(records)
+        return any((record.start_time or 0.0) > since and record.end_time for record in records)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """Ten songs of which one is rejected, one cannot be stored, and one's upload is withheld; then these are mended.
+
+    A backfill of everything; its re-execution from failure once the store is mended; and the retry job once the upload
+    is back.
+    """
+    folder = tmp_path_factory.mktemp("operated")
+    store = folder / "store"
+    home = Home.make(
+        folder / "home", store, songs_per_run=SONGS_PER_RUN, variables={"TEST_SENSORS": "catalogs"}
+    )
+    with home.instance() as instance:
+        platform = Platform(local_settings(store, songs_per_run=SONGS_PER_RUN), instance)
+        names = [f"{number}.wav" for number in range(GOOD)]
+        order = [*names[:2], REJECTED, *names[2:5], BLOCKED, *names[5:], WITHHELD]
+        ids = platform.upload(
+            {name: b"" if name == REJECTED else song_bytes(seed, 1.0) for seed, name in enumerate(order)}
+        )
+        blocked = store / "stems" / f"{ids[BLOCKED]}.parquet"
+        blocked.mkdir(parents=True)  # a folder where the file should be
+        (store / "uploads" / WITHHELD).rename(store / WITHHELD)
+        told = Story(platform, ids)
+        with home.webserver() as server, home.daemon():
+            first = server.launch_backfill(PER_SONG, platform.songs)
+            told.watch_backfill(server, first)
+
+            blocked.rmdir()
+            told.watch_backfill(server, server.reexecute_backfill_from_failure(first))
+
+            (store / WITHHELD).rename(store / "uploads" / WITHHELD)  # of the same time, and so the same song
+            retry = server.launch_job("retry_songs")
+            wait_for("the retry job asks for a backfill", lambda: is_finished(instance, retry))
+            backfills = {backfill.backfill_id: backfill for backfill in instance.get_backfills()}
+            (asked,) = [b for b in backfills.values() if (b.title or "").startswith("Retry")]
+            told.watch_backfill(server, asked.backfill_id)
+            told.after_retry = {asset: platform.status(asset) for asset in PER_SONG}
+        yield told
+
+
+def is_finished(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.is_finished
+
+
+def shown(materialized: int, failed: int) -> dict[str, int]:
+    return {
+        "Targeted": materialized + failed,
+        "Materialized": materialized,
+        "Failed": failed,
+        "InProgress": 0,
+    }
+
+
+def test_a_backfill_counts_every_song_as_what_it_is(story: Story) -> None:
+    assert story.statuses[0] == "COMPLETED_FAILED"
+    assert story.counts[0] == {
+        "songs": shown(10, 0),
+        **{asset: shown(8, 2) for asset in ANALYSIS_TABLES},
+    }
+
+
+def test_a_backfill_runs_neighbours_together_and_each_run_says_which(story: Story) -> None:
+    songs = story.platform.songs
+    batches = [songs[:4], songs[4:8], songs[8:]]
+    runs = sorted((record.dagster_run for record in story.runs[0]), key=lambda run: run.tags[FIRST_SONG_TAG])
+    assert sorted((run.tags[FIRST_SONG_TAG], run.tags[LAST_SONG_TAG]) for run in runs) == sorted(
+        (batch[0], batch[-1]) for batch in batches
+    )
+    assert sorted(run.tags[SONGS_TAG] for run in runs) == ["2", "4", "4"]
+
+
+def test_two_runs_never_analyze_at_once_on_a_pool_of_one(story: Story) -> None:
+    spans: list[tuple[float, float]] = []
+    for record in [record for runs in story.runs for record in runs]:
+        entries = story.platform.instance.all_logs(record.dagster_run.run_id)
+        times = [
+            entry.timestamp
+            for entry in entries
+            if entry.step_key == "analyze" and entry.is_dagster_event and is_step_end_or_begin(entry)
+        ]
+        if times:
+            spans.append((min(times), max(times)))
+    spans.sort()
+    assert len(spans) >= 4
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans)), "one after another"
+
+
+def is_step_end_or_begin(entry: dg.EventLogEntry) -> bool:
+    event = entry.dagster_event
+    return event is not None and (event.is_step_start or event.is_step_success or event.is_step_failure)
+
+
+def test_a_re_execution_from_failure_redoes_only_what_failed(story: Story) -> None:
+    failed = {story.ids[BLOCKED], story.ids[WITHHELD]}
+    for record in story.runs[1]:
+        assert "songs" not in {key.to_user_string() for key in record.dagster_run.asset_selection or ()}
+        for asset in ANALYSIS_TABLES:
+            assert set(story.platform.events(record.dagster_run.run_id, asset)) <= failed
+    assert story.counts[1] == {asset: shown(1, 1) for asset in ANALYSIS_TABLES}, (
+        "the upload is still withheld"
+    )
+
+
+def test_the_retry_job_mends_the_rest_in_few_runs_and_keeps_what_is_done(story: Story) -> None:
+    assert story.statuses[2].startswith("COMPLETED") and "FAILED" not in story.statuses[2]
+    (record,) = story.runs[2]
+    for asset in PER_SONG:
+        assert set(story.after_retry[asset].values()) == {"MATERIALIZED"}
+        events = story.platform.events(record.dagster_run.run_id, asset)
+        made = {song for song, event in events.items() if not event.metadata["reused"].value}
+        assert made == {story.ids[WITHHELD]}
+
+
+def test_the_catalogs_follow_by_themselves_and_not_once_per_song(story: Story) -> None:
+    assert story.errors[0] == {story.ids[REJECTED], story.ids[BLOCKED], story.ids[WITHHELD]}
+    assert story.errors[1] == {story.ids[REJECTED], story.ids[WITHHELD]}
+    assert story.errors[2] == {story.ids[REJECTED]}
+    assert {record.dagster_run.status for record in story.catalogs} == {dg.DagsterRunStatus.SUCCESS}
+    ended = sum(len(runs) for runs in story.runs)
+    assert 3 <= len(story.catalogs) <= ended, "at most once for a run that ended, and there are ten songs"
+
+
+def test_the_place_of_a_run_that_was_killed_is_free_again_within_the_configured_time(tmp_path: Path) -> None:
+    home = Home.make(
+        tmp_path / "home",
+        tmp_path / "store",
+        yaml=MONITORED_YAML.replace("max_retries: 3", "max_retries: 0"),
+        songs_per_run=1,
+        variables={"TEST_SENSORS": "new_uploads"},
+    )
+    with home.instance() as instance:
+        platform = Platform(local_settings(tmp_path / "store"), instance)
+        platform.upload({"first.wav": song_bytes(1, 60.0), "second.wav": song_bytes(2, 1.0)})
+        first, second = platform.songs
+
+        def analyzing(song: str) -> dg.EventLogEntry | None:
+            for run in instance.get_runs(dg.RunsFilter(tags={FIRST_SONG_TAG: song})):
+                for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_START):
+                    if entry.step_key == "analyze":
+                        return entry
+            return None
+
+        with home.daemon():
+            begun = wait_for("the first song is analyzed", lambda: analyzing(first))
+            (waiting,) = instance.get_runs(dg.RunsFilter(tags={FIRST_SONG_TAG: second}))
+            assert waiting.status == dg.DagsterRunStatus.QUEUED
+            os.kill(worker_of(instance, begun.run_id), signal.SIGKILL)
+            # As configured, the daemon's looks, and the start of a process.
+            wait_for("the second song is analyzed", lambda: analyzing(second), 3 + 3 + 60)
+            wait_for("the second song is done", lambda: is_finished(instance, waiting.run_id))
+        killed = instance.get_run_by_id(begun.run_id)
+        assert killed is not None and killed.status == dg.DagsterRunStatus.FAILURE
+        assert platform.status("stems") == {first: "FAILED", second: "MATERIALIZED"}
+
+
+def worker_of(instance: dg.DagsterInstance, run_id: str) -> int:
+    """The process of a run."""
+    entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    found = [
+        entry.dagster_event.engine_event_data.metadata["pid"].value
+        for entry in entries
+        if entry.dagster_event and "pid" in entry.dagster_event.engine_event_data.metadata
+    ]
+    return int(str(found[-1]))

@@ -1,0 +1,439 @@
+"""The sensor for new uploads: it misses none and starts none twice, whatever dies, and whoever else is at work."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from daemon import MONITORED_YAML, Home, end_group, open_instance, wait_for
+from faulty_proxy import FaultyProxy
+from platforms import ASSETS, Platform, local_settings, song_bytes
+from pydantic import SecretStr
+from s3_server import S3Server
+
+from bandscope_dagster.orchestration.home_lock import only_one
+from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
+from bandscope_dagster.orchestration.resources import resources
+from bandscope_dagster.orchestration.sensors.new_uploads import (
+    LOOK_EVERY_S,
+    PRIORITY_TAG,
+    REGISTERED_PER_TICK,
+    RUN_KEY_TAG,
+    SENSOR_TAG,
+    UPLOADS_SENSOR,
+    Cursor,
+    uploads_sensor,
+)
+from bandscope_dagster.orchestration.song_events import (
+    FIRST_SONG_TAG,
+    LAST_SONG_TAG,
+    OWNERS_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    REUSE_TAG,
+    SONGS_TAG,
+)
+from bandscope_dagster.pipeline.uploads import list_uploads
+
+JOB = "validate_songs"
+
+
+@dataclass
+class SensorHouse(Platform):
+    """A platform whose uploads are looked at by the sensor, as the daemon does it, step by step."""
+
+    songs_per_tick: int = 100
+    cursor: str | None = None
+
+    def add_uploads(self, *names: str) -> None:
+        """Put empty files into uploads/, each a millisecond younger than the one before."""
+        for name in names:
+            path = Path(self.settings.storage) / "uploads" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            self._clock = getattr(self, "_clock", 1_700_000_000_000_000_000) + 1_000_000
+            os.utime(path, ns=(self._clock, self._clock))
+
+    def register(self) -> None:
+        """What ``bandscope run`` does first."""
+        register_uploads(self.instance, list_uploads(self.store))
+
+    def look(self) -> dg.SensorResult | dg.SkipReason:
+        """Evaluate the sensor: new songs are registered, nothing is started, and the cursor is not stored."""
+        sensor = uploads_sensor(JOB, songs_per_tick=self.songs_per_tick)
+        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
+        return sensor(context, settings=self.settings, store=self.store)
+
+    def create(self, request: dg.RunRequest) -> dg.DagsterRun:
+        """Create a requested run, as the daemon does, unless there is one of its key."""
+        known = self.instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: str(request.run_key)}))
+        if known:
+            return known[0]
+        tags = {**request.tags, RUN_KEY_TAG: str(request.run_key), SENSOR_TAG: UPLOADS_SENSOR}
+        return self.instance.create_run_for_job(self.job, tags=tags)
+
+    def submit(self, request: dg.RunRequest) -> None:
+        """Create a requested run and launch it; it never gets far."""
+        run = self.create(request)
+        if run.status == dg.DagsterRunStatus.NOT_STARTED:
+            self.end(run, dg.DagsterEventType.RUN_STARTING)
+
+    def end(self, run: dg.DagsterRun, event: dg.DagsterEventType) -> None:
+        """Let an event happen to a run."""
+        self.instance.report_dagster_event(dg.DagsterEvent(event.value, run.job_name), run.run_id)
+
+    def tick(self) -> dg.SensorResult:
+        """A whole tick: all runs are launched, and the cursor is stored."""
+        result = self.look()
+        assert isinstance(result, dg.SensorResult)
+        for request in result.run_requests or []:
+            self.submit(request)
+        self.cursor = result.cursor
+        return result
+
+    @cached_property
+    def job(self) -> dg.JobDefinition:
+        """The job that the sensor starts."""
+        definitions = dg.Definitions(
+            assets=ASSETS, jobs=[dg.define_asset_job(JOB, ["songs"])], resources=resources(self.settings)
+        )
+        return definitions.resolve_job_def(JOB)
+
+    def runs(self) -> list[dg.DagsterRun]:
+        """All runs, in the order of their creation."""
+        return list(reversed(self.instance.get_runs()))
+
+    def covered(self, status: dg.DagsterRunStatus | None = None) -> list[list[str]]:
+        """The songs of each run, or of each of this status."""
+        runs = [run for run in self.runs() if status in (None, run.status)]
+        ends = [(run.tags[FIRST_SONG_TAG], run.tags[LAST_SONG_TAG]) for run in runs]
+        return [self.songs[self.songs.index(first) : self.songs.index(last) + 1] for first, last in ends]
+
+    def songs_of_runs(self) -> list[str]:
+        """The songs of all runs, one run after another."""
+        return list(chain.from_iterable(self.covered()))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[SensorHouse]:
+    """A house without uploads, three songs to a run."""
+    with dg.instance_for_test() as instance:
+        yield SensorHouse(local_settings(tmp_path / "store", songs_per_run=3), instance)
+
+
+def requests(result: dg.SensorResult | dg.SkipReason) -> list[dg.RunRequest]:
+    return list(result.run_requests or []) if isinstance(result, dg.SensorResult) else []
+
+
+def names(count: int, begin: int = 0) -> list[str]:
+    return [f"song {number:03}.wav" for number in range(begin, begin + count)]
+
+
+def test_new_uploads_become_songs_and_runs_of_neighbours_the_oldest_first(house: SensorHouse) -> None:
+    house.add_uploads("mia/zebra.wav", "mia/b.wav", "tom/ä, 'c'.mp3", "alarm.wav")
+
+    house.tick()
+
+    assert [song.rpartition("-")[0] for song in house.songs] == ["zebra", "b", "a-c", "alarm"]
+    assert house.covered() == [house.songs[:3], house.songs[3:]]
+    first, second = house.runs()
+    assert first.tags[SONGS_TAG] == "3" and first.tags[OWNERS_TAG] == "mia, tom"
+    assert second.tags[SONGS_TAG] == "1" and OWNERS_TAG not in second.tags
+    assert {run.tags[REUSE_TAG] for run in house.runs()} == {"true"}
+    assert PRIORITY_TAG not in first.tags, "a whole batch"
+    assert second.tags[PRIORITY_TAG] == "1", "few songs do not wait for the batches of many"
+
+
+def test_a_tick_without_anything_new_says_what_there_is(house: SensorHouse) -> None:
+    house.add_uploads("a.wav", "b.wav", "cover.jpg", "notes.txt", ".hidden.wav")
+    house.tick()
+
+    second = house.tick()
+
+    assert not second.run_requests
+    assert second.skip_reason is not None
+    assert "2 uploads, 2 other files ignored, 2 songs" in str(second.skip_reason.skip_message)
+
+
+def test_a_store_that_cannot_be_listed_turns_the_tick_red(
+    house: SensorHouse, s3_server: S3Server, faulty_proxy: FaultyProxy
+) -> None:
+    place = s3_server.place(faulty_proxy.endpoint)
+    house.settings = house.settings.model_copy(
+        update={
+            "storage": place.url,
+            "s3_endpoint": place.endpoint,
+            "s3_access_key_id": place.access_key_id,
+            "s3_secret_access_key": SecretStr(place.secret_access_key),
+        }
+    )
+    assert isinstance(house.look(), dg.SensorResult)
+    faulty_proxy.fail("list-type", "403", method="GET")
+    with pytest.raises(OSError, match="403"):
+        house.look()
+
+
+def test_a_tick_takes_no_more_songs_than_its_limit_and_the_next_goes_on(house: SensorHouse) -> None:
+    house.songs_per_tick = 4
+    house.add_uploads(*names(10))
+
+    sizes = [len(house.tick().run_requests or []) for _ in range(4)]
+
+    assert sizes == [2, 2, 1, 0]
+    assert [len(songs) for songs in house.covered()] == [3, 1, 3, 1, 2]
+    assert house.songs_of_runs() == house.songs and len(house.songs) == 10
+
+
+def test_songs_that_are_done_do_not_use_up_a_ticks_limit(house: SensorHouse) -> None:
+    house.songs_per_tick = 4
+    house.add_uploads(*names(8))
+    house.register()
+    done = house.instance.create_run_for_job(
+        house.job, tags={RANGE_START_TAG: house.songs[0], RANGE_END_TAG: house.songs[4]}
+    )
+    house.end(done, dg.DagsterEventType.RUN_FAILURE)
+
+    (request,) = requests(house.tick())
+
+    assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == (house.songs[5], house.songs[7])
+
+
+def test_thousands_of_uploads_are_registered_in_few_ticks_and_looking_again_is_cheap(
+    house: SensorHouse,
+) -> None:
+    uploads = REGISTERED_PER_TICK + 1
+    house.add_uploads(*names(uploads))
+    house.look()
+    assert len(house.songs) == REGISTERED_PER_TICK
+    house.look()
+    assert len(house.songs) == uploads
+
+    house.cursor = Cursor(last_song=house.songs[-1]).model_dump_json()
+    began = time.process_time()
+    assert not requests(house.look())
+    assert time.process_time() - began < 2
+
+
+def test_the_sensor_is_off_until_it_is_turned_on_and_looks_every_half_minute() -> None:
+    sensor = uploads_sensor(JOB)
+    assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+    assert sensor.minimum_interval_seconds == LOOK_EVERY_S == 30
+
+
+def test_a_death_after_the_songs_were_registered_loses_none(house: SensorHouse) -> None:
+    house.add_uploads(*names(4))
+    lost = requests(house.look())
+
+    again = requests(house.tick())
+
+    assert [request.run_key for request in again] == [request.run_key for request in lost]
+    assert house.songs_of_runs() == house.songs and len(house.songs) == 4
+
+
+@pytest.mark.parametrize("submitted", [1, 2, 3])
+def test_a_death_between_two_runs_starts_only_those_that_were_not(house: SensorHouse, submitted: int) -> None:
+    house.add_uploads(*names(9))
+    for request in requests(house.look())[:submitted]:
+        house.submit(request)
+
+    again = requests(house.tick())
+
+    assert len(again) == 3 - submitted
+    assert house.songs_of_runs() == house.songs and len(house.songs) == 9
+
+
+def test_a_run_that_was_created_and_never_submitted_is_asked_for_again(house: SensorHouse) -> None:
+    house.add_uploads(*names(4))
+    left = house.create(requests(house.look())[0])
+
+    again = requests(house.tick())
+
+    assert left.tags[RUN_KEY_TAG] in {request.run_key for request in again}
+    assert {run.status for run in house.runs()} == {dg.DagsterRunStatus.STARTING}
+    assert house.songs_of_runs() == house.songs
+    assert not requests(house.look())
+
+
+def test_whatever_dies_at_random_every_song_is_in_exactly_one_run(house: SensorHouse) -> None:
+    house.songs_per_tick = 5
+    fate = random.Random(1)
+    uploaded = 0
+    while uploaded < 20:
+        new = fate.randrange(5)
+        house.add_uploads(*names(new, uploaded))
+        uploaded += new
+        result = house.look()
+        asked = requests(result)
+        survived = fate.randrange(len(asked) + 2)  # the last one: the cursor is stored as well
+        for request in asked[:survived]:
+            house.submit(request) if fate.random() < 0.8 else house.create(request)
+        if survived > len(asked) and isinstance(result, dg.SensorResult):
+            house.cursor = result.cursor
+    while requests(house.tick()):
+        pass
+    assert sorted(house.songs_of_runs()) == sorted(house.songs) and len(house.songs) == uploaded
+    assert {run.status for run in house.runs()} == {dg.DagsterRunStatus.STARTING}
+
+
+def test_songs_that_another_run_has_done_does_or_failed_at_are_left_alone(tmp_path: Path) -> None:
+    with dg.instance_for_test() as instance:
+        house = SensorHouse(local_settings(tmp_path / "store"), instance)
+        house.upload({"done.wav": song_bytes(1, 0.6), "rejected.wav": b""})
+        assert house.materialize(["songs"]).success
+        house.upload({f"{name}.wav": song_bytes(2, 0.6) for name in ("running", "failed", "new")})
+        for song, event in zip(
+            house.songs[2:], [dg.DagsterEventType.RUN_STARTING, dg.DagsterEventType.RUN_FAILURE], strict=False
+        ):
+            house.end(instance.create_run_for_job(house.job, tags={"dagster/partition": song}), event)
+
+        (request,) = requests(house.tick())
+
+        assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == (house.songs[4], house.songs[4])
+
+
+def test_songs_that_others_registered_and_nobody_ran_are_started_once(house: SensorHouse) -> None:
+    house.add_uploads(*names(2))
+    house.tick()
+    house.add_uploads(*names(2, 2))
+    house.register()
+
+    assert len(requests(house.tick())) == 1
+    assert not requests(house.tick())
+    assert house.songs_of_runs() == house.songs
+
+
+def test_while_bandscope_run_is_at_work_the_sensor_keeps_still(house: SensorHouse) -> None:
+    house.add_uploads(*names(2))
+    with only_one(Path(house.instance.root_directory)):
+        skipped = house.look()
+        assert isinstance(skipped, dg.SkipReason) and "`bandscope run`" in str(skipped.skip_message)
+        assert not house.songs
+    assert len(requests(house.tick())) == 1
+
+
+def test_without_the_song_that_the_cursor_names_nothing_is_started_twice_and_nothing_lost(
+    house: SensorHouse,
+) -> None:
+    house.add_uploads(*names(4))
+    house.tick()
+    last = house.songs[-1]
+    (Path(house.settings.storage) / "uploads" / names(4)[-1]).unlink()
+    house.instance.delete_dynamic_partition(SONGS_NAME, last)
+    house.add_uploads(*names(2, 4))
+
+    (request,) = requests(house.tick())
+
+    assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == tuple(house.songs[-2:])
+
+
+def test_a_song_that_was_forgotten_and_comes_back_is_started_again(house: SensorHouse) -> None:
+    house.add_uploads("a.wav")
+    house.tick()
+    (song,) = house.songs
+    for _ in range(2):
+        for run in house.runs():
+            house.instance.report_run_canceled(run)
+        house.instance.delete_dynamic_partition(SONGS_NAME, song)
+        runs = len(house.runs())
+
+        house.tick()
+
+        assert house.songs == [song] and len(house.runs()) == runs + 1
+
+
+@pytest.mark.parametrize("cursor", ["", "gibberish", "[]", '{"requested": -3}'])
+def test_a_cursor_that_an_operator_cleared_or_mangled_begins_anew_and_repeats_nothing(
+    house: SensorHouse, cursor: str
+) -> None:
+    house.add_uploads(*names(2))
+    house.tick()
+    house.cursor = cursor
+    assert not requests(house.tick())
+    assert json.loads(house.cursor or "")["last_song"] == house.songs[-1]
+
+
+def test_an_upload_that_is_replaced_renamed_or_deleted_ends_as_one_song_each(house: SensorHouse) -> None:
+    house.add_uploads("a.wav", "b.wav", "c.wav")
+    house.tick()
+    uploads = Path(house.settings.storage) / "uploads"
+    house.add_uploads("a.wav")  # replaced: another time of modification
+    (uploads / "b.wav").rename(uploads / "renamed.wav")
+    (uploads / "c.wav").unlink()
+
+    house.tick()
+
+    assert [song.rpartition("-")[0] for song in house.songs] == ["a", "b", "c", "renamed", "a"]
+    assert house.songs_of_runs() == house.songs
+
+
+KILLS = 5
+SONGS_PER_WAVE = 4
+
+
+def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_no_upload(tmp_path: Path) -> None:
+    home = Home.make(
+        tmp_path / "home",
+        tmp_path / "store",
+        yaml=MONITORED_YAML,
+        songs_per_run=3,
+        variables={
+            "TEST_SENSORS": UPLOADS_SENSOR,
+            "TEST_UPLOADS_JOB": "validate_songs",
+            "TEST_SONGS_PER_TICK": "6",
+        },
+    )
+    house = SensorHouse(local_settings(tmp_path / "store"), open_instance(home.folder))
+    fate = random.Random(2)
+    daemons = []
+    try:
+        for wave in range(KILLS):
+            ticks = len(ticks_of(house.instance))
+            for number in range(wave * SONGS_PER_WAVE, (wave + 1) * SONGS_PER_WAVE):
+                path = tmp_path / "store" / "uploads" / f"song {number:03}.wav"
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(song_bytes(number, 0.6))
+            daemons.append(home.start_daemon())
+            wait_for("the sensor looks", lambda before=ticks: len(ticks_of(house.instance)) > before, 60)
+            time.sleep(fate.uniform(0, 2.5))  # in the middle of a tick, between two, while runs are launched
+            daemons[-1].send_signal(signal.SIGKILL)
+            daemons[-1].wait()
+        daemons.append(home.start_daemon())
+
+        try:
+            wait_for("all runs have ended", lambda: has_settled(house, KILLS * SONGS_PER_WAVE), 300)
+        except AssertionError as error:
+            states = [(run.run_id[:8], run.status.value, dict(run.tags)) for run in house.runs()]
+            error.add_note("\n".join(map(str, states)) + home.printed()[-4000:])
+            raise
+        assert len(house.songs) == KILLS * SONGS_PER_WAVE
+        succeeded = house.covered(dg.DagsterRunStatus.SUCCESS)
+        assert sorted(chain.from_iterable(succeeded)) == sorted(house.songs), "each in exactly one"
+        checked = house.instance.fetch_materializations(dg.AssetKey("songs"), limit=1000).records
+        assert sorted(str(record.partition_key) for record in checked) == sorted(house.songs), "each once"
+    finally:
+        for daemon in daemons:
+            end_group(daemon)
+        house.instance.dispose()
+
+
+def has_settled(house: SensorHouse, uploads: int) -> bool:
+    """Whether every upload is in a run that succeeded, and no run goes on."""
+    succeeded = house.covered(dg.DagsterRunStatus.SUCCESS)
+    return sum(map(len, succeeded)) >= uploads and all(run.is_finished for run in house.runs())
+
+
+def ticks_of(instance: dg.DagsterInstance) -> list[object]:
+    """All ticks of all sensors so far."""
+    return [
+        tick
+        for state in instance.all_instigator_state()
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+    ]

@@ -1,0 +1,88 @@
+"""``song_failures``: a song that failed stands there until it is made."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bandscope_dagster.errors import CannotAnalyze
+from bandscope_dagster.pipeline.failures import FailureLog, failure_text
+from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, table_key
+
+SONG = "song-0123456789ab"
+OTHER = "other-0123456789ab"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    """An empty local store."""
+    return open_store(str(tmp_path))
+
+
+def rows(store: ObjectStore, song: str = SONG) -> list[tuple[str, str, str]]:
+    """(table, reason, message) of a song's failures."""
+    if store.head(table_key(SONG_FAILURES, song)) is None:
+        return []
+    return pl.read_parquet(store.uri(table_key(SONG_FAILURES, song)))["table", "reason", "message"].rows()
+
+
+def test_a_failed_song_has_a_row_for_every_table_that_it_lacks(store: ObjectStore) -> None:
+    FailureLog(store, "run").failed(
+        SONG, ["stems", "instrument_tags"], "failed: OSError: the disk is full: really"
+    )
+    expected = ("failed", "OSError: the disk is full: really")
+    assert rows(store) == [("stems", *expected), ("instrument_tags", *expected)]
+    assert rows(store, OTHER) == []
+
+
+def test_what_is_made_leaves_the_list_and_what_is_not_stays(store: ObjectStore) -> None:
+    FailureLog(store, "first").failed(SONG, ["stems", "instrument_tags"], "failed: a bug")
+    FailureLog(store, "second").made(SONG, ["stems"])
+    assert rows(store) == [("instrument_tags", "failed", "a bug")]
+    FailureLog(store, "third").made(SONG, ["stems", "instrument_tags"])
+    assert rows(store) == []
+    assert store.head(table_key(SONG_FAILURES, SONG)) is None
+
+
+def test_the_last_failure_of_a_table_counts(store: ObjectStore) -> None:
+    log = FailureLog(store, "run")
+    log.failed(SONG, ["stems", "instrument_tags"], "failed: a bug")
+    log.failed(SONG, ["stems"], "unavailable: the upload is gone")
+    assert rows(store) == [
+        ("instrument_tags", "failed", "a bug"),
+        ("stems", "unavailable", "the upload is gone"),
+    ]
+    log.made(SONG, ["stems", "instrument_tags"])
+    assert rows(store) == []
+
+
+def test_a_list_that_cannot_be_written_stops_nothing(
+    store: ObjectStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "song_failures" / f"{SONG}.parquet").mkdir(parents=True)  # a folder where the file should be
+    FailureLog(store, "run").failed(SONG, ["stems"], "failed: a bug")
+    assert SONG in caplog.text and "song_failures could not be brought up to date" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError("the disk is full"), "failed: OSError: the disk is full"),
+        (CannotAnalyze("there are no stems of this song"), "failed: there are no stems of this song"),
+        (
+            CannotAnalyze("unavailable: 403 (once that is mended …)"),
+            "unavailable: 403 (once that is mended …)",
+        ),
+        (ValueError(), "failed: ValueError: no message"),
+    ],
+)
+def test_a_failure_is_told_with_its_reason(error: Exception, text: str) -> None:
+    assert failure_text(error) == text
+
+
+def test_a_store_that_cannot_be_listed_is_told_before_any_song_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "song_failures").symlink_to("/etc")
+    with pytest.raises(PermissionError, match="link out of the store"):
+        FailureLog(open_store(str(tmp_path)), "run")

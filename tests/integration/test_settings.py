@@ -1,0 +1,218 @@
+"""Settings: every variable, what a wrong one is told, secrets that stay secret, and Dagster's home."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.orchestration.home import dagster_home
+from bandscope_dagster.settings import PREFIX, Settings, load_settings, unknown_variables
+
+SECRET = "hunter2-do-not-print"
+
+# variable → (as it stands in the environment, as the program sees it); none is the default
+USED = {
+    "STORAGE": ("s3://music/prefix", "s3://music/prefix"),
+    "S3_ENDPOINT": ("http://localhost:8333", "http://localhost:8333"),
+    "S3_REGION": ("eu-central-1", "eu-central-1"),
+    "S3_ACCESS_KEY_ID": ("key", "key"),
+    "SEPARATOR": ("htdemucs", "htdemucs"),
+    "TAGGER": ("ast", "ast"),
+    "DEVICE": ("cuda:1", "cuda:1"),
+    "EXECUTOR": ("ray", "ray"),
+    "GPUS": ("2", 2),
+    "MODELS_FOLDER": ("/models", "/models"),
+    "SHIFTS": ("0", 0),
+    "OVERLAP": ("0.5", 0.5),
+    "SEGMENT_S": ("4", 4.0),
+    "PRECISION": ("bf16", "bf16"),
+    "BATCH": ("4", 4),
+    "TAG_WINDOW_S": ("20", 20.0),
+    "TAG_HOP_S": ("2.5", 2.5),
+    "TAG_BATCH": ("16", 16),
+    "TAG_MODE": ("layers", "layers"),
+    "SONGS_PER_RUN": ("16", 16),
+    "STEP_RETRIES": ("0", 0),
+    "STEP_RETRY_DELAY_S": ("0.5", 0.5),
+    "FLAC_BITS": ("24", 24),
+    "PRESENT_FROM": ("0.5", 0.5),
+    "UI_URL": ("https://dagster.example.org", "https://dagster.example.org"),
+    "MAX_UPLOAD_BYTES": ("1000", 1000),
+    "MIN_DURATION_S": ("1.5", 1.5),
+    "MAX_DURATION_S": ("600", 600.0),
+    "MAX_SAMPLE_RATE": ("96000", 96_000),
+    "MAX_CHANNELS": ("2", 2),
+    "MAX_TAG_BYTES": ("4096", 4096),
+    "MAX_PICTURE_BYTES": ("1000000", 1_000_000),
+    "MAX_DECODE_MEMORY_MB": ("256", 256),
+    "MAX_DECODE_CPU_S": ("60", 60),
+    "MAX_DECODE_SILENCE_S": ("2.5", 2.5),
+}
+
+SECRETS = {"S3_SECRET_ACCESS_KEY", "ALERT_WEBHOOK"}
+
+REFUSED = {
+    "DEVICE": ["gpu", "cuda:x", "tpu"],
+    "EXECUTOR": ["celery", "k8s"],
+    "GPUS": ["-1", "0.5"],
+    "SHIFTS": ["-1", "21", "0.5"],
+    "OVERLAP": ["-0.1", "1", "nan"],
+    "SEGMENT_S": ["0.5", "long", "nan"],
+    "PRECISION": ["fp8", "half"],
+    "BATCH": ["0", "257"],
+    "TAG_WINDOW_S": ["0.5", "301", "nan"],
+    "TAG_HOP_S": ["0", "-1"],
+    "TAG_BATCH": ["0", "1025"],
+    "TAG_MODE": ["prose"],
+    "SONGS_PER_RUN": ["0", "many", "10001"],
+    "STEP_RETRIES": ["-1", "21", "1.5"],
+    "STEP_RETRY_DELAY_S": ["-1", "soon"],
+    "FLAC_BITS": ["20", "32"],
+    "PRESENT_FROM": ["1.1", "-0.1", "nan"],
+    "MAX_UPLOAD_BYTES": ["0", "2GB"],
+    "MIN_DURATION_S": ["-1"],
+    "MAX_DURATION_S": ["0", "nan"],
+    "MAX_SAMPLE_RATE": ["44.1", "7999"],
+    "MAX_CHANNELS": ["0"],
+    "MAX_TAG_BYTES": ["0"],
+    "MAX_PICTURE_BYTES": ["0"],
+    "MAX_DECODE_MEMORY_MB": ["63"],
+    "MAX_DECODE_CPU_S": ["0", "1.5"],
+    "MAX_DECODE_SILENCE_S": ["0"],
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DAGSTER_HOME", "")  # also so that what dagster_home sets is taken back
+
+
+@pytest.mark.parametrize("variable", USED)
+def test_a_variable_becomes_a_typed_field(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, value = USED[variable]
+    assert getattr(load_settings(), variable.lower()) != value
+    monkeypatch.setenv(PREFIX + variable, text)
+    found = getattr(load_settings(), variable.lower())
+    assert (type(found), found) == (type(value), value)
+
+
+def test_every_field_has_its_variable_tested_here_and_is_described() -> None:
+    assert {name.upper() for name in Settings.model_fields} == {*USED, *SECRETS}
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"), [(variable, text) for variable, texts in REFUSED.items() for text in texts]
+)
+def test_a_value_that_cannot_be_used_is_refused_by_name(
+    variable: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PREFIX + variable, text)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert PREFIX + variable in str(refused.value) and text in str(refused.value)
+
+
+def test_all_wrong_variables_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, texts in REFUSED.items():
+        monkeypatch.setenv(PREFIX + variable, texts[0])
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert all(PREFIX + variable in str(refused.value) for variable in REFUSED)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/music", "s3://", "s3://bucket/../other"])
+def test_a_storage_that_is_none_is_refused_by_name(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDSCOPE_STORAGE", url)
+    with pytest.raises(SettingsError, match="BANDSCOPE_STORAGE"):
+        load_settings().open_store()
+
+
+def test_the_secret_is_in_no_text_about_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDSCOPE_STORAGE", "s3://bucket/prefix")
+    monkeypatch.setenv("BANDSCOPE_S3_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("BANDSCOPE_S3_SECRET_ACCESS_KEY", SECRET)
+    settings = load_settings()
+    secret = settings.s3_secret_access_key
+    assert secret is not None and secret.get_secret_value() == SECRET
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert SECRET in settings.open_store().polars_options().values(), "it is used"
+
+    monkeypatch.setenv("BANDSCOPE_FLAC_BITS", "20")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert SECRET not in str(refused.value)
+    assert refused.value.__suppress_context__, "a traceback would print pydantic's own message"
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = load_settings()
+    for variable in USED:
+        monkeypatch.setenv(PREFIX + variable, "")
+    assert load_settings() == defaults
+
+
+def test_a_misspelt_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BANDSCOPE_TAGGER", "musicnn")
+    assert unknown_variables() == []
+    monkeypatch.setenv("BANDSCOPE_SEPERATOR", "htdemucs")
+    assert unknown_variables() == ["BANDSCOPE_SEPERATOR"]
+
+
+def test_the_limits_are_those_of_the_settings() -> None:
+    same = {
+        "min_duration_s": 1,
+        "max_duration_s": 2,
+        "max_sample_rate": 9000,
+        "max_channels": 3,
+        "max_tag_bytes": 6,
+        "max_picture_bytes": 7,
+        "max_decode_cpu_s": 8,
+        "max_decode_silence_s": 9,
+    }
+    settings = Settings(max_upload_bytes=5, max_decode_memory_mb=64, **same)
+    assert settings.limits == Limits(max_bytes=5, max_decode_memory_bytes=64 * 2**20, **same)
+
+
+def test_the_default_limits_are_the_same_in_both_places() -> None:
+    assert Settings().limits == Limits(max_bytes=Settings().max_upload_bytes)
+
+
+def test_dagsters_home_is_below_the_users_where_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = dagster_home()
+    assert home == tmp_path / ".bandscope" / "dagster" and home.is_dir()
+    assert os.environ["DAGSTER_HOME"] == str(home), "Dagster itself and child processes read it"
+
+
+def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", "home")
+    assert dagster_home() == tmp_path / "home"
+    assert os.environ["DAGSTER_HOME"] == str(tmp_path / "home")
+
+
+def test_a_new_home_gets_a_configuration_that_dagster_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import dagster as dg
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    dagster_home()
+    with dg.DagsterInstance.get() as instance:
+        assert instance.root_directory == str(tmp_path / "home")
+        assert instance.telemetry_enabled is False
+    assert "dagster.yaml" not in capfd.readouterr().err, "Dagster misses nothing"
+
+
+def test_a_home_that_has_a_configuration_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: true\n")
+    dagster_home()
+    assert (tmp_path / "dagster.yaml").read_text() == "telemetry:\n  enabled: true\n"

@@ -1,0 +1,264 @@
+"""Real Dagster daemons and webservers over homes of their own, and what a click in the UI asks of them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+import pytest
+
+from bandscope_dagster.orchestration.home import DAGSTER_YAML
+
+T = TypeVar("T")
+
+START_TIMEOUT_S = 90.0
+TESTS = Path(__file__).parent  # the folder that the daemon imports from
+
+# A new home's, with the limits of deploy/dagster.yaml.
+LIMITED_YAML = (
+    DAGSTER_YAML
+    + """\
+concurrency:
+  pools:
+    default_limit: 1
+    granularity: run
+"""
+)
+
+# What a home needs whose daemon may be killed: a run that it was about to start would else stay "starting" for ever.
+MONITORED_YAML = (
+    LIMITED_YAML
+    + """\
+run_monitoring:
+  enabled: true
+  start_timeout_seconds: 30
+  poll_interval_seconds: 1
+  free_slots_after_run_end_seconds: 3
+run_retries:
+  enabled: true
+  max_retries: 3
+  retry_on_asset_or_op_failure: false
+"""
+)
+
+# The daemon's loops sleep for 5 s (sensors) and 30 s (backfills); a test looks every second.
+IMPATIENT_DAEMON = """
+import sys
+from dagster._daemon import controller, sensor
+controller.DEFAULT_DAEMON_INTERVAL_SECONDS = sensor.MIN_INTERVAL_LOOP_TIME = 1
+from dagster._daemon.cli import main
+sys.exit(main())
+"""
+
+
+def wait_for(
+    what: str, found: Callable[[], T | None], timeout_s: float = 120.0, *, every_s: float = 0.2
+) -> T:
+    """Ask until there is an answer that is neither None nor False; fails with ``what`` where there is none in time."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        answer = found()
+        if answer:
+            return answer
+        time.sleep(every_s)
+    raise AssertionError(f"{what}: not within {timeout_s:g} s")
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The instance of a home, as a process with that home has it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))  # which its dagster.yaml asks for
+        return dg.DagsterInstance.from_config(str(home))
+
+
+@dataclass(frozen=True)
+class Home:
+    """A Dagster home, the settings of the processes on it, and the code location that they load."""
+
+    folder: Path
+    environment: Mapping[str, str]
+    location: str
+
+    @classmethod
+    def make(
+        cls,
+        folder: Path,
+        store: Path,
+        *,
+        location: str = "impatient_location",
+        yaml: str = LIMITED_YAML,
+        variables: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> "Home":
+        """A home in ``folder`` for a store in ``store``.
+
+        ``settings`` are ``BANDSCOPE_…`` without that prefix, ``variables`` any others of the environment.
+        """
+        folder.mkdir()
+        store.mkdir(exist_ok=True)
+        (folder / "dagster.yaml").write_text(yaml)
+        if "pools:" in yaml:
+            # What deploy/README.md says: a pool that Dagster has not met is at first not limited.
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in (variables or {}).items():
+                    patch.setenv(name, value)
+                with open_instance(folder) as instance:
+                    instance.event_log_storage.set_concurrency_slots("gpu", 1)
+        environment = {
+            "DAGSTER_HOME": str(folder),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")])),
+            "BANDSCOPE_STORAGE": str(store),
+            "BANDSCOPE_DEVICE": "cpu",
+            "BANDSCOPE_STEP_RETRIES": "0",
+        }
+        environment |= {f"BANDSCOPE_{name.upper()}": str(value) for name, value in settings.items()}
+        return cls(folder, environment | dict(variables or {}), location)
+
+    @contextmanager
+    def instance(self) -> Iterator[dg.DagsterInstance]:
+        """What Dagster recorded in this home."""
+        with open_instance(self.folder) as instance:
+            yield instance
+
+    def start_daemon(self) -> subprocess.Popen[bytes]:
+        """Start a daemon; its code server and its runs live in a process group with it."""
+        return self._start([sys.executable, "-c", IMPATIENT_DAEMON, "run", "-m", self.location])
+
+    @contextmanager
+    def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
+        """A daemon for as long as a block of code runs, with everything that it started."""
+        process = self.start_daemon()
+        try:
+            yield process
+        finally:
+            end_group(process)
+
+    @contextmanager
+    def webserver(self) -> Iterator["Webserver"]:
+        """A webserver for as long as a block of code runs."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [str(Path(sys.executable).with_name("dagster-webserver")), "-m", self.location]
+        process = self._start([*command, "-h", "127.0.0.1", "-p", str(port)])
+        server = Webserver(f"http://127.0.0.1:{port}")
+        try:
+            wait_for("the webserver answers", server.is_up, START_TIMEOUT_S)
+            yield server
+        finally:
+            end_group(process)
+
+    def printed(self) -> str:
+        """What the processes of this home have printed."""
+        return "".join(path.read_text() for path in sorted(self.folder.glob("printed-*")))
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        number = len(list(self.folder.glob("printed-*")))
+        with (self.folder / f"printed-{number:03}.txt").open("wb") as output:
+            return subprocess.Popen(
+                command,
+                env=os.environ | self.environment,
+                cwd=self.folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with everything that it has started, and wait for it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Webserver:
+    """The webserver's GraphQL, which is all that the UI talks to."""
+
+    url: str
+
+    def is_up(self) -> bool:
+        """Whether it answers, with the code location loaded."""
+        try:
+            loaded = self.ask("{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }")
+        except (OSError, urllib.error.URLError):
+            return False
+        return [entry["loadStatus"] for entry in loaded["workspaceOrError"]["locationEntries"]] == ["LOADED"]
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The data that answers a query or mutation; fails where the answer is an error."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"{self.url}/graphql", body, headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    def launch_backfill(self, assets: Sequence[str], songs: Sequence[str]) -> str:
+        """What "Launch backfill" does; returns the backfill's id."""
+        answer = self.ask(
+            "mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params)"
+            " { __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
+            params={
+                "assetSelection": [{"path": [asset]} for asset in assets],
+                "partitionNames": list(songs),
+            },
+        )["launchPartitionBackfill"]
+        assert "backfillId" in answer, answer
+        return answer["backfillId"]
+
+    def reexecute_backfill_from_failure(self, backfill_id: str) -> str:
+        """What "Re-execute from failure" does on a backfill; returns the new one's id."""
+        answer = self.ask(
+            "mutation($params: ReexecutionParams!) { reexecutePartitionBackfill(reexecutionParams: $params)"
+            " { __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
+            params={"parentRunId": backfill_id, "strategy": "FROM_FAILURE"},
+        )["reexecutePartitionBackfill"]
+        assert "backfillId" in answer, answer
+        return answer["backfillId"]
+
+    def launch_job(self, job: str, location: str = "impatient_location") -> str:
+        """What "Launch run" does on a job without configuration; returns the run's id."""
+        answer = self.ask(
+            "mutation($params: ExecutionParams!) { launchRun(executionParams: $params)"
+            " { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
+            params={
+                "selector": {
+                    "repositoryLocationName": location,
+                    "repositoryName": "__repository__",
+                    "jobName": job,
+                },
+                "runConfigData": {},
+                "mode": "default",
+            },
+        )["launchRun"]
+        assert "run" in answer, answer
+        return answer["run"]["runId"]
+
+    def backfill_counts(self, backfill_id: str) -> dict[str, dict[str, int]]:
+        """Asset → the numbers that the backfill's page shows: targeted, materialized, failed and in progress."""
+        answer = self.ask(
+            "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {"
+            " assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts { assetKey { path }"
+            " numPartitionsTargeted numPartitionsMaterialized numPartitionsFailed numPartitionsInProgress } } } } } }",
+            id=backfill_id,
+        )["partitionBackfillOrError"]
+        shown = ("Targeted", "Materialized", "Failed", "InProgress")
+        return {
+            status["assetKey"]["path"][0]: {name: status[f"numPartitions{name}"] for name in shown}
+            for status in answer["assetBackfillData"]["assetBackfillStatuses"]
+        }

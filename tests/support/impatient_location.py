@@ -1,0 +1,31 @@
+"""The product's code location for tests with a real daemon: the same parts, and sensors that look more often."""
+
+import os
+
+import dagster as dg
+from platforms import ASSETS
+
+from bandscope_dagster.orchestration.executors import step_executor
+from bandscope_dagster.orchestration.jobs import JOBS
+from bandscope_dagster.orchestration.resources import resources
+from bandscope_dagster.orchestration.sensors.new_uploads import SONGS_PER_TICK, uploads_sensor
+from bandscope_dagster.orchestration.sensors.refresh_catalogs import catalogs_sensor
+from bandscope_dagster.settings import load_settings
+
+CATALOGS_EVERY_S = 5
+
+# Which sensors are on, what the one for uploads starts, and how many songs it takes: for a home to choose.
+on = os.environ.get("TEST_SENSORS", "").split()
+uploads_job = os.environ.get("TEST_UPLOADS_JOB", "process_songs")
+songs_per_tick = int(os.environ.get("TEST_SONGS_PER_TICK", SONGS_PER_TICK))
+uploads = uploads_sensor(uploads_job, every_s=1, songs_per_tick=songs_per_tick, turned_on="new_uploads" in on)
+catalogs = [catalogs_sensor("refresh_catalogs", every_s=CATALOGS_EVERY_S)] if "catalogs" in on else []
+
+settings = load_settings()
+defs = dg.Definitions(
+    assets=ASSETS,
+    jobs=JOBS,
+    sensors=[uploads, *catalogs],
+    resources=resources(settings),
+    executor=step_executor(settings),
+)

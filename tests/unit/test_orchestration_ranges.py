@@ -1,0 +1,30 @@
+"""Ranges of songs: Dagster runs contiguous ones only."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bandscope_dagster.orchestration.ranges import song_ranges
+from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG
+
+SONGS = [f"song-{number}" for number in range(30)]
+subsets = st.sets(st.sampled_from(SONGS))
+
+
+@given(wanted=subsets, done=subsets, size=st.integers(1, 10))
+def test_ranges_cover_what_is_wanted_once_and_pass_over_only_what_is_done(wanted, done, size) -> None:
+    done = done - wanted
+    ranges = song_ranges(SONGS, wanted, size, may_pass_over=done)
+    songs = [song for part in ranges for song in part.songs]
+    assert len(songs) == len(set(songs))
+    assert wanted <= set(songs) <= wanted | done
+    for part in ranges:
+        begin, end = SONGS.index(part.tags[RANGE_START_TAG]), SONGS.index(part.tags[RANGE_END_TAG])
+        assert list(part.songs) == SONGS[begin : end + 1], "Dagster runs all that lies between the ends"
+        assert len(part.songs) <= size
+    assert songs == sorted(songs, key=SONGS.index)
+
+
+def test_scattered_failures_of_one_batch_become_one_run() -> None:
+    wanted = {"song-1", "song-4", "song-9"}
+    assert len(song_ranges(SONGS, wanted, 64, may_pass_over=set(SONGS) - wanted)) == 1
+    assert len(song_ranges(SONGS, wanted, 64)) == 3

@@ -13,6 +13,7 @@ from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.registry import SEPARATORS, load_separator
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.tables.schemas import TABLES
 from bandscope_dagster.tagging.options import TaggingOptions
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import TAGGERS, load_tagger
@@ -54,15 +55,18 @@ def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:
     Raises:
         SettingsError: a setting names none that there is.
     """
-    tags = any(table.endswith("instrument_tags") for table in tables)
-    chosen = [
-        *([("SEPARATOR", settings.separator, SEPARATORS)] if "stems" in tables else []),
-        *([("TAGGER", settings.tagger, TAGGERS)] if tags else []),
-    ]
-    for variable, name, known in chosen:
+    needed = {TABLES[table].model for table in tables}
+    chosen = {"separator": (settings.separator, SEPARATORS), "tagger": (settings.tagger, TAGGERS)}
+    found: list[Model] = []
+    for kind, (name, known) in chosen.items():
+        if kind not in needed:
+            continue
         if name not in known:
-            raise SettingsError(f"BANDSCOPE_{variable}={name!r} is unknown; choose one of {', '.join(known)}")
-    return [find_model(name) for _, name, _ in chosen]
+            raise SettingsError(
+                f"BANDSCOPE_{kind.upper()}={name!r} is unknown; choose one of {', '.join(known)}"
+            )
+        found.append(find_model(name))
+    return found
 
 
 def resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
@@ -41,6 +41,10 @@ class Table:
     description: str
     nulls: str  # what a null means, beyond what the columns say
     columns: tuple[Column, ...]
+    kind: Literal["audio", "tags", "other"] = (
+        "other"  # rows are blocks of sound, instruments, or anything else
+    )
+    model: Literal["separator", "tagger"] | None = None  # the kind of model that computes the rows
 
     @property
     def schema(self) -> ArrowSchema:
@@ -92,6 +96,7 @@ DECODED_WAVEFORMS = Table(
     "has one row, of which only `error` is filled; so have the tables below.",
     _ONLY_AN_ERROR,
     (SONG_ID_COLUMN, BLOCK, *BLOCK_COLUMNS),
+    kind="audio",
 )
 STEMS = Table(
     "stems",
@@ -106,6 +111,8 @@ STEMS = Table(
         Column("model", pa.string(), "The separator", "htdemucs"),
         *BLOCK_COLUMNS,
     ),
+    kind="audio",
+    model="separator",
 )
 INSTRUMENT_TAGS = Table(
     "instrument_tags",
@@ -113,6 +120,8 @@ INSTRUMENT_TAGS = Table(
     f"One row per window of the mixture and instrument that the model heard there, with its score. {_WINDOWS}",
     _TAG_NULLS,
     TAG_COLUMNS,
+    kind="tags",
+    model="tagger",
 )
 STEM_INSTRUMENT_TAGS = Table(
     "stem_instrument_tags",
@@ -120,6 +129,8 @@ STEM_INSTRUMENT_TAGS = Table(
     f"One row per window of a stem and instrument that the model heard there, with its score. {_WINDOWS}",
     _TAG_NULLS,
     TAG_COLUMNS,
+    kind="tags",
+    model="tagger",
 )
 SONG_CATALOG = Table(
     "song_catalog",

@@ -23,9 +23,8 @@ from bandscope_dagster.pictures.song_picture import draw_song
 from bandscope_dagster.pictures.timeline import DRAWN
 from bandscope_dagster.pipeline.background import WriteBehind
 from bandscope_dagster.pipeline.plan import SongPlan
-from bandscope_dagster.separation.measure import QualityMeasure
 from bandscope_dagster.separation.out_of_memory import Used
-from bandscope_dagster.separation.quality import SeparationQuality
+from bandscope_dagster.separation.quality import QualityMeasure, SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.songs.stored_files import StoredFile, read_stored_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore

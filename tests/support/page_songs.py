@@ -16,7 +16,7 @@ from bandscope_dagster.audio.flac import encode, quantize
 from bandscope_dagster.audio.levels import LevelMeasure, SongMeasure, rms_dbfs
 from bandscope_dagster.pages.shelf import Shelf
 from bandscope_dagster.pages.song_page import write_page
-from bandscope_dagster.separation.measure import QualityMeasure
+from bandscope_dagster.separation.quality import QualityMeasure
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE

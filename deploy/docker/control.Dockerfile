@@ -1,5 +1,5 @@
 # Webserver and daemon. They ask the code server about our code and never load it: no Bandscope and no torch in here.
-#   docker build -f deploy/docker/control.Dockerfile -t REGISTRY/bandscope-control:0.1.0 .
+#   docker build -f deploy/docker/control.Dockerfile -t REGISTRY/bandscope-control:0.2.0 .
 
 FROM python:3.11.14-slim-bookworm AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv

@@ -1,5 +1,5 @@
 # Code server, runs, steps, and the `bandscope` command: everything that loads our code.
-#   docker build -f deploy/docker/worker.Dockerfile -t REGISTRY/bandscope-worker:0.1.0 .
+#   docker build -f deploy/docker/worker.Dockerfile -t REGISTRY/bandscope-worker:0.2.0 .
 # For machines without a GPU, several gigabytes smaller: --build-arg TORCH_BACKEND=cpu
 
 FROM python:3.11.14-slim-bookworm AS build
@@ -12,7 +12,7 @@ COPY constraints.txt hashes.txt ./
 RUN pip install --no-cache-dir -c constraints.txt uv && uv venv "$VIRTUAL_ENV"
 # Each layer changes less often than the next: PyTorch, the other libraries, our code.
 RUN uv pip install --no-cache -c constraints.txt torch
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 RUN uv pip install --no-cache -c constraints.txt -c hashes.txt -r pyproject.toml --extra k8s --extra postgres --extra ray
 COPY assets ./assets
 COPY bandscope_dagster ./bandscope_dagster

@@ -11,9 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from command_processes import bandscope, finish, platform
 from platforms import PER_SONG, WHEN, song_bytes
 from polars.testing import assert_frame_equal
-from test_crash import assert_same_tables, bandscope, finish, platform
+from same_tables import assert_same_tables
 
 libfaketime = pytest.importorskip("libfaketime", reason="libfaketime works on Linux")
 

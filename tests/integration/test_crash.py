@@ -3,54 +3,15 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
-from daemon import open_instance
-from platforms import PER_SONG, WHEN, Platform, local_settings, song_bytes
-from polars.testing import assert_frame_equal
-
-from bandscope_dagster.audio.flac import decode_flac
+from command_processes import bandscope, finish, platform
+from platforms import PER_SONG, song_bytes
+from same_tables import assert_same_tables
 
 SONGS = 4
-
-
-def bandscope(store: Path, home: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start the command line on a store and a Dagster home."""
-    environment = os.environ | {
-        "BANDSCOPE_STORAGE": str(store),
-        "BANDSCOPE_DEVICE": "cpu",
-        "DAGSTER_HOME": str(home),
-        "COLUMNS": "200",
-    }
-    command = [str(Path(sys.executable).with_name("bandscope")), *arguments]
-    return subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # A shell starts its background jobs, and so perhaps this test, with Ctrl-C ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    """Wait for a command that must succeed; returns what it printed."""
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, printed
-    return printed
-
-
-def platform(store: Path, home: Path) -> Platform:
-    """What the command line left behind."""
-    return Platform(local_settings(store), open_instance(home))
 
 
 def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path: Path) -> None:
@@ -72,19 +33,6 @@ def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path:
     assert not list((store / ".pending").iterdir()), "and left nothing half-written"
     finish(bandscope(store, home, "run"))
     assert len(list((store / "stems").glob("*.parquet"))) == SONGS
-
-
-def assert_same_tables(killed: Platform, calm: Platform, but: Sequence[str] = ()) -> None:
-    """The same rows in every table, ``but`` for some columns; models in two processes may differ in their last bit."""
-    assert killed.digests().keys() == calm.digests().keys()
-    for table in PER_SONG:
-        ours, theirs = (place.table(table).drop(*WHEN, *but, strict=False) for place in (killed, calm))
-        if "audio" in ours.columns:
-            for mine, other in zip(ours.iter_rows(named=True), theirs.iter_rows(named=True), strict=True):
-                samples = [decode_flac(row["audio"]["bytes"], row["gain"]) for row in (mine, other)]
-                np.testing.assert_allclose(*samples, rtol=0, atol=2 / 2**15)  # two steps of 16 bits
-            ours, theirs = ours.drop("audio"), theirs.drop("audio")
-        assert_frame_equal(ours, theirs, check_exact=False, rel_tol=1e-3, abs_tol=1e-3)
 
 
 def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import psutil
-from daemon import Home, end_group, open_instance, wait_for
+from command_processes import bandscope, finish
+from daemon import Home, end_group, open_instance, ticks_of, wait_for
 from dagster._core.execution.backfill import BulkActionStatus
 from platforms import PER_SONG, WHEN, Platform, local_settings, song_bytes
 from polars.testing import assert_frame_equal
-from test_crash import assert_same_tables, bandscope, finish
-from test_orchestration_new_uploads import ticks_of
+from same_tables import assert_same_tables
 
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.jobs import CATALOGS

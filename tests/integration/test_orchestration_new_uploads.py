@@ -13,7 +13,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from daemon import MONITORED_YAML, Home, end_group, open_instance, wait_for
+from daemon import MONITORED_YAML, Home, end_group, open_instance, ticks_of, wait_for
 from faulty_proxy import FaultyProxy
 from platforms import ASSETS, Platform, local_settings, song_bytes
 from pydantic import SecretStr
@@ -428,12 +428,3 @@ def has_settled(house: SensorHouse, uploads: int) -> bool:
     """Whether every upload is in a run that succeeded, and no run goes on."""
     succeeded = house.covered(dg.DagsterRunStatus.SUCCESS)
     return sum(map(len, succeeded)) >= uploads and all(run.is_finished for run in house.runs())
-
-
-def ticks_of(instance: dg.DagsterInstance) -> list[object]:
-    """All ticks of all sensors so far."""
-    return [
-        tick
-        for state in instance.all_instigator_state()
-        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
-    ]

@@ -1,13 +1,9 @@
 """One song, from its blocks to its tables: what is stored, and what is published when something goes wrong."""
 
-import hashlib
-import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
@@ -16,137 +12,26 @@ import polars as pl
 import pyloudnorm
 import pytest
 import soundfile
-import torch
-from numpy.typing import NDArray
+from analyzed_songs import plan, published, rows
+from known_models import SHARES, STEMS, Audio, Level, noise
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
 from bandscope_dagster.audio.flac import decode_flac
-from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.pipeline import song_analysis
 from bandscope_dagster.pipeline.background import WriteBehind
-from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan, SongPlanner
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
 from bandscope_dagster.separation.out_of_memory import Used
-from bandscope_dagster.separation.protocol import SegmentPlan
 from bandscope_dagster.separation.quality import FLOOR_DB, SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, read_note
 from bandscope_dagster.storage.tables.schemas import STEMS as STEMS_TABLE
-from bandscope_dagster.tagging.protocol import Heard, Tag, WindowPlan
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
-Audio = NDArray[np.float32]
-
-UNBEARABLE = 3.0  # a level from which on the models below do what they are told to
-STEMS = ("most", "rest")
-SHARES = np.float32([0.75, 0.25])  # of the mixture; exact in float32
-
-
 USED = Used("cpu", 4, 2 * SAMPLE_RATE)
-
-
-@dataclass
-class Shares:
-    """A separator with a known answer: each stem is a share of the mixture, over segments that overlap."""
-
-    batch: int = 1
-    at_unbearable: Callable[[Audio], None] = lambda stems: None  # may raise, or spoil the stems
-    stems: tuple[str, ...] = STEMS
-    plan: SegmentPlan = field(
-        default_factory=lambda: SegmentPlan(
-            2 * SAMPLE_RATE, SAMPLE_RATE, weights=np.ones(2 * SAMPLE_RATE, np.float32)
-        )
-    )
-    identity: ModelIdentity = field(default_factory=lambda: ModelIdentity("shares", "0" * 64))
-    shorter_plans: tuple[SegmentPlan, ...] = ()
-    device: str = "cpu"
-    normalised: bool = False
-    calls: list[int] = field(default_factory=list)  # segments in each
-
-    def separate(self, segments: torch.Tensor) -> torch.Tensor:
-        self.calls.append(len(segments))
-        stems = SHARES[:, None, None] * segments.numpy()[:, None]
-        for index, segment in enumerate(segments):
-            if segment.abs().max() >= UNBEARABLE:
-                self.at_unbearable(stems[index])
-        return torch.from_numpy(stems)
-
-
-@dataclass
-class Level:
-    """A tagger with a known answer: the piano's score is the window's level, the guitar's a tenth of it."""
-
-    at_unbearable: Callable[[], float] = lambda: 1.0  # the score that is given then
-    batch: int = 4
-    plan: WindowPlan = field(default_factory=lambda: WindowPlan(16_000, length=48_000, hop=48_000, lead=256))
-    identity: ModelIdentity = field(default_factory=lambda: ModelIdentity("level", "1" * 64))
-    device: str = "cpu"
-    fixed_batch: bool = True
-
-    def tag(self, windows: Audio) -> list[Heard]:
-        heard: list[Heard] = []
-        for window in windows:
-            loudest = float(np.abs(window).max())
-            score = self.at_unbearable() if loudest >= UNBEARABLE else min(loudest, 1.0)
-            heard.append(Heard([Tag("piano", score), Tag("guitar", score / 10)]))
-        return heard
-
-
-def noise(seconds: float, seed: int = 0, level: float = 0.5) -> Audio:
-    """``(2, frames)``, its own for every seed."""
-    random = np.random.default_rng(seed)
-    return random.uniform(-level, level, (2, round(seconds * SAMPLE_RATE))).astype(np.float32)
-
-
-def upload(
-    store: ObjectStore,
-    name: str,
-    audio: Audio,
-    *,
-    format: str = "WAV",
-    tables: Collection[str] = ANALYSIS_TABLES,
-) -> SongPlan:
-    """Put a song into the uploads, by default as WAV of 32-bit floats, and plan its tables."""
-    file = io.BytesIO()
-    subtype = {"WAV": "FLOAT", "MP3": "MPEG_LAYER_III"}[format]
-    soundfile.write(file, audio.T, SAMPLE_RATE, subtype, format=format)
-    with store.create(f"uploads/{name}") as pending:
-        pending.write(file.getvalue())
-    return plan(store, name, hashlib.sha256(file.getvalue()).hexdigest(), tables)
-
-
-def plan(
-    store: ObjectStore,
-    song_id: str,
-    song_hash: str = "ab" * 32,
-    tables: Collection[str] = ANALYSIS_TABLES,
-) -> SongPlan:
-    """The plan of a song that ``songs`` found whole."""
-    row = {
-        "song_id": song_id,
-        "song_hash": song_hash,
-        "upload_key": f"uploads/{song_id}",
-        "duration_s": None,
-        "mono_mean": 0.0,
-        "mono_std": 0.25,
-        "rms_dbfs": -12.0,
-        "error": None,
-    }
-    planner = SongPlanner("run", separator=Shares().identity, tagger=Level().identity)
-    return planner.plan(store, row, tables, reuse=False)
-
-
-def published(store: ObjectStore, song_id: str) -> list[str]:
-    """The tables that have a file of the song, in the order in which they are written."""
-    return [table for table in ANALYSIS_TABLES if store.head(f"{table}/{song_id}.parquet")]
-
-
-def rows(store: ObjectStore, table: str, song_id: str) -> pl.DataFrame:
-    """What is stored of one song."""
-    return pl.read_parquet(io.BytesIO(store.read(f"{table}/{song_id}.parquet")))
 
 
 @pytest.fixture

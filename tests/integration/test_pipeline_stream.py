@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from analyzed_songs import plan, published, rows, upload
 from audio_files import LIMITS, excerpt
-from test_pipeline_song_analysis import Audio, Level, Shares, noise, plan, published, rows, upload
+from known_models import Audio, Level, Shares, noise
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.cage.child import MEMORY_BYTES

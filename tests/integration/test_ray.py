@@ -17,7 +17,7 @@ from postgres import run_postgres
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray_cluster import RayCluster, free_ports, run_ray_cluster
 from s3_server import S3Server
-from test_crash import assert_same_tables
+from same_tables import assert_same_tables
 
 from bandscope_dagster.orchestration.ray import why_it_waits
 from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG

@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from command_processes import bandscope, finish, platform
 from platforms import PER_SONG, song_bytes
-from test_crash import assert_same_tables, bandscope, finish, platform
+from same_tables import assert_same_tables
 
 SONGS = 20
 

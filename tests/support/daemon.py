@@ -82,6 +82,15 @@ def open_instance(home: Path) -> dg.DagsterInstance:
         return dg.DagsterInstance.from_config(str(home))
 
 
+def ticks_of(instance: dg.DagsterInstance) -> list[object]:
+    """All ticks of all sensors so far."""
+    return [
+        tick
+        for state in instance.all_instigator_state()
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id)
+    ]
+
+
 @dataclass(frozen=True)
 class Home:
     """A Dagster home, the settings of the processes on it, and the code location that they load."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from test_separation_streaming import Shares, joined, run, song, stems_of
 from tiny_demucs import SEGMENT, reference, tiny_demucs, tiny_network
+from tiny_shares import Shares, joined, run, song, stems_of
 
 from bandscope_dagster.separation.demucs.model import Demucs, triangular_plan
 from bandscope_dagster.separation.out_of_memory import Used, WithinMemory, is_out_of_memory

@@ -1,0 +1,43 @@
+"""The ``bandscope`` command in its own process, as a user starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from daemon import open_instance
+from platforms import Platform, local_settings
+
+
+def bandscope(store: Path, home: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the command line on a store and a Dagster home."""
+    environment = os.environ | {
+        "BANDSCOPE_STORAGE": str(store),
+        "BANDSCOPE_DEVICE": "cpu",
+        "DAGSTER_HOME": str(home),
+        "COLUMNS": "200",
+    }
+    command = [str(Path(sys.executable).with_name("bandscope")), *arguments]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # A shell starts background jobs, which this test may be one of, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Wait for a command that must succeed; return its output."""
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    return printed
+
+
+def platform(store: Path, home: Path) -> Platform:
+    """The platform over a store and a Dagster home that commands used."""
+    return Platform(local_settings(store), open_instance(home))

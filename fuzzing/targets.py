@@ -23,7 +23,7 @@ from bandscope_dagster.orchestration.sensors.new_uploads import Cursor
 from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.pipeline.uploads import UNPRINTABLE, printable
 from bandscope_dagster.settings import PREFIX, Settings, load_settings
-from bandscope_dagster.storage.objects.protocol import fault_of_key
+from bandscope_dagster.storage.objects.keys import fault_of_key
 from bandscope_dagster.tagging.answers.parse import MAX_LABELS, parse_layers, parse_list
 from tests.support.audio_files import ENCODERS, encode, encode_soundfile, excerpt, stempeg_song
 

@@ -19,7 +19,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore, with_retries
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.objects.retries import read_one_version
 from bandscope_dagster.storage.tables.lineage import PREFIX
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -74,7 +75,7 @@ def stored_catalog(
     if found is None:
         return None
     try:
-        footer = with_retries(read_footer, lambda error: isinstance(error, ObjectChanged))
+        footer = read_one_version(read_footer)
         refresh_id = refresh_id_in(footer.metadata)
         if _entry(footer.metadata, "made_with") != made_with:
             logger.info(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name
-from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, ObjectStore, check_key
+from bandscope_dagster.storage.objects.keys import check_key
+from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, ObjectStore
 
 
 class IngestError(BandscopeError):

@@ -13,7 +13,8 @@ from typing import BinaryIO, Final, cast
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
 from bandscope_dagster.pipeline.song_ids import song_id
-from bandscope_dagster.storage.objects.protocol import ObjectStore, StoredObject, fault_of_key
+from bandscope_dagster.storage.objects.keys import fault_of_key
+from bandscope_dagster.storage.objects.protocol import ObjectStore, StoredObject
 
 UPLOADS: Final = "uploads"
 

@@ -1,4 +1,4 @@
-"""The S3 store against a real server, with real faults of the network between them."""
+"""The S3 store with a real server, and real network faults between them."""
 
 import random
 import time
@@ -11,7 +11,8 @@ from s3_server import S3Server
 
 from bandscope_dagster.storage.objects import s3_bucket
 from bandscope_dagster.storage.objects.open_store import open_store
-from bandscope_dagster.storage.objects.protocol import RETRY_FOR_S, ObjectChanged, ObjectStore, S3Options
+from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore, S3Options
+from bandscope_dagster.storage.objects.retries import RETRY_FOR_S
 from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.storage.tables.song_tables import read_table, write_table
 
@@ -55,7 +56,7 @@ def test_a_fault_that_outlasts_one_requests_own_retries_is_retried(
     put(far, "song.mp3")
     rule = faulty_proxy.fail(
         "song.mp3", "503", times=7
-    )  # a request is sent three times before the call waits
+    )  # a request is sent three times before the call is repeated
     assert far.read("song.mp3") == b"data"
     assert rule.matched == 7
 
@@ -132,7 +133,7 @@ def test_a_name_that_no_client_takes_does_not_stop_the_listing(s3_server: S3Serv
     s3_server.client().put_object(Bucket=s3_server.bucket, Key=f"{prefix}/uploads/m\nn.mp3", Body=b"x")
     listed = list(store.list("uploads"))
     assert [found.key for found in listed] == ["uploads/a.mp3", "uploads/z/b.mp3"]
-    assert listed == [store.head(found.key) for found in listed], "both listings give the same fingerprints"
+    assert listed == [store.head(found.key) for found in listed], "both listings return the same fingerprints"
     assert "uploads/m\nn.mp3" in {found.key for found in store.list("uploads", any_name=True)}
     assert [found.key for found in store.list("uploads", after="uploads/a.mp3")] == ["uploads/z/b.mp3"]
 
@@ -201,4 +202,4 @@ def test_polars_gives_up_a_connection_on_which_nothing_comes_and_asks_again(
     began = time.monotonic()
     found = pl.scan_parquet(far.uri("songs/song.parquet"), storage_options=far.polars_options()).collect()
     assert found["song_id"].to_list() == ["song"] and silent.matched == 1
-    assert time.monotonic() - began < SILENT_S / 2, "it was not waited for until the server ended it"
+    assert time.monotonic() - began < SILENT_S / 2, "polars waited until the server closed the connection"

@@ -1,4 +1,4 @@
-"""The local store: what a disk can do that a bucket cannot."""
+"""The local store: links, pending files and faults, which only a disk has."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def test_a_folder_that_does_not_exist_is_an_empty_store(tmp_path: Path):
     store = open_store(str(tmp_path / "none"))
     assert keys(store) == []
     assert store.head("a") is None
-    assert not (tmp_path / "none").exists(), "reading makes nothing"
+    assert not (tmp_path / "none").exists(), "reading creates no folder"
 
 
 def test_the_uri_is_the_path(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The object store on a local or mounted disk: files that appear whole or not at all."""
+"""The object store on a local or mounted disk: each object is a file, which appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,22 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from bandscope_dagster.storage.objects.protocol import (
-    CHUNK_BYTES,
-    PendingObject,
-    StoredObject,
-    check_key,
-    is_listed,
-    with_retries,
-)
+from bandscope_dagster.storage.objects.keys import check_key, is_listed
+from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, PendingObject, StoredObject
+from bandscope_dagster.storage.objects.retries import with_retries
 
 logger = logging.getLogger(__name__)
 
-PENDING_FOLDER = ".pending"  # hidden, and beside the tables: globs such as stems/*.parquet never match it
+PENDING_FOLDER = ".pending"  # hidden, and not below a table: globs such as stems/*.parquet never match it
 
-PLAIN_NAME = re.compile(r"[0-9A-Za-z_-]+\.parquet")  # our tables': a listing of many need not look closer
+PLAIN_NAME = re.compile(r"[0-9A-Za-z_-]+\.parquet")  # of our tables; a listing of many skips further checks
 
-# What a network mount reports while its server is away; a full or read-only disk is no passing fault.
+# Errors of a network mount whose server is away. A full or read-only disk is not a transient fault.
 TRANSIENT_ERRNOS = frozenset(
     {
         errno.EIO,
@@ -51,7 +46,7 @@ T = TypeVar("T")
 
 
 class LocalStore:
-    """Objects as files below ``root``. Links that lead out of ``root`` are refused."""
+    """Objects as files below ``root``. Links to files outside ``root`` are refused."""
 
     def __init__(self, root: str) -> None:
         self.root = Path(root).expanduser().resolve()
@@ -70,20 +65,20 @@ class LocalStore:
     def list(
         self, prefix: str = "", *, after: str | None = None, any_name: bool = False
     ) -> Iterator[StoredObject]:
-        """See ``ObjectStore.list``; the order is that of S3, by the bytes of the keys."""
+        """See ``ObjectStore.list``. Keys are ordered by their bytes, as on S3."""
         folder = self._path(prefix) if prefix else self.root
-        behind = os.fsencode(after or "")
+        last = os.fsencode(after or "")
         start = len(f"{self.root}/")
         for entry in self._walk(folder):
             key = entry.path[start:]
-            if (not behind or os.fsencode(key) > behind) and is_listed(key, any_name=any_name):
-                with suppress(FileNotFoundError):  # deleted since its folder was read
+            if (not last or os.fsencode(key) > last) and is_listed(key, any_name=any_name):
+                with suppress(FileNotFoundError):  # deleted after its folder was read
                     yield _stored(key, self._stat(key, entry))
 
     def fingerprints(self, folders: Sequence[str]) -> dict[str, dict[str, str]]:
-        """See ``ObjectStore.fingerprints``; 5 µs a file, where ``list`` takes 13.
+        """See ``ObjectStore.fingerprints``. It takes 5 µs per file; ``list`` takes 13.
 
-        One folder after the other: threads wait for each other's interpreter lock, and six took twice as long.
+        The folders are read one after the other: threads wait for the interpreter lock, and six took twice as long.
         """
         return {folder: self._fingerprints(folder) for folder in folders}
 
@@ -92,7 +87,7 @@ class LocalStore:
         for entry in self._entries(self._path(folder)):
             name = entry.name
             if PLAIN_NAME.fullmatch(name) or is_listed(f"{folder}/{name}", any_name=False):
-                with suppress(FileNotFoundError):  # deleted since its folder was read
+                with suppress(FileNotFoundError):  # deleted after its folder was read
                     if entry.is_file() and (not entry.is_symlink() or self._is_inside(Path(entry.path))):
                         found[name] = _fingerprint(self._stat(f"{folder}/{name}", entry))
         return found
@@ -111,7 +106,7 @@ class LocalStore:
         return b"".join(self.chunks(key))
 
     def chunks(self, key: str) -> Iterator[bytes]:
-        """See ``ObjectStore.chunks``; a file that is replaced meanwhile is read to its old end."""
+        """See ``ObjectStore.chunks``. If the file is replaced meanwhile, the old file is read to its end."""
         position = 0
         with self.open(key) as file:
 
@@ -128,7 +123,7 @@ class LocalStore:
         return self.call(key, lambda: path.open("rb"))
 
     def create(self, key: str) -> PendingObject:
-        """See ``ObjectStore.create``. The first call also sweeps what killed writers left."""
+        """See ``ObjectStore.create``. The first call also removes the files of killed writers."""
         path = self._path(key)
         with self._sweep_once:
             if not self._swept:
@@ -142,13 +137,13 @@ class LocalStore:
         self.call(key, lambda: path.unlink(missing_ok=True))
 
     def polars_options(self) -> dict[str, str]:
-        """Nothing: polars reads local paths as they are."""
+        """An empty dictionary: polars needs no options for local paths."""
         return {}
 
     def sweep(self) -> int:
-        """Delete the pending files whose writers are dead; returns how many there were.
+        """Delete the pending files whose writers have exited; returns their number.
 
-        A writer holds a lock on its file for as long as it lives, so a file whose lock is free has no owner.
+        A writer holds a lock on its file until it exits, so a file whose lock is free has no writer.
         """
         removed = 0
         with suppress(FileNotFoundError, NotADirectoryError):
@@ -163,8 +158,8 @@ class LocalStore:
         return removed
 
     def _walk(self, folder: Path) -> Iterator[os.DirEntry[str]]:
-        """The files below ``folder`` in key order; links to folders are not followed: no loops."""
-        # S3 compares whole keys, where a folder's name is followed by "/": "a-b/x" stands before "a/x".
+        """The files below ``folder`` in key order. Links to folders are not followed, so there are no loops."""
+        # S3 compares whole keys, in which "/" follows a folder's name: "a-b/x" comes before "a/x".
         shown = {
             os.fsencode(entry.name) + (b"/" if entry.is_dir(follow_symlinks=False) else b""): entry
             for entry in self._entries(folder)
@@ -177,7 +172,7 @@ class LocalStore:
                 yield entry
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What a folder holds; nothing where there is none."""
+        """The entries of a folder; none if there is no such folder."""
 
         def scan() -> list[os.DirEntry[str]]:
             with os.scandir(folder) as entries:
@@ -189,7 +184,7 @@ class LocalStore:
             return []
 
     def _stat(self, key: str, entry: os.DirEntry[str]) -> os.stat_result:
-        """Under the retry policy only where it fails: for the many files of a listing the policy costs more."""
+        """The entry's status. The retry policy starts only after a failure: it costs more than the call itself."""
         try:
             return entry.stat()
         except OSError:
@@ -199,7 +194,7 @@ class LocalStore:
         path = self.root / check_key(key)
         if not self._is_inside(path):
             raise PermissionError(
-                errno.EACCES, f"{key} is a link out of the store {self.url}: put the file itself there"
+                errno.EACCES, f"{key} is a link out of the store {self.url}; replace it with the file itself"
             )
         return path
 
@@ -207,17 +202,17 @@ class LocalStore:
         return path.resolve().is_relative_to(self.root)
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
-        """Run an operation on ``key``: retry passing faults, and name the key and the store in the rest."""
+        """Run an operation on ``key``. Transient faults are retried; all others name the key and the store."""
         try:
             return with_retries(operation, _is_transient)
         except OSError as error:
-            # Python picks the subclass (FileNotFoundError, …) from the number.
+            # Python chooses the subclass (FileNotFoundError, …) by the number.
             cause = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(error.errno, f"{cause}: {key} in the store {self.url}") from error
 
 
 class _PendingFile(PendingObject):
-    """A file in the pending folder, locked by its writer, that is renamed to its place at commit."""
+    """A file in the pending folder, locked by its writer. ``commit`` moves it to its final path."""
 
     def __init__(self, store: LocalStore, key: str, target: Path) -> None:
         folder = store.root / PENDING_FOLDER
@@ -229,7 +224,7 @@ class _PendingFile(PendingObject):
 
     def _publish(self) -> None:
         self.file.flush()
-        # Not repeated on failure: the kernel drops what it could not write, and a second fsync then succeeds.
+        # Never repeated: after a failed fsync the kernel discards the data, and a second fsync succeeds without it.
         os.fsync(self.file.fileno())
         self._store.call(self.key, self._rename)
         _sync_folder(self._target.parent)
@@ -256,12 +251,12 @@ def _fingerprint(status: os.stat_result) -> str:
 
 
 def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:
-    """A new file that this process holds a lock on."""
+    """A new file, locked by this process."""
     while True:
         path = folder / f"{uuid.uuid4().hex}.part"
-        file = open(path, "xb")  # noqa: SIM115 - it is closed by commit or abort
+        file = open(path, "xb")  # noqa: SIM115 - closed by commit or abort
         fcntl.flock(file, fcntl.LOCK_EX)
-        # Between the creation and the lock a sweep may have taken the file for a dead writer's.
+        # Before the lock, a sweep of another process may have deleted the file.
         if os.fstat(file.fileno()).st_nlink:
             return path, file
         file.close()
@@ -275,7 +270,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` last through a power failure."""
+    """Make a rename in ``folder`` durable: it survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

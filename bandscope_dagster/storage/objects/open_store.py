@@ -1,4 +1,4 @@
-"""Open an object store by its URL."""
+"""Opens an object store by its URL."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 
 
 def open_store(url: str, options: S3Options | None = None) -> ObjectStore:
-    """Open the store at ``url``: a local folder, which need not exist yet, or ``s3://bucket/prefix``."""
+    """Open the store at ``url``: ``s3://bucket/prefix``, or a local folder, which is created by the first write."""
     if url.startswith("s3://"):
         from bandscope_dagster.storage.objects.s3 import S3Store
 
         return S3Store(url, options or S3Options())
     if not url or "://" in url:
-        raise ValueError(f"{url!r} is no store: give a local folder or s3://bucket/prefix")
+        raise ValueError(f"{url!r} is not a store; use a local folder or s3://bucket/prefix")
     from bandscope_dagster.storage.objects.local import LocalStore
 
     return LocalStore(url)

@@ -1,39 +1,25 @@
-"""What an object store is: keys, atomic writes, the one retry policy, and how to open a store by its URL."""
+"""The protocol of object stores: objects are read by key, and written whole or not at all."""
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self, TypeVar
-
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
+from typing import BinaryIO, Protocol, Self
 
 CHUNK_BYTES = 1024 * 1024  # of one streamed read
-LONGEST_KEY_BYTES = 1024  # of UTF-8; the limit of Amazon S3, "Naming Amazon S3 objects"
-TEMPORARY_SUFFIXES = (".part", ".partial", ".tmp", ".crdownload")  # of browsers and copy tools
-
-RETRY_FIRST_WAIT_S = 0.1
-RETRY_LONGEST_WAIT_S = 2.0
-RETRY_FOR_S = 8.0  # with the last wait and try, a lasting fault is reported after about 10 s
-
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
-LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")  # of a name that is not UTF-8, as os.fsdecode gives it
-
-T = TypeVar("T")
 
 
 class ObjectChanged(OSError):
-    """The object was replaced while it was being read; reading it again from its start gives the new one."""
+    """The object was replaced while it was being read; to read the new object, start again."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What a listing says about one object, without reading it."""
+    """One object as a listing returns it, without reading the object."""
 
     key: str
     size: int  # bytes
@@ -43,7 +29,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """How to reach S3. What is None comes from the standard AWS environment (variables, then the role)."""
+    """Access to S3. A field that is None comes from the standard AWS environment (variables, then the role)."""
 
     endpoint: str | None = None
     access_key_id: str | None = None
@@ -52,7 +38,7 @@ class S3Options:
 
 
 class PendingObject(ABC):
-    """An object that is being written; nobody sees it before ``commit``, and ``abort`` leaves no trace.
+    """An object that is being written: invisible before ``commit``, and removed without a trace by ``abort``.
 
     As a context manager it commits at the end of the block, and aborts if the block raises.
     """
@@ -67,7 +53,7 @@ class PendingObject(ABC):
         return self.file.write(data)
 
     def commit(self) -> int:
-        """Make the object visible, whole, in place of what was under the key. Returns its size in bytes."""
+        """Make the whole object visible, and replace the one that had the key. Returns its size in bytes."""
         if self._ended:
             raise ValueError(
                 f"{self.key} was already committed or aborted; create it again to write it again"
@@ -84,11 +70,11 @@ class PendingObject(ABC):
         return size
 
     def abort(self) -> None:
-        """Forget what was written. Does nothing after ``commit`` or ``abort``."""
+        """Discard the written data. Does nothing after ``commit`` or ``abort``."""
         if not self._ended:
             self._ended = True
             self._discard()
-            # A full disk fails once more for what is left in a buffer; it is thrown away anyhow.
+            # On a full disk, closing fails once more for data in a buffer, which is discarded anyway.
             with suppress(OSError):
                 self.file.close()
 
@@ -115,17 +101,17 @@ class PendingObject(ABC):
 class ObjectStore(Protocol):
     """A folder of objects, on a local disk or in an S3 bucket.
 
-    Transient faults are retried for about 10 s. What remains is raised as FileNotFoundError, PermissionError
-    or another OSError that names the store, the key and the cause. Keys follow ``check_key``.
+    Transient faults are retried for about 10 s (``retries.py``). All other faults are raised as FileNotFoundError,
+    PermissionError or another OSError, whose text has the store, the key and the cause. Keys follow ``keys.check_key``.
     """
 
     @property
     def url(self) -> str:
-        """The store's root, as it was opened."""
+        """The store's root."""
         ...
 
     def uri(self, key: str) -> str:
-        """Where other tools find the object: a path or ``s3://bucket/prefix/key``."""
+        """The object's address for other tools: a path or ``s3://bucket/prefix/key``."""
         ...
 
     def list(
@@ -133,22 +119,22 @@ class ObjectStore(Protocol):
     ) -> Iterator[StoredObject]:
         """The objects in the folder ``prefix`` and below it, page by page, in the store's key order.
 
-        With ``after``, only those behind that key, so that a listing can be resumed. A folder that does not
-        exist holds nothing. Hidden and temporary names are never listed; names that are no keys, and so cannot
-        be read, only with ``any_name``.
+        ``after`` resumes a listing: only objects with a larger key are listed. A folder that does not exist is an
+        empty folder. Hidden and temporary names are never listed. Names that are no keys, and therefore cannot be
+        read, are listed only with ``any_name``.
         """
         ...
 
     def fingerprints(self, folders: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Folder → name → fingerprint of the objects in the folder itself, as ``list`` has them; made for very many."""
+        """Folder → name → fingerprint, as in ``list``, of the objects directly in each folder; fast for very many."""
         ...
 
     def head(self, key: str) -> StoredObject | None:
-        """What is known about the object; None where there is none."""
+        """The object's size, fingerprint and time; None if there is no such object."""
         ...
 
     def read(self, key: str) -> bytes:
-        """The whole of a small object."""
+        """All bytes of a small object."""
         ...
 
     def chunks(self, key: str) -> Iterator[bytes]:
@@ -156,7 +142,7 @@ class ObjectStore(Protocol):
         ...
 
     def open(self, key: str) -> BinaryIO:
-        """The object as a seekable file that reads only the ranges that are asked for."""
+        """The object as a seekable file, which fetches only the ranges that are read."""
         ...
 
     def create(self, key: str) -> PendingObject:
@@ -164,58 +150,9 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove the object, if it is there."""
+        """Remove the object; does nothing if there is no such object."""
         ...
 
     def polars_options(self) -> dict[str, str]:
-        """``storage_options`` with which polars reads ``uri(key)``. They hold credentials: never log them."""
+        """The ``storage_options`` with which polars reads ``uri(key)``. They hold credentials: never log them."""
         ...
-
-
-def check_key(key: str) -> str:
-    """Return ``key`` if it can name an object in every store; raise ValueError if it cannot.
-
-    Segments are joined by ``/``; none is empty or starts with a dot (so neither ``..`` nor hidden files), and
-    control characters are refused.
-    """
-    fault = fault_of_key(key)
-    if fault is not None:
-        raise ValueError(f"{key!r} cannot be the key of an object: {fault}")
-    return key
-
-
-def fault_of_key(key: str) -> str | None:
-    """Why ``key`` cannot name an object in every store; None where it can."""
-    if not key or key.startswith("/") or key.endswith("/") or "//" in key:
-        return "it has an empty segment"
-    if key.startswith(".") or "/." in key:
-        return "a segment starts with a dot"
-    if CONTROL_CHARACTER.search(key):
-        return "it has a control character"
-    if LONE_SURROGATE.search(key):
-        return "it is not UTF-8"
-    if len(key.encode()) > LONGEST_KEY_BYTES:
-        return f"it is longer than {LONGEST_KEY_BYTES} bytes"
-    return None
-
-
-def is_listed(key: str, *, any_name: bool) -> bool:
-    """Whether a listing shows ``key``: nothing hidden or temporary, and what is no key only with ``any_name``."""
-    hidden = key.startswith(".") or "/." in key
-    if hidden or key.endswith(TEMPORARY_SUFFIXES):
-        return False
-    return any_name or fault_of_key(key) is None
-
-
-def with_retries(operation: Callable[[], T], is_transient: Callable[[BaseException], bool]) -> T:
-    """Run ``operation``; while it fails transiently, again, with growing and jittered waits.
-
-    After ``RETRY_FOR_S`` seconds the last error is raised. ``operation`` must be safe to repeat.
-    """
-    policy = Retrying(
-        retry=retry_if_exception(is_transient),
-        wait=wait_exponential(RETRY_FIRST_WAIT_S, RETRY_LONGEST_WAIT_S) + wait_random(0, RETRY_FIRST_WAIT_S),
-        stop=stop_after_delay(RETRY_FOR_S),
-        reraise=True,
-    )
-    return policy(operation)

@@ -1,4 +1,4 @@
-"""The object store on S3 and what speaks its protocol."""
+"""The object store on Amazon S3 and on other servers with its protocol."""
 
 from __future__ import annotations
 
@@ -12,29 +12,26 @@ from typing import Any, BinaryIO, cast
 import obstore
 
 from bandscope_dagster.storage.objects import s3_bucket
+from bandscope_dagster.storage.objects.keys import check_key, fault_of_key, is_listed
 from bandscope_dagster.storage.objects.protocol import (
     CHUNK_BYTES,
-    ObjectChanged,
     PendingObject,
     S3Options,
     StoredObject,
-    check_key,
-    fault_of_key,
-    is_listed,
-    with_retries,
 )
+from bandscope_dagster.storage.objects.retries import read_one_version
 from bandscope_dagster.storage.objects.s3_bucket import S3Bucket, stored_object
 from bandscope_dagster.storage.objects.s3_listing import S3Listing
 
 PART_BYTES = 8 * 1024 * 1024  # larger objects are uploaded in parts of this size
-UPLOADS_AT_ONCE = 4  # parts; bounds the memory of an upload
+UPLOADS_AT_ONCE = 4  # parts in parallel; limits the memory of an upload
 
 
 class S3Store:
     """Objects below ``s3://bucket/prefix``.
 
-    An upload becomes visible when it is complete. Parts of an upload whose writer was killed are no objects
-    and are never listed; a lifecycle rule (AbortIncompleteMultipartUpload) makes the bucket forget them.
+    An upload becomes visible when it is complete. If its writer is killed, the uploaded parts are never listed;
+    a lifecycle rule of the bucket (AbortIncompleteMultipartUpload) deletes them.
     """
 
     def __init__(self, url: str, options: S3Options) -> None:
@@ -52,21 +49,21 @@ class S3Store:
     def list(
         self, prefix: str = "", *, after: str | None = None, any_name: bool = False
     ) -> Iterator[StoredObject]:
-        """See ``ObjectStore.list``; the order is the server's."""
+        """See ``ObjectStore.list``. The server orders the keys."""
         if prefix:
             check_key(prefix)
         listing = S3Listing(self._bucket, prefix, after)
         while (page := self._bucket.call(prefix or "the listing", listing.next_page)) is not None:
             for found in page:
-                # A console's "new folder" is an empty object "folder/", shown here without its slash;
-                # unlike an empty file it cannot be found under that name.
+                # A "new folder" of a web console is an empty object "folder/", listed here without its slash.
+                # Unlike an empty file, it is not found by that name.
                 if is_listed(found.key, any_name=any_name) and (
                     found.size or fault_of_key(found.key) or self.head(found.key)
                 ):
                     yield found
 
     def fingerprints(self, folders: Sequence[str]) -> dict[str, dict[str, str]]:
-        """See ``ObjectStore.fingerprints``; at the same time, because what takes time is the server's answers."""
+        """See ``ObjectStore.fingerprints``. Folders are listed in parallel: the server's answers take most time."""
         with ThreadPoolExecutor(max(1, len(folders))) as pool:
             return dict(zip(folders, pool.map(self._fingerprints, folders), strict=True))
 
@@ -84,26 +81,24 @@ class S3Store:
             return None
 
     def read(self, key: str) -> bytes:
-        """See ``ObjectStore.read``; an object that is replaced meanwhile is read again."""
-        return with_retries(
-            lambda: b"".join(self.chunks(key)), lambda error: isinstance(error, ObjectChanged)
-        )
+        """See ``ObjectStore.read``. An object that is replaced meanwhile is read again."""
+        return read_one_version(lambda: b"".join(self.chunks(key)))
 
     def chunks(self, key: str) -> Iterator[bytes]:
-        """See ``ObjectStore.chunks``; a download that breaks goes on where it broke."""
+        """See ``ObjectStore.chunks``. A download that breaks continues at the byte where it broke."""
         download = _Download(self._bucket, check_key(key))
         while chunk := self._bucket.call(key, download.next_chunk):
             yield chunk
 
     def open(self, key: str) -> BinaryIO:
-        """See ``ObjectStore.open``; raises ObjectChanged if the object is replaced while it is open."""
+        """See ``ObjectStore.open``. Raises ObjectChanged if the object is replaced while it is open."""
         found = self.head(key)
         if found is None:
             raise FileNotFoundError(f"{key} does not exist in the store {self.url}")
         return cast(BinaryIO, _RangeFile(self._bucket, found))
 
     def create(self, key: str) -> PendingObject:
-        """See ``ObjectStore.create``; the data waits in an anonymous local file, gone with its writer."""
+        """See ``ObjectStore.create``. Until ``commit``, the data is in an anonymous local file."""
         return _PendingUpload(self._bucket, check_key(key))
 
     def delete(self, key: str) -> None:
@@ -120,7 +115,7 @@ class S3Store:
             "aws_access_key_id": options.access_key_id,
             "aws_secret_access_key": options.secret_access_key,
             "aws_allow_http": str(self._bucket.plain_http).lower(),
-            # Else a connection on which nothing comes is waited for until the server ends it.
+            # Without timeouts, polars waits on a silent connection until the server closes it.
             "connect_timeout": f"{s3_bucket.CONNECT_TIMEOUT_S}s",
             "read_timeout": f"{s3_bucket.STALL_TIMEOUT_S}s",
         }
@@ -128,7 +123,7 @@ class S3Store:
 
 
 class _Download:
-    """One version of an object as a stream that goes on where it broke."""
+    """One version of an object, as a stream that continues where it broke."""
 
     def __init__(self, bucket: S3Bucket, key: str) -> None:
         self._bucket = bucket
@@ -139,7 +134,7 @@ class _Download:
         self._stream: Iterator[bytes] | None = None
 
     def next_chunk(self) -> bytes:
-        """The next bytes; none at the end. After an error the next call continues."""
+        """The next bytes; empty at the end. After an error, the next call continues."""
         if self._position == self._size:
             return b""
         try:
@@ -165,7 +160,7 @@ class _Download:
 
 
 class _RangeFile(io.RawIOBase):
-    """A read-only file over one version of an object; each read is one ranged request."""
+    """A read-only file on one version of an object. Each read is one ranged request."""
 
     def __init__(self, bucket: S3Bucket, found: StoredObject) -> None:
         super().__init__()
@@ -203,7 +198,7 @@ class _RangeFile(io.RawIOBase):
 
 
 class _PendingUpload(PendingObject):
-    """Data in an anonymous local file, uploaded at commit."""
+    """Data in an anonymous local file, which ``commit`` uploads."""
 
     def __init__(self, bucket: S3Bucket, key: str) -> None:
         super().__init__(key, cast(BinaryIO, tempfile.TemporaryFile()))  # noqa: SIM115 - closed by commit or abort
@@ -224,4 +219,4 @@ class _PendingUpload(PendingObject):
         )
 
     def _discard(self) -> None:
-        """The file has no name: closing it is enough."""
+        """Do nothing: the file has no name, so closing it removes it."""

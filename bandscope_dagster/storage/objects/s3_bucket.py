@@ -1,4 +1,4 @@
-"""One S3 bucket through obstore (Rust's object_store): what is retried, and what errors say."""
+"""One S3 bucket through obstore (Rust's object_store): its client, its retries and the texts of its errors."""
 
 from __future__ import annotations
 
@@ -18,22 +18,17 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store as Handle
 
-from bandscope_dagster.storage.objects.protocol import (
-    RETRY_FIRST_WAIT_S,
-    ObjectChanged,
-    S3Options,
-    StoredObject,
-    check_key,
-    with_retries,
-)
+from bandscope_dagster.storage.objects.keys import check_key
+from bandscope_dagster.storage.objects.protocol import ObjectChanged, S3Options, StoredObject
+from bandscope_dagster.storage.objects.retries import RETRY_FIRST_WAIT_S, with_retries
 
-# One request is tried three times within about 2 s, so that a lost part does not repeat a whole upload; the
-# policy of objects.with_retries stands above it.
+# One request is sent up to three times within about 2 s, so that one lost part does not repeat a whole upload.
+# If it still fails, with_retries repeats the whole operation.
 REQUEST_RETRIES = 2
 REQUEST_RETRIES_FOR_S = 2.0
 CONNECT_TIMEOUT_S = 3
-STALL_TIMEOUT_S = 30  # without a byte; also the longest that one part may take to upload
-REQUEST_TIMEOUT_S = 3600  # of a whole download: a slow reader holds its connection open
+STALL_TIMEOUT_S = 30  # without receiving a byte; also the longest time to upload one part
+REQUEST_TIMEOUT_S = 3600  # for a whole download: a slow reader keeps its connection open
 
 T = TypeVar("T")
 
@@ -44,7 +39,7 @@ class S3Bucket:
     def __init__(self, url: str, options: S3Options) -> None:
         self.name, _, self.prefix = url.removeprefix("s3://").strip("/").partition("/")
         if not self.name:
-            raise ValueError(f"{url!r} names no bucket: give s3://bucket/prefix")
+            raise ValueError(f"{url!r} has no bucket name; use s3://bucket/prefix")
         if self.prefix:
             check_key(self.prefix)
         self.options = _completed(options)
@@ -78,21 +73,21 @@ class S3Bucket:
 
     @property
     def plain_http(self) -> bool:
-        """Whether the endpoint is spoken to without TLS."""
+        """True if the endpoint is reached without TLS."""
         return self.options.endpoint is not None and self.options.endpoint.startswith("http://")
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
-        """Run a request about ``key``: retry passing faults, raise the rest as builtin errors."""
+        """Run a request on ``key``. Transient faults are retried; all others become builtin errors."""
         try:
             return with_retries(operation, _is_transient)
         except (BaseError, OSError) as error:
             kind = _kind(error)
-            # Not chained: the original's text holds the server's whole answer, access key included.
+            # Not chained: the original text has the server's whole answer, with the access key.
             raise kind(f"{key} in the store {self.url}: {_cause(error)}") from None
 
 
 def _completed(options: S3Options) -> S3Options:
-    """``options`` with the endpoint and the region that the standard AWS environment names."""
+    """``options``, completed with the endpoint and the region of the standard AWS environment."""
     environment = os.environ.get
     return replace(
         options,
@@ -100,17 +95,17 @@ def _completed(options: S3Options) -> S3Options:
         region=options.region
         or environment("AWS_REGION")
         or environment("AWS_DEFAULT_REGION")
-        or "us-east-1",  # as the AWS tools do
+        or "us-east-1",  # the default of the AWS tools
     )
 
 
 def stored_object(entry: Any) -> StoredObject:
-    """What obstore says about an object, as ours."""
+    """An entry of obstore's listing as a ``StoredObject``."""
     return StoredObject(entry["path"], entry["size"], entry["e_tag"] or "", entry["last_modified"])
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status of the answer, where there was one: listings and deletions have no exceptions of their own."""
+    """The HTTP status in the error's text, if any: obstore has no exceptions for failed listings and deletions."""
     found = re.search(r"status code: (\d{3})", str(error))
     return int(found[1]) if found else None
 
@@ -132,11 +127,11 @@ def _kind(error: BaseException) -> type[OSError]:
 
 
 def _cause(error: BaseException) -> str:
-    """The one line of obstore's report that says what happened, with the server's own words."""
+    """The line of obstore's report that has the cause, and the server's error code and message."""
     report = str(error)
     line = report.partition("\n")[0].partition("<?xml")[0]
     answer = re.search(r"<Code>([^<]*)</Code>\s*<Message>([^<]*)</Message>", report)
     if answer:
         line += f"{answer[1]}: {answer[2]}"
-    # The request's address repeats the endpoint, which may carry a password.
+    # The address of the request has the endpoint, which may contain a password.
     return re.sub(r"//[^/@\s]*@", "//", line).strip(" -")

@@ -1,4 +1,4 @@
-"""Listing an S3 bucket so that neither a broken page nor a hostile name stops it."""
+"""Lists an S3 bucket, also when a page breaks or an object has a hostile name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bandscope_dagster.storage.objects.s3_bucket import (
     stored_object,
 )
 
-PAGE_KEYS = 1000  # of one ListObjectsV2 answer, its maximum
+PAGE_KEYS = 1000  # the maximum of one ListObjectsV2 answer
 
 
 class S3Listing:
-    """A listing that goes on behind the last key that it gave, whatever happens to a page."""
+    """A listing by pages. After an error, it continues behind the last key that it returned."""
 
     def __init__(self, bucket: S3Bucket, prefix: str, after: str | None) -> None:
         self._bucket = bucket
@@ -31,14 +31,14 @@ class S3Listing:
         self._open: Callable[[], Iterator[list[StoredObject]]] = self._pages_of_obstore
 
     def next_page(self) -> list[StoredObject] | None:
-        """The next page; None behind the last."""
+        """The next page; None after the last one."""
         try:
             if self._pages is None:
                 self._pages = self._open()
             page = next(self._pages, None)
         except InvalidPathError:
-            # object_store refuses a whole page for one name such as "a\nb", and whoever may upload could stop
-            # all listings with one. botocore is five times slower and takes every name.
+            # object_store refuses a whole page for one name such as "a\nb", so any uploader could stop all
+            # listings with one such name. botocore is five times slower and accepts every name.
             self._open = self._pages_of_botocore
             self._pages = None
             return []
@@ -85,5 +85,5 @@ class S3Listing:
                     entry["Key"].removeprefix(root), entry["Size"], entry["ETag"], entry["LastModified"]
                 )
                 for entry in page.get("Contents", [])
-                if not entry["Key"].endswith("/")  # a console's "new folder"
+                if not entry["Key"].endswith("/")  # a "new folder" of a web console
             ]

@@ -14,7 +14,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore, with_retries
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.objects.retries import read_one_version
 from bandscope_dagster.storage.tables.schemas import Table, table_key
 
 PREFIX = "bandscope."
@@ -138,8 +139,7 @@ def read_footer(store: ObjectStore, table: Table, song_id: str) -> Any | None:
             return pq.read_metadata(file)
 
     try:
-        # The footer of an object that is replaced meanwhile is read again, from the new one.
-        return with_retries(read, lambda error: isinstance(error, ObjectChanged))
+        return read_one_version(read)
     except FileNotFoundError:
         return None
     except pa.ArrowInvalid as error:

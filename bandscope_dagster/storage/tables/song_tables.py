@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore, with_retries
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.objects.retries import read_one_version
 from bandscope_dagster.storage.tables.lineage import PREFIX, Lineage, maker_entries
 from bandscope_dagster.storage.tables.schemas import ArrowTable, Table, table_key
 
@@ -71,7 +72,7 @@ def read_table(
             return _of_this_version(table, names, pq.ParquetFile(file, pre_buffer=True).read(columns=names))
 
     try:
-        return with_retries(read, lambda error: isinstance(error, ObjectChanged))
+        return read_one_version(read)
     except FileNotFoundError:
         return None
     except pa.ArrowInvalid as error:

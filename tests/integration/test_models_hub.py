@@ -1,6 +1,5 @@
 """models/hub: what the hub states of a model is believed only where it agrees with the inventory and with itself."""
 
-import ast
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +9,7 @@ import pytest
 from hub_server import REPOSITORY, REVISION, HubServer, run_hub_server, stated, use_hub
 from huggingface_hub import constants
 from sharded_model import INDEX, SHARDS, UNWANTED, WANTED, sharded_model
-from test_layers import ALL, imports, is_of
+from syntax_trees import importers
 
 from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.hub import pins_of_revision
@@ -123,9 +122,4 @@ def test_a_listing_that_does_not_come_is_a_sentence(
 
 
 def test_no_other_module_can_touch_the_hub() -> None:
-    importers = {
-        name
-        for name, tree in ALL.items()
-        if any(is_of(found, "huggingface_hub") for found in imports(ast.walk(tree)))
-    }
-    assert importers == {"bandscope_dagster.models.hub"}
+    assert importers("huggingface_hub") == {"bandscope_dagster.models.hub"}

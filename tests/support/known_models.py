@@ -16,7 +16,7 @@ Audio = NDArray[np.float32]
 
 UNBEARABLE = 3.0  # peak from which on the models below call ``at_unbearable``
 STEMS = ("most", "rest")
-SHARES = np.float32([0.75, 0.25])  # of the mixture; exact in float32
+SHARES = np.array([0.75, 0.25], np.float32)  # of the mixture; exact in float32
 
 
 @dataclass

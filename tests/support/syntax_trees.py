@@ -1,0 +1,62 @@
+"""The syntax trees of the package and the assets, and the imports in them; no module is imported."""
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "bandscope_dagster"
+HEAVY = ("torch", "torchaudio", "transformers", "demucs", "safetensors.torch")
+"""Libraries of the models: each takes more than a second to import, so a module imports them where it needs them."""
+
+
+def _modules(*packages: str) -> dict[str, ast.Module]:
+    files = sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
+            path.read_text(), str(path)
+        )
+        for path in files
+    }
+
+
+ALL = _modules(PACKAGE, "assets")
+"""Dotted name → syntax tree of every module; a package has its own name, without ``__init__``."""
+
+
+def is_of(name: str, package: str) -> bool:
+    """True if the module is the package or in it."""
+    return name == package or name.startswith(f"{package}.")
+
+
+def imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """Every name in import statements; ``from a import b`` gives ``a.b`` if that is a module of ours, else ``a``."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in ALL else str(node.module) for name in full}
+    return names
+
+
+def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements that run when the module is imported: not those in functions or under ``TYPE_CHECKING``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from run_at_import(child)
+
+
+def importers(package: str) -> set[str]:
+    """The modules outside a package that import something of it, functions included."""
+    return {
+        name
+        for name, tree in ALL.items()
+        if not is_of(name, package) and any(is_of(found, package) for found in imports(ast.walk(tree)))
+    }

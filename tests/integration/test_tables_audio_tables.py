@@ -92,7 +92,7 @@ def test_without_a_commit_nothing_is_written(store: ObjectStore):
 
 def test_rows_of_another_song_are_refused(store: ObjectStore):
     with (
-        pytest.raises(ValueError, match="cannot hold rows of"),
+        pytest.raises(ValueError, match="cannot have rows of"),
         AudioTableWriter(store, STEMS, lineage(SONG)) as writer,
     ):
         writer.add(block_rows("another", 0, NAMES))

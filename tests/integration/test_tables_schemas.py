@@ -110,7 +110,7 @@ def test_audio_is_the_struct_of_datasets_and_times_are_utc():
 
 @pytest.mark.parametrize("song_id", ["", "A", "a/b", "..", "a b", "x" * 65, "ä", "a\n"])
 def test_what_is_no_song_id_has_no_key(song_id: str):
-    with pytest.raises(ValueError, match="is no song id"):
+    with pytest.raises(ValueError, match="is not a song id"):
         table_key(TABLES["stems"], song_id)
 
 

@@ -1,4 +1,4 @@
-"""Tables that hold audio: one row group per block, written and read a block at a time."""
+"""Writes and reads the tables with audio, block by block. Each block is a row group."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from bandscope_dagster.storage.tables.song_tables import Row, Written, arrow_tab
 
 
 class AudioTableWriter:
-    """Writes a song's blocks as they come; the file appears at ``commit``.
+    """Writes a song's blocks one by one; the file becomes visible at ``commit``.
 
-    Memory holds one block. As a context manager it aborts if the block of code raises; without a ``commit``
-    nothing is written.
+    One block is in memory at a time. As a context manager it aborts at the end of the block of code unless ``commit``
+    was called.
     """
 
     def __init__(self, store: ObjectStore, table: Table, lineage: Lineage) -> None:
@@ -34,18 +34,18 @@ class AudioTableWriter:
         leaves = _leaves(schema)
         audio = {leaf for leaf in leaves if leaf.startswith("audio.")}
         numbers = [leaf for leaf in leaves if leaf not in audio]
-        open_writer: Any = pq.ParquetWriter  # its own hints deny the choice by column, which it documents
+        open_writer: Any = pq.ParquetWriter  # its type hints lack the options per column, which it documents
         self._writer = open_writer(
             self._pending.file,
             schema,
-            # FLAC does not compress further, and its bytes as statistics would fill the footer.
+            # FLAC does not compress further, and statistics of its bytes would fill the footer.
             compression={leaf: "NONE" if leaf in audio else "ZSTD" for leaf in leaves},
             use_dictionary=numbers,
             write_statistics=numbers,
         )
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Write one block, all its stems together, as one row group."""
+        """Write one block, with all its stems, as one row group."""
         data = arrow_table(self._table, rows)
         check_song(data, self._song_id, self._pending.key)
         self._writer.write_table(data, row_group_size=max(len(rows), 1))
@@ -54,7 +54,7 @@ class AudioTableWriter:
     def commit(self, notes: Mapping[str, str] = {}) -> Written:
         """Finish the file and make it visible.
 
-        ``notes`` are what is known only now: name → text, each an entry beside the lineage in the file's metadata.
+        ``notes`` (name → text) are entries beside the lineage in the file's metadata.
         """
         self._writer.add_key_value_metadata({PREFIX + name: text for name, text in notes.items()})
         self._writer.close()
@@ -62,8 +62,8 @@ class AudioTableWriter:
         return Written(self._pending.key, self._store.uri(self._pending.key), self._rows, size)
 
     def abort(self) -> None:
-        """Forget what was written. Does nothing after ``commit``."""
-        with suppress(OSError):  # such as a full disk, which was reported when it was met
+        """Discard the written blocks. Does nothing after ``commit``."""
+        with suppress(OSError):  # such as a full disk, which an earlier write has reported
             self._writer.close()
         self._pending.abort()
 
@@ -77,10 +77,10 @@ class AudioTableWriter:
 
 
 def read_blocks(store: ObjectStore, table: Table, song_id: str) -> Iterator[list[dict[str, Any]]]:
-    """The song's blocks in order, each as its rows (one per stem), one ranged read at a time.
+    """The song's blocks in order, each a list of rows (one per stem), with one ranged read per block.
 
-    Raises CannotAnalyze where the song has no file. A song with an error has one block of one row. What a file of an
-    older version lacks is null.
+    A song with an error has one block with one row. Columns that an older file lacks are null. Raises CannotAnalyze if
+    the song has no file.
     """
     key = table_key(table, song_id)
     try:
@@ -95,7 +95,7 @@ def read_blocks(store: ObjectStore, table: Table, song_id: str) -> Iterator[list
 
 
 def _leaves(schema: ArrowSchema) -> list[str]:
-    """The paths of the columns that Parquet stores: a struct's fields are columns of their own."""
+    """The paths of the columns in Parquet, where each field of a struct is a column."""
     leaves: list[str] = []
     for entry in schema:
         if entry.type == AUDIO:

@@ -1,4 +1,4 @@
-"""What a column is, and the columns that several tables share."""
+"""The type `Column`, and the columns of the per-song tables and of the error tables."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from typing import Any
 import pyarrow as pa
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
-AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # what datasets.Audio() reads and writes
+AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # the type of datasets.Audio()
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; its description and unit travel in the schema of every file."""
+    """One column. Its description and unit are in the schema of every file."""
 
     name: str
     type: pa.DataType
     description: str
-    example: Any  # a value that the column may have, of Python's own types
+    example: Any  # a possible value, of Python's own types
     unit: str = ""
     nullable: bool = True
 
     @property
     def field(self) -> Any:
-        """The Arrow field; its metadata holds ``description`` and, where there is one, ``unit``."""
+        """The Arrow field; its metadata has the ``description`` and, if there is one, the ``unit``."""
         metadata = {"description": self.description} | ({"unit": self.unit} if self.unit else {})
         return pa.field(self.name, self.type, nullable=self.nullable, metadata=metadata)
 
     @property
     def example_text(self) -> str:
-        """The example as people read it: lists and structs as JSON, of bytes only the beginning."""
+        """The example as text: lists and structs as JSON, bytes by their beginning."""
         if isinstance(self.example, str):
             return self.example
         return _plain(self.example) or json.dumps(self.example, ensure_ascii=False, default=_plain)
 
 
 def _plain(value: Any) -> str | None:
-    """What JSON has no word for."""
+    """A time or bytes as text, which JSON has no type for; None for other values."""
     match value:
         case datetime():
             return value.isoformat(sep=" ")
@@ -50,27 +50,31 @@ def _plain(value: Any) -> str | None:
 
 
 SONG_ID_COLUMN = Column(
-    "song_id", pa.string(), "The song: the partition key", "night-bus-3f2a91c04b7e", nullable=False
+    "song_id",
+    pa.string(),
+    "Id of the song, which is its partition key",
+    "night-bus-3f2a91c04b7e",
+    nullable=False,
 )
 
 _TRUNCATED = "truncated: 12.40 of 187.20 s can be decoded (1 damaged packets); upload it again"
 _ERROR = Column(
     "error",
     pa.string(),
-    "Why there is no result, as '<reason>: <message>'; null where there is one",
+    "Reason why the song has no result, as '<reason>: <message>'; null if it has one",
     f"upstream: {_TRUNCATED}",
 )
 
 SONG_COLUMNS = (
     SONG_ID_COLUMN,
     Column("song_hash", pa.string(), "SHA-256 of the uploaded bytes, in hex", "9f86d081884c7d65" * 4),
-    Column("filename", pa.string(), "The upload's own file name", "Night Bus.mp3"),
-    Column("owner", pa.string(), "The first folder below uploads/, where there is one", "mia"),
-    Column("upload_key", pa.string(), "The upload's key in the object store", "uploads/mia/Night Bus.mp3"),
+    Column("filename", pa.string(), "File name of the upload", "Night Bus.mp3"),
+    Column("owner", pa.string(), "First folder below uploads/; null if there is none", "mia"),
+    Column("upload_key", pa.string(), "Key of the upload in the object store", "uploads/mia/Night Bus.mp3"),
     Column(
         "uploaded_at",
         UTC_TIME,
-        "When the upload was last modified",
+        "Time when the upload was last modified",
         datetime(2026, 3, 1, 14, 5, 9, 120_000, tzinfo=UTC),
     ),
     Column("size_bytes", pa.int64(), "Size of the upload", 7_489_152, "byte"),
@@ -79,15 +83,15 @@ SONG_COLUMNS = (
     Column("sample_rate", pa.int32(), "Sample rate of the file", 48_000, "Hz"),
     Column("channels", pa.int32(), "Channels of the file", 2),
     Column("bit_rate", pa.int64(), "Bit rate of the file", 320_000, "bit/s"),
-    Column("duration_s", pa.float64(), "Duration of what was decoded", 187.2, "s"),
-    Column("frames", pa.int64(), "Frames at 44.1 kHz", 8_255_520, "frame"),
+    Column("duration_s", pa.float64(), "Duration of the decoded audio", 187.2, "s"),
+    Column("frames", pa.int64(), "Frames of the decoded audio at 44.1 kHz", 8_255_520, "frame"),
     Column("mono_mean", pa.float64(), "Mean of the mono mix, samples in [-1, 1]", -1.7e-05),
     Column("mono_std", pa.float64(), "Standard deviation of the mono mix, samples in [-1, 1]", 0.141),
     Column("peak", pa.float32(), "Largest absolute sample; 1 is full scale", 0.982),
     Column(
         "loudness_lufs",
         pa.float32(),
-        "Integrated loudness (ITU-R BS.1770-4); null where too quiet",
+        "Integrated loudness (ITU-R BS.1770-4); null if too quiet",
         -14.3,
         "LUFS",
     ),
@@ -99,9 +103,13 @@ SONG_COLUMNS = (
     Column(_ERROR.name, _ERROR.type, _ERROR.description, _TRUNCATED),
 )
 
-BLOCK = Column("block", pa.int32(), "Number of the 10 s block, from 0", 3)
+BLOCK_COLUMN = Column("block", pa.int32(), "Number of the 10 s block, counted from 0", 3)
+STEM_COLUMNS = (
+    Column("stem", pa.string(), "Name of the stem", "vocals"),
+    Column("model", pa.string(), "Name of the separator", "htdemucs"),
+)
 BLOCK_COLUMNS = (
-    Column("start_frame", pa.int64(), "The block's first frame in the song", 1_323_000, "frame"),
+    Column("start_frame", pa.int64(), "Position of the block's first frame in the song", 1_323_000, "frame"),
     Column("frames", pa.int32(), "Frames in the block", 441_000, "frame"),
     Column("sample_rate", pa.int32(), "Sample rate of the audio", 44_100, "Hz"),
     Column("channels", pa.int32(), "Channels of the audio", 2),
@@ -110,7 +118,7 @@ BLOCK_COLUMNS = (
     Column(
         "audio",
         AUDIO,
-        "The samples as FLAC",
+        "Samples of the block as FLAC",
         {"bytes": b"fLaC", "path": "night-bus-3f2a91c04b7e-vocals-00003.flac"},
     ),
     Column("gain", pa.float32(), "True amplitude = decoded sample times gain", 1.0),
@@ -119,49 +127,62 @@ BLOCK_COLUMNS = (
 
 TAG_COLUMNS = (
     SONG_ID_COLUMN,
-    Column("source", pa.string(), "What was listened to: 'mixture' or a stem", "vocals"),
+    Column("source", pa.string(), "Audio that was tagged: 'mixture' or a stem's name", "vocals"),
     Column(
         "instrument",
         pa.string(),
-        "Instrument, by its name in the vocabulary, or the label where unmapped",
+        "Name of the instrument in the vocabulary, or the label if the vocabulary does not have it",
         "vocals",
     ),
-    Column("family", pa.string(), "The instrument's family; null where unmapped", "voice"),
-    Column("label", pa.string(), "The model's own word", "female vocal"),
-    Column("score", pa.float32(), "The model's score in [0, 1]; null where it gives none", 0.62),
+    Column(
+        "family",
+        pa.string(),
+        "Family of the instrument; null if the vocabulary does not have the label",
+        "voice",
+    ),
+    Column("label", pa.string(), "Label from the model", "female vocal"),
+    Column("score", pa.float32(), "Score from the model, in [0, 1]; null if the model has no scores", 0.62),
     Column("start_s", pa.float64(), "Start of the window", 27.0, "s"),
     Column("end_s", pa.float64(), "End of the window", 30.0, "s"),
-    Column("layer", pa.string(), "'foreground', 'middle_ground', 'background', or null", "foreground"),
-    Column("model", pa.string(), "The tagger", "musicnn"),
-    Column("detected_at", UTC_TIME, "When the model ran", datetime(2026, 3, 1, 14, 7, 31, tzinfo=UTC)),
+    Column(
+        "layer",
+        pa.string(),
+        "'foreground', 'middle_ground' or 'background'; null if the model names no layer",
+        "foreground",
+    ),
+    Column("model", pa.string(), "Name of the tagger", "musicnn"),
+    Column("detected_at", UTC_TIME, "Time when the model ran", datetime(2026, 3, 1, 14, 7, 31, tzinfo=UTC)),
     Column(
         "error",
         pa.string(),
-        "Why the song (start_s is null) or the window has no tags, as '<reason>: <message>'; null where it has",
+        "Reason why the window, or the song if start_s is null, has no tags, as '<reason>: <message>'; else null",
         "unparseable: the answer ends before its first label",
     ),
-    Column("mapped", pa.bool_(), "Whether the vocabulary knows the label", True),
+    Column("mapped", pa.bool_(), "True if the vocabulary has the label", True),
     Column(
         "answer",
         pa.string(),
-        "All that a language model said of the window; null for other models",
+        "Whole answer of a language model for the window; null for other models",
         '["female vocals", "808 kick"]',
     ),
     Column(
-        "note", pa.string(), "What of the answer was mended or dropped", "items dropped that are no labels: 1"
+        "note",
+        pa.string(),
+        "Parts of the answer that were repaired or dropped; null if there are none",
+        "items dropped that are no labels: 1",
     ),
 )
 
 ERROR_COLUMNS = (
     SONG_ID_COLUMN,
-    Column("table", pa.string(), "The table that has no result", "stems", nullable=False),
-    Column("stage", pa.string(), "Where it went wrong: 'songs', or the table itself", "songs"),
+    Column("table", pa.string(), "Table that has no result", "stems", nullable=False),
+    Column("stage", pa.string(), "Step of the failure: 'songs', or the table itself", "songs"),
     Column("reason", pa.string(), "Code of the reason, such as 'truncated' or 'unavailable'", "truncated"),
     Column(
         "message",
         pa.string(),
-        "What was wrong, in words",
+        "Description of the error",
         "12.40 of 187.20 s can be decoded (1 damaged packets); upload it again",
     ),
-    Column("since", UTC_TIME, "When the error was written", datetime(2026, 3, 1, 14, 5, 12, tzinfo=UTC)),
+    Column("since", UTC_TIME, "Time when the error was written", datetime(2026, 3, 1, 14, 5, 12, tzinfo=UTC)),
 )

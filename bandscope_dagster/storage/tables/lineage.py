@@ -1,4 +1,4 @@
-"""What a file was made from and how it turned out, kept in the file itself: its Parquet footer's key-value metadata."""
+"""The lineage and the notes of a song's file, which are key-value metadata in its Parquet footer."""
 
 from __future__ import annotations
 
@@ -19,54 +19,56 @@ from bandscope_dagster.storage.objects.retries import read_one_version
 from bandscope_dagster.storage.tables.schemas import Table, table_key
 
 PREFIX = "bandscope."
-USED_NOTE = "used"  # of stems: JSON with the device, and with batch and segment (frames) as they were used
+# Names of the notes.
+USED_NOTE = "used"  # of stems: JSON with the device, the batch and the segment (frames) that were used
 QUALITY_NOTE = (
     "quality"  # of stems: JSON with residual_db (dB) and, for each stem, the fields of STEM_QUALITY
 )
 TAGS_NOTE = "tags"  # of tag tables: JSON with the fields of TagSummary
-CLIPPED_NOTE = "clipped_share"  # of songs: the share of samples at or beyond full scale, in [0, 1]
+CLIPPED_NOTE = "clipped_share"  # of songs: share of the samples at or beyond full scale, in [0, 1]
 
-TABLE_VERSION: Final = "table_version"  # entry of every file: the version of its columns
-SOFTWARE: Final = "software"  # entry of every file: JSON, package → version, of what may have shaped its rows
+# Names of the entries that every file has beside its lineage.
+TABLE_VERSION: Final = "table_version"  # the version of the columns
+SOFTWARE: Final = "software"  # JSON: package → version, of the packages that may affect the rows
 PACKAGES: Final = ("bandscope", "av", "soxr", "torch", "demucs", "transformers", "pyarrow")
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where the rows of one song in one table come from."""
+    """The origin of a song's rows in one table."""
 
     song_id: str
-    song_hash: str  # SHA-256 of the uploaded bytes; empty where they could not be read
-    input_digest: str  # over all inputs; with code_version it decides whether a result can be reused
+    song_hash: str  # SHA-256 of the uploaded bytes; empty if they could not be read
+    input_digest: str  # SHA-256 over all inputs; a result is reused if it and code_version are unchanged
     code_version: str
-    model: str  # empty where none was used
+    model: str  # empty if no model was used
     model_sha256: str
     params: str  # JSON
     run_id: str
     created_at: datetime  # UTC
 
     def to_metadata(self) -> dict[str, str]:
-        """As ``bandscope.<name>`` entries."""
+        """The fields as ``bandscope.<name>`` entries."""
         values = asdict(self) | {"created_at": self.created_at.isoformat()}
         return {PREFIX + name: value for name, value in values.items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[bytes, bytes]) -> Lineage:
-        """The inverse of ``to_metadata``; raises KeyError, with the entry's name, where one is missing."""
+        """The inverse of ``to_metadata``. Raises KeyError with the entry's name if one is missing."""
         values = {entry.name: metadata[(PREFIX + entry.name).encode()].decode() for entry in fields(cls)}
         return cls(**{**values, "created_at": datetime.fromisoformat(values["created_at"])})  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """What wrote a file, whatever its rows are."""
+    """The version of a file's columns, and the software that wrote the file."""
 
-    table_version: int | None  # of the columns; None of files of before they had versions
-    software: Mapping[str, str]  # package → version; empty for files of before this was written
+    table_version: int | None  # None for files written before columns had versions
+    software: Mapping[str, str]  # package → version; empty for files written before software was noted
 
     @classmethod
     def of(cls, footer: Any) -> Maker:
-        """By a footer (``pyarrow.parquet.FileMetaData``)."""
+        """Read from a footer (``pyarrow.parquet.FileMetaData``)."""
         entries = {name.decode(): text.decode() for name, text in (footer.metadata or {}).items()}
         found = entries.get(PREFIX + TABLE_VERSION)
         software: dict[str, str] = json.loads(entries.get(PREFIX + SOFTWARE, "{}"))
@@ -74,7 +76,7 @@ class Maker:
 
 
 def maker_entries(table: Table) -> dict[str, str]:
-    """What every file of the table says of its columns and of the software that writes it now."""
+    """The entries of every new file of the table: the version of its columns and the installed software."""
     return {PREFIX + TABLE_VERSION: str(table.version), PREFIX + SOFTWARE: json.dumps(_software())}
 
 
@@ -82,25 +84,25 @@ def maker_entries(table: Table) -> dict[str, str]:
 def _software() -> dict[str, str]:
     versions: dict[str, str] = {}
     for package in PACKAGES:
-        with suppress(PackageNotFoundError):  # a checkout that is not installed
+        with suppress(PackageNotFoundError):  # such as bandscope itself in a checkout that is not installed
             versions[package] = version(package)
     return versions
 
 
 def read_lineage(store: ObjectStore, table: Table, song_id: str) -> Lineage | None:
-    """The lineage of the song's file, from its footer alone; None where the song has no file.
+    """The lineage of the song's file, by a read of its footer; None if the song has no file.
 
-    A file that is not Parquet or has no lineage raises ValueError: it was not written by Bandscope.
+    Raises ValueError if Bandscope did not write the file: it is not Parquet, or has no lineage.
     """
     footer = read_footer(store, table, song_id)
     return None if footer is None else lineage_and_notes(footer, store, table, song_id)[0]
 
 
 def read_note(store: ObjectStore, table: Table, song_id: str, name: str) -> str | None:
-    """A note in the song's file, from its footer alone.
+    """A note of the song's file, by a read of its footer.
 
-    None where the song has no file, or its file has no such note: it was written before there was one, or is the
-    row of a rejection. A file that is not Parquet raises ValueError.
+    None if the song has no file, or the file has no such note: an older version wrote it, or it is the row of a
+    rejected song. Raises ValueError if the file is not Parquet.
     """
     footer = read_footer(store, table, song_id)
     note = None if footer is None else (footer.metadata or {}).get((PREFIX + name).encode())
@@ -110,9 +112,9 @@ def read_note(store: ObjectStore, table: Table, song_id: str, name: str) -> str 
 def lineage_and_notes(
     footer: Any, store: ObjectStore, table: Table, song_id: str
 ) -> tuple[Lineage, dict[str, str]]:
-    """What a footer (``pyarrow.parquet.FileMetaData``) holds of ours: the lineage, and the notes beside it.
+    """The lineage and the notes in a footer (``pyarrow.parquet.FileMetaData``).
 
-    Raises ValueError where there is no lineage: the file was not written by Bandscope.
+    Raises ValueError if there is no lineage: Bandscope did not write the file.
     """
     ours: dict[str, str] = {
         name.decode().removeprefix(PREFIX): text.decode()
@@ -128,9 +130,9 @@ def lineage_and_notes(
 
 
 def read_footer(store: ObjectStore, table: Table, song_id: str) -> Any | None:
-    """The footer of the song's file (``pyarrow.parquet.FileMetaData``), by one read of its end; None without a file.
+    """The footer of the song's file (``pyarrow.parquet.FileMetaData``), by one read of its end.
 
-    A file that is not Parquet raises ValueError.
+    None if the song has no file. Raises ValueError if the file is not Parquet.
     """
     key = table_key(table, song_id)
 

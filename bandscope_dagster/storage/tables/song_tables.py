@@ -1,4 +1,4 @@
-"""Reading and writing the tables: rows are checked against the table's definition, and files appear whole."""
+"""Reads and writes a song's rows in one table. Rows are checked against the table's definition."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from bandscope_dagster.storage.objects.retries import read_one_version
 from bandscope_dagster.storage.tables.lineage import PREFIX, Lineage, maker_entries
 from bandscope_dagster.storage.tables.schemas import ArrowTable, Table, table_key
 
-# That are Python objects at the same time; a tag table of two hours has a quarter of a million.
+# Rows that are Python objects at the same time; the tag table of a two-hour song has 250,000.
 ROWS_AT_ONCE = 4096
-ROW_GROUP_ROWS = 65536  # small enough that sorted catalogs are pruned, large enough to compress
+ROW_GROUP_ROWS = 65536  # small enough for readers to skip row groups, large enough to compress well
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file that was written."""
+    """A written file."""
 
     key: str
     uri: str
@@ -39,20 +39,23 @@ def write_table(
     lineage: Lineage,
     notes: Mapping[str, str] = {},
 ) -> Written:
-    """Write a song's rows in the order given, in place of the file that was there.
+    """Write a song's rows in the given order as zstd Parquet. Replaces the song's file in this table.
 
-    ``notes`` (name → text) stand beside the lineage in the file's metadata.
+    ``notes`` (name → text) are entries beside the lineage in the file's metadata.
     """
-    data: ArrowTable = rows if isinstance(rows, pa.Table) else arrow_table(table, rows)
     key = table_key(table, lineage.song_id)
-    data = with_schema(table, data)
+    data = _with_schema(table, rows if isinstance(rows, pa.Table) else arrow_table(table, rows))
     check_song(data, lineage.song_id, key)
-    metadata = lineage.to_metadata() | {PREFIX + name: text for name, text in notes.items()}
-    return write_file(store, key, table, data, metadata)
+    entries = lineage.to_metadata() | {PREFIX + name: text for name, text in notes.items()}
+    data = data.replace_schema_metadata(entries | maker_entries(table))
+    with store.create(key) as pending:
+        pq.write_table(data, pending.file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+        size = pending.commit()
+    return Written(key=key, uri=store.uri(key), rows=data.num_rows, bytes=size)
 
 
 def write_error_row(store: ObjectStore, table: Table, song_id: str, error: str, lineage: Lineage) -> Written:
-    """Record that the song has no result in ``table``: one row with its id and the error."""
+    """Record that the song has no result in ``table``, by one row with its id and the error."""
     empty: dict[str, Any] = dict.fromkeys(table.names)
     return write_table(store, table, [empty | {"song_id": song_id, "error": error}], lineage)
 
@@ -60,9 +63,9 @@ def write_error_row(store: ObjectStore, table: Table, song_id: str, error: str, 
 def read_table(
     store: ObjectStore, table: Table, song_id: str, columns: Sequence[str] | None = None
 ) -> ArrowTable | None:
-    """The song's rows (of only the ``columns``, where given); None where the song has no file.
+    """The song's rows, with all columns or only ``columns``; None if the song has no file.
 
-    Columns that a file of an older version lacks are null; those that a later version has are left out.
+    If an older version wrote the file, new columns are null. If a newer version wrote it, its new columns are left out.
     """
     key = table_key(table, song_id)
     names = list(table.names if columns is None else columns)
@@ -77,20 +80,8 @@ def read_table(
         return None
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"{store.uri(key)} cannot be read ({error}); delete it and materialize {table.name} "
-            f"for {song_id} again"
+            f"{store.uri(key)} cannot be read ({error}); delete it and materialize {table.name} for {song_id} again"
         ) from error
-
-
-def write_file(
-    store: ObjectStore, key: str, table: Table, data: ArrowTable, metadata: Mapping[str, str]
-) -> Written:
-    """Write ``data`` under ``key`` as zstd Parquet with the table's schema; equal data give equal pages."""
-    checked = with_schema(table, data).replace_schema_metadata(dict(metadata) | maker_entries(table))
-    with store.create(key) as pending:
-        pq.write_table(checked, pending.file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
-        size = pending.commit()
-    return Written(key=key, uri=store.uri(key), rows=checked.num_rows, bytes=size)
 
 
 def _of_this_version(table: Table, names: Sequence[str], data: ArrowTable) -> ArrowTable:
@@ -103,7 +94,7 @@ def _of_this_version(table: Table, names: Sequence[str], data: ArrowTable) -> Ar
 
 
 def arrow_table(table: Table, rows: Iterable[Row]) -> ArrowTable:
-    """Rows as Arrow. Every row must have exactly the table's columns, with values of their types."""
+    """The rows as an Arrow table. Every row must have exactly the table's columns, with values of their types."""
     parts: list[ArrowTable] = []
     left = iter(rows)
     while part := list(islice(left, ROWS_AT_ONCE)):
@@ -112,7 +103,7 @@ def arrow_table(table: Table, rows: Iterable[Row]) -> ArrowTable:
 
 
 def python_rows(data: ArrowTable, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The rows as Python values, of these columns."""
+    """The rows as dictionaries of Python values, with these columns."""
     for part in data.select(columns).to_batches(max_chunksize=ROWS_AT_ONCE):
         yield from part.to_pylist()
 
@@ -131,26 +122,26 @@ def _arrow_part(table: Table, rows: Sequence[Row], first: int) -> ArrowTable:
             arrays.append(pa.array([row[column.name] for row in rows], type=column.type))
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise ValueError(f"{table.name}.{column.name} must be {column.type}: {error}") from error
-    return with_schema(table, pa.Table.from_arrays(arrays, names=list(table.names)))
+    return _with_schema(table, pa.Table.from_arrays(arrays, names=list(table.names)))
 
 
-def with_schema(table: Table, data: ArrowTable) -> ArrowTable:
-    """``data`` with the table's own schema; raises ValueError naming the first column that differs."""
+def _with_schema(table: Table, data: ArrowTable) -> ArrowTable:
+    """``data`` with the table's schema. Raises ValueError with the name of the first column that differs."""
     if data.schema.names != list(table.names):
-        raise ValueError(f"{table.name} has the columns {list(table.names)}, not {data.schema.names}")
+        raise ValueError(f"{table.name} must have the columns {list(table.names)}, not {data.schema.names}")
     for column in table.columns:
         found = data.column(column.name)
         if found.type != column.type:
             raise ValueError(f"{table.name}.{column.name} must be {column.type}, not {found.type}")
         if not column.nullable and found.null_count:
-            raise ValueError(f"{table.name}.{column.name} must not be null; {found.null_count} rows are")
+            raise ValueError(
+                f"{table.name}.{column.name} must not be null, but is null in {found.null_count} rows"
+            )
     return data.cast(table.schema)
 
 
 def check_song(data: ArrowTable, song_id: str, key: str) -> None:
-    """Raise ValueError if a row is of another song than the file."""
-    strangers = set(data.column("song_id").unique().to_pylist()) - {song_id}
-    if strangers:
-        raise ValueError(
-            f"{key} is the file of {song_id}, and cannot hold rows of {sorted(map(str, strangers))}"
-        )
+    """Raise ValueError if a row belongs to another song than the file."""
+    others = set(data.column("song_id").unique().to_pylist()) - {song_id}
+    if others:
+        raise ValueError(f"{key} is the file of {song_id} and cannot have rows of {sorted(map(str, others))}")

@@ -1,7 +1,7 @@
-"""A sorted table as one Parquet file, merged from its last version and new rows in bounded memory.
+"""Merges a sorted table's previous file and new rows into one Parquet file, in bounded memory.
 
-An external merge sort: new rows are spilled, sorted, to local files, and polars' streaming engine merges those with the
-rows that stay, piece by piece, while the piece before is encoded.
+It is an external merge sort: new rows are sorted and spilled to local files. Polars' streaming engine merges them with
+the rows that stay, piece by piece, while the previous piece is encoded.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from bandscope_dagster.storage.tables.lineage import maker_entries
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_tables import Written
 
-SPILL_BYTES = 64 * 1024 * 1024  # of rows in memory, before they are written to a local file
-SPILLED_GROUP_ROWS = 16_384  # of which the merge holds some of every file at once
+SPILL_BYTES = 64 * 1024 * 1024  # of rows in memory before they are spilled to a local file
+SPILLED_GROUP_ROWS = 16_384  # the merge holds some row groups of every spilled file in memory
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a table lies in its file."""
+    """The order and the row groups of a table's file."""
 
     table: Table
-    order: tuple[str, ...]  # the columns that it is sorted by; nulls are last
-    row_group_rows: int  # what a reader fetches at least; statistics are per row group
+    order: tuple[str, ...]  # columns to sort by; nulls are last
+    row_group_rows: int  # the smallest unit that readers fetch; statistics are per row group
 
     def sort(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The rows in this order; those that are equal in it stay in theirs."""
+        """The rows in this order; rows with equal keys keep their order."""
         return rows.select(self.table.names).sort(self.order, nulls_last=True, maintain_order=True)
 
 
 class SpilledRows:
-    """Rows that wait, sorted, in local files below ``folder``."""
+    """New rows, sorted in local files below ``folder`` until they are merged."""
 
     def __init__(self, layout: Layout, folder: Path) -> None:
         self._layout = layout
@@ -47,13 +47,13 @@ class SpilledRows:
         self._files: list[Path] = []
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Take rows in any order."""
+        """Add rows in any order."""
         self._waiting.append(rows.select(self._layout.table.names))
         if sum(waiting.estimated_size() for waiting in self._waiting) > SPILL_BYTES:
             self._spill()
 
     def parts(self) -> list[pl.LazyFrame]:
-        """All rows that were added, in parts that are each sorted."""
+        """All added rows, in parts that are sorted."""
         self._spill()
         return [pl.scan_parquet(file, glob=False) for file in self._files]
 
@@ -69,17 +69,17 @@ class SpilledRows:
 def write_sorted(
     store: ObjectStore, layout: Layout, parts: Sequence[pl.LazyFrame], metadata: Mapping[str, str]
 ) -> Written:
-    """Write all rows of the ``parts``, each of which is sorted, in place of the catalog that was there.
+    """Merge the sorted ``parts`` and write all their rows. Replaces the catalog's file.
 
-    Of rows that are equal in ``layout.order`` the order is that of the parts. ``metadata`` goes to the footer.
+    Rows with equal keys keep the order of the parts. ``metadata`` becomes entries of the footer.
     """
     key = catalog_key(layout.table)
     schema = layout.table.schema.with_metadata(dict(metadata) | maker_entries(layout.table))
     merged = _merged(parts, layout.order).select(layout.table.names)
     rows = 0
     with store.create(key) as pending:
-        # Not polars' own writer: it knows the "large" strings and lists alone, and no column that may not be null.
-        open_writer: Any = pq.ParquetWriter  # its own hints deny the choice by column, which it documents
+        # Polars' own writer has only the "large" strings and lists, and no columns that must not be null.
+        open_writer: Any = pq.ParquetWriter  # its type hints lack the options per column, which it documents
         with open_writer(
             pending.file, schema, compression="zstd", use_dictionary=_repeating(schema)
         ) as writer:
@@ -91,7 +91,7 @@ def write_sorted(
 
 
 def _merged(parts: Sequence[pl.LazyFrame], order: tuple[str, ...]) -> pl.LazyFrame:
-    """All rows in order, merged by halves, so that a row is compared a few times however many parts there are."""
+    """All rows in order. The parts are merged by halves, so that each row is compared about log2(parts) times."""
     if len(parts) == 1:
         return parts[0]
     half = len(parts) // 2
@@ -99,9 +99,9 @@ def _merged(parts: Sequence[pl.LazyFrame], order: tuple[str, ...]) -> pl.LazyFra
 
 
 def _repeating(schema: Any) -> list[str]:
-    """The paths of the columns whose values repeat: all but the 32-bit floats, which are measurements.
+    """The paths of the columns whose values repeat: all except the 32-bit floats, which are measurements.
 
-    A dictionary of values that do not repeat is built, found too large and thrown away.
+    For values that do not repeat, the writer would build a dictionary, find it too large and discard it.
     """
 
     def leaves(path: str, kind: Any) -> Iterator[tuple[str, Any]]:

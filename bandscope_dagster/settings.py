@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
-from bandscope_dagster.separation.options import SeparationOptions
+from bandscope_dagster.separation.options import OneDnn, SeparationOptions
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 from bandscope_dagster.tagging.options import TaggingOptions
@@ -84,6 +84,11 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Segments in one call of the separator (1 on a CPU, 8 on an accelerator).",
+    )
+    onednn: OneDnn = Field(
+        default="auto",
+        description="HTDemucs on a CPU: multiply by oneDNN (on) or by torch's MKL (off); auto is on for AMD processors "
+        "with AVX-512. Changes the speed only.",
     )
 
     tag_window_s: float | None = Field(
@@ -209,6 +214,7 @@ class Settings(BaseSettings):
             segment_s=self.segment_s,
             batch=self.batch,
             precision=self.precision,
+            onednn=self.onednn,
         )
 
     @property

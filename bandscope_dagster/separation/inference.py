@@ -29,16 +29,6 @@ def for_inference(network: Network, device: str) -> Network:
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def has_onednn() -> bool:
-    """Whether torch has the operator by which oneDNN multiplies float32 on this CPU: other kinds of processors may not.
-
-    It is the one that torch.compile puts in the place of a linear layer; torch has no public name for it.
-    """
-    import torch
-
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
 @contextmanager
 def computing(precision: Precision, device: str) -> Generator[None]:
     """Inference in ``precision`` on ``device``.

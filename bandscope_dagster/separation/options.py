@@ -1,4 +1,4 @@
-"""What can be chosen about a separation; what is left open is the model's own choice."""
+"""Options of a separation; the model chooses what is left open."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Literal
 from bandscope_dagster.errors import SettingsError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+OneDnn = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True, slots=True)
 class SeparationOptions:
     """Options of a separator; None is the model's own default. Each is the setting of its name in capitals."""
 
-    shifts: int | None = (
-        None  # passes over the song that are averaged, each shifted differently; 0: one, unshifted
-    )
+    shifts: int | None = None  # shifted passes over the song, which are averaged; 0: one unshifted pass
     overlap: float | None = None  # of neighbouring segments, as a share of their length, in [0, 1)
     segment_s: float | None = None  # seconds
     batch: int | None = None  # segments in one call of the model, at most
-    precision: Precision | None = None  # in which the networks compute
+    precision: Precision | None = None  # of the networks' computations
+    onednn: OneDnn = "auto"  # HTDemucs on a CPU; changes the speed only, so it is not in the lineage
 
     def refuse(self, *names: str, model: str) -> None:
-        """Raise SettingsError where one of these options is set: the model does not have it."""
+        """Raise SettingsError if one of these options is set: the model does not have it."""
         for name in names:
             if getattr(self, name) is not None:
                 raise SettingsError(

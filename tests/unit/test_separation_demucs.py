@@ -44,11 +44,15 @@ BAGGED = ((1.0, 0.0, 0.0, 0.5), (0.0, 1.0, 0.0, 0.5), (0.0, 0.0, 2.0, 3.0))
 # The reference has networks of its own: a separator sets up those that it is given for itself.
 NETWORKS = tuple(tiny_network(seed) for seed in range(3))
 SEPARATORS = {
-    (bag, batch): tiny_demucs(
-        *(tiny_network(seed) for seed in range(3 if bag else 1)), weights=BAGGED if bag else None, batch=batch
+    (bag, batch, onednn): tiny_demucs(
+        *(tiny_network(seed) for seed in range(3 if bag else 1)),
+        weights=BAGGED if bag else None,
+        batch=batch,
+        onednn=onednn,
     )
     for bag in (False, True)
     for batch in range(1, 5)
+    for onednn in ("on", "off")
 }
 EXACT = 1e-5
 
@@ -97,14 +101,15 @@ LENGTHS = st.one_of(
     block=st.integers(500, 3 * SEGMENT),
     batch=st.integers(1, 4),
     bag=st.booleans(),
+    onednn=st.sampled_from(["on", "off"]),
     seed=st.integers(0, 100),
 )
 def test_any_length_block_batch_and_mix_of_songs_equals_apply_model(
-    lengths: list[int], block: int, batch: int, bag: bool, seed: int
+    lengths: list[int], block: int, batch: int, bag: bool, onednn: str, seed: int
 ) -> None:
     networks, weights = (NETWORKS, BAGGED) if bag else (NETWORKS[:1], None)
     songs = {f"song {index}": noise(frames, seed + index) for index, frames in enumerate(lengths)}
-    streaming = StreamingSeparation(SEPARATORS[bag, batch])
+    streaming = StreamingSeparation(SEPARATORS[bag, batch, onednn])
     results: Results = []
     order = random.Random(seed)
     left = {name: 0 for name in songs}

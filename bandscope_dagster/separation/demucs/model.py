@@ -20,7 +20,7 @@ from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import Model
 from bandscope_dagster.models.store import read_verified
 from bandscope_dagster.separation.demucs.bands import compute_in_bands
-from bandscope_dagster.separation.demucs.fusion import fuse
+from bandscope_dagster.separation.demucs.transformer import use_onednn, uses_onednn
 from bandscope_dagster.separation.inference import computing, for_inference
 from bandscope_dagster.separation.options import Precision, SeparationOptions
 from bandscope_dagster.separation.protocol import SegmentPlan
@@ -157,17 +157,14 @@ class Demucs:
         )
         self._weights = weights or [[1.0] * len(self.stems)] * len(networks)
         self._networks = [for_inference(network, device) for network in networks]
+        # Packed weights do not work with autocast, which computes the other precisions.
+        onednn = device == "cpu" and self._precision == "fp32" and uses_onednn(options.onednn)
         for network in self._networks:
-            fuse(network)
             if device == "cpu":
                 compute_in_bands(network)
-                if self._precision == "fp32":
-                    from bandscope_dagster.separation.demucs.residual import pack_residuals
-                    from bandscope_dagster.separation.demucs.transformer import pack_transformer
-
-                    pack_transformer(network)
-                    pack_residuals(network)
-            network.use_train_segment = False  # or it fills up shorter segments, and saves no memory
+            if onednn:
+                use_onednn(network)
+            network.use_train_segment = False  # otherwise it pads shorter segments, which saves no memory
 
     def separate(self, segments: Tensor) -> Tensor:
         """``(batch, 2, length)`` float32 at 44.1 kHz → ``(batch, stems, 2, length)`` float32, on ``device``."""

@@ -1,41 +1,79 @@
-"""The transformer of an HTDemucs network on a CPU, multiplied by oneDNN; its output stays the same to rounding.
+"""HTDemucs' transformer on a CPU, multiplied by oneDNN instead of torch's MKL; the output is the same to rounding.
 
-torch gives the products of float32 to MKL, which does not get out of every maker's processors what they can do: on an
-AMD EPYC with AVX-512 it does 184 GFLOP a second, and oneDNN, which torch has for its convolutions, 437. These products
-are two thirds of the network's work.
+MKL does not use the widest vectors of AMD's processors. On an AMD EPYC with AVX-512, oneDNN does 437 GFLOP/s in float32
+products of these sizes, and MKL 184; a segment takes 1.36 s instead of 2.00. On an AMD EPYC without AVX-512 (Zen 3) MKL
+is faster, and a segment takes 14 % less CPU time without oneDNN. Intel's processors were not measured
+(``benchmarks/RESULTS.md``).
+
+This is the one module that calls torch's private operators (``torch.ops.mkldnn``).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bandscope_dagster.separation.inference import has_onednn
+from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.separation.options import OneDnn
 
 if TYPE_CHECKING:
     from demucs.htdemucs import HTDemucs
     from torch import Tensor
     from torch.nn import Linear, MultiheadAttention
 
+CPUINFO: Final = Path("/proc/cpuinfo")
 QUERIES_AT_ONCE: Final = 512  # 5 MB of scores at a segment of 7.8 s: they stay in the processor's cache
 
 Product = Callable[["Tensor"], "Tensor"]
 
 
-def pack_transformer(network: HTDemucs) -> None:
-    """Have ``network``, which is float32 on the CPU, compute its attention and its feed-forward layers by oneDNN.
+def uses_onednn(choice: OneDnn) -> bool:
+    """True if oneDNN computes the transformer on this CPU. ``auto`` is on for AMD processors with AVX-512.
 
-    Their weights are laid out anew, and the former ones dropped. Where torch has no oneDNN, as for some other kinds of
-    processors, nothing changes.
+    Raises:
+        SettingsError: ``choice`` is "on", and this torch cannot multiply by oneDNN.
+    """
+    if choice == "off" or (choice == "auto" and not _is_amd_with_avx512()):
+        return False
+    if _has_onednn():
+        return True
+    if choice == "on":
+        raise SettingsError("BANDSCOPE_ONEDNN=on, but this torch has no oneDNN for float32: set auto or off")
+    return False
+
+
+def _is_amd_with_avx512() -> bool:
+    import torch
+
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    try:
+        return re.search(r"^vendor_id\s*: AuthenticAMD$", CPUINFO.read_text(), re.MULTILINE) is not None
+    except OSError:  # not Linux
+        return False
+
+
+def _has_onednn() -> bool:
+    """True if torch has the operators that torch.compile puts in place of a linear layer; they have no public name."""
+    import torch
+
+    names = ("_linear_pointwise", "_reorder_linear_weight")
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+def use_onednn(network: HTDemucs) -> None:
+    """Compute the attention and the feed-forward layers of ``network``, which is float32 on the CPU, by oneDNN.
+
+    It repacks their weights and drops the former ones (130 MB).
     """
     from demucs.transformer import CrossTransformerEncoderLayer, MyTransformerEncoderLayer
     from torch.nn import Identity, MultiheadAttention
     from torch.nn.functional import gelu
 
-    if not has_onednn():
-        return
     for layer in network.modules():
-        if isinstance(layer, MultiheadAttention):  # and not demucs's own class, for sparse attention
+        if isinstance(layer, MultiheadAttention):  # not demucs's own class, which is for sparse attention
             layer.forward = _attention(layer)
             del layer.in_proj_weight, layer.out_proj.weight
         elif isinstance(layer, MyTransformerEncoderLayer | CrossTransformerEncoderLayer):
@@ -52,7 +90,7 @@ def _pack(linear: Linear, activation: str) -> None:
 
 
 def _product(weight: Tensor, bias: Tensor, activation: str = "none") -> Product:
-    """``(…, inputs)`` → ``(…, outputs)``, by a weight of ``(outputs, inputs)``; the activation is in the same pass."""
+    """A product ``(…, inputs)`` → ``(…, outputs)`` by a weight ``(outputs, inputs)``, with the activation fused in."""
     import torch
 
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
@@ -62,7 +100,10 @@ def _product(weight: Tensor, bias: Tensor, activation: str = "none") -> Product:
 
 
 def _attention(attention: MultiheadAttention) -> Callable[..., tuple[Tensor, None]]:
-    """The forward of ``attention``, a head and a block of queries at a time; without masks, and keys are the values."""
+    """A forward for ``attention`` that takes one head and one block of queries at a time.
+
+    It supports no masks, and the values must be the keys.
+    """
     import torch
 
     multiply = torch.ops.mkldnn._linear_pointwise
@@ -72,7 +113,7 @@ def _attention(attention: MultiheadAttention) -> Callable[..., tuple[Tensor, Non
     to_queries = _product(weight[:width] * scale, bias[:width] * scale)
     to_keys = _product(weight[width : 2 * width], bias[width : 2 * width])
     to_values = weight[2 * width :].clone()
-    # The shares of a query sum to one, so what is added to every value is added to what is mixed of them.
+    # A query's shares sum to one, so a bias that every value has can be added after the values are mixed.
     output = attention.out_proj
     to_output = _product(output.weight, output.bias + output.weight @ bias[2 * width :])
 
@@ -81,10 +122,10 @@ def _attention(attention: MultiheadAttention) -> Callable[..., tuple[Tensor, Non
 
     def forward(query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> tuple[Tensor, None]:
         if key is not value or settings.get("attn_mask") is not None:
-            raise ValueError("the attention of HTDemucs takes its values from its keys, and has no mask")
+            raise ValueError("HTDemucs' attention supports no mask, and its values must be its keys")
         queries = by_head(to_queries(query))
-        # Keys and values take the place of a linear layer's weight, by which oneDNN multiplies slowly where it is
-        # strided. Where the tokens take that place, values come as (channels, tokens), which they have to be.
+        # Keys and values are used as a linear layer's weight, and oneDNN is slow if that is strided. So keys are made
+        # contiguous; values are computed with the tokens as the weight, which gives (channels, tokens) at once.
         keys = by_head(to_keys(key)).contiguous()
         mixed = query.new_empty((*query.shape[:2], heads, width // heads))
         for song in range(len(query)):

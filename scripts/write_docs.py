@@ -1,10 +1,15 @@
-"""Writes docs/tables.md and docs/tables.lock.json from the tables' definitions: python scripts/write_docs.py"""
+"""Write the pages that are made from code: docs/tables.md, its lock and docs/settings.md.
+
+python scripts/write_docs.py
+"""
 
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
+
+import settings_page
 
 from bandscope_dagster.storage.tables.lineage import Lineage
 from bandscope_dagster.storage.tables.schemas import (
@@ -21,44 +26,47 @@ SCRIPTS = Path(__file__).parent
 DOCS = SCRIPTS.parent / "docs"
 PAGE = DOCS / "tables.md"
 LOCK = DOCS / "tables.lock.json"
+SETTINGS_PAGE = DOCS / "settings.md"
 
 Lock = dict[str, dict[str, dict[str, str]]]
-"""Table → version → column → type, in the order of the columns."""
+"""Table → version → column → type, in column order. Descriptions are not part of it: they may change freely."""
 
 ENTRIES = {
     "song_id": "the song",
     "song_hash": "SHA-256 of the uploaded bytes; empty where they could not be read",
-    "input_digest": "SHA-256 over all that the rows follow from: the upload, the model with its weights and "
-    "parameters, and of `stem_instrument_tags` the stems. With `code_version` it decides whether a result is kept",
+    "input_digest": "SHA-256 over every input: the upload, the model with its weights and parameters, and the stems "
+    "for `stem_instrument_tags`. A stored result is kept while this and `code_version` are the same",
     "code_version": "version of the code that made the rows",
-    "model": "the separator or the tagger; empty where there is none",
-    "model_sha256": "SHA-256 of its weights; of several files, over their digests",
+    "model": "the separator or the tagger; empty where no model is used",
+    "model_sha256": "SHA-256 of its weights; for several files, SHA-256 over their digests",
     "params": "parameters of the model and of the audio, as JSON",
     "run_id": "the run in Dagster",
-    "created_at": "when that run made its plan for the song, UTC",
+    "created_at": "time at which that run planned the song, UTC",
     "table_version": "version of the table's columns",
-    "software": "JSON: the versions of Bandscope, of what decodes (`av` is PyAV with its own FFmpeg; `soxr` resamples) "
-    "and of what computes",
-    "quality": "of `stems`: JSON with `residual_db`, and for each stem what `stem_quality` in `song_catalog` has",
-    "used": "of `stems`: JSON with the device, and with the batch and the segment (frames) that memory allowed",
-    "tags": "of tag tables: JSON with counts of windows and labels, the best instruments, the device and the batch",
-    "clipped_share": "of `songs`: share of the samples at or beyond full scale",
+    "software": "JSON: versions of Bandscope, of the decoders (`av` is PyAV, which contains FFmpeg; `soxr` resamples) "
+    "and of the libraries that compute",
+    "quality": "only in `stems`: JSON with `residual_db`, and for each stem the fields of `stem_quality` in "
+    "`song_catalog`",
+    "used": "only in `stems`: JSON with the device, and the batch and segment (frames) that fitted into memory",
+    "tags": "only in tag tables: JSON with counts of windows and labels, the top instruments, the device and the batch",
+    "clipped_share": "only in `songs`: share of the samples at or beyond full scale",
 }
+"""Entry of a file's metadata → its meaning."""
 
 
 class Unlocked(Exception):
-    """The definitions and the lock do not agree; the message says what to do."""
+    """The definitions and the lock disagree; the message names the fix."""
 
 
 def updated_lock(lock: Lock, tables: Mapping[str, Table]) -> Lock:
-    """The lock with the columns of the tables' present versions.
+    """The lock with the columns of each table's current version.
 
     Raises:
-        Unlocked: columns have changed and the version has not, or they have not only been appended.
+        Unlocked: columns changed without a new version, or in another way than by appending.
     """
     gone = set(lock) - set(tables)
     if gone:
-        raise Unlocked(f"{sorted(gone)} are no tables any more: put them back, analysts were promised them")
+        raise Unlocked(f"{sorted(gone)} were removed: put them back, because analysts rely on them")
     return {name: _with_version(lock.get(name, {}), table) for name, table in tables.items()}
 
 
@@ -67,8 +75,8 @@ def _with_version(versions: dict[str, dict[str, str]], table: Table) -> dict[str
     last = max(map(int, versions), default=0)
     if table.version not in (last, last + 1):
         raise Unlocked(
-            f"{table.name} has version {table.version}, and {last} is the last in {LOCK.name}: set it to {last + 1} "
-            "if its columns have changed, and else back"
+            f"{table.name} has version {table.version}, but the last one in {LOCK.name} is {last}: set it to "
+            f"{last + 1} if its columns changed, and to {last} otherwise"
         )
     before = versions.get(str(last), {})
     if table.version == last and list(columns.items()) != list(before.items()):
@@ -78,8 +86,8 @@ def _with_version(versions: dict[str, dict[str, str]], table: Table) -> dict[str
         )
     if list(columns.items())[: len(before)] != list(before.items()):
         raise Unlocked(
-            f"{table.name}: {_difference(before, columns)}. Changes only append columns, so that files of "
-            f"version {last} can still be read: put its columns back as they were, and append new ones"
+            f"{table.name}: {_difference(before, columns)}. A change may only append columns, so that files of "
+            f"version {last} stay readable: restore the columns, and append the new ones"
         )
     return versions | {str(table.version): columns}
 
@@ -90,17 +98,17 @@ def _type(column: Column) -> str:
 
 def _difference(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     changes = [f"{name} is new" for name in after if name not in before]
-    changes += [f"{name} is gone" for name in before if name not in after]
+    changes += [f"{name} was removed" for name in before if name not in after]
     changes += [
-        f"{name} was {before[name]} and is {kind}"
+        f"{name} changed from {before[name]} to {kind}"
         for name, kind in after.items()
         if before.get(name, kind) != kind
     ]
-    return ", ".join(changes) or "the order of its columns has changed"
+    return ", ".join(changes) or "the columns changed their order"
 
 
 def lock_text(lock: Lock) -> str:
-    """The lock as its file has it: a line per column, so that a change is seen in a review."""
+    """The lock as text: one line per column, so that a review shows each change."""
     return json.dumps(lock, indent=1) + "\n"
 
 
@@ -118,7 +126,7 @@ def page_text(tables: Mapping[str, Table]) -> str:
 
 
 def _overview(tables: Mapping[str, Table]) -> Iterator[str]:
-    yield "| table | what it has | file | version |"
+    yield "| table | rows | file | version |"
     yield "|---|---|---|---|"
     for table in tables.values():
         what = table.description.partition(". ")[0].removesuffix(".")
@@ -128,9 +136,7 @@ def _overview(tables: Mapping[str, Table]) -> Iterator[str]:
 def _entries() -> Iterator[str]:
     missing = {entry.name for entry in fields(Lineage)} - set(ENTRIES)
     if missing:
-        raise Unlocked(
-            f"say in ENTRIES of scripts/write_docs.py what the entries {sorted(missing)} of files mean"
-        )
+        raise Unlocked(f"add the meaning of {sorted(missing)} to ENTRIES in scripts/write_docs.py")
     yield "| entry | meaning |"
     yield "|---|---|"
     for name, meaning in ENTRIES.items():
@@ -161,13 +167,13 @@ def _file(table: Table) -> str:
 
 def _made(table: Table) -> str:
     if table in CATALOG_TABLES:
-        return "Made from the per-song tables, after runs have ended."
+        return "Made from the per-song tables after each run."
     if table in ANALYSIS_TABLES:
         return "Made by the step `analyze`."
     return (
         "Made by the step `songs`."
         if table is SONGS
-        else "Made by both steps, from a failure until it is mended."
+        else "Made by both steps; removed once the song succeeds."
     )
 
 
@@ -176,15 +182,15 @@ def _cell(code: str) -> str:
 
 
 def main() -> None:
-    """Write both files, or say why not."""
+    """Write all pages, or exit with the reason why they cannot be written."""
     before: Lock = json.loads(LOCK.read_text()) if LOCK.exists() else {}
     try:
-        lock, page = updated_lock(before, TABLES), page_text(TABLES)
-    except Unlocked as error:
+        lock, page, settings = updated_lock(before, TABLES), page_text(TABLES), settings_page.page_text()
+    except (Unlocked, settings_page.Ungrouped) as error:
         sys.exit(f"write_docs: {error}")
-    DOCS.mkdir(exist_ok=True)
     LOCK.write_text(lock_text(lock))
     PAGE.write_text(page)
+    SETTINGS_PAGE.write_text(settings)
 
 
 if __name__ == "__main__":

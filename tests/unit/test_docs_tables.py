@@ -1,4 +1,4 @@
-"""docs/tables.md and its lock follow the tables, and the tables cannot change without both."""
+"""docs/tables.md and its lock equal what the tables' definitions give; a table cannot change without both."""
 
 import json
 import re
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import write_docs
 from write_docs import LOCK, PAGE, Unlocked, lock_text, page_text, updated_lock
 
-RUN = "run `python scripts/write_docs.py`, look at the difference, and commit it"
+RUN = "run `python scripts/write_docs.py`, read the difference, and commit it"
 MOOD = Column("mood", pa.string(), "The mood of the song", "calm")
 
 
@@ -33,11 +33,11 @@ def changed(table: Table) -> dict[str, Table]:
     return TABLES | {table.name: table}
 
 
-def test_no_table_has_changed_without_its_version_and_the_lock():
+def test_the_lock_has_the_columns_of_every_table():
     assert lock_text(updated_lock(stored_lock(), TABLES)) == LOCK.read_text(), RUN
 
 
-def test_the_page_says_what_the_tables_are():
+def test_the_page_equals_the_definitions():
     assert PAGE.read_text() == page_text(TABLES), RUN
 
 
@@ -45,17 +45,20 @@ def test_the_page_says_what_the_tables_are():
     ("columns", "says"),
     [
         ((*SONGS.columns, MOOD), "songs: mood is new"),
-        (SONGS.columns[:-1], "songs: error is gone"),
-        ((replace(SONGS.columns[0], name="song"), *SONGS.columns[1:]), "songs: song is new, song_id is gone"),
+        (SONGS.columns[:-1], "songs: error was removed"),
+        (
+            (replace(SONGS.columns[0], name="song"), *SONGS.columns[1:]),
+            "songs: song is new, song_id was removed",
+        ),
         (
             (*SONGS.columns[:-1], replace(SONGS.columns[-1], type=pa.large_string())),
-            "songs: error was string and is large_string",
+            "songs: error changed from string to large_string",
         ),
         (
             (*SONGS.columns[:-1], replace(SONGS.columns[-1], nullable=False)),
-            "songs: error was string and is string not null",
+            "songs: error changed from string to string not null",
         ),
-        ((*SONGS.columns[:-2], *SONGS.columns[:-3:-1]), "songs: the order of its columns has changed"),
+        ((*SONGS.columns[:-2], *SONGS.columns[:-3:-1]), "songs: the columns changed their order"),
     ],
     ids=["added", "removed", "renamed", "retyped", "required", "reordered"],
 )
@@ -71,7 +74,7 @@ def test_a_change_of_columns_needs_a_new_version(columns: tuple[Column, ...], sa
     )
 
 
-def test_with_a_new_version_columns_are_appended_and_the_old_ones_are_kept_in_the_lock():
+def test_a_new_version_appends_columns_and_the_lock_keeps_the_old_version():
     after = replace(SONGS, version=SONGS.version + 1, columns=(*SONGS.columns, MOOD))
     lock = updated_lock(stored_lock(), changed(after))
     versions = lock["songs"]
@@ -81,22 +84,25 @@ def test_with_a_new_version_columns_are_appended_and_the_old_ones_are_kept_in_th
 
 
 @pytest.mark.parametrize("columns", [SONGS.columns[:-1], (MOOD, *SONGS.columns)], ids=["removed", "in front"])
-def test_also_with_a_new_version_columns_are_only_appended(columns: tuple[Column, ...]):
+def test_a_new_version_may_only_append_columns(columns: tuple[Column, ...]):
     after = replace(SONGS, version=SONGS.version + 1, columns=columns)
     with pytest.raises(
-        Unlocked, match="Changes only append columns, so that files of version 1 can still be read"
+        Unlocked, match="A change may only append columns, so that files of version 1 stay readable"
     ):
         updated_lock(stored_lock(), changed(after))
 
 
 @pytest.mark.parametrize("version", [0, SONGS.version + 2])
 def test_versions_are_counted_one_by_one(version: int):
-    with pytest.raises(Unlocked, match=f"songs has version {version}, and {SONGS.version} is the last"):
+    with pytest.raises(
+        Unlocked,
+        match=f"songs has version {version}, but the last one in tables.lock.json is {SONGS.version}",
+    ):
         updated_lock(stored_lock(), changed(replace(SONGS, version=version)))
 
 
-def test_a_table_does_not_vanish():
-    with pytest.raises(Unlocked, match=r"\['songs'\] are no tables any more"):
+def test_a_table_cannot_be_removed():
+    with pytest.raises(Unlocked, match=r"\['songs'\] were removed: put them back"):
         updated_lock(stored_lock(), {name: table for name, table in TABLES.items() if name != "songs"})
 
 

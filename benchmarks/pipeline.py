@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.audio.blocks import MIXTURE, SAMPLE_RATE
 from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.flac import dequantize, quantize
 from bandscope_dagster.orchestration.resources import Models
@@ -37,14 +37,14 @@ from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.background import WriteBehind
 from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan, SongPlanner, read_song
-from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
 from bandscope_dagster.pipeline.uploads import fetch_upload, list_uploads
 from bandscope_dagster.pipeline.validate import check_songs
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.tagging.registry import PRESENT_FROM
-from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags, with_vocabulary
+from bandscope_dagster.tagging.source_tags import SourceTags, with_vocabulary
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 from benchmarks.measuring import Spent, median_ratio, spent, write_songs
@@ -126,7 +126,7 @@ class Bench:
         for plan in self.plans():
             writes = Collected()
             windows = WindowQueue(self.tagger)
-            place = Workplace(
+            context = BatchContext(
                 store=self.store,
                 writer=cast(WriteBehind[None], writes),
                 encoders=AtOnce(),
@@ -137,7 +137,7 @@ class Bench:
                 vocabulary=load_vocabulary(),
                 present_from=PRESENT_FROM["musicnn"],
             )
-            song = SongAnalysis(plan, place)
+            song = SongAnalysis(plan, context)
             blocks = self.decoded(plan)
             for block in blocks:
                 song.add_mixture(block)
@@ -145,7 +145,7 @@ class Bench:
                 song.add_separated(piece)
             song.finish()
             windows.flush()
-            song.settle()
+            song.advance()
             writes.run()
             if song.error is not None:
                 raise song.error

@@ -1,4 +1,4 @@
-"""The stream inside ``analyze``: songs are read ahead of the models, pass block by block, are stored behind."""
+"""The stream inside ``analyze``: reads songs ahead of the models, runs the models, stores results behind them."""
 
 import os
 import threading
@@ -15,10 +15,11 @@ from bandscope_dagster.audio.cage.client import caged
 from bandscope_dagster.audio.flac import Bits, decode_flac
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze
+from bandscope_dagster.pipeline.analysis_state import AnalysisState
 from bandscope_dagster.pipeline.background import WriteBehind, prefetch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan
-from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
 from bandscope_dagster.pipeline.uploads import fetch_upload
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
@@ -29,11 +30,9 @@ from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
-BLOCKS_AHEAD: Final = (
-    4  # decoded blocks of 10 s (3.5 MB each) that wait for the model, also of the next songs
-)
-BLOCKS_BEHIND: Final = 4  # blocks that wait to be encoded and stored, before the model has to
-ENCODERS: Final = os.cpu_count() or 1  # threads; libsndfile works without the interpreter's lock
+BLOCKS_AHEAD: Final = 4  # decoded blocks of 10 s (3.5 MB each) in the queue to the model, of any song
+BLOCKS_BEHIND: Final = 4  # blocks in the queue to the encoders and the writer; if it is full, the model waits
+ENCODERS: Final = os.cpu_count() or 1  # threads; libsndfile releases the interpreter's lock
 
 Audio = NDArray[np.float32]
 
@@ -73,23 +72,23 @@ def analyze_songs(
     present_from: float = 0.5,
     stopped: threading.Event | None = None,
 ) -> Iterator[SongAnalyzed | SongFailed]:
-    """Compute what every plan asks for; outcomes come as songs are done, each exactly once.
+    """Compute the tables of every plan; yield one outcome per song, as soon as the song is done.
 
-    Pictures show instruments from the score ``present_from``. Once ``stopped`` is set, the stream ends after the block
-    in hand, without an outcome for the songs that it is in.
+    Pictures show instruments with a score of at least ``present_from``. Once ``stopped`` is set, the stream ends after
+    the current block; songs that are not done then have no outcome.
 
-    Threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,
-    ``ENCODERS`` encode, one stores. Memory is bounded by those queues and the models' batches, not by a song.
-    Whatever goes wrong with one song is that song's ``SongFailed``.
+    Several threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,
+    ``ENCODERS`` threads encode, and one stores. The queues and the models' batches bound the memory; the length of a
+    song does not matter. An error that concerns one song becomes that song's ``SongFailed``.
 
-    Where the models compute on the CPU, this thread waits while a block is encoded, on all cores. Side by side each
-    encoder would hold up one of torch's threads, and that one all others, which wait awake: HTDemucs on two cores
-    then takes 5 % longer than model and encoding one after the other.
+    If all models run on the CPU, this thread waits while a block is encoded, on all cores. If both ran at once, each
+    encoder would delay one of torch's threads, and all other torch threads would spin until it is done: on two cores,
+    HTDemucs then takes 5 % longer than model and encoding one after the other.
     """
     devices = {model.device for model in (separator, tagger) if model is not None}
     writer = WriteBehind[None](BLOCKS_BEHIND)
     encoders = ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode")
-    workplace = Workplace(
+    context = BatchContext(
         store=store,
         writer=writer,
         encoders=encoders,
@@ -100,7 +99,7 @@ def analyze_songs(
         vocabulary=load_vocabulary(),
         present_from=present_from,
     )
-    batch = _Batch(workplace, separator)
+    batch = _Batch(context, separator)
     freed = FreedMemory()
     try:
         with writer:
@@ -114,70 +113,69 @@ def analyze_songs(
             yield from batch.done(wait=True)
     finally:
         encoders.shutdown(cancel_futures=True)
-        batch.abandon()
+        batch.discard()
 
 
 class _Batch:
-    """The songs that are between their first block and their outcome."""
+    """The songs between their first block and their outcome."""
 
-    def __init__(self, workplace: Workplace, separator: Separator | None) -> None:
-        self._place = workplace
-        self._streams = StreamingSeparation(separator) if separator else None
+    def __init__(self, context: BatchContext, separator: Separator | None) -> None:
+        self._context = context
+        self._separation = StreamingSeparation(separator) if separator else None
         self._songs: dict[str, SongAnalysis] = {}
 
     def take(self, item: _Read) -> None:
-        """Pass one item that was read to its song; an error that this raises becomes the song's."""
+        """Pass one item to its song; an error that this raises fails the song."""
         if isinstance(item, _Started):
             plan = item.plan
-            self._songs[plan.song_id] = SongAnalysis(plan, self._place)
-            if self._streams is not None and "stems" in plan.compute:
-                self._streams.open(plan.song_id, plan.normalisation)
+            self._songs[plan.song_id] = SongAnalysis(plan, self._context)
+            if self._separation is not None and "stems" in plan.compute:
+                self._separation.open(plan.song_id, plan.normalisation)
             return
         song = self._songs.get(item.song_id)
-        if song is None or song.ended:
-            return  # it failed earlier, and may be reported already; the rest of its audio is passed over
+        if song is None or song.state is not AnalysisState.READING:
+            return  # the song has failed, and perhaps its outcome was given out: skip the rest of its audio
         try:
-            if song.error is not None:  # in the writer: the models need not work for this song any more
-                raise song.error
             self._pass_on(song, item)
         except Exception as error:
             self._fail(song, error)
 
     def flush(self) -> None:
-        """Run what still waits for a full batch."""
-        if self._streams is not None:
-            self._separated(self._streams.flush())
-        if self._place.windows is not None:
-            self._place.windows.flush()
+        """Run the models on everything that waits for a full batch."""
+        if self._separation is not None:
+            self._separated(self._separation.flush())
+        if self._context.windows is not None:
+            self._context.windows.flush()
 
     def done(self, *, wait: bool) -> Iterator[SongAnalyzed | SongFailed]:
-        """The outcomes of songs whose files are committed or given up; waits for all of them if asked to."""
+        """The outcomes of songs that are done or failed; with ``wait``, of all songs."""
         for song in list(self._songs.values()):
-            song.settle()
-            if song.finished is None or not (wait or song.finished.done()):
-                continue
-            song.finished.result()
-            del self._songs[song.plan.song_id]
-            yield _outcome(song)
+            song.advance()
+            if wait:
+                song.wait_for_writer()
+            if song.state in (AnalysisState.DONE, AnalysisState.FAILED):
+                self._drop(song)  # the writer thread may have failed it while it was being separated
+                del self._songs[song.plan.song_id]
+                yield song.outcome()
 
-    def abandon(self) -> None:
-        """Throw away what is half-written of songs without an outcome: only an interrupt leaves any."""
+    def discard(self) -> None:
+        """Discard unfinished files of songs without an outcome; only an interrupt leaves such songs."""
         for song in self._songs.values():
-            song.abandon()
+            song.discard()
 
     def _pass_on(self, song: SongAnalysis, item: _Mixture | _StoredStems | _Ended | SongFailed) -> None:
         song_id = song.plan.song_id
-        separating = self._streams if "stems" in song.plan.compute else None
+        separation = self._separation if "stems" in song.plan.compute else None
         if isinstance(item, _Mixture):
             song.add_mixture(item.block)
-            if separating is not None:
-                self._separated(separating.push(song_id, item.block))
+            if separation is not None:
+                self._separated(separation.push(song_id, item.block))
         elif isinstance(item, _StoredStems):
             song.add_stored_stems(item.stems)
         elif isinstance(item, SongFailed):
             self._fail(song, item.error)
-        elif separating is not None:
-            self._separated(separating.finish(song_id))
+        elif separation is not None:
+            self._separated(separation.finish(song_id))
         else:
             song.finish()
 
@@ -194,29 +192,17 @@ class _Batch:
                 self._fail(song, error)
 
     def _fail(self, song: SongAnalysis, error: Exception) -> None:
-        if self._streams is not None:
-            self._streams.drop(song.plan.song_id)
-        if song.finished is None:
-            song.fail(error)
+        self._drop(song)
+        song.fail(error)
 
-
-def _outcome(song: SongAnalysis) -> SongAnalyzed | SongFailed:
-    if song.error is not None:
-        return SongFailed(song.plan.song_id, song.error)
-    return SongAnalyzed(
-        plan=song.plan,
-        written=song.written,
-        seconds=song.seconds,
-        quality=song.quality,
-        used=song.used if song.quality is not None else None,
-        tags=song.tags,
-        read_back=song.read_back,
-        picture=song.picture,
-    )
+    def _drop(self, song: SongAnalysis) -> None:
+        """Separate nothing more of the song."""
+        if self._separation is not None:
+            self._separation.drop(song.plan.song_id)
 
 
 def _read_songs(plans: Iterable[SongPlan], store: ObjectStore, limits: Limits) -> Iterator[_Read]:
-    """Everything that the models need, song after song; runs ahead of them in a thread of its own."""
+    """All input of the models, song after song; runs ahead of them in its own thread."""
     for plan in plans:
         yield _Started(plan)
         try:
@@ -232,8 +218,8 @@ def _read_song(plan: SongPlan, store: ObjectStore, limits: Limits) -> Iterator[_
         with fetch_upload(store, plan.upload_key, limits.max_bytes) as fetched:
             if fetched.sha256 != plan.song_hash:
                 raise CannotAnalyze(
-                    f"the upload is not the one that songs describes (SHA-256 {fetched.sha256}, expected"
-                    f" {plan.song_hash}); it is a new song now: ingest it as one"
+                    f"the upload has changed since songs was computed (SHA-256 {fetched.sha256}, expected"
+                    f" {plan.song_hash}); it counts as a new song: materialize songs for that one"
                 )
             with caged(fetched.file, limits) as song:
                 for block in song.blocks():

@@ -1,8 +1,10 @@
-"""One song, from its blocks to its tables: what is stored, and what is published when something goes wrong."""
+"""One song, from its blocks to its tables: the rows that are stored, and the tables that an error leaves."""
 
+import errno
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
@@ -17,15 +19,18 @@ from known_models import SHARES, STEMS, Audio, Level, noise
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
 from bandscope_dagster.audio.flac import decode_flac
-from bandscope_dagster.pipeline import song_analysis
+from bandscope_dagster.pipeline import song_audio
+from bandscope_dagster.pipeline.analysis_state import AnalysisState
 from bandscope_dagster.pipeline.background import WriteBehind
+from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
-from bandscope_dagster.pipeline.song_analysis import SongAnalysis, Workplace
+from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
 from bandscope_dagster.separation.out_of_memory import Used
 from bandscope_dagster.separation.quality import FLOOR_DB, SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, read_note
 from bandscope_dagster.storage.tables.schemas import STEMS as STEMS_TABLE
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
@@ -42,11 +47,11 @@ def store(tmp_path: Path) -> ObjectStore:
 def analyze_one(
     store: ObjectStore, mixture: Audio, stems: Audio, *, piece: int = 100_000, tagger: Level | None = None
 ) -> SongAnalysis:
-    """Take a song whose stems are known through a ``SongAnalysis``: blocks of 10 s, pieces of ``piece`` frames."""
+    """Analyze a song with known stems: push blocks of 10 s of the mixture, then pieces of ``piece`` frames."""
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
         windows = WindowQueue(tagger or Level())
-        place = Workplace(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2)
-        song = SongAnalysis(plan(store, "song"), place)
+        context = BatchContext(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2)
+        song = SongAnalysis(plan(store, "song"), context)
         for start in range(0, mixture.shape[1], BLOCK_FRAMES):
             song.add_mixture(mixture[:, start : start + BLOCK_FRAMES])
         for start in range(0, mixture.shape[1], piece):
@@ -55,9 +60,8 @@ def analyze_one(
             song.add_separated(Separated(song.plan.song_id, mixture[:, part], stems[..., part], last, USED))
         song.finish()
         windows.flush()
-        song.settle()
-        assert song.finished is not None
-        song.finished.result()
+        song.advance()
+        song.wait_for_writer()
     return song
 
 
@@ -136,7 +140,7 @@ def test_the_top_instruments_are_mean_scores_and_of_stems_the_higher_one(store: 
     assert tops["stem_instrument_tags"]["piano"] < tops["instrument_tags"]["piano"] <= 1
 
 
-def test_what_came_of_tagging_is_told_of_the_mixture_and_of_the_stems(store: ObjectStore) -> None:
+def test_the_mixture_and_the_stems_each_have_a_summary_of_their_tags(store: ObjectStore) -> None:
     mixture = noise(7)  # two windows and a rest of 1 s in each source
     song = analyze_one(store, mixture, shares_of(mixture), tagger=Level(batch=3))
     of_mixture, of_stems = song.tags["instrument_tags"], song.tags["stem_instrument_tags"]
@@ -148,19 +152,20 @@ def test_what_came_of_tagging_is_told_of_the_mixture_and_of_the_stems(store: Obj
 def test_a_song_waits_for_its_last_windows_and_other_songs_need_not_wait_for_it(store: ObjectStore) -> None:
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
         windows = WindowQueue(Level(batch=3))
-        place = Workplace(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2)
+        context = BatchContext(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2)
         first, second = (
-            SongAnalysis(plan(store, name, tables=["instrument_tags"]), place) for name in ("first", "second")
+            SongAnalysis(plan(store, name, tables=["instrument_tags"]), context)
+            for name in ("first", "second")
         )
         first.add_mixture(noise(6))
         first.finish()
-        assert first.finished is None, "its two windows wait for a third"
+        assert first.state is AnalysisState.TAGGING, "its two windows wait for a third"
         second.add_mixture(noise(3))
         second.finish()
-        first.settle()
+        first.advance()
         for song in (first, second):
-            assert song.finished is not None
-            song.finished.result()
+            song.wait_for_writer()
+            assert song.state is AnalysisState.DONE
     assert [rows(store, "instrument_tags", name)["start_s"].n_unique() for name in ("first", "second")] == [
         2,
         1,
@@ -259,7 +264,7 @@ def test_a_block_that_cannot_be_encoded_fails_its_song(
     def fail(*_: object) -> bytes:
         raise soundfile.LibsndfileError(7)
 
-    monkeypatch.setattr(song_analysis, "encode", fail)
+    monkeypatch.setattr(song_audio, "encode", fail)
     mixture = noise(12)
     song = analyze_one(store, mixture, shares_of(mixture))
     assert isinstance(song.error, soundfile.LibsndfileError)
@@ -280,8 +285,8 @@ def test_no_more_blocks_are_encoded_ahead_than_the_writer_takes(store: ObjectSto
 
     gate = threading.Event()
     with Counting(2) as encoders, WriteBehind[None](3) as writer:
-        place = Workplace(store, writer, encoders, False, 16, (), None, load_vocabulary(), 0.2)
-        song = SongAnalysis(plan(store, "song", tables=["decoded_waveforms"]), place)
+        context = BatchContext(store, writer, encoders, False, 16, (), None, load_vocabulary(), 0.2)
+        song = SongAnalysis(plan(store, "song", tables=["decoded_waveforms"]), context)
 
         def push() -> None:
             for _ in range(8):
@@ -310,15 +315,15 @@ def test_a_tagger_that_fails_on_one_window_leaves_nothing_of_the_song(store: Obj
     assert published(store, "song") == []
 
 
-def test_a_song_that_is_given_up_midway_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_song_that_fails_midway_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
-        place = Workplace(
+        context = BatchContext(
             store, writer, encoders, False, 16, STEMS, WindowQueue(Level()), load_vocabulary(), 0.2
         )
-        song = SongAnalysis(plan(store, "song"), place)
+        song = SongAnalysis(plan(store, "song"), context)
         song.add_mixture(noise(10))
         song.fail(ArithmeticError("its separation failed"))
-    assert song.finished is not None and song.finished.done()
+    assert song.state is AnalysisState.FAILED
     assert published(store, "song") == []
     assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()], "no pending file is left"
 
@@ -327,7 +332,7 @@ def test_a_song_that_is_given_up_midway_leaves_nothing(store: ObjectStore, tmp_p
 def test_where_one_table_cannot_be_written_only_those_before_it_are_published(
     store: ObjectStore, tmp_path: Path, refused: str
 ) -> None:
-    (tmp_path / "store" / refused / "song.parquet").mkdir(parents=True)  # a folder stands in the file's place
+    (tmp_path / "store" / refused / "song.parquet").mkdir(parents=True)  # a folder where the file belongs
     mixture = noise(4)
     song = analyze_one(store, mixture, shares_of(mixture))
     assert isinstance(song.error, IsADirectoryError)
@@ -337,3 +342,118 @@ def test_where_one_table_cannot_be_written_only_those_before_it_are_published(
     assert list(song.written) == before
     for table in before:  # whole: a later attempt with reuse keeps them
         assert rows(store, table, "song").height > 0
+
+
+@pytest.fixture
+def stalled(store: ObjectStore) -> Iterator[tuple[BatchContext, threading.Event]]:
+    """The parts of a batch with storage that answers once the event is set, and that never fills a tagger's batch."""
+    opens = threading.Event()
+    with ThreadPoolExecutor(2) as encoders, WriteBehind[None](16) as writer:
+        windows = WindowQueue(Level(batch=64))
+        yield (
+            BatchContext(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2),
+            opens,
+        )
+        opens.set()
+
+
+def begin(store: ObjectStore, context: BatchContext, opens: threading.Event) -> SongAnalysis:
+    """A song of 6 s in READING, whose blocks wait for the storage."""
+    context.writer.submit(lambda: assert_opens(opens))
+    song = SongAnalysis(plan(store, "song", tables=["decoded_waveforms", "instrument_tags"]), context)
+    song.add_mixture(noise(6))
+    assert song.state is AnalysisState.READING
+    return song
+
+
+def test_a_song_is_read_then_tagged_then_committed_then_done(
+    store: ObjectStore, stalled: tuple[BatchContext, threading.Event]
+) -> None:
+    context, opens = stalled
+    song = begin(store, context, opens)
+    song.advance()
+    assert song.state is AnalysisState.READING, "its audio has not ended"
+    song.finish()
+    assert song.state is AnalysisState.TAGGING
+    assert context.windows is not None
+    context.windows.flush()
+    assert song.state is AnalysisState.TAGGING, "until it is looked at"
+    song.advance()
+    assert song.state is AnalysisState.COMMITTING
+    song.fail(ArithmeticError("too late"))
+    assert song.state is AnalysisState.COMMITTING
+    opens.set()
+    song.wait_for_writer()
+    assert song.state is AnalysisState.DONE
+    outcome = song.outcome()
+    assert isinstance(outcome, SongAnalyzed)
+    assert list(outcome.written) == published(store, "song") == ["decoded_waveforms", "instrument_tags"]
+    song.fail(ArithmeticError("far too late"))
+    assert song.state is AnalysisState.DONE and song.error is None
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["while it is read", "while its windows wait"])
+def test_a_song_that_fails_is_failing_until_its_files_are_discarded(
+    store: ObjectStore, tmp_path: Path, stalled: tuple[BatchContext, threading.Event], ended: bool
+) -> None:
+    context, opens = stalled
+    song = begin(store, context, opens)
+    if ended:
+        song.finish()
+    first = ArithmeticError("the first")
+    song.fail(first)
+    song.fail(ArithmeticError("the second"))
+    song.finish()
+    assert song.state is AnalysisState.FAILING
+    opens.set()
+    song.wait_for_writer()
+    assert song.state is AnalysisState.FAILED
+    assert song.outcome() == SongFailed("song", first)
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["while it is read", "while its windows wait"])
+def test_a_block_that_cannot_be_stored_fails_its_song_and_spares_the_tagger(
+    store: ObjectStore,
+    tmp_path: Path,
+    stalled: tuple[BatchContext, threading.Event],
+    monkeypatch: pytest.MonkeyPatch,
+    ended: bool,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(AudioTableWriter, "add", full)
+    context, opens = stalled
+    song = begin(store, context, opens)
+    if ended:
+        song.finish()
+    opens.set()
+    context.writer.submit(lambda: None).result(10)
+    assert song.state is AnalysisState.FAILED, "the writer thread ends it alone"
+    assert song.error is not None and "no space" in str(song.error)
+    song.advance()
+    assert context.windows is not None
+    monkeypatch.setattr(context.windows.tagger, "tag", lambda _: pytest.fail("the song has failed"))
+    context.windows.flush()
+    song.finish()
+    song.fail(ArithmeticError("the second"))
+    assert song.outcome() == SongFailed("song", song.error)
+    assert "no space" in str(song.error)
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+def test_a_song_whose_files_cannot_be_discarded_has_an_outcome(
+    store: ObjectStore, stalled: tuple[BatchContext, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: AudioTableWriter) -> None:
+        raise PermissionError("cannot be deleted")
+
+    context, opens = stalled
+    song = begin(store, context, opens)
+    monkeypatch.setattr(AudioTableWriter, "abort", refuse)
+    opens.set()
+    context.writer.submit(lambda: None).result(10)
+    song.fail(error := ArithmeticError("its separation failed"))
+    song.wait_for_writer()
+    assert song.outcome() == SongFailed("song", error)

@@ -1,4 +1,4 @@
-"""Songs in a stream: whatever goes wrong with one, at any stage, is that song's alone, and each has one outcome."""
+"""Songs in a stream: an error of one song, at any stage, fails no other song, and each song has one outcome."""
 
 import math
 import resource
@@ -20,7 +20,7 @@ from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.cage.child import MEMORY_BYTES
 from bandscope_dagster.audio.flac import Quantized, encode
 from bandscope_dagster.errors import CannotAnalyze, SongRejected, UploadUnavailable
-from bandscope_dagster.pipeline import song_analysis, stream
+from bandscope_dagster.pipeline import song_audio, stream
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan
 from bandscope_dagster.pipeline.stream import analyze_songs
@@ -63,7 +63,7 @@ def analyze(
 
 
 def unbearable(seconds: float, at_s: float) -> Audio:
-    """A song with one moment at which the models of these tests do what they are told to."""
+    """A song with one moment at which the models of these tests do what their ``at_unbearable`` says."""
     audio = noise(seconds)
     audio[:, round(at_s * SAMPLE_RATE) : round((at_s + 0.1) * SAMPLE_RATE)] = 4.0
     return audio
@@ -140,7 +140,7 @@ def gone(store: ObjectStore, song: SongPlan) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (replaced, CannotAnalyze, "the upload is not the one that songs describes"),
+        (replaced, CannotAnalyze, "the upload has changed since songs was computed"),
         (gone, UploadUnavailable, "no longer in the store"),
     ],
 )
@@ -267,7 +267,7 @@ def test_models_on_the_cpu_wait_while_blocks_are_encoded_and_others_do_not(
             beside.append(len(encoding))
             return super().separate(segments)
 
-    monkeypatch.setattr(song_analysis, "encode", slowly)
+    monkeypatch.setattr(song_audio, "encode", slowly)
     outcomes = analyze(store, [upload(store, "one", noise(35))], Looks(), Level(device=other))
     assert isinstance(outcomes["one"], SongAnalyzed)
     assert any(beside) == (other != "cpu")

@@ -1,0 +1,81 @@
+"""The state of one song in ``analyze``, changed by several threads: which states there are, and which may follow."""
+
+import threading
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+
+class AnalysisState(Enum):
+    """The states of a song, with the thread that begins each.
+
+    A song that works out goes READING, TAGGING, COMMITTING, DONE. An error before COMMITTING takes it to FAILING if
+    the model's thread finds it, and straight to FAILED if the writer thread does; an error in COMMITTING takes it to
+    FAILED. DONE and FAILED are final.
+    """
+
+    READING = "reading"
+    """Audio of the song still arrives. Every song begins here."""
+    TAGGING = "tagging"
+    """All audio has arrived, and some windows wait for the tagger. Model's thread, at the end of the audio."""
+    COMMITTING = "committing"
+    """The writer thread publishes the tables. Model's thread, once no window waits any more."""
+    FAILING = "failing"
+    """Nothing more is computed, and the writer thread has yet to discard unfinished files. Model's thread."""
+    DONE = "done"
+    """All tables are published. Writer thread."""
+    FAILED = "failed"
+    """Unfinished files are discarded; tables published before the error stay. Writer thread."""
+
+
+_S = AnalysisState
+TRANSITIONS: Final[Mapping[AnalysisState, frozenset[AnalysisState]]] = {
+    _S.READING: frozenset({_S.TAGGING, _S.FAILING, _S.FAILED}),
+    _S.TAGGING: frozenset({_S.COMMITTING, _S.FAILING, _S.FAILED}),
+    _S.COMMITTING: frozenset({_S.DONE, _S.FAILED}),
+    _S.FAILING: frozenset({_S.FAILED}),
+    _S.DONE: frozenset(),
+    _S.FAILED: frozenset(),
+}
+"""State → the states that may follow it."""
+
+
+class StateMachine:
+    """The current state and the first error of one song; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._state = AnalysisState.READING
+        self._error: Exception | None = None
+
+    @property
+    def state(self) -> AnalysisState:
+        """The current state."""
+        with self._changed:
+            return self._state
+
+    @property
+    def error(self) -> Exception | None:
+        """The error that took the song to FAILING or FAILED; the first, if there were several."""
+        with self._changed:
+            return self._error
+
+    def move(self, to: AnalysisState, error: Exception | None = None) -> bool:
+        """Change to ``to``; return False, and change nothing, if it may not follow the current state.
+
+        False is no fault: another thread has ended the song in the meantime. FAILING and FAILED need an ``error``.
+        """
+        with self._changed:
+            if to not in TRANSITIONS[self._state]:
+                return False
+            self._state = to
+            self._error = self._error or error
+            self._changed.notify_all()
+            return True
+
+    def wait_for_writer(self) -> None:
+        """Block while the writer thread has yet to end the song: in COMMITTING and FAILING."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._state not in (AnalysisState.COMMITTING, AnalysisState.FAILING)
+            )

@@ -1,10 +1,10 @@
-"""The device that the models run on: which one it is, and when its memory has run out."""
+"""The device of the models: its choice, and errors that mean its memory is full."""
 
 from bandscope_dagster.errors import SettingsError
 
 
 def available_devices() -> tuple[str, ...]:
-    """The devices of this machine as torch names them, best first; the CPU is always the last."""
+    """The devices of this machine by their torch names, best first; the CPU is always last."""
     import torch
 
     cuda = (
@@ -15,25 +15,25 @@ def available_devices() -> tuple[str, ...]:
 
 
 def resolve_device(name: str) -> str:
-    """The torch device for a setting: ``auto`` takes CUDA, then MPS, then the CPU; any other name is itself.
+    """The torch device for a setting: ``auto`` is CUDA, else MPS, else the CPU; other names are returned as they are.
 
     Raises:
-        SettingsError: the named device is absent. There is no fallback: a run that was meant for a GPU must
-            not take a hundred times as long in silence.
+        SettingsError: the named device is absent. There is no fallback: without a warning, a run meant for a GPU
+            would take 100 times as long.
     """
     present = available_devices()
     if name == "auto":
         return present[0]
     if name not in present:
         raise SettingsError(
-            f"BANDSCOPE_DEVICE={name!r}, but torch sees only {', '.join(present)} here: set it to one of "
-            f"these or to auto, or install the driver and the torch build for that device"
+            f"BANDSCOPE_DEVICE={name!r}, but torch finds only {', '.join(present)}; set it to one of these or to "
+            f"auto, or install the driver and the torch build for {name}"
         )
     return name
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch's own on CUDA, plain RuntimeErrors on MPS and the CPU."""
+    """True if an error means that memory ran out: torch's own error on CUDA, RuntimeErrors on MPS and the CPU."""
     import torch
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):

@@ -1,10 +1,10 @@
-"""The errors that carry a decision: a rejected song is data, anything else is a failure."""
+"""Errors, and the decision that each carries: a rejected song is data, any other error is a failure."""
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an upload can never become a song. The code stands before the colon in every ``error`` column."""
+    """The reasons to reject an upload: the code before the colon in every ``error`` column."""
 
     EMPTY = "empty"
     NOT_AUDIO = "not_audio"
@@ -21,25 +21,29 @@ class Reason(StrEnum):
 
 
 UNAVAILABLE = "unavailable"
-"""Stands before the colon where the storage did not give an upload up."""
+"""The code before the colon if the storage could not return an upload."""
 
 FAILED = "failed"
-"""Stands before the colon where anything else went wrong that is no property of the upload."""
+"""The code before the colon for any other failure that is not a property of the upload."""
+
+
+UPSTREAM = "upstream: "
+"""Opens the error of an analysis table that only passes on an error of ``songs``."""
 
 
 def has_failed(error: str | None) -> bool:
-    """Whether an ``error`` of ``songs`` is a failure, which may be mended, and not a rejection, which stays."""
+    """True if an ``error`` of ``songs`` is a failure, which a retry may fix, and not a rejection."""
     return error is not None and error.partition(":")[0] in (UNAVAILABLE, FAILED)
 
 
 class BandscopeError(Exception):
-    """Base of every error that Bandscope raises on purpose; its text is written for the person who reads it."""
+    """Base of all errors that Bandscope raises on purpose. Their text is for the user."""
 
 
 class SongRejected(BandscopeError):
-    """A permanent property of the upload makes it unusable: it is recorded as data and never retried.
+    """The upload has a permanent property that makes it unusable. It is recorded as data and never retried.
 
-    ``str(error)`` is ``"<reason>: <message>"``, as it is stored in the tables.
+    ``str(error)`` is ``"<reason>: <message>"``, as in the tables.
     """
 
     def __init__(self, reason: Reason, message: str) -> None:
@@ -49,20 +53,20 @@ class SongRejected(BandscopeError):
 
 
 class UploadUnavailable(BandscopeError):
-    """The storage did not give the upload up; another attempt may succeed."""
+    """The storage could not return the upload; a retry may succeed."""
 
 
 class CannotAnalyze(BandscopeError):
-    """The song cannot be analyzed in this run, however often it is tried; the message says what mends it.
+    """The song cannot be analyzed in this run, and retries do not help. The message says how to fix it.
 
-    Raised where ``songs`` could not read the upload, where the upload has changed since, and where a table that is
-    read holds nothing for the song.
+    Raised if ``songs`` could not read the upload, if the upload has changed since then, or if a required table has
+    nothing for the song.
     """
 
 
 class ModelFileError(BandscopeError):
-    """A model file is missing or is not the one in the inventory; the message names the command that mends it."""
+    """A model file is missing, or differs from the inventory. The message has the command that fixes it."""
 
 
 class SettingsError(BandscopeError):
-    """A setting has no usable value; the message names the variable, the value and what is accepted."""
+    """A setting has an invalid value. The message has the variable, the value and the accepted values."""

@@ -1,4 +1,4 @@
-"""Every setting in one place: environment variables ``BANDSCOPE_…`` become one typed, frozen object."""
+"""All settings: environment variables ``BANDSCOPE_…``, read into one typed, frozen object."""
 
 import os
 from pathlib import Path
@@ -20,70 +20,80 @@ ExecutorName = Literal["in_process", "ray", "kubernetes"]
 
 
 def _as_number(value: object) -> object:
-    """A variable is text, and pydantic compares a Literal with it as it is."""
+    """A number for a variable's text: pydantic compares a Literal with the text itself."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 class Settings(BaseSettings):
-    """What an operator can choose. Each field is the environment variable ``BANDSCOPE_<FIELD>``."""
+    """The settings of an operator. Each field is the environment variable ``BANDSCOPE_<FIELD>``."""
 
-    # Compose files pass an unset variable on as an empty one.
+    # Compose files pass unset variables as empty ones.
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     storage: str = Field(
         default="~/bandscope",
-        description="Where uploads and tables lie: a local folder, or s3://bucket/prefix.",
+        description="Object store of uploads and tables: a local folder, or s3://bucket/prefix.",
     )
     s3_endpoint: str | None = Field(
-        default=None, description="URL of an S3-compatible server; unset means AWS."
+        default=None, description="URL of an S3-compatible server. If unset, Amazon S3 is used."
     )
-    s3_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    s3_region: str = Field(default="us-east-1", description="Region of the S3 bucket.")
     s3_access_key_id: str | None = Field(
-        default=None, description="Unset: the standard AWS environment is used."
+        default=None, description="Access key for S3. If unset, the standard AWS environment is used."
     )
-    s3_secret_access_key: SecretStr | None = Field(default=None, description="Unset: as above.")
+    s3_secret_access_key: SecretStr | None = Field(
+        default=None, description="Secret key for S3. If unset, the standard AWS environment is used."
+    )
 
-    separator: str = Field(default="spleeter-2stems", description="Which model separates songs into stems.")
-    tagger: str = Field(default="musicnn", description="Which model names the instruments.")
+    separator: str = Field(
+        default="spleeter-2stems",
+        description="Model that separates songs into stems; `bandscope models list` shows all.",
+    )
+    tagger: str = Field(
+        default="musicnn", description="Model that tags instruments; `bandscope models list` shows all."
+    )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
-        default="auto", description="auto takes CUDA, then MPS, then the CPU; a named device must exist."
+        default="auto",
+        description="Device of the models. auto uses CUDA, else MPS, else the CPU; a named device must exist.",
     )
 
     executor: ExecutorName = Field(
         default="in_process",
-        description="Where the steps of a run are computed: in the run's own process, or each as a job of the Ray "
-        "cluster at RAY_ADDRESS, or of the Kubernetes cluster that the run is in (deploy/README.md).",
+        description="Place where the steps of a run are computed: in the run's own process, or each step as a job of "
+        "the Ray cluster at RAY_ADDRESS, or of the Kubernetes cluster of the run (see deploy/README.md).",
     )
     gpus: Annotated[int, Field(ge=0)] | None = Field(
         default=None,
-        description="GPUs that a step of `analyze` asks of a cluster (1; none where DEVICE is cpu).",
+        description="GPUs that an `analyze` step requests from a cluster. Default: 1, or 0 if BANDSCOPE_DEVICE is cpu.",
     )
 
     shifts: int | None = Field(
         default=None,
         ge=0,
         le=20,
-        description="Demucs: passes over each song, each shifted by another part of half a second, that are averaged.",
+        description="Demucs: number of passes over each song, shifted by different parts of 0.5 s, which are averaged. "
+        "Default: 0, which is one pass without a shift.",
     )
     overlap: float | None = Field(
         default=None,
         ge=0,
         lt=1,
-        description="Demucs: overlap of segments, as a share of their length (0.25).",
+        description="Demucs: overlap of neighbouring segments, as a share of their length. Default: 0.25.",
     )
     segment_s: float | None = Field(
         default=None,
         ge=1,
-        description="Demucs: length of a segment in seconds (7.8); less takes less memory.",
+        description="Demucs: length of a segment in seconds. Default: the model's own, 7.8 for htdemucs; shorter "
+        "segments need less memory.",
     )
     precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = Field(
-        default=None, description="Demucs: in which precision the networks compute (fp32)."
+        default=None, description="Demucs: precision of the networks' computations. Default: fp32."
     )
     batch: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="Segments in one call of the separator (1 on a CPU, 8 on an accelerator).",
+        description="Maximum segments per call of the separator. Default: 1 on a CPU, 8 on an accelerator.",
     )
     onednn: OneDnn = Field(
         default="auto",
@@ -92,38 +102,42 @@ class Settings(BaseSettings):
     )
 
     tag_window_s: float | None = Field(
-        default=None, ge=1, le=300, description="Qwen-Omni: seconds that it listens to at once (30)."
+        default=None, ge=1, le=300, description="Qwen-Omni: length of a window in seconds. Default: 30."
     )
     tag_hop_s: float | None = Field(
         default=None,
         gt=0,
-        description="AST, Qwen-Omni: seconds from the start of one window to that of the next; at most a window.",
+        description="AST, Qwen-Omni: seconds from the start of one window to the start of the next, at most the length "
+        "of a window. Default: the length of a window.",
     )
     tag_batch: int | None = Field(
         default=None,
         ge=1,
         le=1024,
-        description="Windows in one call of the tagger; each tagger knows what is best on a CPU and an accelerator.",
+        description="Maximum windows per call of the tagger. Default: the tagger's best for the device.",
     )
     tag_mode: Literal["list", "layers"] | None = Field(
         default=None,
-        description="Qwen-Omni: asked for a list of instruments (list), or first for a description and then for the "
-        "instruments of foreground, middle ground and background (layers).",
+        description="Qwen-Omni: question to the model. list asks for a list of instruments; layers first asks for a "
+        "description, then for the instruments in foreground, middle ground and background. Default: list.",
     )
 
     models_folder: str = Field(
         default="~/.bandscope/models",
-        description="Where model weights lie that are not part of the package.",
+        description="Folder of the model weights that are not part of the package.",
     )
 
     songs_per_run: int = Field(
-        default=64, ge=1, le=10_000, description="Songs in one run, and so per model load."
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Maximum number of songs in one run. The models are loaded once per run.",
     )
     step_retries: int = Field(
-        default=2, ge=0, le=20, description="How often a step with failed songs is tried again."
+        default=2, ge=0, le=20, description="Number of retries of a step in which songs failed."
     )
     step_retry_delay_s: float = Field(
-        default=5.0, ge=0, description="Delay before the first retry; doubles each time."
+        default=5.0, ge=0, description="Delay before the first retry, in seconds. It doubles with each retry."
     )
     flac_bits: Annotated[Literal[16, 24], BeforeValidator(_as_number)] = Field(
         default=16, description="Bits per sample of the stored FLAC blocks."
@@ -133,65 +147,85 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         le=1,
-        description="The score from which the catalogs count an instrument as present; unset, each tagger has its own.",
+        description="Lowest score, in [0, 1], at which catalogs and pages count an instrument as present in a window. "
+        "Default: the tagger's own.",
     )
 
     alert_webhook: SecretStr | None = Field(
         default=None,
-        description="URL to which every failed run is posted as JSON; unset, it only stands in a sensor's log.",
+        description="URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the "
+        "sensor's log.",
     )
     ui_url: str = Field(
-        default="http://127.0.0.1:3000", description="Where people find the Dagster UI; for links in alerts."
+        default="http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts."
     )
 
-    max_upload_bytes: int = Field(default=2 * 2**30, ge=1, description="Larger uploads are rejected.")
-    min_duration_s: float = Field(default=0.5, ge=0, description="Shorter songs are rejected.")
-    max_duration_s: float = Field(default=7200.0, gt=0, description="Longer songs are rejected.")
+    max_upload_bytes: int = Field(
+        default=2 * 2**30, ge=1, description="Largest upload in bytes; larger ones are rejected."
+    )
+    min_duration_s: float = Field(
+        default=0.5, ge=0, description="Shortest song in seconds; shorter ones are rejected."
+    )
+    max_duration_s: float = Field(
+        default=7200.0, gt=0, description="Longest song in seconds; longer ones are rejected."
+    )
     max_sample_rate: int = Field(
-        default=384_000, ge=8_000, description="Files above this rate (Hz) are rejected."
+        default=384_000, ge=8_000, description="Highest sample rate in Hz; files above it are rejected."
     )
-    max_channels: int = Field(default=8, ge=1, description="Files with more channels are rejected.")
+    max_channels: int = Field(
+        default=8, ge=1, description="Largest number of channels; files with more are rejected."
+    )
 
-    max_tag_bytes: int = Field(default=2**20, ge=1, description="Files with more bytes of tags are rejected.")
+    max_tag_bytes: int = Field(
+        default=2**20,
+        ge=1,
+        description="Largest size of all tags in a file, in bytes; files with more are rejected.",
+    )
     max_picture_bytes: int = Field(
-        default=32 * 2**20, ge=1, description="Files with a larger picture are rejected."
+        default=32 * 2**20,
+        ge=1,
+        description="Largest picture in a file, in bytes; files with a larger one are rejected.",
     )
     max_decode_memory_mb: int = Field(
         default=1024,
         ge=64,
-        description="Files that take more memory (MiB) to decode are rejected; not on macOS.",
+        description="Maximum memory to decode a file, in MiB; files that need more are rejected (not on macOS).",
     )
     max_decode_cpu_s: int = Field(
-        default=600, ge=1, description="Files that take more CPU time (seconds) to decode are rejected."
+        default=600,
+        ge=1,
+        description="Maximum CPU time to decode a file, in seconds; files that need more are rejected.",
     )
     max_decode_silence_s: float = Field(
-        default=60.0, gt=0, description="Files whose decoder gives nothing for so many seconds are rejected."
+        default=60.0,
+        gt=0,
+        description="Longest time without decoded audio, in seconds; files that exceed it are rejected.",
     )
 
     @property
     def gpus_asked(self) -> int:
-        """How many GPUs a step with models asks of a cluster."""
+        """Number of GPUs that a step with models requests from a cluster."""
         if self.gpus is not None:
             return self.gpus
         return 0 if self.device == "cpu" else 1
 
     @property
     def models_device(self) -> str:
-        """The device that the models are told to use.
+        """The device of the models.
 
-        A step that asked a cluster for a GPU must find one: ``auto`` does not fall back to the CPU there.
+        A step that requested a GPU from a cluster must use it: there, ``auto`` does not fall back to the CPU.
         """
         on_a_gpu = self.executor != "in_process" and self.gpus_asked > 0
         return "cuda" if on_a_gpu and self.device == "auto" else self.device
 
     @property
     def models_path(self) -> Path:
-        """The folder of the model weights that are not part of the package; it need not exist."""
+        """The folder of the model weights that are not part of the package; it may not exist."""
         return Path(self.models_folder).expanduser()
 
     @property
     def limits(self) -> Limits:
-        """The bounds within which an upload is read and decoded."""
+        """The limits for reading and decoding an upload."""
         return Limits(
             max_bytes=self.max_upload_bytes,
             min_duration_s=self.min_duration_s,
@@ -207,7 +241,7 @@ class Settings(BaseSettings):
 
     @property
     def separation(self) -> SeparationOptions:
-        """What is chosen about the separation; what is not is the separator's own default."""
+        """The options of the separator; an option that is None has the separator's own default."""
         return SeparationOptions(
             shifts=self.shifts,
             overlap=self.overlap,
@@ -219,16 +253,16 @@ class Settings(BaseSettings):
 
     @property
     def tagging(self) -> TaggingOptions:
-        """What is chosen about tagging; what is not is the tagger's own default."""
+        """The options of the tagger; an option that is None has the tagger's own default."""
         return TaggingOptions(
             window_s=self.tag_window_s, hop_s=self.tag_hop_s, batch=self.tag_batch, mode=self.tag_mode
         )
 
     def open_store(self) -> ObjectStore:
-        """The object store that these settings name; nothing is read or written yet.
+        """Open the object store of these settings. Nothing is read or written yet.
 
         Raises:
-            SettingsError: ``storage`` or what belongs to it names none.
+            SettingsError: ``storage`` is not a store.
         """
         secret = self.s3_secret_access_key
         options = S3Options(
@@ -247,7 +281,7 @@ def load_settings() -> Settings:
     """The settings of this process's environment.
 
     Raises:
-        SettingsError: a variable holds a value that cannot be used; every such variable is named.
+        SettingsError: a variable has an invalid value. The message has all such variables.
     """
     try:
         return Settings()
@@ -257,10 +291,10 @@ def load_settings() -> Settings:
             f" (found {problem['input']!r})"
             for problem in error.errors()
         ]
-        raise SettingsError("These settings cannot be used:\n  " + "\n  ".join(lines)) from None
+        raise SettingsError("Invalid settings:\n  " + "\n  ".join(lines)) from None
 
 
 def unknown_variables() -> list[str]:
-    """The variables of this environment that look like settings and are none: misspelt, most likely."""
+    """The variables of this environment that begin with ``BANDSCOPE_`` but are no settings: probably misspelt."""
     known = {f"{PREFIX}{field}".upper() for field in Settings.model_fields}
     return sorted(name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known)

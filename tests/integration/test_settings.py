@@ -1,4 +1,4 @@
-"""Settings: every variable, what a wrong one is told, secrets that stay secret, and Dagster's home."""
+"""Settings: every variable, the errors for invalid values, secrets in no text, and Dagster's home."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ from bandscope_dagster.settings import PREFIX, Settings, load_settings, unknown_
 
 SECRET = "hunter2-do-not-print"
 
-# variable → (as it stands in the environment, as the program sees it); none is the default
+# variable → (text in the environment, value in the program); no value is the default
 USED = {
     "STORAGE": ("s3://music/prefix", "s3://music/prefix"),
     "S3_ENDPOINT": ("http://localhost:8333", "http://localhost:8333"),
@@ -90,7 +90,7 @@ REFUSED = {
 def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("DAGSTER_HOME", "")  # also so that what dagster_home sets is taken back
+    monkeypatch.setenv("DAGSTER_HOME", "")  # also undoes what dagster_home sets
 
 
 @pytest.mark.parametrize("variable", USED)
@@ -142,13 +142,13 @@ def test_the_secret_is_in_no_text_about_the_settings(monkeypatch: pytest.MonkeyP
     secret = settings.s3_secret_access_key
     assert secret is not None and secret.get_secret_value() == SECRET
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
-    assert SECRET in settings.open_store().polars_options().values(), "it is used"
+    assert SECRET in settings.open_store().polars_options().values(), "the store does not use the secret"
 
     monkeypatch.setenv("BANDSCOPE_FLAC_BITS", "20")
     with pytest.raises(SettingsError) as refused:
         load_settings()
     assert SECRET not in str(refused.value)
-    assert refused.value.__suppress_context__, "a traceback would print pydantic's own message"
+    assert refused.value.__suppress_context__, "a traceback would show pydantic's message with the secret"
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_dagsters_home_is_below_the_users_where_none_is_named(
     monkeypatch.setenv("HOME", str(tmp_path))
     home = dagster_home()
     assert home == tmp_path / ".bandscope" / "dagster" and home.is_dir()
-    assert os.environ["DAGSTER_HOME"] == str(home), "Dagster itself and child processes read it"
+    assert os.environ["DAGSTER_HOME"] == str(home), "Dagster and child processes read the variable"
 
 
 def test_a_relative_home_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_a_new_home_gets_a_configuration_that_dagster_takes(
     with dg.DagsterInstance.get() as instance:
         assert instance.root_directory == str(tmp_path / "home")
         assert instance.telemetry_enabled is False
-    assert "dagster.yaml" not in capfd.readouterr().err, "Dagster misses nothing"
+    assert "dagster.yaml" not in capfd.readouterr().err, "Dagster warned about its configuration"
 
 
 def test_a_home_that_has_a_configuration_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,24 +1,14 @@
-"""The ``bandscope`` command. Each command imports what it needs when it runs, so that the others start at once."""
+"""The commands of ``bandscope``. Each imports its module when it runs, so that every command starts fast."""
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
+from bandscope_dagster.cli.terminal import console, print_error, progress_bar
 from bandscope_dagster.errors import BandscopeError
 
 if TYPE_CHECKING:
@@ -26,36 +16,24 @@ if TYPE_CHECKING:
     from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 app = typer.Typer(
-    help="Songs in an object store become stems, instrument tags and queryable Parquet.",
+    help="Separate songs in an object store into stems, tag their instruments, and query both as Parquet.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
 
-console = Console()
-
 
 def main() -> None:
-    """Run the command line; an error that was foreseen is printed as a sentence, without a traceback."""
+    """Run the command line. An expected error is printed as a message, without a traceback."""
     share_freed_memory()
     try:
         app()
     except BandscopeError as error:
-        _complain(str(error))
+        print_error(str(error))
         sys.exit(1)
-    except OSError as error:  # of a disk, a file's permissions or the store; a traceback would add nothing
-        _complain(f"{type(error).__name__}: {error}")
+    except OSError as error:  # of a disk, a file's permissions or the store: a traceback would not help
+        print_error(f"{type(error).__name__}: {error}")
         sys.exit(1)
-
-
-def _complain(text: str) -> None:
-    Console(stderr=True).print(f"[red]bandscope:[/red] {_escaped(text)}", highlight=False, soft_wrap=True)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _open() -> "tuple[Settings, ObjectStore]":
@@ -65,77 +43,50 @@ def _open() -> "tuple[Settings, ObjectStore]":
     return settings, settings.open_store()
 
 
-@contextmanager
-def _progress() -> Generator[Progress]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        yield progress
-
-
 @app.command()
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders that are searched for them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders to search for audio files.")],
     owner: Annotated[
-        str | None, typer.Option(help="Whose songs these are: the first folder of the upload.")
+        str | None, typer.Option(help="Owner of the songs: the first folder below uploads/.")
     ] = None,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Upload a changed file over the one that is there; it is a new song."),
+        typer.Option(
+            "--replace",
+            help="Replace uploads that have the same name but other content. Each becomes a new song.",
+        ),
     ] = False,
 ) -> None:
-    """Copy songs into the store's uploads/. What is already there is left as it is.
+    """Upload songs to uploads/ in the store. Files that are already uploaded are not changed.
 
-    Folders keep their shape; their first level is the owner unless --owner names one.
+    Subfolders are kept. Without --owner, the first subfolder is the owner.
 
-    Exits with 1 if a file was left out because another one of its name is there.
+    Exits with 1 if a file was skipped because a different file has its name.
     """
-    from collections import Counter
-
-    from bandscope_dagster.cli.ingest import Ingested, find_files
-    from bandscope_dagster.cli.ingest import ingest as ingest_file
+    from bandscope_dagster.cli.ingest import ingest_files
 
     _, store = _open()
-    files = find_files(paths, owner)
-    counts: Counter[Ingested] = Counter()
-    with _progress() as progress:
-        task = progress.add_task("uploading", total=len(files))
-        for file in files:
-            outcome = ingest_file(store, file, replace=replace)
-            counts[outcome] += 1
-            if outcome is Ingested.CONFLICT:
-                progress.console.print(f"{_escaped(file.key)}: {outcome}", highlight=False)
-            progress.advance(task)
-    for outcome, count in counts.items():
-        console.print(f"{count} {outcome.split(':')[0]}", highlight=False)
-    console.print(f"The uploads lie in {_escaped(store.uri('uploads'))}", highlight=False, soft_wrap=True)
-    if counts[Ingested.CONFLICT]:
-        raise typer.Exit(1)
+    skipped = ingest_files(store, console, progress_bar, paths, owner, replace=replace)
+    raise typer.Exit(1 if skipped else 0)
 
 
 @app.command()
 def run(
     songs: Annotated[
-        str | None, typer.Option(help="Only songs of this id or file name, or of a glob such as 'live*'.")
+        str | None,
+        typer.Option(help="Only songs with this id or file name, or that match a glob such as 'live*'."),
     ] = None,
     select: Annotated[
         str | None,
-        typer.Option(
-            help="Only these per-song assets, such as stems,instrument_tags; the rest is left alone."
-        ),
+        typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
     ] = None,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Compute songs again that are done; without it they are kept.")
+        bool, typer.Option("--recompute", help="Compute again what is already up to date.")
     ] = False,
 ) -> None:
-    """Register new uploads and compute what their songs lack, in this process. Run it again to go on.
+    """Process new uploads: separate and tag every song that is not finished. Run it again to continue.
 
-    Exits with 1 if a song failed. A rejected song is no failure: `bandscope status` tells why it was rejected.
+    Exits with 1 if a song failed. Rejected songs do not count as failed; `bandscope status` shows the reasons.
     """
     restart_without_thread_caches()
     from bandscope_dagster.cli.run import run_songs
@@ -144,7 +95,7 @@ def run(
     settings, store = _open()
     assets = select.replace(",", " ").split() if select else None
     failed = run_songs(
-        settings, store, dagster_home(), console, _progress, songs, assets, recompute=recompute
+        settings, store, dagster_home(), console, progress_bar, songs, assets, recompute=recompute
     )
     raise typer.Exit(1 if failed else 0)
 
@@ -152,10 +103,11 @@ def run(
 @app.command()
 def retry(
     select: Annotated[
-        str | None, typer.Option(help="Only these per-song assets, such as stems,instrument_tags.")
+        str | None,
+        typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
     ] = None,
 ) -> None:
-    """Hand failed and missing songs to the Dagster daemon, as one backfill that keeps what is done."""
+    """Start one backfill of the failed and missing songs, which the Dagster daemon runs. Finished results are kept."""
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
@@ -167,37 +119,36 @@ def retry(
 @app.command()
 def status(
     song: Annotated[
-        str | None, typer.Argument(help="A song's id, file name or title, or a glob; all songs if left out.")
+        str | None, typer.Argument(help="Id, file name or title of a song, or a glob. Default: all songs.")
     ] = None,
 ) -> None:
-    """Tell how far every song got, or all that is known of some songs."""
+    """Show the status of all songs, or the details of one song."""
     from bandscope_dagster.cli.status import print_overview, print_songs
+    from bandscope_dagster.tagging.registry import present_from
 
-    _, store = _open()
+    settings, store = _open()
     if song is None:
         print_overview(store, console)
     else:
-        print_songs(store, console, song)
+        print_songs(store, console, song, present_from(settings.present_from))
 
 
 @app.command()
 def sql(
     query: Annotated[
         str,
-        typer.Argument(help="A SELECT over the tables, e.g. songs, stems, instrument_tags, song_catalog."),
+        typer.Argument(help="A SELECT from the tables, such as songs, stems, instrument_tags, song_catalog."),
     ],
     answer_format: Annotated[
         Literal["table", "csv", "json", "parquet"] | None,
         typer.Option(
-            "--format", help="How to give the answer; without it by the name of --to, or as a table."
+            "--format", help="Format of the result. Default: by the extension of --to, else a table."
         ),
     ] = None,
-    to: Annotated[
-        Path | None, typer.Option(help="The file that gets the answer, instead of the screen.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    to: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Answer a query over all tables; nothing can be written to them."""
+    """Query the tables with SQL. The tables are read-only."""
     from bandscope_dagster.cli.sql import show
 
     _, store = _open()
@@ -206,12 +157,10 @@ def sql(
 
 @app.command()
 def lineage(
-    song: Annotated[str, typer.Argument(help="A song's id, file name or title, or a glob.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="An object for each song, on a line of its own.")
-    ] = False,
+    song: Annotated[str, typer.Argument(help="Id, file name or title of a song, or a glob.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per song and line.")] = False,
 ) -> None:
-    """Tell what each table of a song was made from, by its files alone, and what no longer fits."""
+    """Show the inputs, models and parameters of each table of a song, and which tables are outdated."""
     from bandscope_dagster.cli.lineage import print_lineage
 
     _, store = _open()
@@ -220,34 +169,39 @@ def lineage(
 
 @app.command()
 def export(
-    to: Annotated[Path, typer.Option(help="The folder that gets a folder for each song.")],
+    to: Annotated[Path, typer.Option(help="Folder to write to. Each song gets a subfolder.")],
     songs: Annotated[
-        list[str] | None, typer.Argument(help="Ids, file names or titles of songs, or globs such as 'live*'.")
+        list[str] | None,
+        typer.Argument(help="Ids, file names or titles of songs, or globs such as 'live*'."),
     ] = None,
     where: Annotated[
         str | None,
         typer.Option(
-            help='Only songs that meet this SQL condition over song_catalog, e.g. "duration_s < 100".'
+            help='Only songs that match this SQL condition on song_catalog, such as "duration_s < 100".'
         ),
     ] = None,
-    audio_format: Annotated[Literal["wav", "flac", "mp3"], typer.Option("--format")] = "wav",
+    audio_format: Annotated[
+        Literal["wav", "flac", "mp3"], typer.Option("--format", help="Format of the audio files.")
+    ] = "wav",
     bits: Annotated[
         Literal["16", "24", "32f"] | None,
         typer.Option(
-            help="Of a sample; without it 32-bit floats in wav, which never clip, and 24 bits in flac."
+            help="Bits per sample. Default: 32f for wav (32-bit float, which never clips), 24 for flac."
         ),
     ] = None,
     normalise: Annotated[
         float | None,
         typer.Option(
-            min=-70, max=0, help="Loudness of the mixture in LUFS, with one gain for all stems of a song."
+            min=-70,
+            max=0,
+            help="Target loudness of the mixture in LUFS. All stems of a song get the same gain.",
         ),
     ] = None,
-    mixture: Annotated[bool, typer.Option("--mixture", help="Write the mixture too.")] = False,
+    mixture: Annotated[bool, typer.Option("--mixture", help="Also write the mixture.")] = False,
 ) -> None:
-    """Write the stems of songs as audio files, and their instruments as CSV. What is there already is kept.
+    """Write the stems of songs as audio files, and their instruments as CSV. Existing files are kept.
 
-    Exits with 1 if a song has no stems; the others are written.
+    Exits with 1 if a song failed, such as a song without stems; the other songs are written.
     """
     from bandscope_dagster.cli.export import export as export_songs
     from bandscope_dagster.cli.export import select_songs
@@ -256,36 +210,38 @@ def export(
 
     options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
     _, store = _open()
-    failed = export_songs(store, console, _progress, select_songs(store, songs or [], where), to, options)
+    failed = export_songs(store, console, progress_bar, select_songs(store, songs or [], where), to, options)
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
 def report(
-    song: Annotated[str | None, typer.Argument(help="A song's id, file name or title, or a glob.")] = None,
+    song: Annotated[str | None, typer.Argument(help="Id, file name or title of a song, or a glob.")] = None,
     all_songs: Annotated[
-        bool, typer.Option("--all", help="Every song whose page is not up to date.")
+        bool, typer.Option("--all", help="All songs whose pages are not up to date.")
     ] = False,
-    to: Annotated[Path | None, typer.Option(help="A folder, instead of song_pages/ in the store.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write to. Default: song_pages/ in the store.")
+    ] = None,
 ) -> None:
-    """Write a page for every song, which plays its stems and shows its instruments, and an index of them.
+    """Write an HTML page for each song, with a player for its stems and its instruments, and an index.
 
-    Exits with 1 if a song failed; the others are written.
+    Exits with 1 if a song failed; the other pages are written.
     """
     from bandscope_dagster.cli.report import report as write_report
 
     settings, store = _open()
-    failed = write_report(settings, store, console, _progress, song, to, all_songs=all_songs)
+    failed = write_report(settings, store, console, progress_bar, song, to, all_songs=all_songs)
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
 def vocabulary(
     labels: Annotated[
-        list[str] | None, typer.Argument(help="Labels in any words, such as 'warm rhodes piano'.")
+        list[str] | None, typer.Argument(help="Labels in your own words, such as 'warm rhodes piano'.")
     ] = None,
 ) -> None:
-    """The instruments that tags are given in, or what becomes of a model's labels, and why."""
+    """List the instruments of the vocabulary, or show the instrument for each label, and why."""
     from bandscope_dagster.cli.vocabulary import print_matches
 
     print_matches(console, labels or [])
@@ -293,7 +249,7 @@ def vocabulary(
 
 @app.command()
 def doctor() -> None:
-    """Check all that a run needs: settings, storage, device, models, Dagster's home. Exits with 1 if one fails."""
+    """Check the settings, storage, device, models and Dagster home that a run needs. Exits with 1 if a check fails."""
     from bandscope_dagster.cli.doctor import examine
 
     raise typer.Exit(0 if examine(console) else 1)

@@ -1,4 +1,4 @@
-"""``bandscope doctor``: is everything in place that a run needs, and what mends what is not."""
+"""``bandscope doctor``: checks all that a run needs, and says how to fix what fails."""
 
 import os
 import tempfile
@@ -20,11 +20,11 @@ from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.settings import Settings, load_settings, unknown_variables
 
-PROBE_KEY: Final = "doctor/probe"  # written, read and deleted, to know that the storage can do all three
+PROBE_KEY: Final = "doctor/probe"  # written, read and deleted to test the storage
 
 
 def examine(console: Console) -> bool:
-    """Go through all that a run needs; returns whether all of it is in place."""
+    """Print one line per check. True if all checks pass."""
 
     def passes(name: str, check: Callable[[], str]) -> bool:
         try:
@@ -50,7 +50,7 @@ def _settings() -> str:
     if unknown := unknown_variables():
         known = ", ".join(Settings.model_fields).upper()
         raise SettingsError(
-            f"{', '.join(unknown)}: no such setting, so it does nothing; after BANDSCOPE_ stands one of {known}"
+            f"{', '.join(unknown)}: no such setting, so it has no effect; use BANDSCOPE_ with one of {known}"
         )
     chosen_models(settings, ANALYSIS_TABLES)
     return f"separator {settings.separator}, tagger {settings.tagger}, {settings.songs_per_run} songs per run"
@@ -61,33 +61,33 @@ def _storage(settings: Settings) -> str:
     with store.create(PROBE_KEY) as pending:
         pending.write(b"bandscope")
     if store.read(PROBE_KEY) != b"bandscope":
-        raise OSError(f"{store.url} gives back something else than what was written to it")
+        raise OSError(f"{store.url} returned other bytes than were written to it")
     store.delete(PROBE_KEY)
-    return f"{store.url} can be written, read and deleted"
+    return f"writing, reading and deleting work in {store.url}"
 
 
 def _device(settings: Settings) -> str:
     if settings.executor != "in_process":
-        return f"{settings.models_device}, on the nodes of the cluster ({settings.executor})"
-    return f"{resolve_device(settings.device)} (asked for: {settings.device})"
+        return f"{settings.models_device}, on the nodes of the {settings.executor} cluster"
+    return f"{resolve_device(settings.device)} (BANDSCOPE_DEVICE={settings.device})"
 
 
 def _models(console: Console, settings: Settings | None) -> str:
-    """The files that every run of these settings reads; without settings, those that are part of the package."""
+    """The models that a run with these settings uses; without valid settings, the models of the package."""
     chosen = chosen_models(settings, ANALYSIS_TABLES) if settings else []
     models_path = settings.models_path if settings else Path()
     needed = [model for model in load_inventory().values() if model.embedded or model in chosen]
     require_models(console, needed, models_path)
-    finding = f"{', '.join(model.name for model in needed)}: every file has the digest that it must have"
+    finding = f"{', '.join(model.name for model in needed)}: all files have the right SHA-256"
     others = [model for model in load_inventory().values() if model not in needed]
     absent = [model.name for model in others if not _is_here(model, model_folder(model, models_path))]
     if settings and absent:
-        finding += f" (not here, and not needed: {', '.join(absent)})"
+        finding += f" (missing, and not needed: {', '.join(absent)})"
     return finding
 
 
 def _is_here(model: Model, folder: Path) -> bool:
-    """Whether a model was put in place; no file is read to know it."""
+    """True if all files of a model are present; their content is not read."""
     pinned = model.unlisted is None or bool(find_pins(model, folder))
     return pinned and all((folder / file.name).is_file() for file in model.files)
 
@@ -97,4 +97,4 @@ def _dagster_home() -> str:
     home = dagster_home()
     with tempfile.TemporaryFile(dir=home):
         pass
-    return f"{home}" if given else f"{home} (to see it in the UI: export DAGSTER_HOME={home})"
+    return f"{home}" if given else f"{home} (before you start the Dagster UI: export DAGSTER_HOME={home})"

@@ -1,12 +1,17 @@
-"""Bring local files into ``uploads/``: what is already there stays as it is, so that it stays the same song."""
+"""``bandscope ingest``: uploads local files to ``uploads/``. Unchanged files stay the same songs."""
 
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name
@@ -15,21 +20,23 @@ from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, ObjectStore
 
 
 class IngestError(BandscopeError):
-    """A path or an owner that cannot be ingested; nothing was uploaded."""
+    """A path or an owner cannot be used; nothing was uploaded."""
 
 
 class Ingested(StrEnum):
-    """What became of one file."""
+    """The outcome for one file."""
 
     UPLOADED = "uploaded"
-    UNCHANGED = "already there"
+    UNCHANGED = "already uploaded"
     REPLACED = "replaced"
-    CONFLICT = "left out: another file of that name is there (--replace uploads it as a new song)"
+    CONFLICT = (
+        "skipped: a different file with this name is uploaded (--replace uploads this one as a new song)"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A file to upload, and the key that it gets."""
+    """A file to upload, and its key in the store."""
 
     path: Path
     key: str
@@ -37,12 +44,12 @@ class LocalFile:
 
 
 def find_files(paths: Iterable[Path], owner: str | None) -> list[LocalFile]:
-    """The audio files at and below ``paths``, in name order; folders keep their shape below ``uploads/``.
+    """The audio files at and below ``paths``, ordered by name. Subfolders are kept in the keys.
 
-    Hidden files and folders, such as macOS's ``._song.mp3`` beside every ``song.mp3``, are passed over.
+    Hidden files and folders are skipped, such as macOS's ``._song.mp3`` beside every ``song.mp3``.
 
     Raises:
-        IngestError: a path does not exist, holds no audio, or makes no usable key.
+        IngestError: a path does not exist, has no audio files, or cannot become a key.
     """
     if owner is not None:
         _check_owner(owner)
@@ -51,29 +58,61 @@ def find_files(paths: Iterable[Path], owner: str | None) -> list[LocalFile]:
         if path.is_dir():
             found = sorted(file for file in path.rglob("*") if file.is_file() and _is_wanted(file, path))
             if not found:
-                raise IngestError(f"{path} holds no file that is named like audio")
+                raise IngestError(
+                    f"{path} has no files with a supported extension; supported: {_supported()}"
+                )
             files += [_local_file(file, file.relative_to(path).as_posix(), owner) for file in found]
         elif path.is_file() and not is_audio_name(path.name):
-            raise IngestError(
-                f"{path} is not named like audio; known are {', '.join(sorted(AUDIO_SUFFIXES))}"
-            )
+            raise IngestError(f"{path} has an unsupported extension; supported: {_supported()}")
         elif path.is_file():
             files.append(_local_file(path, path.name, owner))
         else:
-            raise IngestError(f"{path} does not exist; give files or folders")
+            raise IngestError(f"{path} does not exist")
     twice = [key for key, count in Counter(file.key for file in files).items() if count > 1]
     if twice:
-        raise IngestError(f"several files would become the same upload: {', '.join(sorted(twice))}")
+        raise IngestError(
+            f"several files would become the same upload; rename them or ingest them one by one: "
+            f"{', '.join(sorted(twice))}"
+        )
     return files
 
 
+def ingest_files(
+    store: ObjectStore,
+    console: Console,
+    progress_bar: Callable[[], AbstractContextManager[Progress]],
+    paths: Iterable[Path],
+    owner: str | None,
+    *,
+    replace: bool,
+) -> bool:
+    """Upload the audio files at and below ``paths``, and print the number of files by outcome.
+
+    Returns True if a file was skipped because a different file has its name.
+    """
+    files = find_files(paths, owner)
+    counts: Counter[Ingested] = Counter()
+    with progress_bar() as progress:
+        task = progress.add_task("uploading", total=len(files))
+        for file in files:
+            outcome = ingest(store, file, replace=replace)
+            counts[outcome] += 1
+            if outcome is Ingested.CONFLICT:
+                progress.console.print(f"{escape(file.key)}: {outcome}", highlight=False)
+            progress.advance(task)
+    for outcome, count in counts.items():
+        console.print(f"{count} {outcome.partition(':')[0]}", highlight=False)
+    console.print(f"Uploads: {escape(store.uri(UPLOADS))}", highlight=False, soft_wrap=True)
+    return counts[Ingested.CONFLICT] > 0
+
+
 def ingest(store: ObjectStore, file: LocalFile, *, replace: bool) -> Ingested:
-    """Upload one file, unless its bytes are there already."""
-    there = store.head(file.key)
-    if there is None:
+    """Upload one file, unless the same bytes are already uploaded under its key."""
+    found = store.head(file.key)
+    if found is None:
         _upload(store, file)
         return Ingested.UPLOADED
-    if there.size == file.size and _sha256(store.chunks(file.key)) == _sha256(_chunks(file.path)):
+    if found.size == file.size and _sha256(store.chunks(file.key)) == _sha256(_chunks(file.path)):
         return Ingested.UNCHANGED
     if not replace:
         return Ingested.CONFLICT
@@ -81,13 +120,17 @@ def ingest(store: ObjectStore, file: LocalFile, *, replace: bool) -> Ingested:
     return Ingested.REPLACED
 
 
+def _supported() -> str:
+    return ", ".join(sorted(AUDIO_SUFFIXES))
+
+
 def _check_owner(owner: str) -> None:
     try:
         check_key(owner)
     except ValueError as error:
-        raise IngestError(f"the owner cannot be used: {error}") from None
+        raise IngestError(f"invalid owner: {error}") from None
     if "/" in owner or not owner.strip():
-        raise IngestError(f"the owner {owner!r} cannot be used: give one name without a slash")
+        raise IngestError(f"invalid owner {owner!r}; use one name without a slash")
 
 
 def _is_wanted(file: Path, folder: Path) -> bool:

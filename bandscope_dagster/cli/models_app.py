@@ -1,21 +1,18 @@
-"""The commands ``bandscope models …``. Each imports what it needs when it runs, so that the others start at once."""
+"""The commands ``bandscope models …``. Each imports its module when it runs, so that every command starts fast."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-models_app = typer.Typer(
-    help="The models: what is listed, whether the files are right, and how to get them.",
-    no_args_is_help=True,
-)
-console = Console()
+from bandscope_dagster.cli.terminal import console
+
+models_app = typer.Typer(help="List, verify, download and add models.", no_args_is_help=True)
 
 
 @models_app.command("list")
 def models_list() -> None:
-    """The models that Bandscope knows, and whether their files are here."""
+    """List all models and the state of their files."""
     from bandscope_dagster.cli.models import print_models
     from bandscope_dagster.settings import load_settings
 
@@ -24,12 +21,14 @@ def models_list() -> None:
 
 @models_app.command("verify")
 def models_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Models that must be complete.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Models to check, which must be complete. Default: all.")
+    ] = None,
 ) -> None:
-    """Check size and full SHA-256 of every model file.
+    """Check the size and SHA-256 of every model file.
 
-    Exits with 1 if a file is wrong, or missing where one is needed: of a model that is named here, is part of the
-    package or is chosen by the settings, or of one that is here in part.
+    Exits with 1 if a file is wrong, or if a needed file is missing. Needed are the models that are named here, are
+    part of the package or are chosen by the settings, and models of which some files are present.
     """
     from bandscope_dagster.cli.models import print_verification
     from bandscope_dagster.settings import load_settings
@@ -39,11 +38,11 @@ def models_verify(
 
 @models_app.command("pull")
 def models_pull(
-    names: Annotated[list[str], typer.Argument(help="Models, as `bandscope models list` names them.")],
+    names: Annotated[list[str], typer.Argument(help="Names of models; see `bandscope models list`.")],
 ) -> None:
-    """Download the weights of models, check them, and put them into BANDSCOPE_MODELS_FOLDER.
+    """Download the weights of models to BANDSCOPE_MODELS_FOLDER and verify them.
 
-    What is there and right is not downloaded again.
+    Correct files that are already there are not downloaded again.
     """
     from bandscope_dagster.cli.models import pull_models
     from bandscope_dagster.settings import load_settings
@@ -53,18 +52,18 @@ def models_pull(
 
 @models_app.command("add")
 def models_add(
-    name: Annotated[str, typer.Argument(help="A model, as `bandscope models list` names it.")],
+    name: Annotated[str, typer.Argument(help="Name of a model; see `bandscope models list`.")],
     sources: Annotated[
         list[Path],
-        typer.Option("--from", exists=True, help="A file of the model, or a folder to search; repeatable."),
+        typer.Option("--from", exists=True, help="A file of the model, or a folder to search. Repeatable."),
     ],
 ) -> None:
-    """Put a model's files in place from copies, for machines without a network.
+    """Add a model from local files, for machines without a network.
 
-    Files are known by their content, whatever their names; of models whose digests are not listed (ast, qwen…) by
-    their names.
+    Files are recognised by their content; their names do not matter. Files of models without listed digests (ast,
+    qwen…) are recognised by their names.
 
-    Exits with 1 if a named file is none of the model's, or if files are still missing.
+    Exits with 1 if a given file does not belong to the model, or if files are still missing.
     """
     from bandscope_dagster.cli.models import add_model
     from bandscope_dagster.settings import load_settings

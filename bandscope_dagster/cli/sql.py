@@ -1,4 +1,4 @@
-"""``bandscope sql``: the answer to a query on the screen, or as CSV, JSON or Parquet, in bounded memory."""
+"""``bandscope sql``: the result of a query on the screen, or as CSV, JSON or Parquet, in bounded memory."""
 
 import os
 import sys
@@ -15,9 +15,9 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 Format = Literal["table", "csv", "json", "parquet"]
 
-SHOWN_ROWS: Final = 100  # on the screen; more are for a file
-SHOWN_CHARACTERS: Final = 60  # of a text on the screen
-AUDIO_GROUP_ROWS: Final = 8  # of a Parquet file with audio, some MB a row: a row group waits in memory
+SHOWN_ROWS: Final = 100  # on the screen
+SHOWN_CHARACTERS: Final = 60  # of each text on the screen
+AUDIO_GROUP_ROWS: Final = 8  # per row group with audio, which is some MB per row and buffered in memory
 FILE_FORMATS: Final[dict[str, Format]] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
@@ -31,21 +31,22 @@ def show(
     *,
     force: bool = False,
 ) -> None:
-    """Answer ``sql`` in the format that is given, or else that of the file ``to``, or else as a table.
+    """Run the query ``sql`` and show or write its result.
 
-    A table goes to ``say``, ``width`` characters wide, and CSV and JSON without a file to standard output. A file
-    appears whole or not at all, and takes the place of another one only with ``force``.
+    The format is ``answer_format``, else that of the file ``to``, else a table. A table goes to ``say``, ``width``
+    characters wide. CSV and JSON without a file go to standard output. A file appears whole or not at all, and
+    replaces an existing one only with ``force``.
 
     Raises:
-        QueryError: the query cannot be answered, or not in this way.
+        QueryError: the query fails, or its result does not fit the format or the file.
     """
     chosen = answer_format or _format_of(to)
     if to is not None and chosen == "table":
-        raise QueryError("a table is for the screen: with --to, give --format csv, json or parquet")
+        raise QueryError("--to cannot write a table; use --format csv, json or parquet")
     if to is None and chosen == "parquet":
-        raise QueryError("Parquet is no text for the screen: say with --to which file is to hold it")
+        raise QueryError("--format parquet needs a file; use --to FILE")
     if to is not None and to.exists() and not force:
-        raise QueryError(f"{to} is already there: give another name, or --force to replace it")
+        raise QueryError(f"{to} already exists; use another name, or --force to replace it")
     answer = lazy_query(store, sql)
     with polars_errors():
         if chosen == "table":
@@ -64,12 +65,12 @@ def _format_of(to: Path | None) -> Format:
     if to is None:
         return "table"
     if to.suffix.lower() not in FILE_FORMATS:
-        raise QueryError(f"{to.name} does not say in which format: give --format csv, json or parquet")
+        raise QueryError(f"{to.name} has no known extension; use --format csv, json or parquet")
     return FILE_FORMATS[to.suffix.lower()]
 
 
 def _print_table(answer: pl.LazyFrame, say: Callable[[str], object], width: int) -> None:
-    """The first rows, and how many there are. What is not shown is counted, and not read."""
+    """Print the first rows and the number of all rows. Rows that are not shown are counted without reading them."""
     first = answer.head(SHOWN_ROWS + 1).collect()
     more = first.height > SHOWN_ROWS
     rows = cast(int, answer.select(pl.len()).collect().item()) if more else first.height
@@ -81,21 +82,21 @@ def _print_table(answer: pl.LazyFrame, say: Callable[[str], object], width: int)
         tbl_hide_dataframe_shape=True,
     ):
         say(str(first.head(SHOWN_ROWS)))
-    shown = f", of which the first {SHOWN_ROWS} are shown; --to FILE writes all" if more else ""
+    shown = f"; the first {SHOWN_ROWS} are shown, --to FILE writes all" if more else ""
     say(f"{rows} row{'' if rows == 1 else 's'}{shown}")
 
 
 def _check(answer: pl.LazyFrame, chosen: Format) -> None:
-    """Raise QueryError where a column is of a kind that the format does not have."""
+    """Raise QueryError if the format cannot store the type of a column."""
     for name, kind in answer.collect_schema().items():
         if chosen == "csv" and (kind.is_nested() or kind == pl.Binary):
             raise QueryError(
-                f"CSV has no {kind.base_type().__name__.lower()} such as {name}: select other columns, or give "
-                f"--format {'parquet' if _has_bytes(kind) else 'json'}"
+                f"CSV cannot store the {kind.base_type().__name__.lower()} column {name}; select other columns, or "
+                f"use --format {'parquet' if _has_bytes(kind) else 'json'}"
             )
         if chosen == "json" and _has_bytes(kind):
             raise QueryError(
-                f"JSON has no bytes such as {name}: select other columns, or give --format parquet"
+                f"JSON cannot store the bytes in column {name}; select other columns, or use --format parquet"
             )
 
 
@@ -112,7 +113,7 @@ def _has_bytes(kind: pl.DataType) -> bool:
 
 
 def _write(answer: pl.LazyFrame, chosen: Format, file: BinaryIO) -> None:
-    """Piece by piece, as polars reads."""
+    """Write the result to ``file`` piece by piece, while polars reads it."""
     if chosen == "csv":
         answer.sink_csv(file)
     elif chosen == "parquet":
@@ -125,37 +126,37 @@ def _write(answer: pl.LazyFrame, chosen: Format, file: BinaryIO) -> None:
 
 
 def _pipe(answer: pl.LazyFrame, chosen: Format) -> None:
-    """To standard output, for as long as somebody reads there."""
+    """Write the result to standard output, until the reader closes the pipe."""
     pipe = _Pipe(sys.stdout.buffer)
     try:
         _write(answer, chosen, cast(BinaryIO, pipe))
         pipe.flush()
-    except OSError:  # polars raises its own, without a number
+    except OSError:  # polars raises its own error, without an error number
         if not pipe.broken:
             raise
-        # `| head` has enough. Python flushes once more at its end, which would fail again and say so.
+        # The reader, such as `head`, has exited. At its exit Python flushes again, which would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Pipe:
-    """A pipe that remembers that its reader is gone."""
+    """A pipe, with a flag that its reader has exited."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.broken = False
 
     def write(self, data: bytes) -> int:
-        """Pass on."""
+        """Write to the pipe."""
         with self._noticing():
             return self._file.write(data)
 
     def flush(self) -> None:
-        """Pass on."""
+        """Flush the pipe."""
         with self._noticing():
             self._file.flush()
 
     def close(self) -> None:
-        """Leaves the pipe open, which is not ours."""
+        """Do nothing: standard output stays open."""
 
     @contextmanager
     def _noticing(self) -> Generator[None]:
@@ -167,44 +168,46 @@ class _Pipe:
 
 
 class _JsonArray:
-    """Turns the lines that are written to it, each a JSON value, into one array with an element on each line."""
+    """Turns the written lines, each a JSON value, into one array with one element per line."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._next = b"[\n"  # stands before what comes
+        self._next = b"[\n"  # to write before the next line
 
     def write(self, lines: bytes) -> int:
-        """Take lines, or a part of one."""
+        """Add lines, or a part of a line."""
         text = bytes(lines)
         if text:
-            ends = text.endswith(b"\n")  # in a JSON value it is escaped, so it is the end of one
+            ends = text.endswith(b"\n")  # JSON values escape newlines, so this ends a value
             self._file.write(self._next + (text[:-1] if ends else text).replace(b"\n", b",\n"))
             self._next = b",\n" if ends else b""
         return len(text)
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: no data is buffered."""
 
     def close(self) -> None:
-        """Leaves the file open for ``end``."""
+        """Do nothing: ``end`` needs the file."""
 
     def end(self) -> None:
-        """After the last line."""
+        """Close the array after the last line."""
         self._file.write(b"[]\n" if self._next == b"[\n" else b"\n]\n")
         self._file.flush()
 
 
 @contextmanager
 def _new_file(path: Path, *, force: bool) -> Generator[BinaryIO]:
-    """A file that is moved to ``path`` at the end of the block, and removed if the block raises."""
+    """A file that becomes ``path`` at the end of the block, and is removed if the block raises."""
     if not path.parent.is_dir():
-        raise QueryError(f"there is no folder {path.parent}: make it first, or name another one")
+        raise QueryError(f"the folder {path.parent} does not exist; create it first, or use another one")
     unfinished = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         with unfinished.open("xb") as file:
             yield file
         if path.exists() and not force:
-            raise QueryError(f"{path} was made by somebody else meanwhile: give another name, or --force")
+            raise QueryError(
+                f"another program created {path} meanwhile; use another name, or --force to replace it"
+            )
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""``bandscope vocabulary``: the instruments that tags are given in, and what a label becomes, and why."""
+"""``bandscope vocabulary``: the instruments of the vocabulary, and the instrument for a label, with the reason."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from bandscope_dagster.tagging.vocabulary import Match, load_vocabulary, normali
 
 
 def print_matches(console: Console, labels: Sequence[str]) -> None:
-    """One line per label: the instrument that it becomes, and why. Without labels all instruments, by family."""
+    """Print one line per label: its instrument, and why. Without labels, print all instruments by family."""
     if not labels:
         _print_families(console)
     for label in labels:
@@ -19,20 +19,20 @@ def print_matches(console: Console, labels: Sequence[str]) -> None:
 
 
 def describe(label: str) -> str:
-    """What a label becomes in the tables, and why, in one line.
+    """The instrument for a label in the tables, and the reason, in one line.
 
     ``"warm rhodes piano" → electric piano (keyboards): "rhodes piano" is a synonym; dropped: warm``
     """
     match = load_vocabulary().match(label)
     if not match.mapped:
-        return f'"{label}" → "{match.instrument}", unmapped: kept as it is, without a family'
+        return f'"{label}" → "{match.instrument}", not in the vocabulary: stored unchanged, without a family'
     verdict = f'"{label}" → {match.instrument} ({match.family})'
     reasons = [reason for reason in (_synonymy(match), _dropped(match)) if reason]
     return f"{verdict}: {'; '.join(reasons)}" if reasons else verdict
 
 
 def _synonymy(match: Match) -> str:
-    """How what was found in the label stands for the instrument; nothing where it is just its name."""
+    """The match between a part of the label and the instrument; empty if that part is the instrument's name."""
     synonym = match.synonym or ""
     verbatim = match.found.replace(" ", "") == normalize(synonym).replace(" ", "")
     if synonym == match.instrument:
@@ -53,7 +53,7 @@ def _print_families(console: Console) -> None:
     console.print(table)
     count = sum(map(len, families.values()))
     console.print(
-        f"{count} instruments in {len(families)} families. What a label becomes: bandscope vocabulary LABEL…",
+        f"{count} instruments in {len(families)} families. To look up labels: bandscope vocabulary LABEL…",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""Doctor: what is in place, what is not, and an exit code that a script can use."""
+"""Doctor: the result of each check, and an exit code for scripts."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ CHECKS = ["settings", "storage", "device", "models", "Dagster home"]
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An environment in which all is well."""
+    """An environment in which all checks pass."""
     for name in [name for name in os.environ if name.startswith("BANDSCOPE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path / "store"))
@@ -30,7 +30,7 @@ def bandscope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def model_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A copy of the package's model files, to be tampered with, in the place of the package's own."""
+    """A copy of the package's model files, used instead of them, which tests may damage."""
     folder = tmp_path / "package"
     folder.mkdir()
     for model in load_inventory().values():
@@ -112,7 +112,7 @@ def test_an_untouched_copy_passes(bandscope: CommandLine, model_files: Path) -> 
 
 def test_a_model_that_is_not_chosen_is_only_mentioned_as_not_here(bandscope: CommandLine) -> None:
     done = bandscope("doctor")
-    assert done.code == 0 and "not here, and not needed: htdemucs" in done.out
+    assert done.code == 0 and "missing, and not needed: htdemucs" in done.out
 
 
 def test_a_chosen_model_that_is_not_here_fails_with_the_command_that_gets_it(

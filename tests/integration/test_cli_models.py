@@ -1,4 +1,4 @@
-"""``bandscope models``: what it prints, and an exit code that a script can use."""
+"""``bandscope models``: its output, and an exit code for scripts."""
 
 import os
 from collections.abc import MutableMapping
@@ -40,7 +40,7 @@ def bandscope(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 @pytest.fixture
 def copies(tmp_path: Path) -> list[Path]:
-    """The tiny model's files, as somebody carried them here."""
+    """Copies of the tiny model's files."""
     paths = [tmp_path / f"{name}.copy" for name in CONTENTS]
     for path, content in zip(paths, CONTENTS.values(), strict=True):
         path.write_bytes(content)
@@ -48,7 +48,7 @@ def copies(tmp_path: Path) -> list[Path]:
 
 
 def verdicts(output: str) -> dict[str, str]:
-    """File, or model of which nothing is here → ok, missing or WRONG."""
+    """File, or model without any file → ok, missing or WRONG."""
     found: dict[str, str] = {}
     for line in output.splitlines():
         verdict, first, second = line.split()[:3]
@@ -89,7 +89,7 @@ def test_models_that_nothing_needs_may_be_absent(bandscope: CommandLine) -> None
         for model in load_inventory().values()
         for file in model.files
     } | dict.fromkeys(("ast", "qwen2.5-omni", "qwen3-omni"), "missing")
-    assert "Model qwen3-omni is not here, and nothing needs it." in done.out
+    assert "Model qwen3-omni is missing, and not needed." in done.out
 
 
 @pytest.mark.parametrize(("variable", "model"), [("SEPARATOR", "htdemucs"), ("TAGGER", "tiny")])
@@ -162,7 +162,7 @@ def test_a_folder_of_the_home_is_meant_as_a_shell_means_it(
 
 @pytest.fixture
 def sharded(monkeypatch: pytest.MonkeyPatch) -> Model:
-    """A model in shards, of which the inventory knows the revision only."""
+    """A model in shards. The inventory has its revision, but no digests."""
     model = sharded_model()
     list_model(monkeypatch, model)
     return model
@@ -184,8 +184,8 @@ def test_what_is_pulled_without_a_listed_digest_says_that_the_hub_vouches(
         use_hub(server, monkeypatch, tmp_path)
         done = bandscope("models", "pull", "sharded")
     assert done.code == 0 and f"{SHARDS[0]}: downloaded" in done.out
-    assert f"The inventory knows no digests of {', '.join(sorted(WANTED))}" in done.out
-    assert f"pinned revision is now in {models_folder / 'sharded' / 'pins.json'}" in done.out
+    assert f"The inventory has no digests of {', '.join(sorted(WANTED))}" in done.out
+    assert f"pinned revision were saved in {models_folder / 'sharded' / 'pins.json'}" in done.out
 
     done = bandscope("models", "verify", "sharded")
     assert done.code == 0 and verdicts(done.out) == dict.fromkeys(WANTED, "ok")
@@ -197,7 +197,8 @@ def test_what_is_added_without_a_listed_digest_says_that_nobody_else_vouches(
     sharded: Model, bandscope: CommandLine, tmp_path: Path, models_folder: Path
 ) -> None:
     done = bandscope("models", "add", "sharded", "--from", write_files(WANTED, tmp_path / "given"))
-    assert done.code == 0 and f"Nobody but you vouches for {', '.join(sorted(WANTED))}" in done.out
+    assert done.code == 0 and "only you can know that these files are authentic" in done.out
+    assert f"no digests of {', '.join(sorted(WANTED))}" in done.out
     done = bandscope("models", "verify", "sharded")
     assert done.code == 0 and done.out.count("only the one who added it vouches") == len(WANTED)
 

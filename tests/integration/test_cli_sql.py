@@ -1,4 +1,4 @@
-"""Answers on the screen and in files: every format holds the same rows, files appear whole, memory stays bounded."""
+"""Query results on the screen and in files: the same rows in every format, whole files, bounded memory."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ TITLES = "SELECT song_id, title, duration_s, uploaded_at FROM song_catalog ORDER
 
 @pytest.fixture
 def filled(store: ObjectStore) -> ObjectStore:
-    """A catalog of many songs, among them a title that CSV and JSON must quote; and the stems of one."""
+    """A catalog of many songs, with one title that CSV and JSON must quote, and the stems of one song."""
     rows = [
         {
             "song_id": f"song-{number:04}",
@@ -50,7 +50,7 @@ def filled(store: ObjectStore) -> ObjectStore:
 def said(
     store: ObjectStore, sql: str, answer_format: Format | None = None, to: Path | None = None, **more: bool
 ) -> str:
-    """What is told on the way."""
+    """The printed lines."""
     lines: list[str] = []
     show(store, sql, lines.append, 100, answer_format, to, **more)
     return "\n".join(lines)
@@ -59,7 +59,7 @@ def said(
 def test_the_screen_shows_the_first_rows_and_says_how_many_there_are(filled: ObjectStore) -> None:
     text = said(filled, TITLES)
     assert f"song-{SHOWN_ROWS - 1:04}" in text and f"song-{SHOWN_ROWS:04}" not in text
-    assert text.endswith(f"{MANY} rows, of which the first {SHOWN_ROWS} are shown; --to FILE writes all")
+    assert text.endswith(f"{MANY} rows; the first {SHOWN_ROWS} are shown, --to FILE writes all")
     assert max(map(len, text.splitlines())) <= 100
     assert said(filled, "SELECT 1 AS one").endswith("1 row")
 
@@ -94,7 +94,7 @@ def test_json_is_one_array_with_a_row_on_every_line(
 def test_an_answer_without_rows_is_whole(
     answer_format: Format, text: str, filled: ObjectStore, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    said(filled, "SELECT song_id FROM songs WHERE song_id = 'nobody'", answer_format)
+    said(filled, "SELECT song_id FROM songs WHERE song_id = 'missing'", answer_format)
     assert capfdbinary.readouterr().out.decode() == text
 
 
@@ -106,18 +106,23 @@ def test_parquet_holds_also_lists_and_bytes(filled: ObjectStore, tmp_path: Path)
 @pytest.mark.parametrize(
     ("sql", "answer_format", "to", "says"),
     [
+        (TITLES, "table", "a.csv", "--to cannot write a table; use --format csv, json or parquet"),
+        (TITLES, None, "a.txt", "a.txt has no known extension; use --format csv, json or parquet"),
+        (TITLES, "parquet", None, "--format parquet needs a file; use --to FILE"),
+        (TITLES, "csv", "none/a.csv", "the folder .*none does not exist"),
         (
-            TITLES,
-            "table",
-            "a.csv",
-            "a table is for the screen: with --to, give --format csv, json or parquet",
+            "SELECT top_instruments FROM song_catalog",
+            "csv",
+            None,
+            "CSV cannot store the list column top_instruments; .* --format json",
         ),
-        (TITLES, None, "a.txt", "a.txt does not say in which format: give --format csv, json or parquet"),
-        (TITLES, "parquet", None, "say with --to which file"),
-        (TITLES, "csv", "none/a.csv", "there is no folder"),
-        ("SELECT top_instruments FROM song_catalog", "csv", None, "CSV has no list such as top_instruments"),
-        ("SELECT audio FROM stems", "csv", None, "CSV has no struct such as audio: .* --format parquet"),
-        ("SELECT audio FROM stems", "json", None, "JSON has no bytes such as audio"),
+        (
+            "SELECT audio FROM stems",
+            "csv",
+            None,
+            "CSV cannot store the struct column audio; .* --format parquet",
+        ),
+        ("SELECT audio FROM stems", "json", None, "JSON cannot store the bytes in column audio"),
         ("SELECT nope FROM songs", "csv", "a.csv", "unable to find column"),
         ("SELECT nope FROM songs", "table", None, "unable to find column"),
         ("DELETE FROM songs", "csv", "a.csv", "only reads, and does not take DELETE"),
@@ -144,7 +149,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force_and_only_by_a_whole_answ
 ) -> None:
     file = tmp_path / "a.csv"
     file.write_text("precious")
-    with pytest.raises(QueryError, match=r"a\.csv is already there: give another name, or --force"):
+    with pytest.raises(QueryError, match=r"a\.csv already exists; use another name, or --force"):
         said(filled, TITLES, to=file)
     with pytest.raises(QueryError, match="conversion"):
         said(filled, "SELECT CAST(title AS INT) FROM song_catalog", to=file, force=True)
@@ -189,7 +194,7 @@ def test_a_large_answer_does_not_fill_the_memory(tmp_path: Path) -> None:
         assert done.returncode == 0, told
         return int(told)
 
-    assert peak_mb(100) < peak_mb(20) + 130  # the file has grown by 260 MB
+    assert peak_mb(100) < peak_mb(20) + 130  # the file is 260 MB larger
 
 
 def test_a_reader_that_has_seen_enough_ends_the_answer_quietly(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``bandscope vocabulary``: all instruments by family, or what labels become and why."""
+"""``bandscope vocabulary``: all instruments by family, or the instruments for labels, with the reasons."""
 
 import io
 
@@ -43,8 +43,11 @@ def test_the_families_fit_a_terminal_of_80_columns():
             "background singers",
             '"background singers" → backing vocals (voice): "background singer" means "background vocals", a synonym',
         ),
-        ("Zorblophones", '"Zorblophones" → "zorblophone", unmapped: kept as it is, without a family'),
-        ("[bold]", '"[bold]" → "bold", unmapped: kept as it is, without a family'),
+        (
+            "Zorblophones",
+            '"Zorblophones" → "zorblophone", not in the vocabulary: stored unchanged, without a family',
+        ),
+        ("[bold]", '"[bold]" → "bold", not in the vocabulary: stored unchanged, without a family'),
     ],
 )
 def test_a_label_is_told_what_it_becomes_and_why(label: str, line: str):

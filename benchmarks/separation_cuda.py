@@ -21,7 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.separation.inference import computing
+from bandscope_dagster.separation.inference import inference
 from bandscope_dagster.separation.options import Precision, SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from benchmarks.measuring import MIB
@@ -100,7 +100,7 @@ def floor_factor(separator: Separator, precision: Precision) -> float:
         sum(p.numel() for p in random_network().parameters()) + 2 * length * (1 + len(separator.stems))
     )
     side = 8192
-    with computing(precision, device):
+    with inference(precision, device):
         matrix = torch.randn((side, side), device=device, dtype=HALF.get(precision, torch.float32))
         product = seconds_of(lambda: matrix @ matrix)
         copy = seconds_of(lambda: matrix.clone())

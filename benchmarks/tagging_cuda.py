@@ -32,7 +32,7 @@ from transformers import (
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-from bandscope_dagster.separation.inference import computing
+from bandscope_dagster.separation.inference import inference
 from bandscope_dagster.separation.options import Precision
 from bandscope_dagster.tagging.ast import Ast, Features
 from bandscope_dagster.tagging.audioset import INSTRUMENT_CLASSES
@@ -144,7 +144,7 @@ def network_on(
     """The network alone, on the features of ``windows``, in ``precision``: ``(batch, classes)`` scores."""
     with torch.inference_mode():
         features = tagger.features(torch.from_numpy(windows).to(tagger.device))
-    with computing(precision, tagger.device):
+    with inference(precision, tagger.device):
         yield lambda: tagger.network(input_values=features).logits.float().sigmoid()
 
 

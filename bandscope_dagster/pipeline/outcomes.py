@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bandscope_dagster.pipeline.plan import SongPlan
-from bandscope_dagster.separation.out_of_memory import Used
+from bandscope_dagster.separation.out_of_memory import CallLimits
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.songs.stored_files import StoredFile
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -19,7 +19,7 @@ class SongAnalyzed:
     written: Mapping[str, Written]  # of the tables that were computed
     seconds: float  # from the song's first block to its last stored file
     quality: SeparationQuality | None = None  # where the song was separated
-    used: Used | None = None  # likewise
+    used: CallLimits | None = None  # likewise
     tags: Mapping[str, TagSummary] = field(
         default_factory=dict[str, TagSummary]
     )  # of the tag tables that were computed

@@ -22,7 +22,7 @@ from bandscope_dagster.pipeline.background import WriteBehind
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.pipeline.song_audio import Row, SongAudio
-from bandscope_dagster.separation.out_of_memory import Used
+from bandscope_dagster.separation.out_of_memory import CallLimits
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.songs.stored_files import StoredFile, read_stored_file
@@ -70,7 +70,7 @@ class SongAnalysis:
         self._context = context
         self._machine = StateMachine()
         self._started = perf_counter()
-        self._used: Used | None = None  # for the audio that was separated so far
+        self._used: CallLimits | None = None  # for the audio that was separated so far
         self._read_back: dict[str, StoredFile | Exception] = {}  # audio tables that are published
         self._audio = SongAudio(plan, context.store, context.encoders, context.stems)
         self._sources: dict[str, SourceTags] = {}

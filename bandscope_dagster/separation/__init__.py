@@ -1,1 +1,1 @@
-"""Source separation: segment models behind one Protocol, and constant-memory overlap-add."""
+"""Source separation: segment models behind one protocol, and overlap-add in constant memory."""

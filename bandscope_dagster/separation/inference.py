@@ -1,4 +1,4 @@
-"""How the networks compute: precision, memory layout, and what makes torch faster on a CPU with the same result."""
+"""Torch's settings for inference: precision, memory layout and the attention of a network on a device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 Network = TypeVar("Network", bound="Module")
 
 
-def for_inference(network: Network, device: str) -> Network:
-    """The network on ``device``, in evaluation mode and in the layout that is fastest there."""
+def prepare_network(network: Network, device: str) -> Network:
+    """Move the network to ``device``, in evaluation mode and in the layout that is fastest there."""
     import torch
 
     network.eval().requires_grad_(False)
@@ -30,11 +30,11 @@ def for_inference(network: Network, device: str) -> Network:
 
 
 @contextmanager
-def computing(precision: Precision, device: str) -> Generator[None]:
-    """Inference in ``precision`` on ``device``.
+def inference(precision: Precision, device: str) -> Generator[None]:
+    """Run the block's networks without gradients, in ``precision`` on ``device``.
 
-    fp32 is exact; tf32 rounds what CUDA multiplies to 10 bits; bf16 and fp16 compute the layers that bear it in half
-    precision.
+    fp32 is exact. tf32 rounds the factors of CUDA's products to 10 bits. bf16 and fp16 compute in half precision the
+    layers that tolerate it.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Songs of zero mean and unit deviation for the models that want them, safe for silence and antiphase."""
+"""Normalisation of a song to zero mean and unit deviation, which is safe for silence and antiphase."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 EPSILON: Final = 1e-8  # demucs/api.py, Separator.separate_tensor: std = ref.std() + 1e-8
-LEAST_MONO_SHARE: Final = 1e-3  # −60 dB: below it the mono mix says nothing about the level of the song
+LEAST_MONO_SHARE: Final = 1e-3  # −60 dB: below it, the level of the mono mix is not the level of the song
 
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Shift and scale of one song: the model sees ``(samples - mean) / scale``."""
+    """Shift and scale of one song: the model's input is ``(samples - mean) / scale``."""
 
     mean: float = 0.0
     scale: float = 1.0
@@ -23,11 +23,11 @@ class Normalisation:
     def of_song(
         cls, mono_mean: float | None, mono_std: float | None, rms_dbfs: float | None
     ) -> Normalisation:
-        """The normalisation of demucs, from what ``songs`` stores.
+        """The normalisation of demucs, from the columns of ``songs``.
 
-        Demucs divides by the deviation of the mono mix. In a song whose channels cancel each other that is
-        (nearly) nothing, and the division would blow the channels up by as much as 1e8; such a song is scaled
-        by the RMS of its channels instead. Digital silence, and a song of one frame, stay as they are.
+        Demucs divides by the deviation of the mono mix. If the channels cancel each other, that is nearly zero, and the
+        division would amplify the channels by up to 1e8; such a song is scaled by the RMS of its channels instead.
+        Digital silence and a song of one frame stay unchanged.
         """
         if rms_dbfs is None or mono_mean is None or mono_std is None:
             return cls()
@@ -37,5 +37,5 @@ class Normalisation:
         return cls(mean=mono_mean, scale=mono_std + EPSILON)
 
     def apply(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Float32 samples of any shape as the model sees them."""
+        """The normalised samples, float32 of any shape."""
         return (samples - np.float32(self.mean)) / np.float32(self.scale)

@@ -1,4 +1,4 @@
-"""One model call within the memory that there is: fewer segments at a time, then shorter ones, then an error."""
+"""Retry of a model call that ran out of memory: with fewer segments, then with shorter ones."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """What a model call was limited to; lower than what was asked for where memory had run out."""
+class CallLimits:
+    """Upper limits of a model call; lower than the settings if memory ran out."""
 
     device: str  # as torch names it
     batch: int  # segments in one call, at most
     segment: int  # frames in one segment, at 44.1 kHz
 
-    def least(self, other: Used) -> Used:
-        """The smaller of each, of two on one device."""
-        return Used(self.device, min(self.batch, other.batch), min(self.segment, other.segment))
+    def least(self, other: CallLimits) -> CallLimits:
+        """The lower value of each limit; both are for the same device."""
+        return CallLimits(self.device, min(self.batch, other.batch), min(self.segment, other.segment))
 
     def to_json(self) -> str:
-        """As one object, with the names of the fields."""
+        """One JSON object with the names of the fields."""
         return json.dumps(asdict(self))
 
 
-class WithinMemory:
-    """Calls a separator, and where memory runs out halves the batch, then the segment, before it gives up.
+class OutOfMemoryRetry:
+    """Calls a separator. If memory runs out, it halves the batch, then the segment, before it gives up.
 
-    What has once been too much is not tried again by this object.
+    It keeps the lower limits for all later calls.
     """
 
     def __init__(self, separator: Separator) -> None:
         self._separator = separator
         self._batch = separator.batch
-        self._plans = [separator.plan, *separator.shorter_plans]  # the first is the one in use
+        self._plans = [separator.plan, *separator.shorter_plans]  # the first is in use
 
     @property
-    def used(self) -> Used:
-        """The limits of the calls to come."""
-        return Used(self._separator.device, self._batch, self._plans[0].length)
+    def limits(self) -> CallLimits:
+        """The limits of the next call."""
+        return CallLimits(self._separator.device, self._batch, self._plans[0].length)
 
     def separate(self, segments: Tensor) -> list[Tensor | Exception]:
         """The stems of each segment, ``(stems, 2, length)``, or the error that this segment raises when alone.
@@ -65,22 +65,21 @@ class WithinMemory:
         return results
 
     def _attempt(self, segments: Tensor) -> list[Tensor | Exception]:
-        """The results of segments that are few enough for one call."""
+        """The results of at most ``self._batch`` segments."""
         name = self._separator.identity.name
         try:
             if self._plans[0].length < segments.shape[-1]:
                 return [self._in_parts(segment, self._plans[0]) for segment in segments]
             return list(self._call(segments))
         except Exception as error:
-            traceback.clear_frames(
-                error.__traceback__
-            )  # keeps the lines, frees the tensors of the failed call
+            # Keeps the traceback's lines and frees the tensors of the failed call.
+            traceback.clear_frames(error.__traceback__)
             failure, reason = error, f"{type(error).__name__}: {error}"
         if is_out_of_memory(failure) and self._shrink(len(segments)):
-            used = self.used
+            limits = self.limits
             logger.warning(
-                "%s ran out of memory on %s and goes on with %d segments of %d frames at a time (%s)",
-                *(name, used.device, used.batch, used.segment, reason),
+                "%s ran out of memory on %s and continues with %d segments of %d frames at a time (%s)",
+                *(name, limits.device, limits.batch, limits.segment, reason),
             )
             return self.separate(segments)
         if len(segments) == 1:
@@ -89,7 +88,7 @@ class WithinMemory:
         return [result for segment in segments.split(1) for result in self._attempt(segment)]
 
     def _shrink(self, count: int) -> bool:
-        """Allow less than the call of ``count`` segments that failed; False where nothing less is left."""
+        """Lower the limits below a failed call of ``count`` segments; False if they are the lowest already."""
         import torch
 
         if count > 1:
@@ -99,7 +98,7 @@ class WithinMemory:
         else:
             return False
         if self._separator.device.startswith("cuda"):
-            torch.cuda.empty_cache()  # what the larger call left in torch's cache is in pieces of the wrong size
+            torch.cuda.empty_cache()  # the larger call left pieces of the wrong size in torch's cache
         return True
 
     def _in_parts(self, segment: Tensor, plan: SegmentPlan) -> Tensor:

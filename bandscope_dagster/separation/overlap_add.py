@@ -1,7 +1,7 @@
-"""Overlap-add of one song's segments: samples come out as soon as no later segment reaches them.
+"""Overlap-add of one song's segments, which returns samples as soon as no later segment reaches them.
 
-Gives what ``demucs.apply.apply_model(split=True, shifts=0)`` gives for the whole song (demucs 4.1, apply.py),
-while holding only what overlaps. The sums stay on the model's device; the mixture stays in host memory.
+The result equals ``demucs.apply.apply_model(split=True, shifts=0)`` on the whole song (demucs 4.1, apply.py), but only
+the overlap is in memory. The sums stay on the model's device; the mixture stays in host memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Audio = NDArray[np.float32]
 
 
 class _Pass:
-    """The segments of one pass over a song, and the sums to which later segments add. All in frames."""
+    """One pass over a song: its segments, and the sums to which later segments add. All numbers are frames."""
 
     def __init__(
         self, plan: SegmentPlan, lead: int, stems: int, device: str, normalisation: Normalisation
@@ -42,37 +42,37 @@ class _Pass:
         self._finished = torch.zeros((stems, 2, 0), device=device)
 
     def start(self, index: int) -> int:
-        """Where a segment starts in the song; below 0 before the song."""
+        """The frame of the song where a segment starts; negative if that is before the song."""
         return index * self._plan.stride - self._lead
 
     def ready(self, received: int, *, ended: bool) -> int:
-        """How many segments can be cut in all from the first ``received`` frames."""
+        """The number of segments that the first ``received`` frames are enough for."""
         plan = self._plan
         if not ended:
             return max(0, (received + self._lead - plan.length) // plan.stride + 1)
         return -(-(received + self._lead) // plan.stride) if received else 0
 
     def window(self, index: int, end: int) -> int:
-        """Where the frames start that the model sees for a segment, in a song of which ``end`` frames are known."""
+        """The first frame of a segment's input to the model, in a song of which ``end`` frames are known."""
         start = self.start(index)
         missing = max(0, start + self._plan.length - end)
         return start - missing // 2 if self._plan.centred else start
 
     @property
     def reaches_back_to(self) -> int:
-        """The first frame of the mixture that a segment which is not added yet may need."""
+        """The first frame of the mixture that a segment may still need."""
         return self.start(self.added) - (self._plan.length // 2 if self._plan.centred else 0)
 
     @property
     def finished(self) -> int:
-        """How many finished frames wait to be taken."""
+        """The number of finished frames that can be taken."""
         return self._finished.shape[-1]
 
     def add(self, output: Tensor, end: int) -> None:
-        """Add the next segment's ``(stems, 2, length)``; what no later segment reaches is finished.
+        """Add the next segment's ``(stems, 2, length)``; frames that no later segment reaches are then finished.
 
-        Finished stems are at the level of the mixture. A model on the CPU waits for this, so each sample is read and
-        written as seldom as can be.
+        Finished stems are at the level of the mixture. A model on the CPU waits for this call, so it reads and writes
+        each sample as rarely as possible.
         """
         import torch
         from torch.nn import functional as F
@@ -99,13 +99,16 @@ class _Pass:
         self._finished = torch.cat([self._finished, inside], dim=-1) if self.finished else inside
 
     def take(self, frames: int) -> Tensor:
+        """The next finished frames, ``(stems, 2, frames)``, which are then removed."""
         taken, self._finished = self._finished[..., :frames], self._finished[..., frames:]
         return taken
 
 
 class SongOverlapAdd:
-    """What is still needed of one song: its mixture from the first frame that a later segment may need, and the
-    sums of every pass. Frames are given out in order, once all passes are done with them."""
+    """Overlap-add of one song over all passes. It returns frames in order, once every pass is done with them.
+
+    It holds the mixture from the first frame that a later segment may need, and the sums of every pass.
+    """
 
     def __init__(self, plan: SegmentPlan, stems: int, device: str, normalisation: Normalisation) -> None:
         self.ended = False
@@ -113,17 +116,17 @@ class SongOverlapAdd:
         self._normalisation = normalisation
         self._passes = [_Pass(plan, lead, stems, device, normalisation) for lead in plan.leads]
         self._received = 0  # frames
-        self._given = 0  # frames
+        self._returned = 0  # frames
         self._kept = 0  # the first frame that is still held
         self._blocks: list[Audio] = []  # the mixture from frame _kept
 
     def append(self, block: Audio) -> None:
-        """The song's next frames, ``(2, n)``; kept by reference."""
+        """Append the song's next frames, ``(2, n)``; the block is kept by reference."""
         self._blocks.append(block)
         self._received += block.shape[1]
 
     def new_segments(self) -> list[tuple[int, int]]:
-        """The segments that can be cut now and were not named before, each as (pass, index)."""
+        """The segments that can be cut now and were not returned before, each as (pass, index)."""
         found: list[tuple[int, int]] = []
         for number, one in enumerate(self._passes):
             ready = one.ready(self._received, ended=self.ended)
@@ -133,11 +136,11 @@ class SongOverlapAdd:
 
     @property
     def complete(self) -> bool:
-        """Whether the song has ended and all its segments are added."""
+        """True if the song has ended and all its segments are added."""
         return self.ended and all(one.added == one.ready(self._received, ended=True) for one in self._passes)
 
     def cut(self, number: int, index: int, out: Audio) -> None:
-        """Fill ``out``, ``(2, length)``, with a segment as the model sees it: what lies outside is silence."""
+        """Fill ``out``, ``(2, length)``, with a segment's input to the model; outside the song it is silence."""
         low_wanted = self._passes[number].window(index, self._received)
         low, high = max(low_wanted, 0), min(low_wanted + self._plan.length, self._received)
         out[:] = 0
@@ -145,23 +148,23 @@ class SongOverlapAdd:
         out[:, low - low_wanted : high - low_wanted] = self._normalisation.apply(mixture)
 
     def seconds(self, number: int, index: int) -> tuple[float, float]:
-        """Where a segment lies in the song."""
+        """Start and end of a segment in the song, in seconds."""
         start = self._passes[number].start(index)
         return max(start, 0) / SAMPLE_RATE, min(start + self._plan.length, self._received) / SAMPLE_RATE
 
     def add(self, number: int, output: Tensor) -> tuple[Audio, Tensor]:
         """Add the output of a pass's next segment, ``(stems, 2, length)`` on the model's device.
 
-        Returns what is finished with it: the mixture ``(2, n)``, and the stems ``(stems, 2, n)`` on the device,
-        aligned and at the level of the mixture; n may be 0.
+        Returns the newly finished frames: the mixture ``(2, n)`` and the stems ``(stems, 2, n)`` on the device, aligned
+        and at the level of the mixture; n may be 0.
         """
         self._passes[number].add(output, self._received)
         frames = min(one.finished for one in self._passes)
         pieces = [one.take(frames) for one in self._passes]
         stems = pieces[0] if len(pieces) == 1 else sum(pieces[1:], pieces[0]) / len(pieces)
-        start = self._given - self._kept
+        start = self._returned - self._kept
         mixture = self._mixture()[:, start : start + frames]
-        self._given += frames
+        self._returned += frames
         self._forget()
         return mixture, stems
 
@@ -171,6 +174,6 @@ class SongOverlapAdd:
         return self._blocks[0]
 
     def _forget(self) -> None:
-        needed = min(self._given, *(max(0, one.reaches_back_to) for one in self._passes))
+        needed = min(self._returned, *(max(0, one.reaches_back_to) for one in self._passes))
         self._blocks = [self._mixture()[:, needed - self._kept :]]
         self._kept = needed

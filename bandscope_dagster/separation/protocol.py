@@ -1,4 +1,4 @@
-"""What a separator is: a model that splits fixed-length segments of a mixture into stems."""
+"""The ``Separator`` protocol: a model that splits fixed-length segments of a mixture into stems."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SegmentPlan:
-    """How a song is cut into segments, and how their outputs are added up again. All in frames at 44.1 kHz.
+    """Rules that cut a song into segments and add up their outputs. All numbers are frames at 44.1 kHz.
 
-    Segment ``k`` of a pass covers ``[k * stride - lead, k * stride - lead + length)`` of the song; what lies
-    outside the song is silence. A song has every segment that starts before its end. Where ``weights`` is
-    None the outputs already carry their window and are simply added; otherwise each output is multiplied by
-    ``weights`` (float32, ``(length,)``, all above zero) and the sum is divided by the summed weights.
+    Segment ``k`` of a pass covers ``[k * stride - lead, k * stride - lead + length)`` of the song; outside the song
+    there is silence. A song has every segment that starts before its end. If ``weights`` is None, the outputs are
+    windowed already and are simply added. Otherwise each output is multiplied by ``weights`` (float32, ``(length,)``,
+    all above zero), and the sum is divided by the summed weights.
 
-    There is one pass over the song for each of ``leads``; the passes are averaged (the "shift trick" of
-    Demucs, Défossez et al. 2019, section 4.4). Where ``centred`` is true, the model sees a segment that
-    reaches past the song's end in the middle of ``length`` frames, with what comes before it as context, as
-    demucs's ``apply_model`` does; only the frames from the segment's start to the song's end are used.
+    There is one pass over the song for each of ``leads``; the passes are averaged (the "shift trick" of Demucs,
+    Défossez et al. 2019, section 4.4). If ``centred`` is true, a segment that reaches past the song's end is put in the
+    middle of the model's ``length`` frames, with the frames before it as context, as demucs's ``apply_model`` does;
+    only the frames from the segment's start to the song's end are used.
     """
 
     length: int
@@ -50,7 +50,7 @@ class Separator(Protocol):
 
     @property
     def identity(self) -> ModelIdentity:
-        """The model as it is used: what enters the lineage of the stems."""
+        """The model and its parameters, as the lineage of the stems records them."""
         ...
 
     @property
@@ -60,28 +60,30 @@ class Separator(Protocol):
 
     @property
     def plan(self) -> SegmentPlan:
-        """How songs are cut for this model."""
+        """The cuts that this model needs."""
         ...
 
     @property
     def shorter_plans(self) -> tuple[SegmentPlan, ...]:
-        """What to cut one segment into when even a single one does not fit into memory, longest first; empty
-        where the model takes no other length."""
+        """Plans to cut one segment further if a single one does not fit into memory, longest first.
+
+        Empty if the model takes no other length.
+        """
         ...
 
     @property
     def batch(self) -> int:
-        """How many segments one call takes at most."""
+        """The most segments in one call."""
         ...
 
     @property
     def device(self) -> str:
-        """Where ``separate`` takes its segments and leaves its stems, as torch names it."""
+        """The device of ``separate``'s segments and stems, as torch names it."""
         ...
 
     @property
     def normalised(self) -> bool:
-        """Whether the model wants songs of zero mean and unit deviation."""
+        """True if the model needs songs of zero mean and unit deviation."""
         ...
 
     def separate(self, segments: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class SeparationQuality:
         return cls(values["residual_db"], stems)
 
 
-class QualityMeasure:
+class QualityMeter:
     """Measures the quality of one song's separation while it streams.
 
     Each stem keeps ten numbers per second, the residual two in all. Call ``add_separated`` in the thread of the model,
@@ -63,10 +63,10 @@ class QualityMeasure:
 
     def __init__(self, stems: Sequence[str]) -> None:
         from bandscope_dagster.audio.levels import (
-            LevelMeasure,
+            LevelMeter,
         )  # imports scipy: 0.7 s that readers do not need
 
-        self._levels = {stem: LevelMeasure() for stem in stems}
+        self._levels = {stem: LevelMeter() for stem in stems}
         self._mixture = 0.0
         self._residual = 0.0
 

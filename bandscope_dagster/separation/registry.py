@@ -1,4 +1,4 @@
-"""The separators by name: the one place that knows which there are."""
+"""The list of separators, by name."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def load_separator(name: str, models_folder: Path, device: str, options: Separat
     """The separator called ``name``, its weights verified and on ``device``, as torch names it ("cuda:0").
 
     Raises:
-        SettingsError: there is no such separator, or an option does not fit it.
-        ModelFileError: the weights are missing or are not those in the inventory.
+        SettingsError: the name is unknown, or an option does not fit the separator.
+        ModelFileError: the weights are missing or differ from the inventory.
     """
     if name not in SEPARATORS:
         raise SettingsError(f"BANDSCOPE_SEPARATOR={name!r} is unknown; choose one of {', '.join(SEPARATORS)}")

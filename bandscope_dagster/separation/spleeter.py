@@ -1,4 +1,4 @@
-"""The Spleeter 2-stems model in plain torch: vocals and accompaniment by a ratio mask of two U-Nets.
+"""The Spleeter 2-stems model in plain torch: vocals and accompaniment, by a ratio mask from two U-Nets.
 
 Architecture: Jansson et al., "Singing voice separation with deep U-Net convolutional networks", ISMIR 2017.
 Weights and signal path: Hennequin et al., "Spleeter: a fast and efficient music source separation tool with
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 NAME = "spleeter-2stems"
 N_FFT = 4096  # samples; periodic Hann window in analysis and synthesis
 HOP = 1024  # samples
-BINS = 1024  # of 2049: the nets see, and the masks pass, what lies below 11 kHz
-SEGMENT_FRAMES = 512  # STFT frames that a net sees at once
+BINS = 1024  # of 2049: the input of the nets and the range of the masks, up to 11 kHz
+SEGMENT_FRAMES = 512  # STFT frames in one input of a net
 WINDOW_COMPENSATION = 2 / 3  # the squared Hann windows sum to 3/2 at a hop of a quarter
 MASK_EPSILON = 1e-10
 LEVELS = 6  # down, and up again
@@ -44,11 +44,11 @@ def unet(weights: Weights, magnitude: Tensor) -> Tensor:
         scale, shift = weights[f"{name}.weight"], weights[f"{name}.bias"]
         return F.batch_norm(x, mean, variance, scale, shift, eps=BATCH_NORM_EPSILON)
 
-    # No result outlives its last use, and activations overwrite their input: half the memory, and fewer passes over it.
+    # Results are freed after their last use, and activations overwrite their input: half the memory, fewer passes.
     skips: list[Tensor] = []
     x = magnitude
     for level in range(LEVELS):
-        # TensorFlow's "same" padding of kernel 5, stride 2 and even input is uneven: one before, two after.
+        # TensorFlow's "same" padding for kernel 5, stride 2 and even input is uneven: one before, two after.
         padded = F.pad(x, (1, 2, 1, 2))
         x = F.conv2d(padded, weights[f"enc.{level}.weight"], weights[f"enc.{level}.bias"], stride=2)
         del padded
@@ -84,19 +84,19 @@ def overlap_add(frames: Tensor) -> Tensor:
 class Spleeter:
     """The embedded separator: two stems in a tenth of real time on one CPU core.
 
-    A segment is the 512 STFT frames that the nets see at once. Its output carries the synthesis window, so
-    the outputs of a song are simply added. The accompaniment is the mixture minus the vocals: the model's own
-    second mask is silent above 11 kHz and would lose what is there.
+    A segment is 512 STFT frames, one input of the nets. Its output includes the synthesis window, so the outputs of a
+    song are simply added. The accompaniment is the mixture minus the vocals: the model's own second mask is zero above
+    11 kHz and would lose that range.
     """
 
     stems = ("vocals", "accompaniment")
-    # Spleeter puts a window of silence before the song, so that its first samples too lie in four frames.
+    # Spleeter puts a window of silence before the song, so that its first samples are in four frames too.
     plan = SegmentPlan(length=(SEGMENT_FRAMES - 1) * HOP + N_FFT, stride=SEGMENT_FRAMES * HOP, leads=(N_FFT,))
-    shorter_plans = ()  # the nets take 512 frames and no other number
+    shorter_plans = ()  # the nets take exactly 512 frames
     normalised = False
 
     def __init__(self, device: str, options: SeparationOptions) -> None:
-        """``device`` is one that torch knows and that exists: "cpu", "cuda", "cuda:1", "mps".
+        """Load the verified weights to ``device``, which must exist: "cpu", "cuda", "cuda:1", "mps".
 
         Raises:
             SettingsError: an option is set that this model does not have.
@@ -121,12 +121,12 @@ class Spleeter:
                 "accompaniment": "mixture - vocals",
             },
         )
-        # A CPU gains nothing from a second segment, which takes 150 MB more; an accelerator fills better.
+        # A second segment gains nothing on a CPU and takes 150 MB more; it fills an accelerator better.
         self.batch = options.batch or (1 if device == "cpu" else 8)
         self.device = device
         self._nets = {
             stem: {
-                name.removeprefix(f"nets.{stem}."): _for_inference(tensor, device)
+                name.removeprefix(f"nets.{stem}."): _prepare_weight(tensor, device)
                 for name, tensor in weights.items()
                 if name.startswith(f"nets.{stem}.")
             }
@@ -154,20 +154,20 @@ class Spleeter:
             return torch.stack([vocals, segments * self._envelope - vocals], dim=1)
 
     def _vocal_mask(self, magnitude: Tensor) -> Tensor:
-        """The vocals' share of the power, in [0, 1], in ``magnitude``'s shape: ``(2 × batch, bins, frames)``.
+        """The vocals' share of the power, in [0, 1]; ``magnitude`` and result are ``(2 × batch, bins, frames)``.
 
-        It is a ratio of both nets' estimates, so the accompaniment's net is needed too.
+        It is the ratio of both nets' estimates, so it needs the accompaniment's net too.
         """
         import torch
 
-        # (batch, 2, frames, bins); channels-last takes a sixth less time on a CPU for the same result.
+        # (batch, 2, frames, bins); channels-last takes a sixth less time on a CPU, with the same result.
         images = magnitude.transpose(1, 2).unflatten(0, (-1, 2)).contiguous(memory_format=torch.channels_last)
         vocals, accompaniment = (unet(self._nets[stem], images).square_() for stem in self.stems)
         mask = (vocals + MASK_EPSILON / 2) / (vocals + accompaniment + MASK_EPSILON)
         return mask.flatten(0, 1).transpose(1, 2)
 
 
-def _for_inference(tensor: Tensor, device: str) -> Tensor:
+def _prepare_weight(tensor: Tensor, device: str) -> Tensor:
     import torch
 
     layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format

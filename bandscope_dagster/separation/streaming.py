@@ -1,4 +1,4 @@
-"""Separation in constant memory: songs stream in, their segments share batches, finished samples come out."""
+"""Streaming separation in constant memory: several songs share the model's batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.separation.normalisation import Normalisation
-from bandscope_dagster.separation.out_of_memory import Used, WithinMemory
+from bandscope_dagster.separation.out_of_memory import CallLimits, OutOfMemoryRetry
 from bandscope_dagster.separation.overlap_add import SongOverlapAdd
 from bandscope_dagster.separation.protocol import Separator
 
@@ -23,23 +23,23 @@ Audio = NDArray[np.float32]
 
 
 class NonFiniteStems(BandscopeError):
-    """The model's output holds infinities or NaN; nothing of it can be stored or tagged."""
+    """The model's output contains infinities or NaN, so it cannot be stored or tagged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Separated:
-    """The next finished samples of one song: pieces come in order and without gaps."""
+    """The next finished samples of one song. Pieces come in order and without gaps."""
 
     song: str
     mixture: Audio  # (2, frames)
     stems: Audio  # (stems, 2, frames), aligned with the mixture
-    last: bool  # the song is complete with this piece, which may hold zero frames
-    used: Used  # the least to which the model was limited in this song so far
+    last: bool  # this piece completes the song; it may have zero frames
+    used: CallLimits  # the lowest limits of the model in this song so far
 
 
 @dataclass(frozen=True, slots=True)
 class SeparationFailed:
-    """One song's own segment could not be separated; nothing more comes of this song."""
+    """A segment of this song could not be separated; no more results of the song follow."""
 
     song: str
     error: Exception
@@ -52,8 +52,8 @@ Results = list[Separated | SeparationFailed]
 class _Song:
     name: str
     sums: SongOverlapAdd
-    used: Used
-    gone: bool = False  # failed or dropped: what is under way of it is thrown away
+    used: CallLimits
+    gone: bool = False  # failed or dropped: its results that are still under way are ignored
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +67,15 @@ class _Segment:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What a segment finished; the tensors may still be on their way from the device."""
+    """The frames that a segment finished; the tensors may still be on their way from the device."""
 
     song: _Song
     mixture: Audio
     stems: Tensor
     last: bool
-    used: Used
-    not_finite: Tensor  # (2,): how many samples of the segment, and of its stems
-    seconds: tuple[float, float]  # where the segment lies in the song
+    used: CallLimits
+    not_finite: Tensor  # (2,): number of such samples in the segment, and in its stems
+    seconds: tuple[float, float]  # start and end of the segment in the song
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,43 +87,43 @@ class _Failure:
 @dataclass(frozen=True, slots=True)
 class _Batch:
     pieces: list[_Piece | _Failure]
-    copied: Event | None = None  # None where the copies to the host were waited for
+    copied: Event | None = None  # None if the copies to the host are done already
 
 
 class StreamingSeparation:
     """Separates several songs at once, block by block, with one model.
 
-    Segments of all songs wait in one queue; the model runs when ``separator.batch`` of them wait, or at
-    ``flush``. So the results of a call may belong to any song. For each song they are, in order, pieces with
-    exactly as many frames as were pushed, of which the final one is marked ``last``; or they break off with
-    one ``SeparationFailed``. Memory holds, for each open song, only the segments that overlap or wait.
+    Segments of all songs wait in one queue. The model runs when ``separator.batch`` of them wait, or at ``flush``, so
+    the results of a call may belong to any song. Each song's pieces come in order, have as many frames in all as were
+    pushed, and the final one is marked ``last``; or they end early with one ``SeparationFailed``. For each open song,
+    only the segments that overlap or wait are in memory.
 
-    On an accelerator a batch's results are given out when the next batch has been started, so that copying
-    them, and what the caller does with them, takes no time from the model.
+    On an accelerator, a batch's results are returned after the next batch has started. So the model does not wait while
+    they are copied, or while the caller uses them.
     """
 
     def __init__(self, separator: Separator) -> None:
         self._separator = separator
-        self._within_memory = WithinMemory(separator)
+        self._model = OutOfMemoryRetry(separator)
         self._songs: dict[str, _Song] = {}
         self._waiting: deque[_Segment] = deque()
         self._under_way: deque[_Batch] = deque()
-        self._depth = 0 if separator.device == "cpu" else 1  # batches whose results may be under way
+        self._depth = 0 if separator.device == "cpu" else 1  # batches that may be under way between calls
 
     def open(self, song: str, normalisation: Normalisation) -> None:
-        """Begin a song; it is normalised for the model where the separator wants that."""
+        """Begin a song; ``normalisation`` is applied if the separator needs it."""
         if song in self._songs:
             raise ValueError(f"song {song!r} is open already")
         separator = self._separator
         chosen = normalisation if separator.normalised else Normalisation()
         sums = SongOverlapAdd(separator.plan, len(separator.stems), separator.device, chosen)
-        self._songs[song] = _Song(song, sums, self._within_memory.used)
+        self._songs[song] = _Song(song, sums, self._model.limits)
 
     def push(self, song: str, block: Audio) -> Results:
         """Take the song's next frames, ``(2, n)`` float32 at 44.1 kHz.
 
-        The block is kept by reference and must not change afterwards. Blocks of a song that has failed are
-        ignored until ``finish`` or ``drop`` closes it.
+        The block is kept by reference and must not change afterwards. Blocks of a failed song are ignored until
+        ``finish`` or ``drop`` closes it.
         """
         if block.ndim != 2 or block.shape[0] != 2 or block.dtype != np.float32:
             raise ValueError(
@@ -136,7 +136,7 @@ class StreamingSeparation:
         return self._enqueue(stream)
 
     def finish(self, song: str) -> Results:
-        """The song has no more input: its remaining segments enter the queue; ``flush`` runs what waits."""
+        """End a song's input. Its remaining segments enter the queue; ``flush`` runs those that wait."""
         stream = self._find(song)
         if stream.gone:
             del self._songs[song]
@@ -148,13 +148,13 @@ class StreamingSeparation:
         return self._enqueue(stream)
 
     def drop(self, song: str) -> None:
-        """Forget a song with all that waits of it: its input failed elsewhere. Nothing more comes of it."""
+        """Remove a song whose input failed elsewhere, with its waiting segments. It has no more results."""
         dropped = self._songs.pop(song, None)
         if dropped is not None:
             self._discard(dropped)
 
     def flush(self) -> Results:
-        """Run the model on all segments that wait, without waiting for a full batch."""
+        """Run the model on all waiting segments, even if they do not fill a batch."""
         results: Results = []
         while self._waiting:
             results += self._run()
@@ -165,7 +165,7 @@ class StreamingSeparation:
         if song is None:
             raise ValueError(f"song {name!r} is not open")
         if song.sums.ended:
-            raise ValueError(f"song {name!r} is finished, but more input came for it before it was separated")
+            raise ValueError(f"song {name!r} is finished, but is not separated yet and got more input")
         return song
 
     def _enqueue(self, song: _Song) -> Results:
@@ -176,11 +176,11 @@ class StreamingSeparation:
         return results
 
     def _run(self) -> Results:
-        """Start one batch, of the segments that have waited longest; gives out what is done."""
+        """Start a batch with the segments that have waited longest; returns finished results."""
         count = min(self._separator.batch, len(self._waiting))
         entries = [self._waiting.popleft() for _ in range(count)]
         segments = self._segments(entries)
-        outputs = self._within_memory.separate(segments)
+        outputs = self._model.separate(segments)
         pieces = [self._add(*each) for each in zip(entries, segments, outputs, strict=True)]
         self._under_way.append(_Batch(pieces, self._copied()))
         return self._collect()
@@ -200,7 +200,7 @@ class StreamingSeparation:
         import torch
 
         song = entry.song
-        song.used = song.used.least(self._within_memory.used)
+        song.used = song.used.least(self._model.limits)
         if isinstance(output, Exception):
             return _Failure(song, output)
         not_finite = torch.stack([_not_finite(each) for each in (segment, output)])
@@ -211,14 +211,14 @@ class StreamingSeparation:
         )
 
     def _end(self, song: _Song) -> _Piece:
-        """The piece of zero frames that ends a song of which everything was separated before its end was known."""
+        """A last piece of zero frames, for a song whose frames were all returned before its end was known."""
         import torch
 
         stems = torch.zeros((len(self._separator.stems), 2, 0))
         return _Piece(song, np.zeros((2, 0), np.float32), stems, True, song.used, torch.zeros(2), (0.0, 0.0))
 
     def _copied(self) -> Event | None:
-        """The moment at which the copies that were started on CUDA are done."""
+        """An event at the end of the copies that were started on CUDA."""
         import torch
 
         if not self._separator.device.startswith("cuda"):
@@ -228,17 +228,17 @@ class StreamingSeparation:
         return event
 
     def _collect(self, depth: int | None = None) -> Results:
-        """The results of all batches under way but the last ``depth``."""
+        """The results of all batches under way except the last ``depth``."""
         results: Results = []
         while len(self._under_way) > (self._depth if depth is None else depth):
             batch = self._under_way.popleft()
             if batch.copied is not None:
                 batch.copied.synchronize()
             for piece in batch.pieces:
-                results += self._given_out(piece)
+                results += self._results(piece)
         return results
 
-    def _given_out(self, piece: _Piece | _Failure) -> Results:
+    def _results(self, piece: _Piece | _Failure) -> Results:
         song = piece.song
         if song.gone:
             return []
@@ -272,23 +272,23 @@ class StreamingSeparation:
             )
         return NonFiniteStems(
             f"{where}: {of_stems} samples from {self._separator.identity.name} are not finite, though the "
-            f"mixture is; run it again with BANDSCOPE_DEVICE=cpu or another BANDSCOPE_SEPARATOR"
+            f"mixture is; retry with BANDSCOPE_DEVICE=cpu or another BANDSCOPE_SEPARATOR"
         )
 
 
 def _not_finite(samples: Tensor) -> Tensor:
-    """How many samples are not finite, on their device.
+    """The number of samples that are not finite, on their device.
 
-    On the CPU the extremes, which take a twentieth of the time, tell first that all are; elsewhere the answer to that
-    would have to be waited for.
+    On the CPU, finite extremes prove first that all samples are finite, in a twentieth of the time. On other devices
+    that test would have to wait for the device.
     """
     import torch
 
     if samples.device.type == "cpu" and torch.isfinite(torch.stack(torch.aminmax(samples))).all():
         return torch.tensor(0)
-    return torch.count_nonzero(samples - samples)  # of what is finite 0, and otherwise NaN, which counts
+    return torch.count_nonzero(samples - samples)  # x - x is 0 if x is finite, and else NaN, which counts
 
 
 def _to_host(tensor: Tensor) -> Tensor:
-    """The tensor in host memory; from CUDA it is pinned memory, and the copy is not waited for."""
+    """The tensor in host memory; from CUDA, an asynchronous copy to pinned memory."""
     return tensor.to("cpu", non_blocking=tensor.is_cuda)

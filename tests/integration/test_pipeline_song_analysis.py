@@ -25,7 +25,7 @@ from bandscope_dagster.pipeline.background import WriteBehind
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
-from bandscope_dagster.separation.out_of_memory import Used
+from bandscope_dagster.separation.out_of_memory import CallLimits
 from bandscope_dagster.separation.quality import FLOOR_DB, SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
 from bandscope_dagster.storage.objects.open_store import open_store
@@ -36,7 +36,7 @@ from bandscope_dagster.storage.tables.schemas import STEMS as STEMS_TABLE
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
-USED = Used("cpu", 4, 2 * SAMPLE_RATE)
+USED = CallLimits("cpu", 4, 2 * SAMPLE_RATE)
 
 
 @pytest.fixture

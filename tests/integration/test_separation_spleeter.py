@@ -21,7 +21,7 @@ from bandscope_dagster.separation.streaming import Separated, StreamingSeparatio
 
 Audio = NDArray[np.float32]
 
-STEMPEG_DATA = Path(find_spec("stempeg").origin).parent / "data"  # importing stempeg demands an ffmpeg
+STEMPEG_DATA = Path(find_spec("stempeg").origin).parent / "data"  # importing stempeg needs ffmpeg
 EXCERPT = STEMPEG_DATA / "The Easton Ellises - Falcon 69.stem.mp4"
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 SDR_FROM = 4_410  # frames; the excerpt begins with the AAC encoder's priming
@@ -35,7 +35,7 @@ def decode(path: Path, stream: int) -> Audio:
 
 
 def sdr(reference: Audio, estimate: Audio) -> float:
-    """Signal-to-distortion ratio in dB, plain: no filter is allowed between reference and estimate."""
+    """Plain signal-to-distortion ratio in dB, without a filter between reference and estimate."""
     reference, estimate = reference[:, SDR_FROM:].astype(np.float64), estimate[:, SDR_FROM:]
     return float(10 * np.log10((reference**2).sum() / ((reference - estimate) ** 2).sum()))
 
@@ -57,7 +57,7 @@ def weights_file() -> bytes:
 
 
 def whole_song_vocals(mixture: Audio) -> Audio:
-    """The published signal path over the whole song at once, in numpy but for the nets."""
+    """The vocals by the published signal path over the whole song at once, in numpy except for the nets."""
     from safetensors.torch import load
 
     weights = {k: v.float() for k, v in load(weights_file()).items()}
@@ -116,7 +116,7 @@ def noise(frames: int) -> Audio:
 
 @pytest.mark.parametrize(
     ("stem", "of_the_mixture", "of_the_estimate"),
-    # dB, measured; where the frames fall on so short a song moves the estimates' figures by 0.3 dB
+    # dB, measured; the position of the STFT frames changes the estimates by 0.3 dB on so short a song
     [("vocals", -7.10, 5.30), ("accompaniment", 6.85, 11.45)],
 )
 def test_a_real_song_is_separated_far_better_than_by_its_mixture(
@@ -140,11 +140,11 @@ def test_what_lies_above_the_mask_stays_in_the_accompaniment(spleeter: Spleeter)
     time = np.arange(60_000) / 44_100
     tone = np.tile(0.5 * np.sin(2 * np.pi * 15_000 * time), (2, 1)).astype(np.float32)
     vocals, accompaniment = separate(spleeter, tone)
-    assert np.abs(vocals[:, 4_096:-4_096]).max() < 1e-3  # the tone's abrupt ends are heard below 11 kHz
+    assert np.abs(vocals[:, 4_096:-4_096]).max() < 1e-3  # the tone's abrupt ends have energy below 11 kHz
     np.testing.assert_allclose(accompaniment + vocals, tone, rtol=0, atol=5e-7)
 
 
-FIRST_SEGMENT = 512 * 1024 - 4096  # frames of a song that the first segment finishes
+FIRST_SEGMENT = 512 * 1024 - 4096  # frames of the song that the first segment finishes
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tiny HTDemucs networks of random weights: demucs's own class, a thousandth of the real size."""
+"""Tiny HTDemucs networks with random weights: demucs's own class, a thousandth of the real size."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ SIX = (*FOUR, "guitar", "piano")
 SEGMENT = 8192  # frames; 0.19 s
 
 
-torch.set_num_threads(1)  # a second thread gains nothing on so little work, and loses much on a busy machine
+torch.set_num_threads(
+    1
+)  # for so little work a second thread gains nothing, and on a busy machine it is much slower
 
 
 def tiny_network(seed: int = 0, sources: Sequence[str] = FOUR, segment: int = SEGMENT) -> HTDemucs:
-    """A network with a segment of ``segment`` frames at 44.1 kHz; each seed has weights of its own.
+    """A network with a segment of ``segment`` frames at 44.1 kHz; each seed gives other weights.
 
-    Its residual branches, the transformer's among them, count as those of a trained one do: in a fresh one they are
-    scaled to 1e-4, and whatever went wrong in them would not be heard.
+    Its residual branches and its transformer have as much weight as in a trained network. A fresh network scales them
+    by 1e-4, which would hide errors in them.
     """
     torch.manual_seed(seed)
     network = HTDemucs(
@@ -52,7 +54,7 @@ def tiny_network(seed: int = 0, sources: Sequence[str] = FOUR, segment: int = SE
 def tiny_demucs(
     *networks: HTDemucs, weights: Sequence[Sequence[float]] | None = None, **options: Any
 ) -> Demucs:
-    """A separator of these networks (by default one of four stems) on the CPU, with ``SeparationOptions``."""
+    """A separator from these networks (default: one with four stems) on the CPU; ``options`` as SeparationOptions."""
     chosen = networks or (tiny_network(),)
     return Demucs("tiny", "0" * 64, chosen, "cpu", SeparationOptions(**options), weights)
 
@@ -63,7 +65,7 @@ def reference(
     weights: Sequence[Sequence[float]] | None = None,
     **options: Any,
 ) -> torch.Tensor:
-    """What demucs itself makes of ``(2, frames)``: ``(stems, 2, frames)``."""
+    """The stems ``(stems, 2, frames)`` that demucs itself separates from ``(2, frames)``."""
     chosen = list(networks) or [tiny_network()]
     model = chosen[0] if len(chosen) == 1 and weights is None else BagOfModels(chosen, weights)
     settings = {"shifts": 0, "split": True, "overlap": 0.25} | options
@@ -71,7 +73,7 @@ def reference(
 
 
 def safetensors_file(network: HTDemucs, klass: str = CLASS) -> bytes:
-    """The file of a network, laid out as ``demucs.hf.load_safetensors_model`` reads it."""
+    """A network's file, in the layout that ``demucs.hf.load_safetensors_model`` reads."""
 
     def encode(value: object) -> dict[str, Any]:
         assert isinstance(value, Fraction), value

@@ -1,4 +1,4 @@
-"""separation/demucs: demucs's own ``apply_model`` is the reference, on tiny networks of its own class."""
+"""HTDemucs against demucs's own ``apply_model``, on tiny networks of demucs's own class."""
 
 import hashlib
 import io
@@ -17,6 +17,7 @@ import yaml
 from audio_files import LIMITS, encode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis_examples import examples
 from numpy.typing import NDArray
 from tiny_demucs import (
     FOUR,
@@ -29,7 +30,7 @@ from tiny_demucs import (
 )
 
 from bandscope_dagster.audio.decode import decode
-from bandscope_dagster.audio.levels import SongMeasure
+from bandscope_dagster.audio.levels import SongMeter
 from bandscope_dagster.errors import ModelFileError, SettingsError
 from bandscope_dagster.models.inventory import Model, ModelFile, find_model
 from bandscope_dagster.separation.demucs.model import BAGS, MAX_SHIFT, Demucs, load_demucs
@@ -41,7 +42,7 @@ Audio = NDArray[np.float32]
 
 BAGGED = ((1.0, 0.0, 0.0, 0.5), (0.0, 1.0, 0.0, 0.5), (0.0, 0.0, 2.0, 3.0))
 
-# The reference has networks of its own: a separator sets up those that it is given for itself.
+# The reference uses separate networks, because a separator changes those that it gets.
 NETWORKS = tuple(tiny_network(seed) for seed in range(3))
 SEPARATORS = {
     (bag, batch, onednn): tiny_demucs(
@@ -95,7 +96,7 @@ LENGTHS = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(8, long=40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lengths=st.lists(LENGTHS, min_size=1, max_size=5),
     block=st.integers(500, 3 * SEGMENT),
@@ -115,7 +116,7 @@ def test_any_length_block_batch_and_mix_of_songs_equals_apply_model(
     left = {name: 0 for name in songs}
     for name in songs:
         streaming.open(name, Normalisation())
-    while left:  # interleaved at random
+    while left:  # songs are interleaved at random
         name = order.choice(list(left))
         results += streaming.push(name, songs[name][:, left[name] : left[name] + block])
         left[name] += block
@@ -195,8 +196,8 @@ def test_a_file_of_any_layout_is_separated_as_demucs_does_with_what_was_decoded(
 
 
 def of_song(mixture: Audio) -> Normalisation:
-    """The normalisation as the pipeline takes it: from what ``songs`` measures."""
-    measure = SongMeasure()
+    """The normalisation as the pipeline computes it, from the measures that ``songs`` stores."""
+    measure = SongMeter()
     for start in range(0, mixture.shape[1], 10_000):
         measure.push(mixture[:, start : start + 10_000])
     stats = measure.finish()
@@ -314,7 +315,7 @@ def test_verified_files_become_the_separator(tmp_path: Path) -> None:
 
 
 class Parsed(Exception):
-    """Somebody looked into a file."""
+    """A file was parsed."""
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut off", "missing"])
@@ -350,12 +351,12 @@ def test_a_file_that_names_another_class_is_refused_before_its_tensors_are_read(
         raise Parsed
 
     monkeypatch.setattr("safetensors.torch.load", parse)
-    with pytest.raises(ModelFileError, match=r"only demucs\.htdemucs\.HTDemucs is ever built"):
+    with pytest.raises(ModelFileError, match=r"only demucs\.htdemucs\.HTDemucs is supported"):
         load_demucs(model, tmp_path, "cpu", SeparationOptions())
 
 
 def test_nothing_of_a_model_is_imported_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """demucs/hf.py imports whatever module the file names."""
+    """demucs/hf.py imports any module that the file names."""
     monkeypatch.setattr("importlib.import_module", pytest.fail)
     model = model_on_disk(tmp_path, [safetensors_file(tiny_network(), "antigravity.fly")])
     with pytest.raises(ModelFileError, match=r"antigravity\.fly"):

@@ -1,4 +1,4 @@
-"""A network whose widest layers work band by band against the same network as it was."""
+"""A network whose widest layers are computed in bands equals the unchanged network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def random(*shape: int) -> torch.Tensor:
 
 
 def largest_input(layers: nn.ModuleList, run: Any) -> int:
-    """The most rows that a convolution of the first of ``layers`` is given at once."""
+    """The most rows in one input of a convolution in ``layers``."""
     seen: list[int] = []
     convolutions = [module for module in layers.modules() if isinstance(module, nn.Conv2d)]
     for convolution in convolutions:
@@ -45,7 +45,7 @@ def test_bands_of_any_height_give_the_same_stems(
 def test_layers_without_neighbours_or_of_other_kinds_give_the_same_stems(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """demucs can build networks that look further, that normalise over all rows, and that divide by themselves."""
+    """Demucs can build layers with a wider context, with norms over all rows, and without a second convolution."""
     monkeypatch.setattr(bands, "ROWS", 8)
     shape: dict[str, Any] = {"channels": 8, "nfft": 1024, "t_layers": 0, "segment": 1}
     for kind in ({"context": 0}, {"context": 2, "context_enc": 1}, {"norm_starts": 0}, {"rewrite": False}):

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from bandscope_dagster.audio.levels import SongMeasure
+from bandscope_dagster.audio.levels import SongMeter
 from bandscope_dagster.separation.normalisation import Normalisation
 
 
 def measured(mixture: np.ndarray) -> Normalisation:
-    measure = SongMeasure()
+    measure = SongMeter()
     measure.push(mixture.astype(np.float32))
     stats = measure.finish()
     return Normalisation.of_song(stats.mono_mean, stats.mono_std, stats.rms_dbfs)
@@ -41,7 +41,7 @@ def test_channels_that_cancel_each_other_are_scaled_by_their_own_level(differenc
 
 
 def test_the_two_rules_meet_without_a_gap_that_matters() -> None:
-    """Just above the bound the mono mix counts, and nothing becomes larger than a thousand times the level."""
+    """Just above the bound the mono mix decides, and no sample exceeds a thousand times the level."""
     left = noise()[0]
     mixture = np.stack([left, -left * (1 - 2.5e-3)]).astype(np.float32)
     assert np.abs(measured(mixture).apply(mixture)).max() < 2_000

@@ -1,4 +1,4 @@
-"""Running out of memory: the batch is halved, then the segment, and the stems stay right."""
+"""Out of memory: the batch is halved, then the segment, and the stems stay correct."""
 
 import logging
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tiny_demucs import SEGMENT, reference, tiny_demucs, tiny_network
 from tiny_shares import Shares, joined, run, song, stems_of
 
 from bandscope_dagster.separation.demucs.model import Demucs, triangular_plan
-from bandscope_dagster.separation.out_of_memory import Used, WithinMemory, is_out_of_memory
+from bandscope_dagster.separation.out_of_memory import CallLimits, OutOfMemoryRetry, is_out_of_memory
 from bandscope_dagster.separation.streaming import SeparationFailed, StreamingSeparation
 
 LENGTH = 64
@@ -18,7 +18,7 @@ LENGTH = 64
 
 @dataclass
 class Limited(Shares):
-    """Has memory for so many frames at once, as a device has."""
+    """A separator that runs out of memory above ``frames`` frames in one call."""
 
     plan = triangular_plan(LENGTH, 0.25)
     shorter_plans = (triangular_plan(LENGTH // 2, 0.25), triangular_plan(LENGTH // 4, 0.25))
@@ -38,15 +38,17 @@ def limited(frames: int, batch: int) -> Limited:
 @pytest.mark.parametrize(
     ("frames", "batch", "used"),
     [
-        (8 * LENGTH, 8, Used("cpu", 8, LENGTH)),
-        (4 * LENGTH, 8, Used("cpu", 4, LENGTH)),
-        (LENGTH, 8, Used("cpu", 1, LENGTH)),
-        (LENGTH, 7, Used("cpu", 1, LENGTH)),
-        (LENGTH // 2, 8, Used("cpu", 1, LENGTH // 2)),
-        (LENGTH // 4, 1, Used("cpu", 1, LENGTH // 4)),
+        (8 * LENGTH, 8, CallLimits("cpu", 8, LENGTH)),
+        (4 * LENGTH, 8, CallLimits("cpu", 4, LENGTH)),
+        (LENGTH, 8, CallLimits("cpu", 1, LENGTH)),
+        (LENGTH, 7, CallLimits("cpu", 1, LENGTH)),
+        (LENGTH // 2, 8, CallLimits("cpu", 1, LENGTH // 2)),
+        (LENGTH // 4, 1, CallLimits("cpu", 1, LENGTH // 4)),
     ],
 )
-def test_less_is_taken_until_it_fits_and_the_stems_are_right(frames: int, batch: int, used: Used) -> None:
+def test_less_is_taken_until_it_fits_and_the_stems_are_right(
+    frames: int, batch: int, used: CallLimits
+) -> None:
     songs = {"a": song(500, seed=1), "b": song(333, seed=2), "c": song(10, seed=3)}
     results = joined(run(StreamingSeparation(limited(frames, batch)), songs))
     for name, mixture in songs.items():
@@ -67,7 +69,7 @@ def test_a_song_that_was_done_before_memory_ran_out_says_what_it_used() -> None:
     before = joined(run(streaming, {"a": song(LENGTH)}))["a"]
     separator.frames = LENGTH
     after = joined(run(streaming, {"b": song(10 * LENGTH)}))["b"]
-    assert (before.used, after.used) == (Used("cpu", 4, LENGTH), Used("cpu", 1, LENGTH))
+    assert (before.used, after.used) == (CallLimits("cpu", 4, LENGTH), CallLimits("cpu", 1, LENGTH))
 
 
 def test_where_nothing_fits_the_song_fails_with_the_error_of_the_device(
@@ -78,7 +80,9 @@ def test_where_nothing_fits_the_song_fails_with_the_error_of_the_device(
     (failure,) = results
     assert isinstance(failure, SeparationFailed)
     assert isinstance(failure.error, torch.OutOfMemoryError)
-    assert "shares ran out of memory on cpu and goes on with 1 segments of 64 frames at a time" in caplog.text
+    assert (
+        "shares ran out of memory on cpu and continues with 1 segments of 64 frames at a time" in caplog.text
+    )
     assert "1 segments of 16 frames" in caplog.text
 
 
@@ -113,7 +117,7 @@ def test_the_error_that_this_machine_raises_counts() -> None:
 
 
 class WithLittleMemory:
-    """A real tiny HTDemucs that cannot do more than one segment, or more than so many frames."""
+    """A real tiny HTDemucs that runs out of memory above ``frames`` frames in one call."""
 
     def __init__(self, demucs: Demucs, frames: int) -> None:
         self._demucs, self._frames = demucs, frames
@@ -132,9 +136,9 @@ class WithLittleMemory:
 def test_demucs_walks_the_ladder_and_each_segment_is_what_demucs_makes_of_it_in_parts() -> None:
     model = WithLittleMemory(tiny_demucs(batch=4), frames=SEGMENT // 2)
     segments = torch.randn((3, 2, SEGMENT), generator=torch.Generator().manual_seed(0))
-    within = WithinMemory(model)
-    outputs = within.separate(segments)
-    assert within.used == Used("cpu", 1, SEGMENT // 2)
+    retry = OutOfMemoryRetry(model)
+    outputs = retry.separate(segments)
+    assert retry.limits == CallLimits("cpu", 1, SEGMENT // 2)
     assert model.calls[:3] == [(3, SEGMENT), (1, SEGMENT), (1, SEGMENT // 2)]
     for segment, output in zip(segments, outputs, strict=True):
         wanted = reference(segment, tiny_network(segment=SEGMENT // 2))

@@ -1,4 +1,4 @@
-"""Quality of known stems (residual, shares, levels; for pieces of any length) and its JSON."""
+"""Quality of a separation: residual, shares and levels of known stems, in pieces of any length, and its JSON."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from bandscope_dagster.separation.quality import (
     CEILING_DB,
     FLOOR_DB,
     RESIDUAL_LIMIT_DB,
-    QualityMeasure,
+    QualityMeter,
     SeparationQuality,
     StemQuality,
 )
@@ -32,8 +32,8 @@ def sine(amplitude: float, hertz: float = 997.0, seconds: float = 3.0) -> np.nda
 
 
 def quality_of(mixture: np.ndarray, stems: np.ndarray, piece: int | None = None) -> SeparationQuality:
-    """Measure a song in pieces; the stems' blocks are of another length than the separated pieces."""
-    measure = QualityMeasure(STEMS)
+    """Measure a song in pieces; the stems' blocks are twice as long as the separated pieces."""
+    measure = QualityMeter(STEMS)
     piece = piece or mixture.shape[1]
     for start in range(0, mixture.shape[1], piece):
         measure.add_separated(mixture[:, start : start + piece], stems[..., start : start + piece])
@@ -44,7 +44,7 @@ def quality_of(mixture: np.ndarray, stems: np.ndarray, piece: int | None = None)
 
 
 def stem_of(samples: np.ndarray, beside: np.ndarray | None = None) -> StemQuality:
-    """The first of two stems, of which the other is digital silence where nothing else is said."""
+    """The quality of the first of two stems; the second is digital silence by default."""
     stems = np.stack([samples, np.zeros_like(samples) if beside is None else beside])
     return quality_of(stems.sum(axis=0), stems).stems[0]
 
@@ -118,7 +118,7 @@ def test_pieces_of_any_length_give_the_figures_of_the_whole(piece: int) -> None:
 
 def test_stems_that_are_measured_at_the_same_time_do_not_mix() -> None:
     blocks = {stem: [sine(level, hertz=80.0 * level)] * 5 for stem, level in (("a", 0.1), ("b", 0.9))}
-    one_by_one, at_once = QualityMeasure(("a", "b")), QualityMeasure(("a", "b"))
+    one_by_one, at_once = QualityMeter(("a", "b")), QualityMeter(("a", "b"))
     for number in range(5):
         for stem in blocks:
             one_by_one.add_stem(stem, blocks[stem][number])
@@ -166,7 +166,7 @@ def test_sound_out_of_silence_is_as_far_from_the_mixture_as_can_be_said() -> Non
 
 
 def test_a_song_without_audio_has_figures_too() -> None:
-    assert QualityMeasure(STEMS).finish() == SeparationQuality(
+    assert QualityMeter(STEMS).finish() == SeparationQuality(
         FLOOR_DB, tuple(StemQuality(stem, 0.0, 0.0, None, None, True) for stem in STEMS)
     )
 

@@ -1,4 +1,4 @@
-"""The separators here are real ones for which the answer is known: each stem is a share of the mixture."""
+"""Streaming separation with separators whose correct output is known: each stem is a share of the mixture."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ from bandscope_dagster.separation.streaming import (
     StreamingSeparation,
 )
 
-POISON = 99.0  # a sample that some separators choke on
+POISON = 99.0  # a sample on which some of the separators here fail
 
 
 class RaisesOnPoison(Shares):
@@ -170,7 +170,7 @@ def test_a_song_that_was_given_out_before_its_end_was_known_ends_with_an_empty_p
 
 
 def resident_bytes() -> int:
-    """What this process holds in memory now (Linux)."""
+    """The resident size of this process (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -190,7 +190,7 @@ def test_memory_does_not_grow_with_the_song() -> None:
         frames += piece.stems.shape[-1]
 
     assert frames == minutes * 60 * second
-    assert max(held) - held[0] < 60 * block.nbytes  # 21 MB, whereas the mixture alone has 423 MB
+    assert max(held) - held[0] < 60 * block.nbytes  # 21 MB; the mixture alone has 423 MB
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4, 16])
@@ -223,7 +223,7 @@ def test_a_failed_song_gives_what_was_sound_before_then_one_failure_then_nothing
         assert isinstance(piece, Separated)
         assert not piece.last
         frames += piece.mixture.shape[1]
-    assert frames == 20  # frame 30 lies in the segment from 20 to 31, and in no earlier one
+    assert frames == 20  # frame 30 is in the segment from 20 to 31, and in no earlier one
 
 
 def test_a_failed_song_can_be_tried_again_once_its_input_has_ended() -> None:

@@ -1,6 +1,6 @@
 """The Hybrid Transformer Demucs models: four or six stems, by demucs's own classes with verified weights.
 
-Rouard, Massa & Défossez, "Hybrid Transformers for Music Source Separation", ICASSP 2023. What comes out equals
+Rouard, Massa & Défossez, "Hybrid Transformers for Music Source Separation", ICASSP 2023. The output equals
 ``demucs.apply.apply_model(split=True, shifts=0, overlap=0.25)`` of demucs 4.1 to 1e-5.
 """
 
@@ -21,7 +21,7 @@ from bandscope_dagster.models.inventory import Model
 from bandscope_dagster.models.store import read_verified
 from bandscope_dagster.separation.demucs.bands import compute_in_bands
 from bandscope_dagster.separation.demucs.transformer import use_onednn, uses_onednn
-from bandscope_dagster.separation.inference import computing, for_inference
+from bandscope_dagster.separation.inference import inference, prepare_network
 from bandscope_dagster.separation.options import Precision, SeparationOptions
 from bandscope_dagster.separation.protocol import SegmentPlan
 
@@ -30,23 +30,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BAGS: Final[Mapping[str, tuple[tuple[float, ...], ...]]] = {
-    # demucs/remote/htdemucs_ft.yaml: each model was fine-tuned for one stem, and only that stem is taken from it.
+    # demucs/remote/htdemucs_ft.yaml: each network was fine-tuned for one stem, and only that stem of it is used.
     "htdemucs_ft": ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)),
 }
 """For models of several networks: the weight of each network (in the inventory's order of files) in each stem."""
 
-CLASS: Final = "demucs.htdemucs.HTDemucs"  # the one class that is built, whatever a file may name
+CLASS: Final = (
+    "demucs.htdemucs.HTDemucs"  # the only class that is built; a file that names another is refused
+)
 OVERLAP: Final = 0.25  # of a segment; demucs/apply.py, apply_model
 MAX_SHIFT: Final = SAMPLE_RATE // 2  # frames; demucs/apply.py, apply_model: max_shift = int(0.5 * samplerate)
-SHORTER: Final = (2, 4)  # what a segment is divided by when memory runs out
-ACCELERATOR_BATCH: Final = 8  # segments; a CPU gains nothing from a second one, which takes 1 GB more
+SHORTER: Final = (2, 4)  # divisors of a segment's length when memory runs out
+ACCELERATOR_BATCH: Final = 8  # segments; on a CPU a second one gains nothing and takes 1 GB more
 
 
 def load_demucs(model: Model, folder: Path, device: str, options: SeparationOptions) -> Demucs:
-    """A model of the inventory, whose files lie in ``folder``, on ``device`` as torch names it.
+    """A model of the inventory from the files in ``folder``, on ``device`` as torch names it.
 
     Raises:
-        ModelFileError: a file is missing, is not the one in the inventory, or names another class.
+        ModelFileError: a file is missing, differs from the inventory, or names another class.
         SettingsError: the options do not fit the model.
     """
     verified = read_verified(model, folder)
@@ -55,12 +57,12 @@ def load_demucs(model: Model, folder: Path, device: str, options: SeparationOpti
 
 
 def build_network(name: str, content: bytes) -> HTDemucs:
-    """The network of a safetensors file whose digest was checked; ``name`` is for messages.
+    """The network of a safetensors file whose digest is verified; ``name`` is for messages.
 
-    The layout is that of ``demucs.hf.load_safetensors_model``: class and arguments as JSON in the metadata.
+    The file's layout is that of ``demucs.hf.load_safetensors_model``: class and arguments as JSON in the metadata.
 
     Raises:
-        ModelFileError: the file is for another class than HTDemucs, or its tensors do not fit.
+        ModelFileError: the file is for another class than HTDemucs.
     """
     from demucs.htdemucs import HTDemucs
     from safetensors.torch import load
@@ -68,19 +70,19 @@ def build_network(name: str, content: bytes) -> HTDemucs:
     size = int.from_bytes(content[:8], "little")
     metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
     if metadata.get("klass") != CLASS:
-        raise ModelFileError(
-            f"{name} is for the class {metadata.get('klass')!r}; only {CLASS} is ever built."
-        )
-    # Its random weights are thrown away. On torch's device "meta" none are drawn, which takes 0.2 s less, but that
-    # imports torch's compiler, in 1 s.
+        raise ModelFileError(f"{name} is for the class {metadata.get('klass')!r}; only {CLASS} is supported.")
+    # Its random initial weights are replaced. Torch's device "meta" would not draw them (0.2 s less), but it imports
+    # torch's compiler (1 s more).
     network = HTDemucs(*_arguments(metadata["args"]), **_arguments(metadata["kwargs"]))
     weights = {tensor_name: tensor.float() for tensor_name, tensor in load(content).items()}
-    network.load_state_dict(weights, assign=True)  # strict: every tensor must be there and fit
+    network.load_state_dict(
+        weights, assign=True
+    )  # strict: raises if a tensor is missing or has another shape
     return network
 
 
 def _arguments(text: str) -> Any:
-    """Constructor arguments from JSON; fractions are encoded as demucs/hf.py does."""
+    """Constructor arguments from JSON, with fractions encoded as in demucs/hf.py."""
 
     def decode(value: dict[str, Any]) -> Any:
         if value.get("_type") == "fraction":
@@ -93,8 +95,8 @@ def _arguments(text: str) -> Any:
 def triangular_plan(length: int, overlap: float, shifts: int = 0) -> SegmentPlan:
     """The segments of ``apply_model``: triangular weights, stride ``(1 - overlap) * length``.
 
-    ``shifts`` passes are averaged, each shifted by another part of half a second; 0 is one pass without a
-    shift. Demucs draws the shifts at random; here they are spread evenly, so that the output is always the same.
+    ``shifts`` passes are averaged, each shifted by a different part of half a second; 0 is one unshifted pass. Demucs
+    draws the shifts at random; here they are spaced evenly, so that the output is deterministic.
     """
     half = length // 2
     weights = np.concatenate([np.arange(1, half + 1), np.arange(length - half, 0, -1)]).astype(np.float32)
@@ -109,7 +111,7 @@ def triangular_plan(length: int, overlap: float, shifts: int = 0) -> SegmentPlan
 
 
 class Demucs:
-    """One HTDemucs network, or a bag of them whose outputs are added with a weight per stem."""
+    """One HTDemucs network, or a bag of them: a weighted mean of their outputs, with weights per stem."""
 
     normalised = True
 
@@ -122,11 +124,11 @@ class Demucs:
         options: SeparationOptions,
         weights: Sequence[Sequence[float]] | None = None,
     ) -> None:
-        """``networks`` all have the same stems; ``weights`` is one row per network, one column per stem.
+        """Prepare ``networks``, which have the same stems; ``weights`` has a row per network and a column per stem.
 
         Raises:
-            SettingsError: the segment is longer than the networks were trained for, or the device cannot
-                compute in that precision.
+            SettingsError: the segment is longer than the networks were trained for, or the device does not support
+                the precision or oneDNN.
         """
         trained = min(float(network.segment) for network in networks)
         segment_s = options.segment_s or trained
@@ -156,7 +158,7 @@ class Demucs:
             },
         )
         self._weights = weights or [[1.0] * len(self.stems)] * len(networks)
-        self._networks = [for_inference(network, device) for network in networks]
+        self._networks = [prepare_network(network, device) for network in networks]
         # Packed weights do not work with autocast, which computes the other precisions.
         onednn = device == "cpu" and self._precision == "fp32" and uses_onednn(options.onednn)
         for network in self._networks:
@@ -168,8 +170,7 @@ class Demucs:
 
     def separate(self, segments: Tensor) -> Tensor:
         """``(batch, 2, length)`` float32 at 44.1 kHz → ``(batch, stems, 2, length)`` float32, on ``device``."""
-
-        with computing(self._precision, self.device):
+        with inference(self._precision, self.device):
             if len(self._networks) == 1:
                 return self._networks[0](segments).float()
             sums = segments.new_zeros((len(segments), len(self.stems), *segments.shape[1:]))

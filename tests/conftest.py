@@ -1,4 +1,4 @@
-"""Fixtures that several test files share."""
+"""The option ``--long``, and fixtures that several test files share."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from faulty_proxy import FaultyProxy, run_faulty_proxy
+from hypothesis import settings
 from s3_server import S3Server, run_s3_server
 
 from bandscope_dagster.storage.objects.open_store import open_store
@@ -13,9 +14,34 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 os.environ["BANDSCOPE_STEP_RETRY_DELAY_S"] = "0"  # read when the assets are imported
 
-# A shell has what it starts in the background ignore SIGINT. Dagster would ignore SIGTERM then as well, and whatever a
-# test starts would be deaf to both.
+# A shell starts background jobs with SIGINT ignored. Dagster then ignores SIGTERM as well, and processes that a test
+# starts would inherit both.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+settings.register_profile("quick")
+settings.register_profile("long")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--long``."""
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="also run tests marked `long`, and slow property tests with all their examples",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the profile before the test modules are imported; ``hypothesis_examples`` reads it then."""
+    settings.load_profile("long" if config.getoption("--long") else "quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests marked ``long`` in a run without ``--long``."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long; run it with `pytest --long`"))
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +53,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture
 def faulty_proxy(s3_server: S3Server) -> Iterator[FaultyProxy]:
-    """A proxy before the S3 server, without rules yet: ``s3_server.place(faulty_proxy.endpoint)``."""
+    """A proxy in front of the S3 server, still without faults: ``s3_server.place(faulty_proxy.endpoint)``."""
     with run_faulty_proxy(s3_server.endpoint) as proxy:
         yield proxy
 

@@ -1,4 +1,4 @@
-"""A real browser on a real ``dagster dev``, and what an operator does there by clicking."""
+"""A real browser on a real ``dagster dev``, and an operator's clicks in it."""
 
 import os
 import shutil
@@ -17,14 +17,14 @@ from s3_server import S3Place
 
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 
-REPOSITORY = Path(__file__).parents[2]  # where workspace.yaml lies
+REPOSITORY = Path(__file__).parents[2]  # the folder of workspace.yaml
 WINDOW = {"width": 1600, "height": 1000}
 START_TIMEOUT_S = 120.0
-PATIENCE_S = 60.0  # for what a page shows at once on a machine that has nothing else to do
+PATIENCE_S = 60.0  # an idle machine shows these things at once; a busy one does not
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (
-    "--no-sandbox",  # CI is root in a container
+    "--no-sandbox",  # CI runs as root in a container
     "--disable-gpu",
     "--no-first-run",
     "--disable-background-networking",
@@ -34,13 +34,13 @@ QUIET = (
 
 
 def find_browser() -> str:
-    """The path of a Chromium; Playwright's own is not used, since it comes from a host of its own."""
+    """The path of a Chromium. Playwright's own build is not used: it is downloaded from another host."""
     for name in BROWSERS:
         if path := shutil.which(name):
             return path
     raise RuntimeError(
         f"No browser was found (looked for {', '.join(BROWSERS)}). Install Chromium: `apt-get install chromium` on"
-        " Debian, as scripts/test.sh does where it is root."
+        " Debian. scripts/test.sh does this if it runs as root."
     )
 
 
@@ -62,7 +62,7 @@ class Ui:
 
     page: Page
     url: str
-    printed: Path  # what Dagster prints
+    printed: Path  # the file with the output of Dagster
 
     def open(self, path: str, **query: str) -> None:
         """Go to a page by its path."""
@@ -73,7 +73,7 @@ class Ui:
         self.open(f"assets/{asset}", view=view, **query)
 
     def sees(self, what: Locator, timeout_s: float = PATIENCE_S) -> None:
-        """Wait until something is seen; else fail with what is seen instead, and with what Dagster printed."""
+        """Wait until something is visible; fail with the visible content and the output of Dagster."""
         try:
             expect(what.filter(visible=True).first).to_be_visible(timeout=timeout_s * 1000)
         except AssertionError as error:
@@ -81,24 +81,24 @@ class Ui:
             raise
 
     def sees_text(self, text: str, timeout_s: float = PATIENCE_S) -> None:
-        """Wait until a text is seen, alone in its place."""
+        """Wait until an element with exactly this text is visible."""
         self.sees(self.page.get_by_text(text, exact=True), timeout_s)
 
     def sees_row(self, *texts: str) -> None:
-        """Wait until one row of a table holds all of the texts."""
+        """Wait until one row of a table contains all of the texts."""
         row = self.page.get_by_role("row")
         for text in texts:
             row = row.filter(has_text=text)
         self.sees(row)
 
     def skip_welcome(self) -> None:
-        """Close what a new home greets its first visitor with."""
+        """Close the welcome dialog of a new home."""
         self.open("")
         self.page.get_by_role("button", name="Skip").click()
         expect(self.page.get_by_role("dialog")).to_have_count(0)
 
     def turn_on(self, sensor: str) -> None:
-        """Turn a sensor on at its own page, which stays open."""
+        """Turn a sensor on at its own page, and stay there."""
         self.page.get_by_role("link", name="Automation").click()
         self.page.get_by_role("link", name=sensor).click()
         switch = self.page.get_by_role("checkbox")
@@ -107,7 +107,7 @@ class Ui:
         expect(switch).to_be_checked()
 
     def launch_backfill(self, asset: str) -> None:
-        """Materialize an asset for all of its partitions, and open the page of that backfill."""
+        """Materialize an asset for all of its partitions, and open the backfill's page."""
         self.open_asset(asset)
         self.page.get_by_role("button", name="Materialize").first.click()
         dialog = self.page.get_by_role("dialog")
@@ -124,14 +124,16 @@ class Ui:
         self.page.get_by_role("tab", name=tab).last.click()
 
     def show_plots(self, asset: str) -> None:
-        """Plot an asset's numbers over its partitions."""
+        """Plot an asset's numeric metadata over its partitions."""
         self.open_asset(asset)
-        self.page.get_by_role("button", name="Columns").click()  # they are in the way
+        self.page.get_by_role(
+            "button", name="Columns"
+        ).click()  # close the list of columns, which covers the plots
         self.page.get_by_role("button", name="Plots").click()
         self.sees(self.page.locator("canvas"))
 
     def show_picture(self, asset: str, song: str) -> Locator:
-        """Open a song's picture; returns the image."""
+        """Open a song's picture; return the image."""
         self.open_asset(asset, "partitions", partition=song)
         self.page.get_by_text("[Show Markdown]").click()
         return self.page.get_by_role("dialog").get_by_role("img", name=song)
@@ -139,7 +141,7 @@ class Ui:
 
 @contextmanager
 def dagster_ui(home: Path, variables: Mapping[str, str]) -> Iterator[Ui]:
-    """Start ``dagster dev`` on a fresh home as the README does, and a browser before its first page."""
+    """Start ``dagster dev`` on a fresh home as in the README, and a browser that has not opened a page yet."""
     chromium = find_browser()
     home.mkdir()
     (home / "dagster.yaml").write_text(DAGSTER_YAML)

@@ -1,8 +1,8 @@
-"""Changes all songs of a store and refreshes the catalogs, again and again: the process that a test kills.
+"""A process for a test to kill: it changes all songs of a store and refreshes the catalogs, turn after turn.
 
     python catalog_refresher.py URL FIRST LAST [the fields of S3Options]
 
-Turn after turn every song gets the turn's number as its title and its score; every other turn has one song more. It
+In each turn every song gets the turn's number as its title and its score. Odd turns have one song more. The process
 prints ``begin N`` before the refresh and ``end N`` after it.
 """
 
@@ -23,7 +23,7 @@ ODD = "odd"
 
 
 def songs_of(turn: int) -> list[str]:
-    """The songs that the store holds."""
+    """The songs in the store after a turn's changes."""
     return [*ALWAYS, ODD] if turn % 2 else list(ALWAYS)
 
 
@@ -37,7 +37,7 @@ def change(store: ObjectStore, turn: int) -> None:
 
 
 def main() -> None:
-    """Take the turns."""
+    """Run all turns."""
     url, first, last, *options = sys.argv[1:]
     store = open_store(url, S3Options(*options) if options else None)
     for turn in range(int(first), int(last) + 1):

@@ -1,4 +1,4 @@
-"""Songs in a store as the pipeline leaves them, and their catalogs, for the tests of the catalogs."""
+"""Songs in a store as the pipeline writes them, and their catalogs, for the tests of the catalogs."""
 
 import json
 from typing import Any
@@ -51,7 +51,7 @@ QUALITY = {
 
 
 def analyze(store: ObjectStore, song: str, tags=(), stem_tags=(), quality=None) -> None:
-    """Give the song all that a whole analysis leaves; without a quality, as one of before there was any."""
+    """Write all tables of an analyzed song. Songs of early versions have no ``quality``."""
     write_table(store, SONGS, [song_row(song)], lineage(song))
     for table, names in ((DECODED_WAVEFORMS, ("mixture",)), (STEMS, ("vocals", "accompaniment"))):
         with AudioTableWriter(store, table, lineage(song)) as writer:
@@ -64,7 +64,7 @@ def analyze(store: ObjectStore, song: str, tags=(), stem_tags=(), quality=None) 
 
 
 def reject(store: ObjectStore, song: str, error: str) -> None:
-    """Give the song what a rejection leaves."""
+    """Write all tables of a rejected song."""
     write_table(store, SONGS, [song_row(song, error=error)], lineage(song))
     for table in ANALYSIS_TABLES:
         write_error_row(store, table, song, f"upstream: {error}", lineage(song))
@@ -77,13 +77,13 @@ def remove(store: ObjectStore, song: str) -> None:
 
 
 def rows_of(store: ObjectStore, table: Table) -> list[dict[str, Any]]:
-    """The catalog as a reader finds it."""
+    """The rows of the stored catalog."""
     with store.open(catalog_key(table)) as file:
         return pq.read_table(file).to_pylist()
 
 
 def refreshed(store: ObjectStore, catalog: Catalog) -> list[dict[str, Any]]:
-    """The catalog's rows after a refresh."""
+    """The catalog's rows after a refresh of it."""
     (done,) = refresh(store, [catalog])
     rows = rows_of(store, catalog.table)
     assert len(rows) == done.file.rows

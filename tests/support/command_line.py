@@ -1,4 +1,4 @@
-"""The ``bandscope`` command in this process: what it prints, and its exit code."""
+"""The ``bandscope`` command in this process: its output and its exit code."""
 
 import sys
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from bandscope_dagster.cli.app import main
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -19,13 +19,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """Runs commands through ``main``, errors included."""
+    """Runs commands through ``main``, which also prints errors."""
 
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
 
     def __call__(self, *arguments: object) -> Ended:
-        """``bandscope <arguments>``"""
+        """Run ``bandscope <arguments>``."""
         self.monkeypatch.setattr(sys, "argv", ["bandscope", *map(str, arguments)])
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as ended:

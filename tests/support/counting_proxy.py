@@ -1,4 +1,4 @@
-"""A TCP proxy in front of the S3 server that counts what clients are sent, headers included."""
+"""A TCP proxy in front of the S3 server that counts the bytes sent to clients, headers included."""
 
 import socket
 import threading
@@ -12,21 +12,21 @@ PIECE_BYTES = 65_536
 
 @dataclass(slots=True)
 class CountingProxy:
-    """``received`` is the bytes that clients got so far; set it to 0 before what is measured."""
+    """A running proxy. ``received`` counts the bytes that clients got; set it to 0 before a measurement."""
 
     endpoint: str
     received: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, size: int) -> None:
-        """Add bytes that a client is sent."""
+        """Add the size of a piece that is sent to a client."""
         with self._lock:
             self.received += size
 
 
 @contextmanager
 def run_counting_proxy(upstream: str) -> Iterator[CountingProxy]:
-    """Run a proxy to ``upstream`` (``http://host:port``) for as long as the block runs."""
+    """Run a proxy to ``upstream`` (``http://host:port``) while the block runs."""
     address = urlsplit(upstream)
     with socket.create_server(("127.0.0.1", 0)) as server:
         proxy = CountingProxy(f"http://127.0.0.1:{server.getsockname()[1]}")

@@ -1,4 +1,4 @@
-"""Real Dagster daemons and webservers over homes of their own, and what a click in the UI asks of them."""
+"""Real Dagster daemons and webservers with their own homes, and the requests that the UI sends to them."""
 
 import json
 import os
@@ -25,7 +25,7 @@ T = TypeVar("T")
 START_TIMEOUT_S = 90.0
 TESTS = Path(__file__).parent  # the folder that the daemon imports from
 
-# A new home's, with the limits of deploy/dagster.yaml.
+# The dagster.yaml of a new home, with the limits of deploy/dagster.yaml.
 LIMITED_YAML = (
     DAGSTER_YAML
     + """\
@@ -36,7 +36,8 @@ concurrency:
 """
 )
 
-# What a home needs whose daemon may be killed: a run that it was about to start would else stay "starting" for ever.
+# For a home whose daemon may be killed. Without run monitoring, a run that the daemon was about to start would stay
+# in state "starting" for ever.
 MONITORED_YAML = (
     LIMITED_YAML
     + """\
@@ -52,7 +53,7 @@ run_retries:
 """
 )
 
-# The daemon's loops sleep for 5 s (sensors) and 30 s (backfills); a test looks every second.
+# The daemon's loops usually sleep for 5 s (sensors) and 30 s (backfills); in tests they sleep for 1 s.
 IMPATIENT_DAEMON = """
 import sys
 from dagster._daemon import controller, sensor
@@ -65,25 +66,25 @@ sys.exit(main())
 def wait_for(
     what: str, found: Callable[[], T | None], timeout_s: float = 120.0, *, every_s: float = 0.2
 ) -> T:
-    """Ask until there is an answer that is neither None nor False; fails with ``what`` where there is none in time."""
+    """Call ``found`` until it returns a true value, and return that; fail with ``what`` at the timeout."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         answer = found()
         if answer:
             return answer
         time.sleep(every_s)
-    raise AssertionError(f"{what}: not within {timeout_s:g} s")
+    raise AssertionError(f"timeout after {timeout_s:g} s: {what}")
 
 
 def open_instance(home: Path) -> dg.DagsterInstance:
-    """The instance of a home, as a process with that home has it."""
+    """The Dagster instance of a home, as in a process whose DAGSTER_HOME is that home."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DAGSTER_HOME", str(home))  # which its dagster.yaml asks for
+        patch.setenv("DAGSTER_HOME", str(home))  # the home's dagster.yaml uses the variable
         return dg.DagsterInstance.from_config(str(home))
 
 
 def ticks_of(instance: dg.DagsterInstance) -> list[object]:
-    """All ticks of all sensors so far."""
+    """All ticks of all sensors until now."""
     return [
         tick
         for state in instance.all_instigator_state()
@@ -110,15 +111,15 @@ class Home:
         variables: Mapping[str, str] | None = None,
         **settings: object,
     ) -> "Home":
-        """A home in ``folder`` for a store in ``store``.
+        """Make a home in ``folder`` for a store in ``store``.
 
-        ``settings`` are ``BANDSCOPE_…`` without that prefix, ``variables`` any others of the environment.
+        ``settings`` are environment variables without their prefix ``BANDSCOPE_``; ``variables`` are all others.
         """
         folder.mkdir()
         store.mkdir(exist_ok=True)
         (folder / "dagster.yaml").write_text(yaml)
         if "pools:" in yaml:
-            # What deploy/README.md says: a pool that Dagster has not met is at first not limited.
+            # As deploy/README.md says: Dagster does not limit a pool until it knows it.
             with pytest.MonkeyPatch.context() as patch:
                 for name, value in (variables or {}).items():
                     patch.setenv(name, value)
@@ -136,17 +137,17 @@ class Home:
 
     @contextmanager
     def instance(self) -> Iterator[dg.DagsterInstance]:
-        """What Dagster recorded in this home."""
+        """The Dagster instance of this home."""
         with open_instance(self.folder) as instance:
             yield instance
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
-        """Start a daemon; its code server and its runs live in a process group with it."""
+        """Start a daemon. Its code server and its runs are in the same process group."""
         return self._start([sys.executable, "-c", IMPATIENT_DAEMON, "run", "-m", self.location])
 
     @contextmanager
     def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
-        """A daemon for as long as a block of code runs, with everything that it started."""
+        """Run a daemon while the block runs; kill it and all its child processes at the end."""
         process = self.start_daemon()
         try:
             yield process
@@ -155,7 +156,7 @@ class Home:
 
     @contextmanager
     def webserver(self) -> Iterator["Webserver"]:
-        """A webserver for as long as a block of code runs."""
+        """Run a webserver while the block runs."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -169,7 +170,7 @@ class Home:
             end_group(process)
 
     def printed(self) -> str:
-        """What the processes of this home have printed."""
+        """The output of all processes of this home."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("printed-*")))
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -186,7 +187,7 @@ class Home:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process with everything that it has started, and wait for it."""
+    """Kill a process and all others in its process group, and wait for it."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -194,12 +195,12 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Webserver:
-    """The webserver's GraphQL, which is all that the UI talks to."""
+    """The webserver's GraphQL API, the only one that the UI uses."""
 
     url: str
 
     def is_up(self) -> bool:
-        """Whether it answers, with the code location loaded."""
+        """True if the webserver answers and the code location is loaded."""
         try:
             loaded = self.ask("{ workspaceOrError { ... on Workspace { locationEntries { loadStatus } } } }")
         except (OSError, urllib.error.URLError):
@@ -207,7 +208,7 @@ class Webserver:
         return [entry["loadStatus"] for entry in loaded["workspaceOrError"]["locationEntries"]] == ["LOADED"]
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The data that answers a query or mutation; fails where the answer is an error."""
+        """The data of the answer to a query or mutation; fails if the answer is an error."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(
             f"{self.url}/graphql", body, headers={"Content-Type": "application/json"}
@@ -218,7 +219,7 @@ class Webserver:
         return answer["data"]
 
     def launch_backfill(self, assets: Sequence[str], songs: Sequence[str]) -> str:
-        """What "Launch backfill" does; returns the backfill's id."""
+        """Launch a backfill as the UI does; return its id."""
         answer = self.ask(
             "mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params)"
             " { __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
@@ -231,7 +232,7 @@ class Webserver:
         return answer["backfillId"]
 
     def reexecute_backfill_from_failure(self, backfill_id: str) -> str:
-        """What "Re-execute from failure" does on a backfill; returns the new one's id."""
+        """Click "Re-execute from failure" on a backfill; return the new backfill's id."""
         answer = self.ask(
             "mutation($params: ReexecutionParams!) { reexecutePartitionBackfill(reexecutionParams: $params)"
             " { __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }",
@@ -241,7 +242,7 @@ class Webserver:
         return answer["backfillId"]
 
     def launch_job(self, job: str, location: str = "impatient_location") -> str:
-        """What "Launch run" does on a job without configuration; returns the run's id."""
+        """Click "Launch run" on a job without configuration; return the run's id."""
         answer = self.ask(
             "mutation($params: ExecutionParams!) { launchRun(executionParams: $params)"
             " { __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
@@ -259,7 +260,7 @@ class Webserver:
         return answer["run"]["runId"]
 
     def backfill_counts(self, backfill_id: str) -> dict[str, dict[str, int]]:
-        """Asset → the numbers that the backfill's page shows: targeted, materialized, failed and in progress."""
+        """Asset → the counts on the backfill's page: targeted, materialized, failed and in progress."""
         answer = self.ask(
             "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {"
             " assetBackfillData { assetBackfillStatuses { ... on AssetPartitionsStatusCounts { assetKey { path }"

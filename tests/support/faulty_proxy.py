@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of the S3 server that breaks chosen requests: the faults are real network faults."""
+"""An HTTP proxy in front of the S3 server that breaks chosen requests with real network faults."""
 
 import http.client
 import re
@@ -18,11 +18,11 @@ from urllib.parse import unquote, urlsplit
 
 Fault = Literal["403", "500", "503", "reset", "truncated", "silent", "slow", "lost", "stale"]
 PASSING: tuple[Fault, ...] = ("500", "503", "reset", "truncated", "silent", "slow", "lost", "stale")
-"""What storage does on a bad day; "lost" is a request that is carried out and whose answer never comes, "stale" a
-listing as it was before."""
+"""The faults of object stores and networks. "lost": the server carries the request out, but the answer never arrives.
+"stale": the listing as it was before."""
 
-SLOW_PIECES, SLOW_S = 10, 0.1  # how a slow answer comes
-SILENT_S = 60.0  # at most, if the client does not give up
+SLOW_PIECES, SLOW_S = 10, 0.1  # a slow answer comes in pieces, with a pause before each
+SILENT_S = 60.0  # at most; until the client gives up
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}  # RFC 9110, section 7.6.1
 
 
@@ -30,27 +30,27 @@ HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 class Rule:
     """Break the next ``times`` requests (all, if None) whose method and path match."""
 
-    pattern: str  # a regular expression, searched in the path and query after percent-decoding
+    pattern: str  # regular expression, searched in the percent-decoded path and query
     fault: Fault
-    method: str | None = None  # any, if None
+    method: str | None = None  # None: any method
     times: int | None = None
-    matched: int = 0  # requests that were broken
+    matched: int = 0  # number of broken requests
 
     def takes(self, method: str, path: str) -> bool:
-        """Whether the rule breaks this request."""
+        """True if the rule breaks this request."""
         spent = self.times is not None and self.matched >= self.times
         return not spent and self.method in (None, method) and re.search(self.pattern, path) is not None
 
 
 @dataclass(slots=True)
 class FaultyProxy:
-    """The rules of a running proxy. All requests that no rule takes are forwarded unchanged."""
+    """A running proxy and its rules. It forwards requests that match no rule unchanged."""
 
     endpoint: str
     upstream: str
     rules: list[Rule] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)  # (method, path), broken ones included
-    broken: Counter[str] = field(default_factory=Counter[str])  # at random, by fault
+    broken: Counter[str] = field(default_factory=Counter[str])  # requests broken at random, by fault
     listings: dict[str, bytes] = field(default_factory=dict)  # path → the last answer
     _share: float = 0.0
     _random: Random = field(default_factory=Random)
@@ -60,13 +60,13 @@ class FaultyProxy:
     def fail(
         self, pattern: str, fault: Fault = "503", *, method: str | None = None, times: int | None = None
     ) -> Rule:
-        """Add a rule; ``rule.matched`` counts what it broke."""
+        """Add a rule; ``rule.matched`` counts the requests that it broke."""
         rule = Rule(pattern, fault, method, times)
         self.rules.append(rule)
         return rule
 
     def fail_at_random(self, share: float, seed: int) -> None:
-        """Break this share of the requests that no rule takes, in each way of ``PASSING`` equally often."""
+        """Break this share of the requests that match no rule, with each fault of ``PASSING`` equally often."""
         self._share, self._random = share, Random(seed)
         self._faults = cycle(self._random.sample(PASSING, len(PASSING)))
         self.listings.clear()
@@ -78,7 +78,7 @@ class FaultyProxy:
         self.requests.clear()
 
     def fault_for(self, method: str, path: str) -> Fault | None:
-        """Record a request, and say how to break it."""
+        """Record a request, and choose its fault, if any."""
         with self._lock:
             self.requests.append((method, path))
             for rule in self.rules:
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault in ("403", "500", "503"):
             self._answer(int(fault), [], b"<Error><Code>Broken</Code><Message>by a rule</Message></Error>")
         else:
-            # The Host header goes through as it came: the signature covers it.
+            # The Host header must not change: the signature covers it.
             upstream = http.client.HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=60)
             upstream.request(self.command, self.path, body, dict(self.headers.items()))
             response = upstream.getresponse()
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._answer(response.status, headers, data, cut=fault == "truncated", slow=fault == "slow")
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward  # the names that http.server calls
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = forward  # http.server calls these names
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -168,21 +168,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data[start : start + size])
 
     def _reset(self) -> None:
-        # Lingering for no time makes close send RST instead of FIN.
+        # With a linger time of 0, close sends RST instead of FIN.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.rfile.close()
         self.connection.close()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the proxy records its requests itself."""
+        """Log nothing: the proxy records its requests itself."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Nothing: a client that leaves, or that was reset, is no error of the proxy."""
+        """Print nothing: a disconnected or reset client is no error of the proxy."""
 
     def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
         with suppress(OSError):
@@ -191,7 +191,7 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def run_faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
-    """Run a proxy to ``upstream`` (``http://host:port``); without rules it changes nothing."""
+    """Run a proxy to ``upstream`` (``http://host:port``) while the block runs; it starts without rules."""
     handler = type("Handler", (_Handler,), {})
     with _Server(("127.0.0.1", 0), handler) as server:
         proxy = FaultyProxy(endpoint=f"http://127.0.0.1:{server.server_address[1]}", upstream=upstream)

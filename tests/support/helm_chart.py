@@ -1,6 +1,6 @@
-"""What Dagster's Helm chart makes of our values where Bandscope depends on it: the launcher and the dagster.yaml.
+"""The parts of Dagster's Helm chart that Bandscope depends on: from our values to the launcher and the dagster.yaml.
 
-Written from the chart's templates, which no registry of packages has: it stands in for `helm template`.
+It does what the chart's templates do, and replaces `helm template` in tests, because no package registry has the chart.
 """
 
 import re
@@ -11,7 +11,7 @@ RELEASE = "bandscope"
 NAMESPACE = "bandscope"
 FULL_NAME = f"{RELEASE}-dagster"
 
-# Fields whose own keys are Kubernetes' and stay as they are.
+# The keys in these fields are names of Kubernetes and are not changed.
 _OF_KUBERNETES = {"resources", "security_context", "volumes", "volume_mounts", "labels"}
 
 
@@ -37,15 +37,13 @@ def launcher_config(values: Mapping[str, Any]) -> dict[str, Any]:
         elif name == "run_k8s_config":
             config[name] = {snake_case(part): fields for part, fields in value.items()}
         else:
-            assert name in _OF_KUBERNETES or not isinstance(value, dict), (
-                f"{field} is not known to this module"
-            )
+            assert name in _OF_KUBERNETES or not isinstance(value, dict), f"{field}: unknown to this module"
             config[name] = value
     return config
 
 
 def dagster_yaml(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The instance's configuration, which webserver and daemon read and hand to runs and steps."""
+    """The instance's configuration. Webserver and daemon read it and pass it to runs and steps."""
     server = values["postgresql"]
     storage = {
         "postgres_db": {

@@ -1,7 +1,7 @@
-"""A server of model files that speaks as much of the Hugging Face hub's protocol as a download needs, faults included.
+"""A server of model files with the part of the Hugging Face hub's protocol that a download needs, and with faults.
 
-``GET`` and ``HEAD`` of ``/<owner>/<name>/resolve/<revision>/<file>``, with the headers that huggingface_hub reads, and
-``GET`` of ``/api/models/<owner>/<name>/revision/<revision>?blobs=true``, which lists the files and their digests.
+It answers ``GET`` and ``HEAD`` of ``/<owner>/<name>/resolve/<revision>/<file>`` with the headers that huggingface_hub
+reads, and ``GET`` of ``/api/models/<owner>/<name>/revision/<revision>?blobs=true`` with the files and their digests.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ Fault = Literal["wrong", "short", "404", "500", "dropped", "stalled"]
 
 
 def hub_model(contents: dict[str, bytes] = CONTENTS) -> Model:
-    """A model with these files, at the revision that the server has."""
+    """A model with these files, at the server's revision."""
     return Model(
         name="tiny",
         kind="separator",
@@ -45,25 +45,29 @@ def hub_model(contents: dict[str, bytes] = CONTENTS) -> Model:
 
 @dataclass(slots=True)
 class HubServer:
-    """A running server: what it has, how it fails, and what it was asked for."""
+    """A running server: its files, its faults and the requests so far."""
 
     contents: Mapping[str, bytes]  # by file name
-    listing: dict[str, dict[str, Any]]  # what it states of each file, by name
-    revision: str = REVISION  # that the listing is of, whichever is asked for
+    listing: dict[str, dict[str, Any]]  # file name → its entry in the listing
+    revision: str = REVISION  # of the listing, for any requested revision
     endpoint: str = ""
-    listed: int = 0  # how often it was asked for the listing
-    faults: dict[str, Fault] = field(default_factory=dict[str, Fault])  # by file name; or of the "listing"
+    listed: int = 0  # number of requests for the listing
+    faults: dict[str, Fault] = field(
+        default_factory=dict[str, Fault]
+    )  # by file name; "listing" for the listing
     requests: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # (method, file name)
-    half_sent: threading.Event = field(default_factory=threading.Event)  # of a file whose answer stalls
+    half_sent: threading.Event = field(
+        default_factory=threading.Event
+    )  # set when half of a stalled file is sent
     ended: threading.Event = field(default_factory=threading.Event)
 
     def downloads(self) -> list[str]:
-        """The files that were asked for with GET."""
+        """The names of the files that clients requested with GET."""
         return [name for method, name in self.requests if method == "GET"]
 
 
 def stated(name: str, content: bytes) -> dict[str, Any]:
-    """A file as the hub lists it: weights lie in large-file storage and have a SHA-256, other files are git's."""
+    """A file's entry in the hub's listing. Weights are in Git LFS and have a SHA-256; others have a git blob id."""
     if name.endswith(".safetensors"):
         lfs = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest(), "pointerSize": 134}
         return {"rfilename": name, "size": len(content), "blobId": "0" * 40, "lfs": lfs}
@@ -73,7 +77,7 @@ def stated(name: str, content: bytes) -> dict[str, Any]:
 
 @contextmanager
 def run_hub_server(contents: Mapping[str, bytes] = CONTENTS) -> Iterator[HubServer]:
-    """A server on a free port of this machine."""
+    """Run a server on a free port of this machine while the block runs."""
     hub = HubServer(contents, {name: stated(name, content) for name, content in contents.items()})
 
     class Handler(BaseHTTPRequestHandler):
@@ -87,7 +91,7 @@ def run_hub_server(contents: Mapping[str, bytes] = CONTENTS) -> Iterator[HubServ
                 self._list()
                 return
             folder, _, name = self.path.rpartition("/")
-            if "/resolve/" in folder:  # the library also asks for things that are no files
+            if "/resolve/" in folder:  # the library also requests other things than files
                 hub.requests.append((self.command, name))
             fault = hub.faults.get(name)
             if folder != f"/{REPOSITORY}/resolve/{REVISION}" or name not in hub.contents or fault == "404":
@@ -156,9 +160,9 @@ def run_hub_server(contents: Mapping[str, bytes] = CONTENTS) -> Iterator[HubServ
 
 
 def use_hub(server: HubServer, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let this test's hub be ``server``, and its caches lie in ``folder``.
+    """Make the library use ``server`` as its hub and ``folder`` for its caches, in this test.
 
-    The library reads its environment once, when it is imported, so its constants are set.
+    The library reads its environment once, at import, so this changes its constants.
     """
     template = f"{server.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)

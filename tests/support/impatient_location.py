@@ -1,4 +1,4 @@
-"""The product's code location for tests with a real daemon: the same parts, and sensors that look more often."""
+"""The code location for tests with a real daemon: the product's parts, with sensors that run more often."""
 
 import os
 
@@ -14,7 +14,7 @@ from bandscope_dagster.settings import load_settings
 
 CATALOGS_EVERY_S = 5
 
-# Which sensors are on, what the one for uploads starts, and how many songs it takes: for a home to choose.
+# A test's home chooses the sensors that are on, the job that new uploads start, and the songs per tick.
 on = os.environ.get("TEST_SENSORS", "").split()
 uploads_job = os.environ.get("TEST_UPLOADS_JOB", "process_songs")
 songs_per_tick = int(os.environ.get("TEST_SONGS_PER_TICK", SONGS_PER_TICK))

@@ -1,6 +1,6 @@
-"""What instruments are called: by standards, by data sets, and by models that answer in words."""
+"""Names of instruments in standards, in data sets, and in the answers of language models."""
 
-# What language models and people say, by what it means.
+# Instrument of our vocabulary → names for it by language models and people.
 SAID = {
     "guitar": [
         "GUITARS", "guitar strumming", "guitar riff", "lead guitar", "rhythm guitar", "muted guitar",
@@ -294,7 +294,7 @@ IRMAS = (
     "cello", "clarinet", "flute", "acoustic guitar", "electric guitar", "organ", "piano", "saxophone", "trumpet",
     "violin", "human singing voice",
 )  # fmt: skip
-# Bittner et al., "MedleyDB", ISMIR 2014: of its labels those that songs have most.
+# Bittner et al., "MedleyDB", ISMIR 2014: the most frequent of its labels.
 MEDLEYDB = (
     "accordion", "acoustic guitar", "alto saxophone", "auxiliary percussion", "bamboo flute", "banjo",
     "baritone saxophone", "bass clarinet", "bass drum", "bassoon", "bongo", "brass section", "cello",

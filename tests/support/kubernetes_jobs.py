@@ -1,4 +1,4 @@
-"""The Kubernetes jobs of our steps and runs, made by dagster_k8s itself from our values and the tags of our ops."""
+"""The Kubernetes jobs of our steps and runs, as dagster_k8s builds them from our values and our ops' tags."""
 
 import json
 import os
@@ -21,7 +21,7 @@ KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 VALUES: dict[str, Any] = yaml.safe_load((KUBERNETES / "values.yaml").read_text())
 SETTINGS: dict[str, str] = yaml.safe_load((KUBERNETES / "settings.yaml").read_text())["data"]
 
-# A client needs a cluster's address to be made; nothing here connects to it.
+# A client needs the address of a cluster; nothing here connects to it.
 _KUBECONFIG = {
     "apiVersion": "v1",
     "kind": "Config",
@@ -43,14 +43,14 @@ print(json.dumps({"ops": ops, "executors": sorted({job.executor_def.name for job
 
 @dataclass(frozen=True)
 class Location:
-    """What a process with some settings finds in ``bandscope_dagster.definitions``."""
+    """The ops and executors in ``bandscope_dagster.definitions`` of a process with some settings."""
 
     ops: Mapping[str, Mapping[str, str]]  # op → its tags
     executors: list[str]  # of its jobs
 
 
 def load_location(**settings: str) -> Location:
-    """The code location under the settings of settings.yaml with these changes, in a process of its own."""
+    """The code location of a new process with the settings of settings.yaml and these changes."""
     others = {name: value for name, value in os.environ.items() if not name.startswith("BANDSCOPE_")}
     told = subprocess.run(
         [sys.executable, "-c", _TELL],
@@ -63,14 +63,14 @@ def load_location(**settings: str) -> Location:
 
 
 def outside_a_cluster(launcher: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A launcher's configuration with which its client can be made on this machine."""
+    """The configuration with a kubeconfig, which a launcher's client needs on this machine."""
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(yaml.safe_dump(_KUBECONFIG))
     return {**launcher, "load_incluster_config": False, "kubeconfig_file": str(kubeconfig)}
 
 
 def make_launcher(config: Mapping[str, Any], folder: Path) -> K8sRunLauncher:
-    """The launcher with that configuration, checked as Dagster checks it."""
+    """The launcher with that configuration, after the validation that Dagster does."""
     checked = process_config(K8sRunLauncher.config_type(), outside_a_cluster(config, folder))
     assert checked.success, [error.message for error in checked.errors or []]
     return K8sRunLauncher.from_config_value(None, checked.value)
@@ -79,7 +79,7 @@ def make_launcher(config: Mapping[str, Any], folder: Path) -> K8sRunLauncher:
 def build_job(
     launcher: K8sRunLauncher, component: str, image: str, tags: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The job of a step whose op has ``tags``, or of a run, as it is sent to Kubernetes."""
+    """The job of a step whose op has ``tags``, or of a run, as Dagster sends it to Kubernetes."""
     run = dg.DagsterRun(job_name="process_songs")
     context = K8sContainerContext.create_for_run(run, launcher, include_run_tags=False)
     if tags is not None:

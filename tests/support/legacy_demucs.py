@@ -1,4 +1,4 @@
-"""Networks saved as Demucs saved its models before safetensors: as a pickle."""
+"""Networks in the pickle format of Demucs's models before safetensors."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ from bandscope_dagster.models.inventory import HubSource, LegacyFile, Model, Mod
 
 
 def save_legacy(model: HTDemucs, folder: Path) -> Path:
-    """``<name>-<first digits of the SHA-256>.th`` in half precision, as the published ones are."""
+    """Write ``<name>-<first digits of the SHA-256>.th`` in half precision, like the published files."""
     args, kwargs = model._init_args_kwargs
     package = {
         "klass": type(model),
@@ -28,19 +28,19 @@ def save_legacy(model: HTDemucs, folder: Path) -> Path:
 
 
 def pickled(package: Any) -> bytes:
-    """What torch.save makes of it."""
+    """The bytes that torch.save writes."""
     stream = io.BytesIO()
     torch.save(package, stream)
     return stream.getvalue()
 
 
 def listed(content: bytes, name: str = "f00dcafe.th") -> LegacyFile:
-    """The inventory's entry of a pickle."""
+    """The inventory's entry for a pickle."""
     return LegacyFile(name, len(content), hashlib.sha256(content).hexdigest())
 
 
 def legacy_model(legacy: LegacyFile) -> Model:
-    """A model whose one file has not been published as safetensors, as far as anybody here knows."""
+    """A model whose one file has no safetensors version in the inventory."""
     return Model(
         name="legacy",
         kind="separator",

@@ -1,4 +1,4 @@
-"""A real browser on the pages: what it asks for, what it complains about, and what is heard."""
+"""A real browser on the pages: its requests, its console messages and its sound."""
 
 import time
 from base64 import b64decode
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, sync_playwright
 
 WINDOW = {"width": 1280, "height": 900}
-OPUS_RATE = 48_000  # Hz: that of the pages' Web Audio
+OPUS_RATE = 48_000  # Hz, of the pages' Web Audio
 PATIENCE_MS = 20_000
 
-# Each source behind its own gain, all of them together, and a mark that changes between 0 and 1 at every half second of
-# the song past a quarter, by the clock of Web Audio, to the sample. On a busy machine the recorder loses blocks, of
-# all of these alike: times are to be compared with each other. (A worklet would need a script that the page forbids.)
+# Records each source after its gain, the sum of all sources, and a mark. The mark switches between 0 and 1 at 0.25 s,
+# 0.75 s, 1.25 s … of the song, exact to the sample on Web Audio's clock. On a busy machine the recorder loses blocks of
+# all channels together, so compare times with the mark only. (A worklet would need a script that the page forbids.)
 RECORD = """seconds => new Promise(resolve => {
     const context = player.context;
     const marker = new ConstantSourceNode(context);
@@ -56,45 +56,43 @@ class Visit:
     """A page in a browser."""
 
     page: Page
-    asked_for: list[str] = field(
-        default_factory=list
-    )  # every URL that was requested, the page itself included
-    refused: list[str] = field(default_factory=list)  # of these, those that never left the browser
-    complaints: list[str] = field(default_factory=list)  # on the console, and errors that nobody caught
+    asked_for: list[str] = field(default_factory=list)  # every requested URL, with the page itself
+    refused: list[str] = field(default_factory=list)  # those of them that did not leave the browser
+    complaints: list[str] = field(default_factory=list)  # console messages and uncaught errors
 
     @property
     def position(self) -> float:
-        """Where the player is, in seconds."""
+        """The player's position in seconds."""
         return self.page.evaluate("player.position")
 
     def hear(self, complaint: str) -> None:
-        """Note what stands on the console; our own recorder is older than browsers like."""
+        """Note a console message, except the warning that our recorder's API is deprecated."""
         if "ScriptProcessorNode is deprecated" not in complaint:
             self.complaints.append(complaint)
 
     def play(self) -> None:
-        """Press play, and wait until the position moves."""
+        """Press play, and wait until the position changes."""
         self.page.get_by_role("button", name="Play", exact=True).click()
         self.moves()
 
     def moves(self) -> None:
-        """Wait until the song plays on from where it is."""
+        """Wait until the song plays on from its position."""
         self.until("player.state === 'playing'")
         self.until(f"player.position > {self.position} + 0.1")
 
     def until(self, condition: str) -> None:
-        """Wait until an expression is true. (Playwright's own wait evaluates texts, which the page forbids.)"""
+        """Wait until an expression is true. (Playwright's own wait uses eval, which the page forbids.)"""
         deadline = time.monotonic() + PATIENCE_MS / 1000
         while not self.page.evaluate(condition):
-            assert time.monotonic() < deadline, f"{condition} did not come true"
+            assert time.monotonic() < deadline, f"timeout: {condition} is not true"
             self.page.wait_for_timeout(20)
 
     def record(self, seconds: float) -> dict[str, NDArray[np.float32]]:
-        """What sounds in the next seconds, at 48 kHz and mixed to one channel.
+        """The sound of the next seconds at 48 kHz, mixed to one channel, by source after its gain.
 
-        By source, each behind its gain; "output" is all that is heard. "mark" changes at 0.25 s, 0.75 s, 1.25 s …
+        "output" is the sum of all sources. "mark" changes at 0.25 s, 0.75 s, 1.25 s …
         """
-        blocks = self.page.evaluate(RECORD, seconds)  # of 4096 samples, each a text per tap
+        blocks = self.page.evaluate(RECORD, seconds)  # of 4096 samples; a base64 text per tap
         names = [*self.page.evaluate("player.sound.sources"), "output", "mark"]
         taps = (b"".join(map(b64decode, parts)) for parts in zip(*blocks, strict=True))
         return dict(zip(names, (np.frombuffer(samples, np.float32) for samples in taps), strict=True))
@@ -111,7 +109,7 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def visit(running: Browser, url: str, scheme: str = "light") -> Iterator[Visit]:
-    """Open a page, and write down what it does."""
+    """Open a page, and record its requests and messages."""
     context = running.new_context(color_scheme=scheme, viewport=WINDOW)
     found = Visit(context.new_page())
     found.page.on("request", lambda request: found.asked_for.append(request.url))
@@ -126,7 +124,7 @@ def visit(running: Browser, url: str, scheme: str = "light") -> Iterator[Visit]:
 
 @contextmanager
 def file_server(folder: Path) -> Iterator[str]:
-    """The files of a folder over HTTP, as an object store gives them; yields the URL."""
+    """Serve a folder over HTTP as an object store does, while the block runs; yield the URL."""
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, format: str, *arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""Songs for the tests of the pages, as their tables hold them; and the sound of a page, decoded again."""
+"""Stored songs for the tests of the pages, and the decoded sound of a page."""
 
 import json
 import re
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.audio.flac import encode, quantize
-from bandscope_dagster.audio.levels import LevelMeasure, SongMeasure, rms_dbfs
+from bandscope_dagster.audio.levels import LevelMeter, SongMeter, rms_dbfs
 from bandscope_dagster.pages.shelf import Shelf
 from bandscope_dagster.pages.song_page import write_page
-from bandscope_dagster.separation.quality import QualityMeasure
+from bandscope_dagster.separation.quality import QualityMeter
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE
@@ -38,7 +38,7 @@ Audio = NDArray[np.float32]  # (2, frames)
 
 
 def noise(seconds: float, level: float = 0.1, seed: int = 0) -> Audio:
-    """White noise, which no codec can make smaller than it was told."""
+    """White noise, which no codec can compress below its bit rate."""
     frames = round(seconds * SAMPLE_RATE)
     return (level * np.random.default_rng(seed).standard_normal((2, frames))).astype(np.float32)
 
@@ -50,7 +50,7 @@ def tone(seconds: float, frequency: float, level: float = 0.3) -> Audio:
 
 
 def clicks(seconds: float, at: list[float]) -> Audio:
-    """Short bursts at known times, in seconds."""
+    """Short bursts at these times (s)."""
     audio = np.zeros((2, round(seconds * SAMPLE_RATE)), np.float32)
     burst = 0.7 * np.sin(2 * np.pi * 3000 * np.arange(400) / SAMPLE_RATE) * np.hanning(400)
     for time in at:
@@ -67,10 +67,10 @@ def store_song(
     beside: Audio | float = 0.0,
     **facts: Any,
 ) -> Audio:
-    """Write all tables of a song, as the pipeline would; returns its mixture: stems, and what is ``beside`` them."""
+    """Write all tables of a song as the pipeline does; return its mixture: the stems plus ``beside``."""
     mixture = (np.sum(list(stems.values()), axis=0) + beside).astype(np.float32)
     store_sound(store, song_id, mixture, stems)
-    measure = SongMeasure()
+    measure = SongMeter()
     measure.push(mixture)
     stats = measure.finish()
     row = song_row(song_id, song_hash="ab" * 32, codec="flac", channels=2, container="flac", size_bytes=1)
@@ -85,7 +85,7 @@ def store_song(
 
 def store_sound(store: ObjectStore, song_id: str, mixture: Audio, stems: Mapping[str, Audio]) -> None:
     """Write the waveform and the stems in blocks of 10 s."""
-    measure = QualityMeasure(list(stems))
+    measure = QualityMeter(list(stems))
     with (
         AudioTableWriter(store, DECODED_WAVEFORMS, lineage(song_id)) as waveform,
         AudioTableWriter(store, STEMS, lineage(song_id)) as separated,
@@ -107,7 +107,7 @@ def store_sound(store: ObjectStore, song_id: str, mixture: Audio, stems: Mapping
 
 def _sound(audio: Audio) -> dict[str, Any]:
     quantized = quantize(audio)
-    levels = LevelMeasure()
+    levels = LevelMeter()
     levels.push(audio)
     return {
         "frames": audio.shape[1],
@@ -122,27 +122,27 @@ def _sound(audio: Audio) -> dict[str, Any]:
 
 
 def page_of(store: ObjectStore, song_id: str) -> str:
-    """Write a song's page, and read it."""
+    """Write a song's page, and return its text."""
     page = write_page(store, Shelf(store), song_id, PRESENT_FROM)
     return store.read(page.key).decode()
 
 
 @dataclass(frozen=True, slots=True)
 class PageSound:
-    """The sound of a page: what it says of itself, and the packets of every chunk."""
+    """The sound of a page: its description, and the packets of every chunk."""
 
     told: dict[str, Any]
     chunks: list[list[list[bytes]]]  # chunk → source → packets
 
     def decoded(self, source: str) -> Audio:
-        """A whole source at 48 kHz, without the encoder's delay, as long as the song."""
+        """A whole source at 48 kHz, without the encoder's delay, cut to the song's length."""
         number = self.told["sources"].index(source)
         audio = decode([packet for chunk in self.chunks for packet in chunk[number]])
         return audio[:, self.told["delay"] :][:, : round(self.told["seconds"] * OPUS_RATE)]
 
 
 def decode(packets: list[bytes]) -> Audio:
-    """Every frame that the packets give, from the first on."""
+    """All frames in the packets, from the first."""
     codec = av.CodecContext.create("libopus", "r")
     codec.sample_rate, codec.layout = OPUS_RATE, "stereo"
     frames = [frame for packet in packets for frame in codec.decode(av.Packet(packet))]
@@ -153,7 +153,7 @@ def decode(packets: list[bytes]) -> Audio:
 
 
 def sound_of(html: str) -> PageSound:
-    """Read the sound out of a page's text."""
+    """The sound in a page's text."""
     told = json.loads(element(html, "sound"))
     texts = re.findall(r'<script type="text/plain" id="chunk-\d+">\n(.*?)\n</script>', html, re.DOTALL)
     return PageSound(told, [[_packets(b64decode(line)) for line in text.split("\n")] for text in texts])

@@ -1,4 +1,4 @@
-"""Files of a song under the lineages that the real planner gives them; what stands in them does not matter."""
+"""Files of a song with the lineages of the real planner and arbitrary content."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ ROW = song_row("song", song_hash="ab" * 32, upload_key="uploads/song.wav")
 
 
 def validate(store: ObjectStore, row: dict[str, Any] = ROW) -> None:
-    """The row of ``songs``, as the step of that name leaves it."""
+    """Write the row of ``songs`` as the asset of that name does."""
     made = PLANNER.songs_lineage(row["song_id"], LIMITS, row["song_hash"] or "")
     write_table(store, SONGS, [row], made)
 
@@ -37,7 +37,7 @@ def make(
     row: dict[str, Any] = ROW,
     **changes: Any,
 ) -> None:
-    """Files under the lineages of a real plan; ``changes`` are to these."""
+    """Write files with the lineages of a real plan, and with ``changes`` to these lineages."""
     made = planner.plan(store, row, tables or ANALYSIS_TABLES, reuse=False)
     for table, planned in made.compute.items():
         _write(store, table, replace(planned, **changes), made.rejected)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL on a port of its own, for as long as a block of code runs."""
+"""A real PostgreSQL server on its own port while a block of code runs."""
 
 import os
 import signal
@@ -25,22 +25,22 @@ class PostgresServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The TCP port of the server."""
         return self.server.port
 
     def database(self) -> Database:
-        """A new, empty database on it."""
+        """Create an empty database."""
         return self.server.database(f"dagster_{uuid.uuid4().hex}")
 
     def is_up(self) -> bool:
-        """Whether it takes connections."""
+        """True if the server accepts connections."""
         return self.server.is_up()
 
 
 @contextmanager
 def run_postgres() -> Generator[PostgresServer]:
-    """Start PostgreSQL with its data in a new folder; stop it and delete that at the end."""
-    # Not in pytest's folders: for root, the server runs as another user, who must be let through to its data.
+    """Start PostgreSQL with its data in a new folder; stop it and delete the folder at the end."""
+    # Not in pytest's folders: under root, the server runs as another user, who may not enter them.
     mark = uuid.uuid4().hex
     with tempfile.TemporaryDirectory(prefix="postgres-") as folder, guarded(mark):
         (port,) = free_ports(1)
@@ -57,4 +57,4 @@ def run_postgres() -> Generator[PostgresServer]:
             )
             yield PostgresServer(server)
         finally:
-            server.process.end(signal.SIGQUIT)  # at once: its data is of no use any more
+            server.process.end(signal.SIGQUIT)  # at once: its data is not needed any more

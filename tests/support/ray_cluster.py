@@ -1,4 +1,4 @@
-"""A real Ray cluster on this machine: nodes of their own processes and ports, which can be killed one by one."""
+"""A real Ray cluster on this machine; each node has its own processes and ports and can be killed alone."""
 
 import os
 import socket
@@ -19,11 +19,11 @@ from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
 START_TIMEOUT_S = 120
-OBJECT_STORE_BYTES = 80 * 2**20  # the least; nothing of ours lies in it
+OBJECT_STORE_BYTES = 80 * 2**20  # the minimum; Bandscope stores nothing there
 LOCALHOST = "127.0.0.1"
 
-# A node that died is missed within seconds; by default that takes half a minute. And no worker is started that may
-# never be asked for: on two cores, nine of them hold everything up.
+# Ray notices a dead node within seconds instead of half a minute. It also starts no workers in advance: on two cores,
+# nine of them slow everything down.
 WATCHFUL = {
     "RAY_prestart_worker_first_driver": "0",
     "RAY_health_check_initial_delay_ms": "2000",
@@ -35,7 +35,7 @@ WATCHFUL = {
 
 @dataclass(frozen=True)
 class RayCluster:
-    """A head node and those that have joined it, each with as many CPUs as one step needs."""
+    """A head node and the nodes that joined it, each with the CPUs for one step."""
 
     address: str  # host:port that nodes join
     dashboard: str  # URL that takes jobs
@@ -44,11 +44,11 @@ class RayCluster:
     nodes: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)  # by name
 
     def client(self) -> JobSubmissionClient:
-        """What jobs are asked about with."""
+        """A client that lists jobs."""
         return JobSubmissionClient(self.dashboard)
 
     def alive(self) -> dict[str, str]:
-        """Id → name of the nodes that the cluster takes for alive."""
+        """Id → name of the nodes that are alive according to the cluster."""
         try:
             found = list_nodes(
                 address=self.dashboard, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False
@@ -58,7 +58,7 @@ class RayCluster:
         return {node.node_id: node.node_name for node in found}
 
     def start(self, name: str, *options: str, gpus: int) -> None:
-        """Start a node with ``gpus`` GPUs, or what it takes for such."""
+        """Start a node with this number of GPUs. Ray believes it; no real GPU is needed."""
         programs = Path(sys.executable).parent
         common = {
             "--node-name": name,
@@ -71,7 +71,7 @@ class RayCluster:
         flags = [f"{option}={value}" for option, value in common.items()]
         command = [str(programs / "ray"), "start", "--block", "--disable-usage-stats", *flags, *options]
         found = os.environ | WATCHFUL | self.environment
-        found["PATH"] = f"{programs}{os.pathsep}{found['PATH']}"  # jobs call `dagster` by its name
+        found["PATH"] = f"{programs}{os.pathsep}{found['PATH']}"  # jobs call `dagster` without a path
         with (self.folder / f"{name}.log").open("wb") as log:
             self.nodes[name] = subprocess.Popen(
                 command,
@@ -82,13 +82,13 @@ class RayCluster:
             )
 
     def join(self, *names: str, gpus: int) -> None:
-        """Start other nodes, and wait until the cluster has them.
+        """Start other nodes one after the other, and wait until the cluster has them.
 
-        One after the other: of two that start at once on one machine, one crashes, which Ray takes 30 s to see.
+        If two start together on one machine, one crashes, and Ray notices that only after 30 s.
         """
 
         def joined(name: str) -> bool:
-            # Ray gives a node 30 s to start, which is little where the cores are taken by others.
+            # Ray gives a node 30 s to start, which may be too short on a busy machine.
             if name not in self.nodes or self.nodes[name].poll() is not None:
                 self.start(name, "--address", self.address, gpus=gpus)
             return name in self.alive().values()
@@ -97,9 +97,9 @@ class RayCluster:
             wait_for(f"node {name} joins", partial(joined, name), START_TIMEOUT_S, every_s=1)
 
     def kill(self, name: str) -> None:
-        """End a node with all that runs on it, as a power cut does."""
+        """Kill a node and all processes on it, as a power cut does."""
         process = self.nodes.pop(name)
-        # Jobs have process groups of their own.
+        # Jobs have their own process groups.
         running = psutil.Process(process.pid).children(recursive=True)
         end_group(process)
         for each in running:
@@ -109,11 +109,11 @@ class RayCluster:
 
 @contextmanager
 def run_ray_cluster(environment: Mapping[str, str], *, gpus: int) -> Iterator[RayCluster]:
-    """Start a cluster whose head, "head", has ``gpus``.
+    """Start a cluster with one node, "head", which has ``gpus`` GPUs.
 
-    ``environment`` is what all that runs on it finds set; its ``RAY_ADDRESS`` is where the head is to take jobs.
+    All jobs get ``environment``. Its ``RAY_ADDRESS`` is the URL at which the head accepts jobs.
     """
-    # Not in pytest's folders: paths of sockets may have 107 characters.
+    # Not in pytest's folders: the path of a socket has at most 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         port, client = free_ports(2)
         dashboard = environment["RAY_ADDRESS"]
@@ -134,7 +134,7 @@ def run_ray_cluster(environment: Mapping[str, str], *, gpus: int) -> Iterator[Ra
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, outside those from which Ray takes its workers' (10002 to 19999)."""
+    """Unused ports outside the range of Ray's workers (10002 to 19999)."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:

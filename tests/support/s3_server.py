@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) on ports of its own, for as long as a block of code runs."""
+"""A real S3 server (SeaweedFS) on its own ports while a block of code runs."""
 
 import os
 import uuid
@@ -20,7 +20,7 @@ class S3Server(seaweedfs.S3Server):
     """A running server with one bucket."""
 
     def place(self, endpoint: str | None = None) -> "S3Place":
-        """An empty prefix of its own, reached through ``endpoint`` (a proxy's) or directly."""
+        """A new, empty prefix, reached through ``endpoint`` (of a proxy) or directly."""
         return S3Place(
             url=f"s3://{self.bucket}/{uuid.uuid4().hex}",
             endpoint=endpoint or self.endpoint,
@@ -32,7 +32,7 @@ class S3Server(seaweedfs.S3Server):
 
 @dataclass(frozen=True, slots=True)
 class S3Place:
-    """A store's URL, and what a setting or an environment variable must say to reach it."""
+    """A store's URL, and the settings to reach it."""
 
     url: str
     endpoint: str
@@ -41,13 +41,13 @@ class S3Place:
     region: str
 
     def open(self) -> ObjectStore:
-        """The store there."""
+        """The store at this URL."""
         return open_store(
             self.url, S3Options(self.endpoint, self.access_key_id, self.secret_access_key, self.region)
         )
 
     def environment(self) -> dict[str, str]:
-        """The standard AWS variables."""
+        """The standard AWS environment variables."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key_id,
@@ -72,4 +72,4 @@ def run_s3_server(folder: Path) -> Generator[S3Server]:
             )
             yield server
         finally:
-            process.kill()  # at once: its data is of no use any more
+            process.kill()  # at once: its data is not needed any more

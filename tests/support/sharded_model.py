@@ -1,4 +1,4 @@
-"""A small model in shards, as a repository of the hub holds it: beside what is wanted, also what must not be loaded."""
+"""A small model in shards, in a repository of the hub that also has files that must not be loaded."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def _shard(number: int) -> bytes:
-    """24 kB of weights."""
+    """A shard with 24 kB of weights."""
     return save({f"layer{number}.weight": np.random.default_rng(number).random((100, 60), np.float32)})
 
 
@@ -32,7 +32,7 @@ UNWANTED: dict[str, bytes] = {
 
 
 def sharded_model() -> Model:
-    """The model of these files, of which the inventory knows the revision only."""
+    """The model of these files; the inventory has only its revision."""
     return Model(
         name="sharded",
         kind="tagger",
@@ -47,7 +47,7 @@ def sharded_model() -> Model:
 
 
 def write_files(contents: dict[str, bytes], folder: Path) -> Path:
-    """``folder``, made, with these files in it."""
+    """Make ``folder`` with these files; return it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)

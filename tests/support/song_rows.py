@@ -1,4 +1,4 @@
-"""Rows of small songs for the tests of the tables: real FLAC, plain values."""
+"""Rows of small songs for the tests of the tables, with real FLAC and simple values."""
 
 import io
 import math
@@ -47,7 +47,7 @@ def song_row(song_id: str, **changes: Any) -> dict[str, Any]:
 def block_rows(
     song_id: str, block: int, stems: tuple[str, ...], seconds: float = 0.5
 ) -> list[dict[str, Any]]:
-    """The rows of one block of ``stems``: noise, quieter from stem to stem by 6 dB."""
+    """The rows of one block of ``stems``: noise, 6 dB quieter from stem to stem."""
     noise = np.random.default_rng(block).uniform(-0.5, 0.5, (round(seconds * SAMPLE_RATE), 2))
     rows: list[dict[str, Any]] = []
     for number, stem in enumerate(stems):
@@ -77,7 +77,7 @@ def block_rows(
 def tag_row(
     song_id: str, instrument: str | None, score: float | None, start_s: float, **changes: Any
 ) -> dict[str, Any]:
-    """A row of ``instrument_tags``: a window of 3 s."""
+    """A row of ``instrument_tags`` for a window of 3 s."""
     return {
         "song_id": song_id,
         "source": "mixture",

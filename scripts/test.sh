@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Everything that must hold before a change lands: formatting, lint, types, tests.
+# All checks that a change must pass: formatting, lint, types, tests.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "[test]"
 
-# The UI is tested in a real browser. Where this cannot install one, the tests say what to install.
+# The UI is tested in a real browser. If this cannot install one, the tests say which one to install.
 if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     echo "Installing chromium (once; a minute) …"
     apt-get update -qq
@@ -12,4 +12,4 @@ fi
 ruff format --check .
 ruff check .
 pyright
-pytest "$@"
+pytest --long "$@"

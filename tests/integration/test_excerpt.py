@@ -1,4 +1,4 @@
-"""A real song through the whole graph: what the tables hold is checked against the truth and against references."""
+"""A real song through the whole graph: the tables are compared with the true stems and with reference code."""
 
 import io
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ Audio = NDArray[np.float32]
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform that has taken the song through every asset."""
+    """A platform that has materialized every asset for the song."""
     with dg.instance_for_test() as instance:
         platform = Platform(local_settings(tmp_path_factory.mktemp("excerpt")), instance)
         platform.upload({f"easton/{NAME}": stempeg_song()})
@@ -38,7 +38,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 @pytest.fixture(scope="module")
 def truth() -> dict[str, Audio]:
-    """The true sources, ``(2, frames)`` at 44.1 kHz: the streams of the stem file."""
+    """The true stems, float32 of shape (2, frames) at 44.1 kHz, from the streams of the stem file."""
     sources: dict[str, Audio] = {}
     for number, name in enumerate(STREAMS):
         with av.open(io.BytesIO(stempeg_song())) as container:
@@ -55,7 +55,7 @@ def sdr(reference: Audio, estimate: Audio) -> float:
 
 
 def stored(platform: Platform, table: str, stem: str | None = None) -> Audio:
-    """Audio as an analyst gets it: polars, soundfile and the gain column, none of our code."""
+    """Audio as an analyst reads it, with polars, soundfile and the gain column, without our code."""
     frame = pl.read_parquet(f"{platform.store.url}/{table}/*.parquet").sort("block")
     if stem is not None:
         frame = frame.filter(pl.col("stem") == stem)
@@ -69,7 +69,7 @@ def stored(platform: Platform, table: str, stem: str | None = None) -> Audio:
 def test_the_stored_waveform_is_the_mixture(platform: Platform, truth: dict[str, Audio]) -> None:
     waveform = stored(platform, "decoded_waveforms")
     assert waveform.shape == truth["mixture"].shape
-    # Half a step of 16 bits and float32 rounding; the mixture passes full scale, so its block carries a gain above 1.
+    # Half a step of 16 bits, and float32 rounding. The mixture exceeds full scale, so its block has a gain above 1.
     gain = pl.read_parquet(f"{platform.store.url}/decoded_waveforms/*.parquet")["gain"].max()
     assert 1.0 < gain < 1.1
     assert np.abs(waveform - truth["mixture"]).max() <= 0.505 * gain / 2**15
@@ -80,13 +80,13 @@ def test_the_stored_stems_are_as_good_as_the_model(platform: Platform, truth: di
 
     assert sdr(truth["vocals"], stored(platform, "stems", "vocals")) >= 4.9
     assert sdr(accompaniment, stored(platform, "stems", "accompaniment")) >= 11.1
-    # What doing nothing would score, so that the bounds above mean something.
+    # The unseparated mixture scores clearly lower, so the bounds above are meaningful.
     assert sdr(truth["vocals"], truth["mixture"]) == pytest.approx(-7.1, abs=0.05)
     assert sdr(accompaniment, truth["mixture"]) == pytest.approx(6.9, abs=0.1)
 
 
 def test_the_stored_tags_are_musicnns(platform: Platform) -> None:
-    """Means over the patches of the reference implementation, in the mixture (measured with TensorFlow)."""
+    """The mixture's mean scores over all patches by the reference implementation (measured with TensorFlow)."""
     reference = {"synthesizer": 0.191, "guitar": 0.185, "piano": 0.117}
     tags = platform.table("instrument_tags")
     means = dict(tags.group_by("instrument").agg(pl.col("score").mean()).iter_rows())

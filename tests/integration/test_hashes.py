@@ -1,4 +1,4 @@
-"""Packages are installed by digest: hashes.txt has one for every pinned version, and what differs is refused."""
+"""Packages are installed by digest: hashes.txt has digests of every pinned version; other files are refused."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 UNHASHED = {"torch"}  # each machine has its own build
-SHOWN = "six"  # small, and one that other packages need
+SHOWN = "six"  # small, and a dependency of others
 
 
 def hashes() -> dict[str, str]:
@@ -19,7 +19,7 @@ def hashes() -> dict[str, str]:
 
 
 def hashes_text() -> str:
-    """What the file says."""
+    """The packages in hashes.txt, with their lines."""
     return (ROOT / "hashes.txt").read_text()
 
 

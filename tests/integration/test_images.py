@@ -1,4 +1,4 @@
-"""deploy/docker: what the two images install, and at which versions."""
+"""deploy/docker: the packages of the two images, and their versions."""
 
 import re
 import tomllib
@@ -19,14 +19,14 @@ EXTRAS = ["k8s", "postgres", "ray"]
 
 
 def instructions(image: str) -> list[tuple[str, str]]:
-    """(instruction, its arguments on one line), in order."""
+    """(instruction, arguments on one line) for each instruction, in order."""
     text = (DOCKER / f"{image}.Dockerfile").read_text()
     lines = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)).splitlines()
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines if line)]
 
 
 def installs(image: str) -> list[list[str]]:
-    """The arguments of each `pip install` and `uv pip install`, one list each."""
+    """The arguments of each `pip install` and `uv pip install`, as one list per command."""
     shell = [part for word, rest in instructions(image) if word == "RUN" for part in rest.split("&&")]
     return [part.split()[part.split().index("install") + 1 :] for part in shell if "pip install" in part]
 
@@ -38,7 +38,7 @@ def pinned() -> dict[str, str]:
 
 
 def packages(arguments: list[str]) -> list[str]:
-    """What an install names, without its options and their values."""
+    """The packages and files in an install's arguments, without options and their values."""
     found = list(arguments)
     for option in ("-c", "-r", "--extra", "--build-constraints"):
         while option in found:
@@ -48,7 +48,7 @@ def packages(arguments: list[str]) -> list[str]:
 
 
 def closure(names: list[str]) -> set[str]:
-    """Those packages and all that they need here, by the metadata of what is installed."""
+    """These packages and their dependencies on this platform, from the metadata of installed packages."""
     wanted, seen = [Requirement(name) for name in names], set[str]()
     while wanted:
         requirement = wanted.pop()
@@ -74,7 +74,7 @@ def test_everything_is_installed_at_the_versions_of_constraints_txt(image: str) 
         by_pip_or_torch = packages(arguments) in (
             ["uv"],
             ["torch"],
-        )  # hashes.txt says why torch's are not in it
+        )  # torch is not in hashes.txt, for the reason given there
         assert given == ["constraints.txt"] + ["hashes.txt"] * (not by_pip_or_torch)
         assert {canonicalize_name(name) for name in packages(arguments)} <= pinned().keys()
 
@@ -85,7 +85,7 @@ def test_all_stages_have_one_python_of_an_exact_version_that_the_package_takes(i
     (base,) = bases
     version = re.fullmatch(r"python:(\d+\.\d+\.\d+)-slim-bookworm", base)
     assert version is not None, base
-    assert version[1].startswith("3.11."), "the version that constraints.txt was made with"
+    assert version[1].startswith("3.11."), "constraints.txt was written under this version"
 
 
 def test_what_builds_our_wheel_has_an_exact_version() -> None:
@@ -122,7 +122,7 @@ def test_there_is_no_entry_point_for_pods_give_whole_commands(image: str) -> Non
 
 
 def copied(image: str) -> Iterator[str]:
-    """What an image takes from this repository."""
+    """The files of this repository that an image copies."""
     for word, rest in instructions(image):
         if word == "COPY" and not rest.startswith("--from"):
             yield from rest.split()[:-1]

@@ -1,6 +1,6 @@
-"""SIGKILL at random points of runs, refreshes and the sensor: after a plain `bandscope retry` nothing tells.
+"""SIGKILL at random points of runs, refreshes and the sensor: after `bandscope retry`, nothing is missing or wrong.
 
-A few kills in CI; `TEST_KILLS=30 pytest -s tests/test_kills.py` for as many as one likes, with a line for each.
+CI kills a few times. `TEST_KILLS=30 pytest -s tests/integration/test_kills.py` kills 30 times and prints each kill.
 """
 
 import os
@@ -30,18 +30,18 @@ KILLS = int(os.environ.get("TEST_KILLS", "3"))
 SONGS_PER_KILL = 2
 SEED = 7
 MOMENTS = ("a tick", "process_songs", "refresh_catalogs")
-PATIENCE_S = 60.0  # for a moment to come; a refresh that is not due does not
+PATIENCE_S = 60.0  # for a moment to come; a refresh that is not due never comes
 SETTLED_WITHIN_S = 300.0
 
 
 def doing(instance: dg.DagsterInstance, job: str) -> list[dg.RunRecord]:
-    """The runs of a job that say they are going on."""
+    """The runs of a job that have the status STARTED."""
     started = dg.RunsFilter(job_name=job, statuses=[dg.DagsterRunStatus.STARTED])
     return list(instance.get_run_records(started))
 
 
 def process_of(instance: dg.DagsterInstance, run: dg.RunRecord) -> psutil.Process | None:
-    """The process that does a run; None where it is gone."""
+    """The process of a run; None if it has exited."""
     (began,) = instance.all_logs(run.dagster_run.run_id, of_type=dg.DagsterEventType.RUN_START)
     try:
         return psutil.Process(began.dagster_event.pid) if began.dagster_event else None
@@ -50,7 +50,7 @@ def process_of(instance: dg.DagsterInstance, run: dg.RunRecord) -> psutil.Proces
 
 
 def is_due(instance: dg.DagsterInstance, moment: str) -> Callable[[], bool]:
-    """Asks whether a moment has come that had not when this was called."""
+    """Return a function that is True once a moment has come after this call."""
     ticks, since = len(ticks_of(instance)), time.time()
     if moment == "a tick":
         return lambda: len(ticks_of(instance)) > ticks
@@ -58,7 +58,7 @@ def is_due(instance: dg.DagsterInstance, moment: str) -> Callable[[], bool]:
 
 
 def has_settled(platform: Platform, uploads: int) -> bool:
-    """Whether every upload is registered, and no run and no backfill goes on."""
+    """True if every upload is registered and no run or backfill is in progress."""
     return (
         len(platform.songs) == uploads
         and all(run.is_finished for run in platform.instance.get_runs())
@@ -67,7 +67,7 @@ def has_settled(platform: Platform, uploads: int) -> bool:
 
 
 def kill_one(home: Home, instance: dg.DagsterInstance, moment: str, fate: random.Random) -> str:
-    """Start a daemon, wait for the moment, kill; says what was killed in what."""
+    """Start a daemon, wait for the moment and kill; return a description of the kill."""
     daemon = home.start_daemon()
     try:
         comes = is_due(instance, moment)
@@ -77,13 +77,13 @@ def kill_one(home: Home, instance: dg.DagsterInstance, moment: str, fate: random
         time.sleep(fate.uniform(0, 3.0 if moment == "process_songs" else 1.0))
         going = [run for job in MOMENTS[1:] for run in doing(instance, job)]
         hit = [run for run in going if process_of(instance, run)]
-        if hit and fate.random() < 0.3:  # one process alone, as the kernel does that runs out of memory
+        if hit and fate.random() < 0.3:  # one process only, like the kernel's out-of-memory killer
             victim = process_of(instance, fate.choice(hit))
             if victim is not None:
                 victim.kill()
                 time.sleep(fate.uniform(0, 3.0))
-                return f"the process alone, in {moment}"
-        names = sorted({run.dagster_run.job_name for run in hit}) or ["the sensor alone"]
+                return f"one process, in {moment}"
+        names = sorted({run.dagster_run.job_name for run in hit}) or ["the sensor"]
         return f"everything, in {' and '.join(names)}"
     finally:
         end_group(daemon)
@@ -110,7 +110,7 @@ def test_after_kills_at_random_points_a_retry_ends_with_the_tables_of_a_calm_run
 
     with home.daemon():
         settled = lambda: has_settled(killed, uploads)  # noqa: E731
-        wait_for("what was killed is known", settled, SETTLED_WITHIN_S, every_s=1)
+        wait_for("Dagster has noticed every kill", settled, SETTLED_WITHIN_S, every_s=1)
         command = [Path(sys.executable).with_name("bandscope"), "retry"]
         retried = subprocess.run(command, env=os.environ | home.environment, capture_output=True, text=True)
         print(retried.stdout, dict(hits))
@@ -120,9 +120,8 @@ def test_after_kills_at_random_points_a_retry_ends_with_the_tables_of_a_calm_run
         wait_for("the catalogs are refreshed", settled, SETTLED_WITHIN_S, every_s=1)
 
     (tmp_path / "calm").mkdir()
-    shutil.copytree(
-        tmp_path / "store" / "uploads", tmp_path / "calm" / "uploads"
-    )  # times, and so the ids, are kept
+    # copytree keeps the files' times, and so the song ids.
+    shutil.copytree(tmp_path / "store" / "uploads", tmp_path / "calm" / "uploads")
     finish(bandscope(tmp_path / "calm", tmp_path / "calm-home", "run"))
     calm = Platform(local_settings(tmp_path / "calm"), open_instance(tmp_path / "calm-home"))
     assert_same_tables(killed, calm)

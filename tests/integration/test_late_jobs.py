@@ -1,4 +1,4 @@
-"""What people see while a batch goes on: its first songs are there, and a song that comes late does not wait for it."""
+"""During a batch: its first songs are already visible, and a song that is uploaded later does not wait for it."""
 
 import signal
 from collections import Counter
@@ -18,17 +18,17 @@ LATE = "late.wav"
 
 
 def decoders(daemon_pid: int) -> list[psutil.Process]:
-    """The processes that read the uploads of the runs in progress."""
+    """The decoder processes of the runs in progress."""
     found: list[psutil.Process] = []
     for child in psutil.Process(daemon_pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
-            if "bandscope_dagster.audio.cage.server" in child.cmdline():
+            if "bandscope_dagster.audio.cage.fork_server" in child.cmdline():
                 found.append(child)
     return found
 
 
 def materialized(instance: dg.DagsterInstance, asset: str) -> list[str]:
-    """The songs of the materializations of an asset, each as often as it was reported."""
+    """The songs of all materializations of an asset; a song that was reported twice is in it twice."""
     found = instance.fetch_materializations(dg.AssetKey(asset), limit=10 * SONGS).records
     return [str(record.partition_key) for record in found]
 
@@ -50,7 +50,7 @@ def test_first_results_and_late_songs_do_not_wait_for_the_end_of_a_batch(tmp_pat
         platform = Platform(local_settings(tmp_path / "store"), instance)
         (decoder,) = wait_for("the run reads its uploads", lambda: decoders(daemon.pid))
         wait_for("the first song is stored", lambda: list((tmp_path / "store" / last).glob("*.parquet")))
-        decoder.suspend()  # from here on the batch takes as long as this test likes
+        decoder.suspend()  # from now on this test decides when the batch continues
         wait_for("the first song is done", lambda: materialized(instance, last))
         (batch,) = instance.get_runs()
         first = materialized(instance, last)[-1]
@@ -60,7 +60,7 @@ def test_first_results_and_late_songs_do_not_wait_for_the_end_of_a_batch(tmp_pat
             assert platform.status(asset)[first] == "MATERIALIZED", "as the UI shows it"
 
         (uploads / LATE).write_bytes(song_bytes(SONGS, 1.0))
-        wait_for("the late song is a song", lambda: len(platform.songs) == SONGS + 1)
+        wait_for("the late song is registered", lambda: len(platform.songs) == SONGS + 1)
         late = platform.songs[-1]
         wait_for("it has its row", (tmp_path / "store" / "songs" / f"{late}.parquet").exists)
         wait_for("it has its tags", lambda: late in materialized(instance, last))

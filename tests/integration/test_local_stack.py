@@ -1,4 +1,4 @@
-"""`bash deploy/local_stack.sh` as a person runs it: up, a batch of songs through it, down; and what comes between."""
+"""`bash deploy/local_stack.sh` as a user runs it: start, process a batch of songs, stop; and failures in between."""
 
 import json
 import os
@@ -25,7 +25,7 @@ EVERYTHING_HAS_ENDED = "Everything has ended"
 
 @dataclass
 class Stack:
-    """A script that was started, over a folder of its own."""
+    """A running script with its own folder."""
 
     folder: Path
     process: "subprocess.Popen[str]"
@@ -33,7 +33,7 @@ class Stack:
 
     @classmethod
     def start(cls, folder: Path, *options: str) -> "Stack":
-        """``bash deploy/local_stack.sh --folder <folder> <options>``, in the environment of these tests."""
+        """Start ``bash deploy/local_stack.sh --folder <folder> <options>`` in the environment of these tests."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         process = subprocess.Popen(
             ["bash", SCRIPT, "--folder", folder, *options],
@@ -46,16 +46,16 @@ class Stack:
         return cls(folder, process)
 
     def wait_for(self, text: str) -> None:
-        """Read what it prints up to a line with ``text``."""
+        """Read the output up to a line with ``text``."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.printed.append(line)
             if text in line:
                 return
-        raise AssertionError(f"it ended without {text!r}:\n{self.text}")
+        raise AssertionError(f"the script ended without printing {text!r}:\n{self.text}")
 
     def end(self, with_signal: signal.Signals | None = None) -> int:
-        """Signal it, if asked to, and wait until it has ended; returns its exit code."""
+        """Send the signal, if any, and wait until the script has ended; return its exit code."""
         if with_signal is not None:
             self.process.send_signal(with_signal)
         self.printed.append(self.process.communicate(timeout=TIMEOUT_S)[0])
@@ -63,16 +63,16 @@ class Stack:
 
     @property
     def text(self) -> str:
-        """What it has printed so far."""
+        """The output until now."""
         return "".join(self.printed)
 
     @property
     def ports(self) -> dict[str, int]:
-        """Where its servers listen."""
+        """Server → TCP port."""
         return json.loads((self.folder / "addresses.json").read_text())["ports"]
 
     def processes(self) -> list[str]:
-        """The command lines of all processes that know its folder: by an argument, or a variable."""
+        """The command lines of all processes that have its folder in an argument or a variable."""
         found: list[str] = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
@@ -82,7 +82,7 @@ class Stack:
         return found
 
     def kill_server(self, command: str) -> None:
-        """SIGKILL for the server with this command."""
+        """Send SIGKILL to the server with this command."""
         (server,) = [
             process
             for process in psutil.process_iter()
@@ -92,7 +92,7 @@ class Stack:
         server.kill()
 
     def has_left_nothing(self) -> bool:
-        """Whether no process and no port of it is left."""
+        """True if none of its processes is left and none of its ports is in use."""
         return not self.processes() and not any(is_listening(port) for port in self.ports.values())
 
 
@@ -104,7 +104,7 @@ def _arguments(process: psutil.Process) -> list[str]:
 
 @pytest.fixture(scope="module")
 def new_folder() -> Iterator[Callable[[], Path]]:
-    """Makes folders. Not pytest's: for root, PostgreSQL runs as another user, who must be let through to its data."""
+    """A function that makes folders. Under root, PostgreSQL runs as another user, which may not enter pytest's."""
     made: list[Path] = []
 
     def make() -> Path:
@@ -118,7 +118,7 @@ def new_folder() -> Iterator[Callable[[], Path]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def kept(new_folder: Callable[[], Path]) -> Iterator[Stack]:
-    """One that is kept; the other tests begin while it is on its way."""
+    """A stack with ``--keep``; the other tests begin while it starts."""
     stack = Stack.start(new_folder(), "--keep")
     yield stack
     if stack.process.poll() is None:
@@ -127,7 +127,7 @@ def kept(new_folder: Callable[[], Path]) -> Iterator[Stack]:
 
 @pytest.fixture
 def start(new_folder: Callable[[], Path]) -> Iterator[Callable[[], Stack]]:
-    """Starts another one, which is ended with the test."""
+    """A function that starts another stack; it is stopped at the end of the test."""
     started: list[Stack] = []
 
     def begin() -> Stack:

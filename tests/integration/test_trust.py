@@ -1,7 +1,7 @@
-"""Trust: after storage faults at random, every view of every song says what was injected, and nothing else.
+"""Trust: after random storage faults, every view of every song shows exactly the injected faults.
 
-Real parts only: an S3 server behind a proxy that breaks requests, a daemon that runs a backfill, and the webserver
-whose answers are what the UI shows.
+All parts are real: an S3 server behind a proxy that breaks requests, a daemon that runs a backfill, and the webserver
+that answers the UI.
 """
 
 import io
@@ -34,7 +34,7 @@ ENDING: dict[str, tuple[str, Fault, str, int]] = {
     "read twice": ("/uploads/{name}", "503", "GET", 2),
     "cut twice": ("/uploads/{name}", "truncated", "GET", 2),
     "described twice": ("/songs/{song}", "reset", "PUT", 2),
-    "refused twice": ("/stems/{song}", "403", "PUT", 2),  # what the store does not retry, the step does
+    "refused twice": ("/stems/{song}", "403", "PUT", 2),  # the step retries faults that the store does not
     "tagged twice": ("/instrument_tags/{song}", "503", "PUT", 2),
 }
 """Fate of a song → a fault that ends: what it breaks (path, kind, method), and how many times."""
@@ -79,13 +79,13 @@ UI = """{ assetNodes { assetKey { path }
 
 @dataclass
 class Library:
-    """A platform whose uploads have known fates, and what each view has said of them."""
+    """A platform whose uploads have known fates, and the answers of each view about them."""
 
     platform: Platform
     fates: dict[str, str]  # song id → a key of ENDING, LASTING or REJECTED, or "fine"
     backfill: dict[str, dict[str, int]] = field(default_factory=dict)  # asset → the counts of its page
     backfill_status: str = ""
-    ui: dict[str, dict] = field(default_factory=dict)  # asset → what its page asks for
+    ui: dict[str, dict] = field(default_factory=dict)  # asset → the answer to its page's query
 
     def songs(self, *kinds: dict | str) -> set[str]:
         """The songs of these fates."""
@@ -99,19 +99,19 @@ class Library:
 
 
 def settings_at(s3_server: S3Server, endpoint: str) -> Settings:
-    """Settings for an empty place on the server, reached through ``endpoint``."""
+    """Settings for an empty prefix on the server, reached through ``endpoint``."""
     place = s3_server.place(endpoint)
     return s3_settings(place)
 
 
 def put(s3_server: S3Server, platform: Platform, name: str, data: bytes) -> None:
-    """Upload a file of any name, as a client that is not ours would."""
+    """Upload a file with any name, as another S3 client does."""
     folder = platform.settings.storage.removeprefix(f"s3://{s3_server.bucket}/")
     s3_server.client().put_object(Bucket=s3_server.bucket, Key=f"{folder}/uploads/{name}", Body=data)
 
 
 def with_fates(platform: Platform, proxy: FaultyProxy) -> Library:
-    """Give five songs in a hundred and more, chosen at random, a fault of every kind; tell the proxy."""
+    """Give every kind of fault to one song, chosen at random, and add it to the proxy; over 5 % of all songs get one."""
     reasons = {name.replace("\n", "\\n"): reason for reason, (name, _) in REJECTED.items()}
     uploads = list_uploads(platform.store).uploads
     good = [upload for upload in uploads if upload.filename not in reasons]
@@ -126,7 +126,7 @@ def with_fates(platform: Platform, proxy: FaultyProxy) -> Library:
 
 @pytest.fixture(scope="module")
 def library(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Library]:
-    """Songs that went through a backfill, started as the UI starts it, with faults that were not mended meanwhile."""
+    """Songs after a backfill that was launched as in the UI, with faults that lasted until its end."""
     with run_faulty_proxy(s3_server.endpoint) as proxy:
         settings = settings_at(s3_server, proxy.endpoint)
         home = Home.make(
@@ -275,7 +275,7 @@ def test_faults_that_ended_leave_nothing_but_their_trace_in_the_log(library: Lib
 def test_after_the_faults_one_more_run_makes_all_views_agree_that_all_is_well(
     library: Library, request: pytest.FixtureRequest
 ) -> None:
-    # Directly, not through the proxy: its faults never end.
+    # Directly, not through the proxy, whose faults never end.
     endpoint = request.getfixturevalue("s3_server").endpoint
     settings = library.platform.settings.model_copy(update={"s3_endpoint": endpoint})
     mended = Platform(settings, library.platform.instance)
@@ -293,6 +293,6 @@ def test_after_the_faults_one_more_run_makes_all_views_agree_that_all_is_well(
     for names in CHECKS.values():
         for name in names:
             verdicts = mended.checks(run.run_id, name)
-            assert verdicts.keys() == library.fates.keys(), f"{name}: also of songs that were kept"
+            assert verdicts.keys() == library.fates.keys(), f"{name}: also for reused songs"
             refused = {song for song, (passed, _) in verdicts.items() if not passed}
             assert refused == (rejected if name == "song_is_usable" else set()), name

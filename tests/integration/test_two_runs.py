@@ -1,4 +1,4 @@
-"""Two machines that work on the same songs at once, without knowing of each other: valid tables, those of one run."""
+"""Two machines that process the same songs at the same time: the tables are valid and equal to those of one run."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_two_runs_over_the_same_songs_at_once_end_with_the_tables_of_one(tmp_pat
     (store / "uploads").mkdir(parents=True)
     for number in range(SONGS):
         (store / "uploads" / f"song {number}.wav").write_bytes(song_bytes(number, seconds=1.0))
-    shutil.copytree(store, tmp_path / "alone")  # keeps the times, and so the song ids
+    shutil.copytree(store, tmp_path / "alone")  # keeps the files' times, and so the song ids
     homes = [tmp_path / "home 1", tmp_path / "home 2"]
 
     running = [bandscope(store, home, "run") for home in homes]
@@ -32,6 +32,6 @@ def test_two_runs_over_the_same_songs_at_once_end_with_the_tables_of_one(tmp_pat
             assert len(shared.songs) == SONGS
         assert_same_tables(shared, alone)
     for path in store.rglob("*.parquet"):
-        pq.ParquetFile(path).read()  # whole
+        pq.ParquetFile(path).read()  # fails unless the file is complete
     strays = [path for path in store.rglob("*") if path.is_file() and path.suffix != ".parquet"]
     assert [path.parent for path in strays] == [store / "uploads"] * SONGS

@@ -1,4 +1,4 @@
-"""An operator's first day in the Dagster UI, in a real browser: every click and every word that is seen is the UI's."""
+"""An operator's first day in the Dagster UI, in a real browser with the real UI."""
 
 import re
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ GOOD = 10
 HOSTILE = "<img src=x onerror=alert(1)> [song](javascript:alert(2)) `$(id)` \u202egnp.wav"
 BAD = {"empty.wav": (b"", "empty"), "notes.mp3": (b"mix the second verse again\n" * 100, "not_audio")}
 UPLOADS = GOOD + len(BAD)
-DONE_S = 240.0  # until the sensor has looked, a run has started, models are loaded, and all songs are done
+DONE_S = 240.0  # for a tick of the sensor, the start of a run, the loading of models, and all songs
 
-# A plot's line is blue, and nothing else of it is.
+# True if the plot has a line: only lines are blue.
 HAS_LINE = """canvas => {
     const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
     for (let at = 0; at < pixels.length; at += 4)
@@ -46,7 +46,7 @@ def ui(place: S3Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]
 
 @pytest.fixture(scope="module")
 def songs(ui: Ui, place: S3Place) -> dict[str, str]:
-    """Name → song id of uploads that were dropped while an operator watched, and all of which are done."""
+    """Name → song id of uploads during the operator's session, after all of them are processed."""
     uploads = {f"song {number}.wav": song_bytes(number, seconds=2.0) for number in range(GOOD)}
     uploads[HOSTILE] = uploads.pop("song 0.wav")
     uploads |= {name: data for name, (data, _) in BAD.items()}
@@ -54,7 +54,7 @@ def songs(ui: Ui, place: S3Place) -> dict[str, str]:
     for name, data in uploads.items():
         with store.create(f"uploads/mia/{name}") as pending:
             pending.write(data)
-    # In two runs, where the sensor looked in the middle of it.
+    # Two runs if the sensor ran during the uploads.
     ui.sees(ui.page.get_by_text(re.compile("runs? requested")), DONE_S)
     ui.open_asset("stem_instrument_tags", "partitions")
     ui.sees_text(f"Materialized ({UPLOADS})", DONE_S)
@@ -69,7 +69,7 @@ def test_every_upload_is_a_green_partition_also_the_rejected_ones(
     for count in ("Failed (0)", f"Materialized ({UPLOADS})", "Materializing (0)", "Missing (0)"):
         ui.sees_text(count)
     for name, song in songs.items():
-        if name != HOSTILE:  # whose id is so long that the UI shortens it
+        if name != HOSTILE:  # the UI shortens its long id
             ui.sees_text(song)
 
 
@@ -106,7 +106,9 @@ def test_a_song_has_a_picture_behind_one_click(ui: Ui, songs: dict[str, str]) ->
     picture = ui.show_picture("stems", songs["song 1.wav"])
     ui.sees(picture)
     assert picture.evaluate("image => image.naturalWidth") > 0
-    assert picture.evaluate("image => image.width") > 500, "it is to be looked at, not an icon"
+    assert picture.evaluate("image => image.width") > 500, (
+        "the picture has the size of a picture, not of an icon"
+    )
 
 
 def test_a_hostile_file_name_is_only_a_text(ui: Ui, songs: dict[str, str]) -> None:
@@ -130,7 +132,7 @@ def test_a_hostile_file_name_is_only_a_text(ui: Ui, songs: dict[str, str]) -> No
 def test_a_backfill_that_is_launched_by_clicking_shows_each_song_as_it_ended(
     ui: Ui, songs: dict[str, str], place: S3Place
 ) -> None:
-    place.open().delete("uploads/mia/song 7.wav")  # so this comes last
+    place.open().delete("uploads/mia/song 7.wav")  # so this test is the last
     ui.launch_backfill("instrument_tags")
     targeted, in_progress, succeeded, failed = UPLOADS, 0, UPLOADS - 1, 1
     counts = f"100% completed {targeted} {in_progress} {succeeded} {failed}"

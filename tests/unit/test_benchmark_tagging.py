@@ -1,4 +1,4 @@
-"""benchmarks/tagging: figures that can be checked by hand, and the whole of it on a real excerpt."""
+"""benchmarks/tagging: figures that can be checked by hand, and a complete run on a real excerpt."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ def write_song(path: Path) -> None:
         ([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], 5 / 6),  # the example in scikit-learn's documentation
         ([1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1], 1.0),
         ([0, 0, 0, 1], [0.9, 0.8, 0.2, 0.1], 1 / 4),
-        ([1, 0, 0, 1], [0.5, 0.5, 0.5, 0.5], 1 / 2),  # nothing is ranked: the share of files that have it
-        ([1, 0, 1], [0.7, 0.7, 0.1], 1 / 2 * 1 / 2 + 1 / 2 * 2 / 3),  # two pass one threshold together
+        (
+            [1, 0, 0, 1],
+            [0.5, 0.5, 0.5, 0.5],
+            1 / 2,
+        ),  # without a ranking: the share of files that have the instrument
+        ([1, 0, 1], [0.7, 0.7, 0.1], 1 / 2 * 1 / 2 + 1 / 2 * 2 / 3),  # two files reach the threshold together
     ],
 )
 def test_average_precision_is_that_of_scikit_learn(
@@ -124,7 +128,7 @@ def test_the_embedded_tagger_is_judged_on_the_excerpt(capsys: pytest.CaptureFixt
     assert list(found) == ["macro_f1", "micro_f1", "average_precision", "realtime_factor"]
     assert "musicnn on cpu: 4 files, 24.3 s of audio, present from 0.2" in table
     by_name = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line[:1].isalpha()}
-    # It knows no bass; drums and vocals are in the mixture and in their own stem.
+    # musicnn has no label for bass. Drums and vocals are in the mixture and in their own stem.
     assert by_name["bass"][:3] == ["0.000"] * 3
     assert [by_name[name][-1] for name in ("bass", "drums", "vocals")] == ["2", "2", "2"]
     assert float(by_name["drums"][0]) == 1.0

@@ -1,4 +1,4 @@
-"""The pages in a real browser: what is heard and when, what is seen, and that nothing leaves the page."""
+"""The pages in a real browser: the sound and its timing, the visible content, and no request to the outside."""
 
 import io
 import json
@@ -29,7 +29,7 @@ from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.tagging.registry import PRESENT_FROM
 
-IN_SYNC_S = 0.020  # what the stems may lie apart at most
+IN_SYNC_S = 0.020  # greatest time difference between stems
 PULSE_S = 0.5  # between the clicks of every stem
 SONG_S = 23.0
 REAL_S = 12.0
@@ -44,7 +44,7 @@ TONES = {
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Pages in a folder: one of a real song, one whose stems are clicks, one of a rejected upload, and the index."""
+    """A folder of pages: a real song, a song whose stems are clicks, a rejected upload, and the index."""
 
     store: ObjectStore
     folder: Path
@@ -87,14 +87,14 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def clicking(pages: Pages, chromium: Browser) -> Iterator[Visit]:
-    """The page of clicks."""
+    """The page of the song whose stems are clicks."""
     with visit(chromium, pages.url("clicks")) as page:
         yield page
         assert page.complaints == []
 
 
 def beginnings(audio: np.ndarray) -> np.ndarray:
-    """When bursts begin in a recording, in seconds."""
+    """The times (s) at which bursts begin in a recording."""
     loud = np.flatnonzero(np.abs(audio) > 0.1)
     return loud[np.diff(loud, prepend=-OPUS_RATE) > OPUS_RATE // 10] / OPUS_RATE
 
@@ -129,7 +129,7 @@ def test_it_plays_to_the_end_and_from_there_again_from_the_start(pages: Pages, c
 def test_the_stems_are_in_sync_across_chunks_and_after_seeks(
     clicking: Visit, start: float, seconds: float
 ) -> None:
-    """Every stem clicks at the same times; the first recording crosses two chunks."""
+    """All stems click at the same times; the first recording crosses two chunks."""
     clicking.play()
     clicking.page.evaluate("player.mix(player.sound.sources.map(() => true))")
     clicking.page.evaluate(f"player.seek({start})")
@@ -144,7 +144,7 @@ def test_the_stems_are_in_sync_across_chunks_and_after_seeks(
     marks = np.flatnonzero(np.diff(recorded["mark"])) / OPUS_RATE
     assert len(marks) > seconds
     for mark in marks[marks < first[-1] + 0.1]:
-        assert np.abs(first - mark).min() < 0.003, "the position is that of what is heard; no gap, no overlap"
+        assert np.abs(first - mark).min() < 0.003, "the position is that of the sound, without gap or overlap"
 
 
 def test_a_soloed_stem_is_heard_alone_and_a_muted_one_not_at_all(pages: Pages, chromium: Browser) -> None:
@@ -160,7 +160,7 @@ def test_a_soloed_stem_is_heard_alone_and_a_muted_one_not_at_all(pages: Pages, c
             }
             return {name for name in TONES if level[name] > 0.02}
 
-        assert heard() == set(TONES), "the mixture itself, until something is soloed or muted"
+        assert heard() == set(TONES), "the mixture plays until a stem is soloed or muted"
         song.page.get_by_role("button", name="Solo drums").click()
         assert heard() == {"drums"}
         song.page.keyboard.press("2")
@@ -169,7 +169,9 @@ def test_a_soloed_stem_is_heard_alone_and_a_muted_one_not_at_all(pages: Pages, c
         assert heard() == set(TONES), "the mixture is soloed alone"
         song.page.keyboard.press("0")
         song.page.keyboard.press("Shift+2")
-        assert heard() == {"drums", "bass"}, "the other stems, and not the mixture, which holds the muted one"
+        assert heard() == {"drums", "bass"}, (
+            "the other stems play, not the mixture, which contains the muted one"
+        )
         expect(song.page.get_by_role("button", name="Mute vocals")).to_have_attribute("aria-pressed", "true")
         expect(song.page.locator("#heard")).to_have_text("You hear drums + bass")
         assert song.complaints == []
@@ -182,7 +184,7 @@ def test_what_is_heard_has_the_level_of_what_is_stored(clicking: Visit) -> None:
     loudest = float(np.abs(clicks(1.0, [0.25])).max())
     scale = clicking.page.evaluate("player.sound.scale")
     assert scale == pytest.approx(1 / (3 * loudest), rel=0.01), (
-        "what three stems add up to is lowered to full scale"
+        "the sum of three stems is lowered to full scale"
     )
     assert np.abs(recorded["output"]).max() == pytest.approx(scale * loudest, rel=0.15)
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.audio.cage.client import caged
+from bandscope_dagster.audio.cage.caged_song import caged
 from bandscope_dagster.audio.decode import decode
-from bandscope_dagster.audio.levels import SongMeasure
+from bandscope_dagster.audio.levels import SongMeter
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.pipeline.uploads import UPLOADS
 from benchmarks.measuring import median_ratio, spent, write_songs
@@ -46,7 +46,7 @@ def in_cage(path: Path) -> Blocks:
 
 def measured(blocks: Blocks) -> None:
     """What the ``songs`` step does with them."""
-    measure = SongMeasure()
+    measure = SongMeter()
     for block in blocks:
         measure.push(block)
     measure.finish()

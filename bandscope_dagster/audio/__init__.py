@@ -1,1 +1,1 @@
-"""Hostile files in, blocks of samples out: probe, decode, resample, measure, and FLAC blocks."""
+"""From hostile files to blocks of samples: probe, decode, resample, measure, and store as FLAC."""

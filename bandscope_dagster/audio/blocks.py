@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+MIXTURE = "mixture"  # the source that is no stem
 SAMPLE_RATE = 44_100  # Hz, stereo: what the separators were trained on
 BLOCK_FRAMES = 441_000  # 10 s: what one row of the audio tables holds
 

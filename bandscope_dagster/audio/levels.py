@@ -74,7 +74,7 @@ def rms_dbfs(block: NDArray[np.float32]) -> float | None:
     return _dbfs(_energy(block), block.size)
 
 
-class LevelMeasure:
+class LevelMeter:
     """Takes the blocks of one stream in order and holds ten numbers a second of it, not its samples."""
 
     def __init__(self) -> None:
@@ -102,14 +102,14 @@ class LevelMeasure:
         )
 
 
-class SongMeasure:
+class SongMeter:
     """Takes the blocks of one song in order: its levels, and the mean and deviation of its mono mix."""
 
     def __init__(self) -> None:
         self._frames = 0
         self._mean = 0.0
         self._deviation = 0.0  # sum of squared differences from the mean
-        self._levels = LevelMeasure()
+        self._levels = LevelMeter()
 
     def push(self, block: NDArray[np.float32]) -> None:
         """``(2, n)`` float32 at 44.1 kHz; any n."""

@@ -7,11 +7,13 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from bandscope_dagster.errors import BandscopeError, CannotAnalyze
-from bandscope_dagster.exporting.level import Gain
+from bandscope_dagster.exporting.gain import Gain
 from bandscope_dagster.exporting.names import plain_text, song_name
+from bandscope_dagster.songs.status import SOURCES, Evidence, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import read_lineage
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, SONGS, STEMS, Table
+from bandscope_dagster.storage.tables.song_files import files_of
 from bandscope_dagster.storage.tables.song_tables import read_table
 
 
@@ -58,11 +60,12 @@ def read_song(store: ObjectStore, song_id: str) -> Song:
         CannotAnalyze: it has no stems yet.
         ExportError: it never will, because it was rejected; the message says why.
     """
-    row, *_ = _rows(store, SONGS, song_id, ["filename", "title", "artist", "album", "peak", "loudness_lufs"])
-    blocks = _rows(store, STEMS, song_id, ["stem", "model", "block", "frames", "peak", "error"])
-    for block in blocks:
-        if block["error"] is not None:
-            raise ExportError(f"{song_id} has no stems: {block['error']}")
+    evidence = read_evidence(files_of(store, song_id, SOURCES))[song_id]
+    if STEMS.name in evidence.without_rows:
+        raise _has_no_stems(song_id, evidence)
+    columns = ["filename", "title", "artist", "album", "peak", "loudness_lufs"]
+    row, *_ = _rows(store, SONGS, song_id, columns)
+    blocks = _rows(store, STEMS, song_id, ["stem", "model", "block", "frames", "peak"])
     stems = sorted({block["stem"] for block in blocks})
     title = row["title"] or PurePosixPath(row["filename"] or "").stem
     return Song(
@@ -79,6 +82,14 @@ def read_song(store: ObjectStore, song_id: str) -> Song:
         stems_lineage=_made_from(store, STEMS, song_id),
         mixture_lineage=_made_from(store, DECODED_WAVEFORMS, song_id),
     )
+
+
+def _has_no_stems(song_id: str, evidence: Evidence) -> BandscopeError:
+    """The error for a song that has no stems: the reason is that of its status."""
+    cause = next((each.error for each in evidence.problems if each.table in (SONGS.name, STEMS.name)), None)
+    if cause is None:
+        return CannotAnalyze(f"{song_id} has no stems: materialize stems for it first")
+    return ExportError(f"{song_id} has no stems ({evidence.status}): {cause}")
 
 
 def _rows(store: ObjectStore, table: Table, song_id: str, columns: list[str]) -> list[dict[str, Any]]:

@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import numpy as np
 
+from bandscope_dagster.audio.blocks import MIXTURE
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.exporting.encodings import Encoding
 from bandscope_dagster.exporting.folders import ExportedFile, ExportFolder, SongFolder
+from bandscope_dagster.exporting.gain import Gain, song_gain
 from bandscope_dagster.exporting.instruments import instruments_csv
-from bandscope_dagster.exporting.level import Gain, song_gain
 from bandscope_dagster.exporting.names import safe_name
 from bandscope_dagster.exporting.song import ExportError, Song, read_song
 from bandscope_dagster.exporting.sound_file import SoundFile
@@ -23,7 +24,6 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
 
-MIXTURE: Final = "mixture"
 INSTRUMENTS: Final = "instruments.csv"
 THREADS: Final = 4  # one a stem; encoders work outside Python's lock
 

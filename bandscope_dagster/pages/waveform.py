@@ -20,7 +20,7 @@ class Waveform:
 class WaveformMeasure:
     """Takes the blocks of a source whose length is known, in order, and holds two numbers a column.
 
-    The pictures in Dagster's UI are measured while a song is still being read, by ``EnvelopeMeasure``; they know
+    The pictures in Dagster's UI are measured while a song is still being read, by ``EnvelopeMeter``; they know
     neither its length nor its peaks, without which a drum is no more than a swelling.
     """
 

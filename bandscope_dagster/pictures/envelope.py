@@ -42,7 +42,7 @@ class Envelope:
         return np.sqrt(np.maximum(energy, 0.0) * parts / self.frames)  # interpolation may round to below zero
 
 
-class EnvelopeMeasure:
+class EnvelopeMeter:
     """Takes the blocks of one source in order; holds 16 kB, whatever its length.
 
     Sources are independent: each may have a thread of its own.

@@ -8,9 +8,9 @@ from typing import Any
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
 from bandscope_dagster.audio.flac import Quantized, dequantize, encode
 from bandscope_dagster.audio.levels import peak, rms_dbfs
-from bandscope_dagster.pictures.envelope import EnvelopeMeasure
+from bandscope_dagster.pictures.envelope import EnvelopeMeter
 from bandscope_dagster.pipeline.plan import SongPlan
-from bandscope_dagster.separation.quality import QualityMeasure
+from bandscope_dagster.separation.quality import QualityMeter
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.tables.schemas import STEMS, TABLES
@@ -23,8 +23,8 @@ class SongAudio:
     """Encodes, measures and stores the blocks of one song's ``decoded_waveforms`` and ``stems``."""
 
     def __init__(self, plan: SongPlan, store: ObjectStore, encoders: Executor, stems: Sequence[str]) -> None:
-        self.quality = QualityMeasure(stems)  # of the stored stems
-        self.envelopes: defaultdict[str, EnvelopeMeasure] = defaultdict(EnvelopeMeasure)  # by source
+        self.quality = QualityMeter(stems)  # of the stored stems
+        self.envelopes: defaultdict[str, EnvelopeMeter] = defaultdict(EnvelopeMeter)  # by source
         self._plan = plan
         self._store = store
         self._encoders = encoders

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandscope_dagster.allocator import FreedMemory
-from bandscope_dagster.audio.cage.client import caged
+from bandscope_dagster.audio.cage.caged_song import caged
 from bandscope_dagster.audio.flac import Bits, decode_flac
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze

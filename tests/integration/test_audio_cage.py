@@ -1,4 +1,4 @@
-"""Uploads are decoded in processes that may crash, hang or bloat: that song is rejected, and nothing else happens."""
+"""The cage: a decoder that crashes, hangs or uses too much rejects its song and affects nothing else."""
 
 import dataclasses
 import json
@@ -22,9 +22,9 @@ from daemon import wait_for
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES
 from bandscope_dagster.audio.cage import child as child_side
-from bandscope_dagster.audio.cage import server as cage_worker
-from bandscope_dagster.audio.cage.client import CagedSong, caged
-from bandscope_dagster.audio.cage.server_process import CageFailed, start_decoding
+from bandscope_dagster.audio.cage import fork_server
+from bandscope_dagster.audio.cage.caged_song import CagedSong, caged
+from bandscope_dagster.audio.cage.fork_server_client import CageFailed, start_decoding
 from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import probe
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at proces
 
 @contextmanager
 def file_of(data: bytes) -> Generator[BinaryIO]:
-    """The data as an upload is handed over: a file without a name."""
+    """The data in a file without a name, as ``fetch_upload`` yields it."""
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)
@@ -43,7 +43,7 @@ def file_of(data: bytes) -> Generator[BinaryIO]:
 
 
 def read(data: bytes, limits: Limits = LIMITS) -> np.ndarray:
-    """The song's audio, by way of the cage."""
+    """The song's audio, decoded in the cage."""
     with file_of(data) as file, caged(file, limits, with_probe=True) as song:
         song.probe()
         return np.concatenate(list(song.blocks()), axis=1)
@@ -56,7 +56,7 @@ def rejection(data: bytes, limits: Limits = LIMITS) -> SongRejected:
 
 
 def silence(seconds: int, kind: str = "flac") -> bytes:
-    """A few bytes for a long time."""
+    """A small file of long silence."""
     muxer, encoder, rate = ENCODERS[kind]
     return encode(np.zeros((2, seconds * rate), np.float32), muxer, encoder)
 
@@ -67,19 +67,19 @@ def children_of(process: int) -> list[int]:
 
 
 def server() -> int:
-    """The server of this process, which one song starts."""
+    """The PID of this process's fork server; decoding a song starts it."""
     read(encoded("wav16"))
     servers = [
         child
         for child in children_of(os.getpid())
-        if cage_worker.__name__ in Path(f"/proc/{child}/cmdline").read_text()
+        if fork_server.__name__ in Path(f"/proc/{child}/cmdline").read_text()
     ]
     assert len(servers) == 1
     return servers[0]
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_every_format_comes_out_of_the_cage_as_it_does_without(kind: str) -> None:
+def test_every_format_decodes_in_the_cage_as_it_does_outside(kind: str) -> None:
     with file_of(encoded(kind)) as file, caged(file, LIMITS, with_probe=True) as song:
         inside, blocks = song.probe(), list(song.blocks())
         assert inside == probe(file, LIMITS)
@@ -98,9 +98,7 @@ def test_every_format_comes_out_of_the_cage_as_it_does_without(kind: str) -> Non
         (silence(1), None),
     ],
 )
-def test_what_is_wrong_with_a_song_is_said_as_it_is_without_the_cage(
-    data: bytes, reason: Reason | None
-) -> None:
+def test_a_rejection_in_the_cage_is_the_one_outside(data: bytes, reason: Reason | None) -> None:
     if reason is None:
         assert read(data).shape == (2, 44_100)
     else:
@@ -111,11 +109,11 @@ def test_what_is_wrong_with_a_song_is_said_as_it_is_without_the_cage(
         assert outside.value.reason == reason
 
 
-def test_a_tiny_file_that_produces_hours_is_stopped_by_what_it_produces() -> None:
+def test_a_tiny_file_of_hours_is_stopped_by_the_length_of_its_audio() -> None:
     bomb = silence(1200)
     assert len(bomb) < 200_000
     limits = dataclasses.replace(LIMITS, max_duration_s=60.0)
-    # FLAC states its length at a fixed place: 36 bits, here said to be unknown.
+    # FLAC states its length in 36 bits at a fixed place; all zero means unknown.
     assert bomb[:4] == b"fLaC"
     bomb = bomb[:21] + bytes([bomb[21] & 0xF0, 0, 0, 0, 0]) + bomb[26:]
     assert rejection(bomb, limits).reason is Reason.TOO_LONG
@@ -137,14 +135,14 @@ def with_picture(size: int) -> bytes:
 
 def test_a_file_that_takes_too_much_memory_is_rejected() -> None:
     limits = dataclasses.replace(LIMITS, max_decode_memory_bytes=2**22)
-    error = rejection(silence(30, "wav16"), limits)  # a block is 3.4 MiB, and is put together from its parts
+    error = rejection(silence(30, "wav16"), limits)  # a block is 3.4 MiB, and is joined from its parts
     assert error.reason is Reason.TOO_COSTLY
     assert "more than 4 MiB of memory" in error.message
 
 
 @contextmanager
 def song_in_the_middle(limits: Limits = LIMITS) -> Generator[tuple[CagedSong, int]]:
-    """A long song of which one block was read, and the process that decodes it."""
+    """A long song after its first block, and the PID of the process that decodes it."""
     parent = server()
     with file_of(silence(600)) as file, caged(file, limits) as song:
         next(song.blocks())
@@ -164,35 +162,35 @@ def test_a_file_that_crashes_its_decoder_is_rejected_with_the_reason(how: signal
         with pytest.raises(SongRejected, match=f"crashes the decoder \\({how.name}\\)") as caught:
             rest_of(song)
         assert caught.value.reason is Reason.DECODER_CRASHED
-    assert read(encoded("wav16")).shape[0] == 2, "the next song is not concerned"
+    assert read(encoded("wav16")).shape[0] == 2, "the next song is not affected"
 
 
-def test_a_decoder_that_the_system_ends_is_a_failure_which_is_tried_again() -> None:
+def test_a_decoder_that_the_system_kills_is_a_failure_that_is_retried() -> None:
     with song_in_the_middle() as (song, child):
         os.kill(child, signal.SIGKILL)
-        with pytest.raises(CageFailed, match="ended from outside"):
+        with pytest.raises(CageFailed, match="killed from outside"):
             rest_of(song)
 
 
-def test_a_decoder_that_hangs_is_ended() -> None:
+def test_a_decoder_that_hangs_is_stopped() -> None:
     with song_in_the_middle(dataclasses.replace(LIMITS, max_decode_silence_s=0.5)) as (song, child):
         os.kill(child, signal.SIGSTOP)
-        with pytest.raises(SongRejected, match=r"gave nothing for 0\.5 s") as caught:
+        with pytest.raises(SongRejected, match=r"returned nothing for 0\.5 s") as caught:
             rest_of(song)
         assert caught.value.reason is Reason.TOO_COSTLY
         wait_for("the process has gone", lambda: not Path(f"/proc/{child}").exists(), 10)
 
 
-def test_a_server_that_dies_fails_its_songs_and_is_replaced() -> None:
+def test_a_fork_server_that_exits_fails_its_songs_and_is_replaced() -> None:
     with song_in_the_middle() as (song, child):
         os.kill(server(), signal.SIGKILL)
         os.kill(child, signal.SIGKILL)
-        with pytest.raises(CageFailed, match="server of the decoding processes is gone"):
+        with pytest.raises(CageFailed, match="fork server of the decoding processes has exited"):
             rest_of(song)
     assert read(encoded("wav16")).shape[0] == 2
 
 
-def test_a_song_that_is_given_up_leaves_no_process() -> None:
+def test_a_song_that_is_abandoned_leaves_no_process() -> None:
     with song_in_the_middle() as (_, child):
         assert Path(f"/proc/{child}").exists()
     wait_for("the process has gone", lambda: not Path(f"/proc/{child}").exists(), 10)
@@ -215,10 +213,10 @@ def test_many_songs_at_once_come_out_whole_and_leave_no_descriptor_open() -> Non
 
 CONFINED = """
 import os, socket, sys
-from bandscope_dagster.audio.cage.child import confine, give_up_root
+from bandscope_dagster.audio.cage.child import confine, drop_root
 from bandscope_dagster.audio.limits import Limits
 inherited = open(sys.argv[1], "r+b", buffering=0)
-give_up_root()
+drop_root()
 confine(Limits(max_bytes=1, max_decode_memory_bytes=64 * 2**20))
 attempts = {
     "read a file": lambda: open("/etc/passwd"),
@@ -240,12 +238,12 @@ for name, attempt in attempts.items():
 """
 
 
-def test_a_decoding_process_can_open_nothing_and_take_little(tmp_path: Path) -> None:
+def test_a_decoding_process_can_open_nothing_and_use_little_memory(tmp_path: Path) -> None:
     upload = tmp_path / "upload"
     upload.write_bytes(b"as it was")
     ended = subprocess.run([sys.executable, "-c", CONFINED, str(upload)], capture_output=True, text=True)
-    told = dict(line.split(": ") for line in ended.stdout.splitlines())
-    assert len(told) == 8 and "done" not in told.values(), (told, ended.stderr)
+    results = dict(line.split(": ") for line in ended.stdout.splitlines())
+    assert len(results) == 8 and "done" not in results.values(), (results, ended.stderr)
     assert upload.read_bytes() == b"as it was"
 
 
@@ -268,7 +266,7 @@ def block(frames: int) -> bytes:
 
 @contextmanager
 def taken_over(said: bytes, memory: float = 0.0) -> Generator[tuple[CagedSong, list[bool]]]:
-    """A song whose decoder says this, has this number all over its memory, and falls silent; was it stopped."""
+    """A song whose decoder sends ``said`` and exits, with memory full of one number; and a list: its stops."""
     stopped: list[bool] = []
     ours, theirs = socket.socketpair()
     status, status_in = os.pipe()
@@ -297,7 +295,7 @@ def taken_over(said: bytes, memory: float = 0.0) -> Generator[tuple[CagedSong, l
         (child_side.HEADER.pack(child_side.REJECTED, 2**31), 0.0),
     ],
 )
-def test_what_a_decoder_says_that_was_taken_over_is_not_believed(said: bytes, memory: float) -> None:
+def test_messages_of_a_decoder_that_was_taken_over_are_rejected(said: bytes, memory: float) -> None:
     with taken_over(said, memory) as (song, stopped):
         with pytest.raises(SongRejected) as caught:
             rest_of(song)
@@ -308,7 +306,7 @@ def test_what_a_decoder_says_that_was_taken_over_is_not_believed(said: bytes, me
 @pytest.mark.parametrize(
     "said", [block(16), message(child_side.PROBE, b"[]"), message(child_side.PROBE, b'{"channels": "many"}')]
 )
-def test_headers_from_a_decoder_that_was_taken_over_are_not_believed(said: bytes) -> None:
+def test_headers_from_a_decoder_that_was_taken_over_are_rejected(said: bytes) -> None:
     with taken_over(said) as (song, stopped):
         with pytest.raises(SongRejected) as caught:
             song.probe()
@@ -316,7 +314,7 @@ def test_headers_from_a_decoder_that_was_taken_over_are_not_believed(said: bytes
         assert stopped
 
 
-def test_the_words_of_a_rejection_are_cleaned() -> None:
+def test_the_message_of_a_rejection_is_made_printable() -> None:
     hostile = json.dumps(["empty", "\x1b[31mred\n" + 9_000 * "x"]).encode()
     with (
         taken_over(message(child_side.REJECTED, hostile)) as (song, _),
@@ -326,9 +324,9 @@ def test_the_words_of_a_rejection_are_cleaned() -> None:
     assert caught.value.message.startswith("[31mred xxx") and len(caught.value.message) <= 500
 
 
-def test_a_descriptor_that_is_none_starts_nothing_and_ends_no_other_song() -> None:
+def test_an_invalid_descriptor_starts_nothing_and_stops_no_other_song() -> None:
     with song_in_the_middle() as (song, _):
-        with pytest.raises(CageFailed, match="could be started"):
+        with pytest.raises(CageFailed, match="cannot be started"):
             start_decoding((-1, -1, -1, -1), LIMITS, with_probe=False)
         rest_of(song)
 

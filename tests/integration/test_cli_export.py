@@ -23,14 +23,14 @@ from song_rows import block_rows, lineage, song_row
 
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.cli.export import NothingSelected, select_songs
-from bandscope_dagster.cli.status import NoSuchSong
 from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.exporting.encodings import MP3_CEILING, find_encoding
 from bandscope_dagster.exporting.folders import RECORD, ExportFolder
+from bandscope_dagster.exporting.gain import NoLoudness
 from bandscope_dagster.exporting.instruments import INSTRUMENT_COLUMNS
-from bandscope_dagster.exporting.level import NoLoudness
 from bandscope_dagster.exporting.song import ExportError
 from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song
+from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.songs.query import QueryError
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore

@@ -7,11 +7,11 @@ from audio_files import excerpt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandscope_dagster.audio.levels import SILENCE_DB, LevelMeasure, SongMeasure, peak, rms_dbfs
+from bandscope_dagster.audio.levels import SILENCE_DB, LevelMeter, SongMeter, peak, rms_dbfs
 
 
 def measured(audio, cuts=()):
-    measure = SongMeasure()
+    measure = SongMeter()
     for block in np.split(audio, sorted(cuts), axis=1):
         measure.push(block)
     return measure.finish()
@@ -82,7 +82,7 @@ def test_peak_and_rms_of_a_block():
 
 
 def levels(audio):
-    measure = LevelMeasure()
+    measure = LevelMeter()
     measure.push(audio.astype(np.float32))
     return measure.finish()
 

@@ -7,7 +7,7 @@ import pytest
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.levels import rms_dbfs
-from bandscope_dagster.pictures.envelope import COLUMNS, FINEST, Envelope, EnvelopeMeasure
+from bandscope_dagster.pictures.envelope import COLUMNS, FINEST, Envelope, EnvelopeMeter
 
 
 def noise(seconds: float, seed: int = 1) -> np.ndarray:
@@ -18,7 +18,7 @@ def noise(seconds: float, seed: int = 1) -> np.ndarray:
 
 
 def envelope_of(samples: np.ndarray, block: int | None = None) -> Envelope:
-    measure = EnvelopeMeasure()
+    measure = EnvelopeMeter()
     block = block or samples.shape[1]
     for start in range(0, samples.shape[1], block):
         measure.push(samples[:, start : start + block])
@@ -59,7 +59,7 @@ def test_a_long_source_has_the_rms_of_its_parts() -> None:
 
 
 def test_two_hours_take_no_more_memory_than_a_minute() -> None:
-    measure, block = EnvelopeMeasure(), noise(10.0)
+    measure, block = EnvelopeMeter(), noise(10.0)
     for _ in range(720):
         measure.push(block)
     found = measure.finish()
@@ -92,7 +92,7 @@ def test_silence_has_no_level_and_is_flat() -> None:
 
 
 def test_a_source_of_which_nothing_came_is_empty() -> None:
-    measure = EnvelopeMeasure()
+    measure = EnvelopeMeter()
     measure.push(np.zeros((2, 0), np.float32))
     found = measure.finish()
     assert found.seconds == 0.0
@@ -100,7 +100,7 @@ def test_a_source_of_which_nothing_came_is_empty() -> None:
 
 
 def test_an_envelope_stays_when_more_audio_comes() -> None:
-    measure = EnvelopeMeasure()
+    measure = EnvelopeMeter()
     measure.push(noise(1.0))
     before = measure.finish()
     level = before.rms_dbfs

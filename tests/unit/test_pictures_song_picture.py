@@ -14,7 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.pictures.envelope import Envelope, EnvelopeMeasure
+from bandscope_dagster.pictures.envelope import Envelope, EnvelopeMeter
 from bandscope_dagster.pictures.song_picture import as_markdown, draw_song
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -23,7 +23,7 @@ MOST_BYTES = 100_000  # of the Markdown that Dagster stores and shows
 
 def envelope(seconds: float, amplitude: float = 0.5, seed: int | None = None) -> Envelope:
     """Of a constant, or of noise whose level changes 100 times a second."""
-    measure, frames = EnvelopeMeasure(), round(seconds * SAMPLE_RATE)
+    measure, frames = EnvelopeMeter(), round(seconds * SAMPLE_RATE)
     samples = np.full((2, frames), amplitude, np.float32)
     if seed is not None:
         samples *= np.repeat(np.random.default_rng(seed).random(-(-frames // 441)), 441)[:frames]
@@ -153,7 +153,7 @@ def test_names_from_strangers_break_nothing(name: str) -> None:
 
 
 def test_a_song_of_which_no_audio_came_has_no_picture() -> None:
-    for nothing in ({}, {"mixture": EnvelopeMeasure().finish()}):
+    for nothing in ({}, {"mixture": EnvelopeMeter().finish()}):
         with pytest.raises(ValueError, match="at least one source that has audio"):
             draw_song(nothing, None, 0.2)
 

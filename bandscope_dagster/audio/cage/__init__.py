@@ -1,1 +1,1 @@
-"""Decoding of uploads in processes without rights."""
+"""Decoding uploads in processes without privileges."""

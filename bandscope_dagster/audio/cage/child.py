@@ -1,7 +1,7 @@
-"""A process that decodes one upload, which it got as an open file, and can do little else.
+"""The process that decodes one upload, which it inherits as an open file, and has no other privileges.
 
-It can open nothing, and runs out of memory and CPU time before others do. Blocks of audio go out in memory that it
-shares with its reader, everything else through a socket. All that it says is as untrusted as the upload.
+It can open nothing, and it has limits on memory and CPU time. It sends blocks of audio through memory that it shares
+with its reader, and everything else through a socket. The reader must trust it no more than the upload.
 """
 
 import codecs
@@ -29,32 +29,32 @@ from bandscope_dagster.audio.probe import probe
 from bandscope_dagster.errors import SongRejected
 
 CHANNELS: Final = 2
-SLOTS: Final = 2  # blocks in shared memory: one is read while the next is decoded
+SLOTS: Final = 2  # blocks in shared memory: the reader reads one while the next is decoded
 MEMORY_BYTES: Final = SLOTS * CHANNELS * BLOCK_FRAMES * 4
 
-HEADER: Final = struct.Struct("<cI")  # of a message: its kind, and the bytes that follow
+HEADER: Final = struct.Struct("<cI")  # of a message: its kind, and the number of bytes that follow
 PROBE, END, REJECTED, OUT_OF_MEMORY, FAILED = b"P", b"E", b"R", b"M", b"F"
-BLOCK: Final = b"B"  # instead of bytes that follow: the frames that lie in the next slot
-TAKEN: Final = b"\0"  # the reader's only word: it has copied a block
+BLOCK: Final = b"B"  # no bytes follow: the number is that of the frames in the next slot
+TAKEN: Final = b"\0"  # the only message of the reader: it has copied a block
 
-NOBODY: Final = 65534  # the user without rights
-UPLOAD_FD, CHANNEL_FD, MEMORY_FD = 3, 4, 5  # after the standard streams, which lead nowhere
+UNPRIVILEGED: Final = 65534  # user and group "nobody"
+UPLOAD_FD, CHANNEL_FD, MEMORY_FD = 3, 4, 5  # after the standard streams, which are /dev/null
 
 
 def run(upload: int, channel: int, memory: int, limits: Limits, *, with_probe: bool) -> None:
-    """Decode the file behind the descriptor ``upload``; ``memory`` is that of a file of ``MEMORY_BYTES``."""
+    """Decode the file behind the descriptor ``upload``; ``memory`` is a descriptor of ``MEMORY_BYTES`` to map."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    # First out of the way, for each may have the number that another is to get.
+    # Duplicate to high numbers first: a descriptor may have the number that another one needs.
     inherited = (nothing, nothing, nothing, upload, channel, memory)
     sources = [fcntl.fcntl(number, fcntl.F_DUPFD, 10) for number in inherited]
     for target, source in enumerate(sources):
         os.dup2(source, target)
     os.closerange(len(sources), os.sysconf("SC_OPEN_MAX"))
     with mmap.mmap(MEMORY_FD, MEMORY_BYTES) as shared:
-        os.close(MEMORY_FD)  # with it, the file could be shortened under its reader
+        os.close(MEMORY_FD)  # with it, this process could truncate the file while the reader has it mapped
         reader = _Reader(socket.socket(fileno=CHANNEL_FD), shared)
         confine(limits)
-        with open(UPLOAD_FD, "rb") as file, contextlib.suppress(BrokenPipeError):  # the rest is not wanted
+        with open(UPLOAD_FD, "rb") as file, contextlib.suppress(BrokenPipeError):  # the reader has stopped
             _decode(file, reader, limits, with_probe=with_probe)
             reader.wait()
         reader.close()
@@ -78,19 +78,19 @@ def _decode(file: BinaryIO, reader: "_Reader", limits: Limits, *, with_probe: bo
 
 
 class _Reader:
-    """Who wants the song."""
+    """The connection to the process that reads the song."""
 
     def __init__(self, channel: socket.socket, shared: mmap.mmap) -> None:
         self._channel = channel
         self._slots = np.frombuffer(shared, np.float32).reshape(SLOTS, -1)
-        self._given = self._taken = 0
+        self._given = self._taken = 0  # blocks
 
     def tell(self, kind: bytes, text: bytes = b"") -> None:
         """Send a message."""
         self._channel.sendall(HEADER.pack(kind, len(text)) + text)
 
     def give(self, block: NDArray[np.float32]) -> None:
-        """Hand over ``(2, frames)``, once there is room for it."""
+        """Send a block, ``(2, frames)``, as soon as a slot is free."""
         while self._given - self._taken == SLOTS:
             self._wait_for_one()
         frames = block.shape[1]
@@ -100,26 +100,26 @@ class _Reader:
         self._channel.sendall(HEADER.pack(BLOCK, frames))
 
     def wait(self) -> None:
-        """Until all that was given was taken."""
+        """Wait until the reader has copied every block."""
         while self._taken < self._given:
             self._wait_for_one()
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the shared memory and the socket."""
         del self._slots
         self._channel.close()
 
     def _wait_for_one(self) -> None:
-        words = self._channel.recv(SLOTS)
-        if not words:
+        taken = self._channel.recv(SLOTS)
+        if not taken:
             raise BrokenPipeError
-        self._taken += len(words)
+        self._taken += len(taken)
 
 
 def confine(limits: Limits) -> None:
-    """Give this process its bounds, for good: what it has open is all that it will ever have open.
+    """Limit this process for the rest of its life: memory, CPU time, file size, and no new descriptors.
 
-    A file, a socket or a pipe needs a new descriptor, and 0 are allowed; those that are open stay usable.
+    Files, sockets and pipes need a new descriptor, and 0 are allowed; those that are open stay usable.
     """
     bounds = {
         resource.RLIMIT_CPU: (limits.max_decode_cpu_s, limits.max_decode_cpu_s + 1),
@@ -127,7 +127,7 @@ def confine(limits: Limits) -> None:
         resource.RLIMIT_CORE: (0, 0),
         resource.RLIMIT_NOFILE: (0, 0),
     }
-    if sys.platform == "linux":  # elsewhere no limit on memory can be counted on
+    if sys.platform == "linux":  # on other systems, limits on memory are unreliable
         with open("/proc/self/statm") as file:
             now = int(file.read().split()[0]) * resource.getpagesize()
         most = now + limits.max_decode_memory_bytes
@@ -137,9 +137,9 @@ def confine(limits: Limits) -> None:
 
 
 def warm_up() -> None:
-    """Decode some silence, so that a child, which cannot open files, has all modules and tables loaded.
+    """Decode 11 s of silence: a child cannot open files, so all modules and tables must be loaded before the fork.
 
-    A little more than a block: by then the allocator has learnt to keep memory of that size.
+    A little more than a block makes the allocator keep memory of that size.
     """
     for codec in ("cp1252", "utf-16"):
         codecs.lookup(codec)
@@ -154,10 +154,10 @@ def warm_up() -> None:
             pass
 
 
-def give_up_root() -> None:
-    """Become a user without rights, if this is root, who could lift his own limits."""
+def drop_root() -> None:
+    """Become an unprivileged user if this is root, which could raise its own limits."""
     if os.geteuid() == 0:
-        with contextlib.suppress(OSError):  # in a container whose root has no such rights to lose
+        with contextlib.suppress(OSError):  # a container's root may lack the right to change its user
             os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            os.setgid(UNPRIVILEGED)
+            os.setuid(UNPRIVILEGED)

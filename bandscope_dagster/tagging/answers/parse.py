@@ -17,9 +17,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from bandscope_dagster.tagging.answers.brackets import Structure, Value, Word, read_brackets
 from bandscope_dagster.tagging.answers.labels import clean_label, comma_items, says_nothing
-from bandscope_dagster.tagging.answers.lines import announces_instruments, layer_named, read_lines
+from bandscope_dagster.tagging.answers.lenient_json import Structure, Value, Word, read_structures
+from bandscope_dagster.tagging.answers.text_lists import announces_instruments, layer_named, read_lists
 from bandscope_dagster.tagging.protocol import Heard, Layer, Tag
 
 MAX_ANSWER = 50_000  # characters, many times what a list needs; what comes after is not read
@@ -50,7 +50,7 @@ def parse_layers(text: str) -> Heard:
 def _parse(text: str, layers: bool) -> Heard:
     read = text[:MAX_ANSWER]
     notes = [f"only the first {len(read)} of {len(text)} characters read"] if len(text) > len(read) else []
-    structures = _joined_by_title(read_brackets(read) or read_lines(read))
+    structures = _joined_by_title(read_structures(read) or read_lists(read))
     if not structures and says_nothing(read):
         return Heard([], text, "; ".join([*notes, NAMED_NOTHING]))
     candidates = [(one, groups) for one in structures if (groups := _groups(one)) is not None]

@@ -5,8 +5,8 @@
 import re
 from dataclasses import dataclass, field
 
-from bandscope_dagster.tagging.answers.brackets import Structure
 from bandscope_dagster.tagging.answers.labels import clean_label, comma_items, plain_text
+from bandscope_dagster.tagging.answers.lenient_json import Structure
 from bandscope_dagster.tagging.protocol import Layer
 
 _LAYERS: dict[str, Layer] = {
@@ -57,7 +57,7 @@ class _Section:
     ended: bool = False  # a blank line came after the items: from here on only bullets are items
 
 
-def read_lines(text: str) -> list[Structure]:
+def read_lists(text: str) -> list[Structure]:
     """The layers' lists, each titled by its layer; or else one list; nothing where the text is prose.
 
     Where some lists are announced, only they count; "Mood:" may have bullets too. A bullet's description ("Piano:

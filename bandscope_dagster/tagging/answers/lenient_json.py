@@ -75,7 +75,7 @@ _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|x([0-9a-fA-F]{2}
 _CONTROL_ESCAPES = str.maketrans("bfnrt", "\b\f\n\r\t")
 
 
-def read_brackets(text: str) -> list[Structure]:
+def read_structures(text: str) -> list[Structure]:
     """The outermost structures of ``text`` in their order; one that was cut off has all that came before the cut."""
     found: list[Structure] = []
     end = 0

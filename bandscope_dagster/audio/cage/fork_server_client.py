@@ -1,4 +1,4 @@
-"""The server that forks decoding processes (:mod:`~bandscope_dagster.audio.cage.server`), one for this process."""
+"""Start the fork server (:mod:`~bandscope_dagster.audio.cage.fork_server`), one per process, and send it requests."""
 
 import atexit
 import itertools
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Final
 
-from bandscope_dagster.audio.cage import server as worker
+from bandscope_dagster.audio.cage import fork_server
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import BandscopeError
 
@@ -21,21 +21,21 @@ KEPT_VARIABLES: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", 
 
 
 class CageFailed(BandscopeError):
-    """The decoding process failed for a reason that is no property of the upload; another attempt may succeed."""
+    """The decoding process failed, and the upload is not the cause; a retry may succeed."""
 
 
-class _Server:
-    """The process that forks, for as long as this one lives."""
+class _ForkServer:
+    """A running fork server; it ends with this process."""
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", worker.__name__, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", fork_server.__name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
-                # Nothing else of this process's environment, where the credentials are. One thread: it forks.
+                # No other variables: they may hold credentials. One thread, since the server forks.
                 env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
                 | {"OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
             )
@@ -44,12 +44,12 @@ class _Server:
         atexit.register(self.end)
 
     def start(self, descriptors: Sequence[int], limits: Limits, with_probe: bool) -> Callable[[], None]:
-        """Fork a child; returns what stops it, whether it has ended or not. Raises OSError where the server is gone."""
+        """Fork a child; return a function that stops it, if it still runs. Raises OSError if the server has exited."""
         number = next(self._numbers)
         self._send({"id": number, "limits": asdict(limits), "with_probe": with_probe}, descriptors)
 
         def stop() -> None:
-            with suppress(OSError):  # with the server its children have gone
+            with suppress(OSError):  # the server has exited, and killed its children
                 self._send({"id": number}, [])
 
         return stop
@@ -63,26 +63,26 @@ class _Server:
     def _send(self, asked: Mapping[str, Any], descriptors: Sequence[int]) -> None:
         message = json.dumps(asked).encode()
         with self._lock:
-            socket.send_fds(self._control, [worker.REQUEST.pack(len(message))], list(descriptors))
+            socket.send_fds(self._control, [fork_server.REQUEST.pack(len(message))], list(descriptors))
             self._control.sendall(message)
 
 
-_servers: Final[dict[int, _Server]] = {}  # by process: a fork of this one has its own
+_servers: Final[dict[int, _ForkServer]] = {}  # by PID: a fork of this process needs its own
 _servers_lock: Final = threading.Lock()
 
 
 def start_decoding(
     descriptors: tuple[int, int, int, int], limits: Limits, *, with_probe: bool
 ) -> Callable[[], None]:
-    """Decode an upload in a process of its own.
+    """Start to decode an upload in a process of its own.
 
-    The descriptors are those of the upload, of the socket and the memory for the answers (those of
-    :mod:`~bandscope_dagster.audio.cage.child`), and of a pipe that is told how the process ended.
+    The descriptors are: the upload, the socket and the memory for the results (see
+    :mod:`~bandscope_dagster.audio.cage.child`), and a pipe for the wait status of the process.
 
-    Returns what stops that process, whether it has ended or not.
+    Returns a function that stops the process, if it still runs.
 
     Raises:
-        CageFailed: none could be started.
+        CageFailed: the process could not be started.
     """
     me = os.getpid()
     with _servers_lock:
@@ -90,8 +90,8 @@ def start_decoding(
             if me in _servers:
                 with suppress(BrokenPipeError, ConnectionResetError):
                     return _servers[me].start(descriptors, limits, with_probe)
-                _servers.pop(me).end()  # it has died
-            _servers[me] = _Server()
+                _servers.pop(me).end()  # it has exited
+            _servers[me] = _ForkServer()
             return _servers[me].start(descriptors, limits, with_probe)
         except OSError as error:
-            raise CageFailed(f"no decoding process could be started: {error}") from error
+            raise CageFailed(f"the decoding process cannot be started: {error}") from error

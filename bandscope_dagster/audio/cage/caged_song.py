@@ -1,9 +1,9 @@
-"""Decode uploads in processes of their own, which a hostile file may crash, hang or bloat without harm to this one.
+"""Decode each upload in a process of its own, so that a hostile file can crash, hang or bloat only that process.
 
-One server (:mod:`~bandscope_dagster.audio.cage.server`) has the decoders loaded and forks a child for each upload: a
-few milliseconds, and nothing is left of one upload when the next is read. The child has no credentials in its
-environment, cannot open a file or a socket, and is bounded in memory and CPU time; here it is bounded in what it
-produces and in how long it may be silent. What it says is checked before it is believed.
+One server (:mod:`~bandscope_dagster.audio.cage.fork_server`) has the decoders loaded and forks a child for each
+upload. A fork takes a few milliseconds, and no child sees two uploads. The child has no credentials in its
+environment, cannot open a file or a socket, and has limits on memory and CPU time. This module limits how much audio
+it may return and how long it may be silent, and validates everything that it sends.
 """
 
 import mmap
@@ -22,25 +22,25 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
-from bandscope_dagster.audio.cage import child as child
-from bandscope_dagster.audio.cage.server import STATUS
-from bandscope_dagster.audio.cage.server_process import CageFailed, start_decoding
+from bandscope_dagster.audio.cage import child
+from bandscope_dagster.audio.cage.fork_server import STATUS
+from bandscope_dagster.audio.cage.fork_server_client import CageFailed, start_decoding
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import Probe, printable_line
 from bandscope_dagster.errors import Reason, SongRejected
 
-MESSAGE_BYTES: Final = 1 << 16  # a probe or a reason; their texts have bounds of their own
-GRACE_S: Final = 10.0  # for a child that has ended to be reported
+MESSAGE_BYTES: Final = 1 << 16  # at most, of a probe or an error; the texts in them are limited too
+GRACE_S: Final = 10.0  # at most, from the end of a child to the report of its exit status
 
 _PROBE: Final = TypeAdapter(Probe)
 _REJECTION: Final = TypeAdapter(tuple[Reason, str])
 
 
 class CagedSong:
-    """An upload that is being decoded elsewhere: first :meth:`probe`, where it was asked for, then :meth:`blocks`.
+    """An upload that another process decodes: call :meth:`probe` first, if requested, then :meth:`blocks`.
 
-    Every method raises :class:`SongRejected` for what can never be a song, also where the decoder did not survive it,
-    and :class:`CageFailed` where something else went wrong.
+    Every method raises :class:`SongRejected` if the upload can never be a song, which includes a file that crashes
+    the decoder, and :class:`CageFailed` for every other error.
     """
 
     def __init__(
@@ -51,39 +51,39 @@ class CagedSong:
         self._limits = limits
 
     def probe(self) -> Probe:
-        """What the headers state; to be called once."""
+        """The metadata in the file's headers; call it once."""
         kind, size = self._next()
         if kind != child.PROBE:
-            raise self._nonsense(f"a message of kind {kind!r} for the headers")
+            raise self._misbehaved(f"a message of kind {kind!r} instead of the headers")
         try:
             return _PROBE.validate_json(self._read_message(size))
         except ValidationError as error:
-            raise self._nonsense(f"headers that cannot be read ({error.error_count()} faults)") from error
+            raise self._misbehaved(f"invalid headers ({error.error_count()} errors)") from error
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """What :func:`~bandscope_dagster.audio.decode.decode` yields: ``(2, frames)`` float32 at 44.1 kHz."""
+        """The blocks of :func:`~bandscope_dagster.audio.decode.decode`: ``(2, frames)`` float32 at 44.1 kHz."""
         given = total = 0
         while True:
             kind, frames = self._next()
             if kind == child.END:
                 return
             if kind != child.BLOCK or not 0 < frames <= BLOCK_FRAMES:
-                raise self._nonsense(f"{frames} frames of kind {kind!r} for a block of audio")
+                raise self._misbehaved(f"{frames} frames of kind {kind!r} instead of a block of audio")
             slot = self._slots[given % child.SLOTS]
-            # A copy, and only then a look: the other side can write there at any time.
+            # Copy before checking: the child can write to the shared memory at any time.
             block = slot[: child.CHANNELS * frames].reshape(child.CHANNELS, frames).copy()
-            with suppress(OSError):  # if it has died, the next message does not come
+            with suppress(OSError):  # if the child has exited, reading the next message reports it
                 self._channel.sendall(child.TAKEN)
             given += 1
             total += frames
             if total > self._limits.max_duration_s * SAMPLE_RATE + BLOCK_FRAMES:
-                raise self._nonsense("more audio than is allowed")
+                raise self._misbehaved("more audio than is allowed")
             if not np.isfinite(block).all():
-                raise self._nonsense("samples that are no numbers")
+                raise self._misbehaved("samples that are infinite or not a number")
             yield block
 
     def _next(self) -> tuple[bytes, int]:
-        """The kind and size of the next result; what ends the song is raised."""
+        """The kind and size of the next message; raises the error if the message is one."""
         header = bytearray(child.HEADER.size)
         self._read(memoryview(header))
         kind, size = child.HEADER.unpack(header)
@@ -91,55 +91,56 @@ class CagedSong:
             try:
                 reason, message = _REJECTION.validate_json(self._read_message(size))
             except ValidationError as error:
-                raise self._nonsense("a rejection that cannot be read") from error
-            raise SongRejected(reason, printable_line(message) or "without a word")
+                raise self._misbehaved("an invalid rejection") from error
+            raise SongRejected(reason, printable_line(message) or "no message")
         if kind == child.OUT_OF_MEMORY:
             raise self._out_of_memory()
         if kind == child.FAILED:
             text = self._read_message(size).decode(errors="replace")
-            raise CageFailed(printable_line(text) or "without a word")
+            raise CageFailed(printable_line(text) or "no message")
         return kind, size
 
     def _read_message(self, size: int) -> bytes:
         if size > MESSAGE_BYTES:
-            raise self._nonsense(f"a message of {size} bytes")
+            raise self._misbehaved(f"a message of {size} bytes")
         message = bytearray(size)
         self._read(memoryview(message))
         return bytes(message)
 
     def _read(self, into: memoryview) -> None:
-        """Fill ``into`` with what the child writes."""
+        """Fill ``into`` with the next bytes from the child."""
         rest = into
         while rest:
-            if not _readable(self._channel.fileno(), self._limits.max_decode_silence_s):
+            silence_s = self._limits.max_decode_silence_s
+            if not _readable(self._channel.fileno(), silence_s):
                 self._stop()
                 raise SongRejected(
                     Reason.TOO_COSTLY,
-                    f"the decoder gave nothing for {self._limits.max_decode_silence_s:g} s; convert the file to FLAC",
+                    f"the decoder returned nothing for {silence_s:g} s; convert the file to FLAC",
                 )
             try:
                 count = self._channel.recv_into(rest)
             except ConnectionResetError:
                 count = 0
             if count == 0:
-                raise self._ended()
+                raise self._exit_error()
             rest = rest[count:]
 
-    def _ended(self) -> Exception:
-        """Why a child that had more to say is no more."""
+    def _exit_error(self) -> Exception:
+        """The error for a child that exited before the end of the song."""
         status = _read_status(self._status)
         if status is None:
-            return CageFailed("the server of the decoding processes is gone")
+            return CageFailed("the fork server of the decoding processes has exited")
         if not os.WIFSIGNALED(status):
-            return CageFailed(f"the decoding process ended with status {os.waitstatus_to_exitcode(status)}")
+            return CageFailed(f"the decoding process exited with status {os.waitstatus_to_exitcode(status)}")
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU:
             return SongRejected(
                 Reason.TOO_COSTLY,
-                f"decoding takes more than {self._limits.max_decode_cpu_s:g} s of CPU; convert the file to FLAC",
+                f"decoding takes more than {self._limits.max_decode_cpu_s:g} s of CPU time; convert the file to FLAC",
             )
-        if number in (signal.SIGKILL, signal.SIGTERM):  # as the system does when memory is short
-            return CageFailed(f"the decoding process was ended from outside ({signal.Signals(number).name})")
+        if number in (signal.SIGKILL, signal.SIGTERM):  # the kernel sends SIGKILL when memory runs out
+            return CageFailed(f"the decoding process was killed from outside ({signal.Signals(number).name})")
         return SongRejected(
             Reason.DECODER_CRASHED,
             f"the file crashes the decoder ({signal.Signals(number).name}); convert it to FLAC",
@@ -151,22 +152,22 @@ class CagedSong:
             Reason.TOO_COSTLY, f"decoding takes more than {mib} MiB of memory; convert the file to FLAC"
         )
 
-    def _nonsense(self, what: str) -> SongRejected:
-        """A decoder that has been taken over, or has lost its way."""
+    def _misbehaved(self, how: str) -> SongRejected:
+        """The error for a child that broke the protocol: the file has corrupted it or taken it over."""
         self._stop()
         return SongRejected(
-            Reason.DECODER_CRASHED, f"the file makes the decoder give {what}; convert it to FLAC"
+            Reason.DECODER_CRASHED, f"the file makes the decoder return {how}; convert it to FLAC"
         )
 
 
 @contextmanager
 def caged(file: BinaryIO, limits: Limits, *, with_probe: bool = False) -> Generator[CagedSong]:
-    """Start to decode an open file (with a descriptor) in a process of its own, which ends with this block.
+    """Decode an open file (with a descriptor) in a process of its own, which ends with the ``with`` block.
 
-    With ``with_probe`` its headers are read first, and are to be asked for.
+    With ``with_probe`` the headers are read first: call ``probe`` before ``blocks``.
 
     Raises:
-        CageFailed: no process could be started.
+        CageFailed: the process could not be started.
     """
     with ExitStack() as stack:
         memory = stack.enter_context(_file_in_memory())
@@ -187,14 +188,14 @@ def caged(file: BinaryIO, limits: Limits, *, with_probe: bool = False) -> Genera
 
 
 def _readable(descriptor: int, timeout_s: float) -> bool:
-    """Wait until there is something to read, or nothing more to come."""
+    """Wait until the descriptor has data or is at its end; False after the timeout."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(1000 * timeout_s))
 
 
 def _read_status(status: int) -> int | None:
-    """How a child ended; None if its server went with it."""
+    """The child's wait status, as ``os.waitpid`` returns it; None if the fork server has exited too."""
     if not _readable(status, GRACE_S):
         return None
     found = os.read(status, STATUS.size)
@@ -202,7 +203,7 @@ def _read_status(status: int) -> int | None:
 
 
 def _file_in_memory() -> BinaryIO:
-    """A file that two processes can map; on Linux it is never written to a disk."""
+    """A file that two processes can map; on Linux it is in memory alone."""
     if sys.platform == "linux":
         return os.fdopen(os.memfd_create("blocks"), "r+b")
     return cast(BinaryIO, tempfile.TemporaryFile())

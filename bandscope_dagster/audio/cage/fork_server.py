@@ -1,8 +1,8 @@
-"""A server that forks one limited process for each upload; :mod:`~bandscope_dagster.audio.cage.client` asks it.
+"""The fork server: a process that forks one limited child per upload, as ``fork_server_client`` requests.
 
-    python -m bandscope_dagster.audio.cage.server FD
+    python -m bandscope_dagster.audio.cage.fork_server FD
 
-``FD`` is the control socket. The server loads the decoders once and reads no upload itself; that is for its children
+``FD`` is the control socket. The server loads the decoders once and reads no upload; its children do
 (:mod:`~bandscope_dagster.audio.cage.child`).
 """
 
@@ -19,16 +19,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from bandscope_dagster.audio.cage.child import give_up_root, run, warm_up
+from bandscope_dagster.audio.cage.child import drop_root, run, warm_up
 from bandscope_dagster.audio.limits import Limits
 
-REQUEST: Final = struct.Struct("<I")  # bytes of JSON that follow; the descriptors come with it
-DESCRIPTORS: Final = 4  # upload, channel, memory for blocks, pipe for how the child ended
-STATUS: Final = struct.Struct("<i")  # how a child ended, as os.waitpid gives it
+REQUEST: Final = struct.Struct("<I")  # number of JSON bytes that follow; descriptors are attached
+DESCRIPTORS: Final = 4  # upload, channel, memory for blocks, pipe for the wait status
+STATUS: Final = struct.Struct("<i")  # of a child that exited, as os.waitpid returns it
 
 
 def receive(control: socket.socket) -> tuple[Mapping[str, Any], list[int]] | None:
-    """The next request and its descriptors; None when the other side has gone."""
+    """The next request and its descriptors; None if the client has closed the socket."""
     header, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, DESCRIPTORS)
     if len(header) < REQUEST.size:
         return None
@@ -37,12 +37,12 @@ def receive(control: socket.socket) -> tuple[Mapping[str, Any], list[int]] | Non
 
 
 def serve(control: socket.socket) -> None:
-    """Start and stop children as asked, tell how each ended, until the other side of ``control`` has gone."""
+    """Start and stop children as requested and report their exits, until the client closes ``control``."""
     woken, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, _wake)
-    # An interrupt reaches the whole group of a terminal; it is the other side that decides what becomes of it.
+    # Ctrl+C reaches all processes of a terminal; the client decides how to react.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     children: dict[int, _Child] = {}
     while True:
@@ -71,7 +71,7 @@ def serve(control: socket.socket) -> None:
                     run(upload, channel, memory, limits, with_probe=asked["with_probe"])
                     ended = 0
                 finally:
-                    os._exit(ended)  # whatever happens, a child never comes back into this loop
+                    os._exit(ended)  # a child must never return to this loop
             for descriptor in inherited:
                 os.close(descriptor)
             children[asked["id"]] = _Child(process, status)
@@ -80,33 +80,33 @@ def serve(control: socket.socket) -> None:
 
 
 def _wake(*_: object) -> None:
-    """A signal without a handler in Python would not wake the loop."""
+    """Do nothing: a signal wakes the loop only if it has a Python handler."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Child:
-    process: int
-    status: int  # a pipe
+    process: int  # PID
+    status: int  # descriptor of the pipe that takes the wait status
 
 
 def _reap(children: dict[int, _Child]) -> None:
-    """Tell of each child that has ended how it did."""
+    """Report the wait status of every child that has exited."""
     for number, child in list(children.items()):
         process, ended = os.waitpid(child.process, os.WNOHANG)
         if process == 0:
             continue
         del children[number]
-        with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+        with contextlib.suppress(BrokenPipeError):  # the client has stopped waiting for it
             os.write(child.status, STATUS.pack(ended))
         os.close(child.status)
 
 
 def main() -> None:
-    """Serve the control socket that the first argument numbers."""
+    """Serve the control socket whose descriptor is the first argument."""
     control = socket.socket(fileno=int(sys.argv[1]))
     warm_up()
-    give_up_root()
-    gc.freeze()  # so that children share what is loaded
+    drop_root()
+    gc.freeze()  # the collector then writes to no loaded object, and children share their memory
     serve(control)
 
 

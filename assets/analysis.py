@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.checks import ANALYSIS_CHECKS, analysis_checks
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import op_tags
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
@@ -26,7 +27,7 @@ from bandscope_dagster.pictures.song_picture import as_markdown
 from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.failures import FailureLog, recorded
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
-from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, CODE_VERSIONS
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.pipeline.resource_usage import peak_device_memory_mb, peak_memory_mb
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.settings import Settings, load_settings

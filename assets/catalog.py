@@ -10,11 +10,11 @@ from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
 from bandscope_dagster.catalogs.refresh import Refreshed, refresh
 from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
+from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import op_tags
 from bandscope_dagster.orchestration.policies import RETRY_POLICY
 from bandscope_dagster.orchestration.sensors.refresh_catalogs import REFRESH_DAILY_S
 from bandscope_dagster.orchestration.table_metadata import column_schema
-from bandscope_dagster.pipeline.plan import CODE_VERSIONS
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import (

@@ -1,4 +1,4 @@
-"""Asset checks, recorded per song while the song is in hand: errors are broken promises, warnings are data."""
+"""Asset checks, recorded per song as it is processed, by the rules of ``songs.checks``."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,21 +12,20 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.errors import has_failed
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.pipeline.validate import SongChecked
 from bandscope_dagster.separation.quality import RESIDUAL_LIMIT_DB, SeparationQuality
+from bandscope_dagster.songs import checks
+from bandscope_dagster.songs.checks import CLIPPED_LIMIT
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, TAGS_NOTE
+from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, STEMS
 from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT, TagSummary
 
 T = TypeVar("T")
 
-CLIPPED_LIMIT: Final = 0.001
-"""From this share of samples at full scale on (44 in a second), what was cut off is missing from levels and stems."""
-
-AUDIO: Final = ("decoded_waveforms", "stems")
-TAGS: Final = ("instrument_tags", "stem_instrument_tags")
+AUDIO: Final = tuple(table.name for table in ANALYSIS_TABLES if table.kind == "audio")
+TAGS: Final = tuple(table.name for table in ANALYSIS_TABLES if table.kind == "tags")
 
 
 def _per_song_check(name: str, asset: str, description: str) -> dg.AssetCheckSpec:
@@ -39,13 +38,13 @@ def _per_song_check(name: str, asset: str, description: str) -> dg.AssetCheckSpe
 SONG_IS_USABLE: Final = _per_song_check(
     "song_is_usable",
     "songs",
-    "The upload is a whole piece of audio within the limits. A rejected one is a warning: it is data.",
+    "The upload is a whole piece of audio within the limits. A rejected upload is a warning, not a failure.",
 )
 
 SONG_IS_NOT_CLIPPED: Final = _per_song_check(
     "song_is_not_clipped",
     "songs",
-    f"Less than {CLIPPED_LIMIT:.1%} of the samples lie at or beyond full scale.",
+    f"Less than {CLIPPED_LIMIT:.1%} of the samples are at or beyond full scale.",
 )
 
 BLOCKS_ARE_WHOLE: Final = {
@@ -61,15 +60,15 @@ BLOCKS_ARE_WHOLE: Final = {
 STEMS_SUM_TO_MIXTURE: Final = _per_song_check(
     "stems_sum_to_mixture",
     "stems",
-    f"The stems add up to the mixture: the residual is below {RESIDUAL_LIMIT_DB:g} dB of its energy.",
+    f"The stems add up to the mixture: the residual is at most {RESIDUAL_LIMIT_DB:g} dB of its energy.",
 )
 
 TAGS_ARE_COMPLETE: Final = {
     table: _per_song_check(
         "tags_are_complete",
         table,
-        "Every window that is not silent was tagged, none has an error instead; and the vocabulary knows the model's"
-        f" labels: less than {UNMAPPED_LIMIT:.0%} of the tags are unmapped.",
+        "Every window that is not silent has tags, and the vocabulary knows the model's labels: less than"
+        f" {UNMAPPED_LIMIT:.0%} of the tags are unmapped.",
     )
     for table in TAGS
 }
@@ -77,97 +76,60 @@ TAGS_ARE_COMPLETE: Final = {
 SONG_CHECKS: Final = [SONG_IS_USABLE, SONG_IS_NOT_CLIPPED]
 
 ANALYSIS_CHECKS: Final[Mapping[str, list[dg.AssetCheckSpec]]] = {
-    "decoded_waveforms": [BLOCKS_ARE_WHOLE["decoded_waveforms"]],
-    "stems": [BLOCKS_ARE_WHOLE["stems"], STEMS_SUM_TO_MIXTURE],
-    **{table: [TAGS_ARE_COMPLETE[table]] for table in TAGS},
+    table.name: [
+        *([BLOCKS_ARE_WHOLE[table.name]] if table.name in AUDIO else []),
+        *([STEMS_SUM_TO_MIXTURE] if table is STEMS else []),
+        *([TAGS_ARE_COMPLETE[table.name]] if table.name in TAGS else []),
+    ]
+    for table in ANALYSIS_TABLES
 }
 """Table → the checks of its songs."""
 
 
 def song_checks(checked: SongChecked, target: dg.EventLogRecord | None) -> Iterator[dg.AssetCheckEvaluation]:
-    """The outcomes for one upload, whose materialization is ``target``: a rejection warns, a failure is an error."""
-    failed = has_failed(checked.error)
-    yield _evaluation(
-        SONG_IS_USABLE,
-        checked.song_id,
-        target,
-        passed=checked.error is None,
-        severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
-        description=checked.error,
-    )
+    """The results for one upload, whose materialization is ``target``."""
+    yield _evaluation(SONG_IS_USABLE, checked.song_id, target, checks.song_is_usable(checked.error))
     if checked.error is not None:
         yield _nothing_to_check(SONG_IS_NOT_CLIPPED, checked.song_id, target, checked.error)
     elif checked.clipped_share is not None:
         share = checked.clipped_share
-        yield _evaluation(
-            SONG_IS_NOT_CLIPPED,
-            checked.song_id,
-            target,
-            passed=share < CLIPPED_LIMIT,
-            metadata={"clipped_share": round(share, 6)},
-        )
+        check = checks.song_is_not_clipped(share)
+        metadata = {"clipped_share": round(share, 6)}
+        yield _evaluation(SONG_IS_NOT_CLIPPED, checked.song_id, target, check, metadata)
 
 
 def analysis_checks(
     outcome: SongAnalyzed, table: str, target: dg.EventLogRecord | None
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The outcomes for one table of a song, whose materialization is ``target``, also where the stored file was kept.
+    """The results for one table of a song, whose materialization is ``target``, also where the stored file was kept.
 
-    What was not measured when a kept file was written gives none.
+    A number that was not measured when a kept file was written gives no result.
     """
     song, rejected = outcome.plan.song_id, outcome.plan.rejected
     if rejected is not None:
         for spec in ANALYSIS_CHECKS[table]:
             yield _nothing_to_check(spec, song, target, rejected)
         return
-    if table in AUDIO:
-        faults = _faults(outcome, table)
+    if table in BLOCKS_ARE_WHOLE:
         yield _evaluation(
-            BLOCKS_ARE_WHOLE[table],
-            song,
-            target,
-            passed=not faults,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description="; ".join(faults) or None,
+            BLOCKS_ARE_WHOLE[table], song, target, checks.blocks_are_whole(_faults(outcome, table))
         )
-    if table == "stems":
+    if table == STEMS.name:
         quality = outcome.quality or _noted(outcome, table, QUALITY_NOTE, SeparationQuality.from_json)
         if quality is not None:
-            yield _evaluation(
-                STEMS_SUM_TO_MIXTURE,
-                song,
-                target,
-                passed=quality.residual_db <= RESIDUAL_LIMIT_DB,
-                metadata={"residual_db": quality.residual_db},
-            )
-    if table in TAGS:
+            check, metadata = checks.stems_sum_to_mixture(quality), {"residual_db": quality.residual_db}
+            yield _evaluation(STEMS_SUM_TO_MIXTURE, song, target, check, metadata)
+    if table in TAGS_ARE_COMPLETE:
         tags = outcome.tags.get(table) or _noted(outcome, table, TAGS_NOTE, TagSummary.from_json)
         if tags is not None:
-            yield _tags_are_complete(song, table, tags, target)
-
-
-def _tags_are_complete(
-    song: str, table: str, tags: TagSummary, target: dg.EventLogRecord | None
-) -> dg.AssetCheckEvaluation:
-    share = tags.unmapped_share
-    wrong: list[str] = []
-    if tags.lost:
-        wrong.append(f"{tags.lost} of {tags.windows} windows have an error instead of tags")
-    if share >= UNMAPPED_LIMIT:
-        wrong.append(f"the vocabulary does not know {tags.unmapped} of {tags.labels} labels")
-    return _evaluation(
-        TAGS_ARE_COMPLETE[table],
-        song,
-        target,
-        passed=not wrong,
-        description="; ".join(wrong) or None,
-        metadata={
-            "windows": tags.windows,
-            "windows_lost": tags.lost,
-            "tags": tags.labels,
-            "unmapped_share": round(share, 4),
-        },
-    )
+            check = checks.tags_are_complete(tags.windows, tags.lost, tags.labels, tags.unmapped)
+            metadata = {
+                "windows": tags.windows,
+                "windows_lost": tags.lost,
+                "tags": tags.labels,
+                "unmapped_share": round(tags.unmapped_share, 4),
+            }
+            yield _evaluation(TAGS_ARE_COMPLETE[table], song, target, check, metadata)
 
 
 def _faults(outcome: SongAnalyzed, table: str) -> list[str]:
@@ -192,27 +154,27 @@ def _noted(outcome: SongAnalyzed, table: str, name: str, read: Callable[[str], T
 def _nothing_to_check(
     spec: dg.AssetCheckSpec, song: str, target: dg.EventLogRecord | None, error: str
 ) -> dg.AssetCheckEvaluation:
-    """What ``song_is_usable`` has said is not said again; without an outcome the UI would show the check as failed."""
-    return _evaluation(spec, song, target, passed=True, description=f"nothing to check: {error}")
+    """A pass: ``song_is_usable`` has the error, and the UI would show a check without a result as failed."""
+    check = checks.Check(checks.Outcome.PASSED)
+    return _evaluation(spec, song, target, check, description=f"nothing to check: {error}")
 
 
 def _evaluation(
     spec: dg.AssetCheckSpec,
     song: str,
     target: dg.EventLogRecord | None,
-    *,
-    passed: bool,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
-    description: str | None = None,
+    check: checks.Check,
     metadata: Mapping[str, Any] | None = None,
+    description: str | None = None,
 ) -> dg.AssetCheckEvaluation:
+    failed = check.outcome is checks.Outcome.FAILED
     return dg.AssetCheckEvaluation(
         asset_key=spec.asset_key,
         check_name=spec.name,
         partition=song,
-        passed=passed,
-        severity=severity,
-        description=description,
+        passed=check.passed,
+        severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
+        description=description or check.description,
         metadata=metadata,
         target_materialization_data=None
         if target is None

@@ -7,6 +7,7 @@ from typing import Any, Final
 import dagster as dg
 
 from assets.checks import SONG_CHECKS, song_checks
+from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import op_tags
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
@@ -19,7 +20,7 @@ from bandscope_dagster.orchestration.song_events import (
     without_useless_retries,
 )
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
-from bandscope_dagster.pipeline.plan import CODE_VERSIONS, SongPlanner
+from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.pipeline.validate import SongChecked, check_songs
 from bandscope_dagster.settings import Settings

@@ -1,29 +1,29 @@
-"""The form in which audio passes through the system, and cutting a stream into blocks of one length."""
+"""The format of audio inside Bandscope, and cutting a stream into blocks of equal length."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 MIXTURE = "mixture"  # the source that is no stem
-SAMPLE_RATE = 44_100  # Hz, stereo: what the separators were trained on
-BLOCK_FRAMES = 441_000  # 10 s: what one row of the audio tables holds
+SAMPLE_RATE = 44_100  # Hz, stereo: the training data of the separators
+BLOCK_FRAMES = 441_000  # 10 s: the audio in one row of the audio tables
 
 
 class Reblock:
-    """Takes arrays of any length and gives blocks of exactly ``frames``; the last axis is time.
+    """Cuts arrays of any length into blocks of exactly ``frames``; the last axis is time.
 
-    The leading axes are whatever the first array has (channels, or stems × channels) and must stay the same.
-    A block that lies wholly inside one pushed array is a view of it; only blocks across arrays are copied.
+    All arrays must have the leading axes of the first (channels, or stems × channels). A block from within one pushed
+    array is a view of it; only blocks that join several arrays are copies.
     """
 
     def __init__(self, frames: int) -> None:
         if frames < 1:
-            raise ValueError(f"a block must hold at least 1 frame, not {frames}")
+            raise ValueError(f"a block must have at least 1 frame, not {frames}")
         self.frames = frames
         self._parts: list[NDArray[np.float32]] = []
         self._held = 0  # frames in _parts, always fewer than one block between calls
 
     def push(self, array: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        """``(..., n)`` in, the blocks ``(..., frames)`` that are now full out: none, one or several."""
+        """Add ``(..., n)``; return the blocks ``(..., frames)`` that are now full: none, one or several."""
         full: list[NDArray[np.float32]] = []
         start = 0
         if self._held:
@@ -39,7 +39,7 @@ class Reblock:
         return full
 
     def finish(self) -> NDArray[np.float32] | None:
-        """What is left, ``(..., n)`` with ``0 < n < frames``; None if the stream ended on a block's edge."""
+        """The rest, ``(..., n)`` with ``0 < n < frames``; None if the stream ended with a full block."""
         return self._release() if self._held else None
 
     def _hold(self, part: NDArray[np.float32]) -> None:

@@ -82,14 +82,23 @@ def stored_catalog(
                 "%s was made with other settings or by another version: all songs are read", table.name
             )
             return None
-        state = store.read(_state_key(table, refresh_id))
-        versions = pl.read_parquet(io.BytesIO(state), columns=["song_id", *(each.name for each in sources)])
+        versions = read_state(store, table, refresh_id, sources)
     except (FileNotFoundError, *UNREADABLE) as error:
         logger.warning(
             "%s or its state is lost or cannot be read (%s): all songs are read", table.name, error
         )
         return None
     return StoredCatalog(refresh_id, versions, Written(key, store.uri(key), footer.num_rows, found.size))
+
+
+def read_state(store: ObjectStore, table: Table, refresh_id: str, sources: Sequence[Table]) -> pl.DataFrame:
+    """The versions of the songs' files in ``sources`` from which a refresh made the catalog, as in ``SongFiles``.
+
+    Raises:
+        FileNotFoundError: the state is lost. A damaged one raises one of ``UNREADABLE``.
+    """
+    state = io.BytesIO(store.read(_state_key(table, refresh_id)))
+    return pl.read_parquet(state, columns=["song_id", *(each.name for each in sources)])
 
 
 def write_state(store: ObjectStore, table: Table, refresh_id: str, versions: pl.DataFrame) -> None:

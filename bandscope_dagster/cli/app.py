@@ -122,7 +122,7 @@ def status(
         str | None, typer.Argument(help="Id, file name or title of a song, or a glob. Default: all songs.")
     ] = None,
 ) -> None:
-    """Show the status of all songs, or the details of one song."""
+    """Show the status of all songs, or the details of the given songs."""
     from bandscope_dagster.cli.status import print_overview, print_songs
     from bandscope_dagster.tagging.registry import present_from
 

@@ -1,4 +1,4 @@
-"""``bandscope lineage``: from the upload to every table of a song, by what its files say of themselves."""
+"""``bandscope lineage``: the origin of every table of a song, from its files alone."""
 
 import json
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from bandscope_dagster.cli.status import find_songs
 from bandscope_dagster.pages.lineage_view import in_words, lineage_facts
 from bandscope_dagster.pages.text import megabytes, moment, visible
+from bandscope_dagster.songs.find import find_songs
 from bandscope_dagster.songs.provenance import SongOrigin, TableOrigin, trace
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_ID
@@ -23,12 +23,12 @@ NAME_WIDTH: Final = 12  # characters; the longest name is "input digest"
 
 
 def print_lineage(store: ObjectStore, console: Console, pattern: str, *, as_json: bool = False) -> None:
-    """Where the tables of the songs come from whose id, file name or title is ``pattern``, or matches it as a glob.
+    """Print the origin of the tables of each song whose id, file name or title matches ``pattern``.
 
-    As JSON each song is an object on a line of its own.
+    As JSON each song is an object on its own line.
 
     Raises:
-        NoSuchSong: there are none.
+        NoSuchSong: no song matches.
     """
     for origin in _find(store, pattern):
         if as_json:
@@ -38,24 +38,25 @@ def print_lineage(store: ObjectStore, console: Console, pattern: str, *, as_json
 
 
 def to_json(origin: SongOrigin) -> dict[str, Any]:
-    """The song's origin with the names that the files use; what is not known is null."""
+    """The song's origin with the names that the files use; unknown values are null."""
     song = origin.song
     return {
         "song_id": origin.song_id,
         "upload": None if song is None else {name: _plain(song[name]) for name in UPLOAD},
         "decoded": None if song is None else {name: song[name] for name in DECODED},
+        "status": origin.evidence.status,
         "error": None if song is None else song["error"],
         "tables": {table.table: _table_json(table) for table in origin.tables},
     }
 
 
 def _table_json(origin: TableOrigin) -> dict[str, Any]:
-    told: dict[str, Any] = {"stored": origin.lineage is not None, "remarks": list(origin.remarks)}
+    entry: dict[str, Any] = {"stored": origin.lineage is not None, "remarks": list(origin.remarks)}
     if origin.lineage is not None and origin.maker is not None:
-        told |= {name: _plain(value) for name, value in asdict(origin.lineage).items()}
-        told["params"] = json.loads(origin.lineage.params or "{}")
-        told |= asdict(origin.maker) | {"computed_on": origin.computed_on}
-    return told
+        entry |= {name: _plain(value) for name, value in asdict(origin.lineage).items()}
+        entry["params"] = json.loads(origin.lineage.params or "{}")
+        entry |= asdict(origin.maker) | {"computed_on": origin.computed_on}
+    return entry
 
 
 def _plain(value: Any) -> Any:
@@ -65,7 +66,7 @@ def _plain(value: Any) -> Any:
 def _find(store: ObjectStore, pattern: str) -> list[SongOrigin]:
     if SONG_ID.fullmatch(pattern):
         origin = trace(store, pattern)
-        if origin.has_files:  # also where songs itself has none
+        if origin.has_files:  # also where songs itself has no file
             return [origin]
     return [trace(store, song_id) for song_id in find_songs(store, pattern)]
 
@@ -73,13 +74,13 @@ def _find(store: ObjectStore, pattern: str) -> list[SongOrigin]:
 def _print_song(console: Console, origin: SongOrigin) -> None:
     song = origin.song or {}
     console.rule(escape(visible(song.get("title") or song.get("filename") or origin.song_id)), align="left")
-    _print_facts(console, {"song": origin.song_id} | _upload_facts(origin))
+    _print_facts(console, {"song": origin.song_id, "status": origin.evidence.status} | _upload_facts(origin))
     software: Mapping[str, str] = {}
     for table in origin.tables:
         made_with = table.maker.software if table.maker is not None else {}
         console.print(f"\n[bold]{table.table}[/bold]{'' if table.lineage else '  no file'}")
         facts = _table_facts(table)
-        if made_with != software and made_with:  # told once where all tables share it
+        if made_with != software and made_with:  # only once where all tables share it
             facts["software"], software = in_words(made_with), made_with
         _print_facts(console, facts)
         for remark in table.remarks:
@@ -89,7 +90,7 @@ def _print_song(console: Console, origin: SongOrigin) -> None:
 def _upload_facts(origin: SongOrigin) -> dict[str, str]:
     song = origin.song
     if song is None:
-        return {"upload": "not known: songs has no file of it that can be read"}
+        return {"upload": "unknown: songs has no readable file of this song"}
     facts: dict[str, str] = {}
     if song["upload_key"] is not None:
         facts["upload"] = (
@@ -115,7 +116,7 @@ def _table_facts(origin: TableOrigin) -> dict[str, str]:
     version = origin.maker.table_version if origin.maker is not None else None
     return lineage_facts(origin.lineage) | {
         "computed on": in_words(origin.computed_on or {}),
-        "columns": f"version {version}" if version is not None else "of before they had versions",
+        "columns": f"version {version}" if version is not None else "older than versions",
     }
 
 

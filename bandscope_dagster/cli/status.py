@@ -1,8 +1,6 @@
-"""``bandscope status``: what the tables say of all songs, or of one song in full."""
+"""``bandscope status``: the state of all songs, or all that is known of one."""
 
-from collections.abc import Collection, Sequence
-from fnmatch import fnmatchcase
-from typing import Any, Final, cast
+from typing import Final
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
@@ -11,128 +9,109 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from bandscope_dagster.errors import BandscopeError, has_failed
-from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
-from bandscope_dagster.songs.query import query
+from bandscope_dagster.catalogs.song_catalog import unchanged_rows
+from bandscope_dagster.pages.text import visible
+from bandscope_dagster.separation.quality import StemQuality
+from bandscope_dagster.songs.facts import SongFacts, gather
+from bandscope_dagster.songs.find import find_songs
+from bandscope_dagster.songs.presence import PresentFrom
+from bandscope_dagster.songs.status import SOURCES, Evidence, Status, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, read_note
-from bandscope_dagster.storage.tables.schemas import (
-    ANALYSIS_TABLES,
-    INSTRUMENT_TAGS,
-    SONG_FAILURES,
-    SONG_ID,
-    SONG_TABLES,
-    SONGS,
-    STEM_INSTRUMENT_TAGS,
-    STEMS,
-    Table,
-    table_key,
-)
-from bandscope_dagster.storage.tables.song_tables import read_table
+from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, SONG_TABLES, SONGS, table_key
+from bandscope_dagster.storage.tables.song_files import list_song_files
 
 SHOWN_INSTRUMENTS: Final = 5  # per source
+COLUMNS: Final = ("song_id", "uploaded_at", "duration_s", "loudness_lufs")
 
 SHORT_NAMES: Final = dict(
     zip((table.name for table in ANALYSIS_TABLES), ("waveform", "stems", "tags", "stem tags"), strict=True)
 )
-"""What the overview calls the tables, so that a line fits a terminal of 80 columns beside the longest song id."""
-
-
-class NoSuchSong(BandscopeError):
-    """Nothing that the tables know matches."""
-
-
-def is_called(pattern: str, *names: str | None) -> bool:
-    """Whether one of ``names`` is ``pattern`` itself, which may hold brackets, or matches it as a glob."""
-    return any(name is not None and (name == pattern or fnmatchcase(name, pattern)) for name in names)
-
-
-def find_songs(store: ObjectStore, pattern: str) -> list[str]:
-    """The ids of the songs whose id, file name or title is ``pattern`` or matches it as a glob.
-
-    Raises:
-        NoSuchSong: there are none.
-    """
-    if SONG_ID.fullmatch(pattern) and store.head(table_key(SONGS, pattern)) is not None:
-        return [pattern]  # without a look at every other song
-    songs = query(store, "SELECT song_id, filename, title FROM songs ORDER BY uploaded_at, song_id")
-    found = [row[0] for row in songs.iter_rows() if is_called(pattern, *row)]
-    if not found:
-        raise NoSuchSong(f"no song matches {pattern!r}; `bandscope status` lists all of them")
-    return found
+"""Short table names for the overview: a line fits a terminal of 80 columns beside the longest song id."""
 
 
 def print_overview(store: ObjectStore, console: Console) -> None:
-    """Every song in a line: its length, loudness, and how far it got."""
-    songs = query(
-        store,
-        "SELECT song_id, duration_s, loudness_lufs, error FROM songs ORDER BY uploaded_at, song_id",
-    )
-    failures = _failures(store)
-    if not songs.height and not failures:
+    """Print every song in a line: its length, loudness and state.
+
+    Songs that the catalog has as ok, and whose files have not changed since, are taken from it; only the others are
+    read. So this takes seconds over 100,000 songs.
+    """
+    files = list_song_files(store, SOURCES)
+    if not len(files):
         console.print(
-            "No song has been through a run yet: `bandscope ingest` copies songs into the uploads, "
-            "and `bandscope run` takes them from there."
+            "No song has been processed yet: `bandscope ingest` copies songs into the store, "
+            "and `bandscope run` processes them."
         )
         return
-    stored = store.fingerprints([table.name for table in ANALYSIS_TABLES])
+    known = unchanged_rows(store, files, (*COLUMNS, "status"))
+    fine = known.filter(pl.col("status") == Status.OK.value).drop("status")
+    others = files.of(files.song_ids.filter(~files.song_ids.is_in(fine["song_id"].implode())))
+    rows = others.read(SONGS, lambda songs: songs.select(COLUMNS))
+    evidence = read_evidence(others)
+    unread = pl.DataFrame({"song_id": [song for song in evidence if song not in set(rows["song_id"])]})
+    songs = pl.concat([fine, rows, unread], how="diagonal_relaxed").sort(
+        "uploaded_at", "song_id", nulls_last=True
+    )
     grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("song", no_wrap=True, overflow="ignore")  # to be copied into the next command
     grid.add_column("length", no_wrap=True, justify="right")
     grid.add_column("LUFS", no_wrap=True, justify="right")
-    grid.add_column("state", overflow="fold")
-    for song_id, duration_s, loudness, error in songs.iter_rows():
-        lacking = [
-            SHORT_NAMES[table.name]
-            for table in ANALYSIS_TABLES
-            if f"{song_id}.parquet" not in stored[table.name]
-        ]
-        length = _minutes(duration_s) if error is None else ""
-        lufs = f"{loudness:.1f}" if error is None and loudness is not None else ""
-        grid.add_row(song_id, length, lufs, _state(error, failures.pop(song_id, []), lacking))
-    for song_id, tables in failures.items():  # not even the row that says what it is could be written
-        grid.add_row(song_id, "", "", _state(None, tables, []))
+    grid.add_column("status", overflow="fold")
+    for song_id, _, duration_s, loudness in songs.select(COLUMNS).iter_rows():
+        state = evidence.get(song_id, Evidence())
+        is_song = state.song_error is None
+        length = _minutes(duration_s) if is_song and duration_s is not None else ""
+        lufs = f"{loudness:.1f}" if is_song and loudness is not None else ""
+        text = escape(visible(describe(state)))
+        is_bad = state.status in (Status.FAILED, Status.REJECTED)
+        grid.add_row(song_id, length, lufs, f"[red]{text}[/red]" if is_bad else text)
     console.print(grid)
 
 
-def print_songs(store: ObjectStore, console: Console, pattern: str) -> None:
-    """All that is known of the songs that match, one after another."""
+def print_songs(store: ObjectStore, console: Console, pattern: str, present_from: PresentFrom) -> None:
+    """Print all that is known of the songs that match, one after another."""
     for song_id in find_songs(store, pattern):
-        _print_song(store, console, song_id)
+        facts = gather(store, song_id, present_from)
+        if facts is not None:  # else it has left the store since
+            _print_song(store, console, facts)
 
 
-def _failures(store: ObjectStore) -> dict[str, list[str]]:
-    """Song → the tables that the last run could not make."""
-    rows = query(store, 'SELECT song_id, "table" FROM song_failures')
-    return {
-        str(song): list(tables)
-        for song, tables in rows.group_by("song_id").agg("table").sort("song_id").iter_rows()
-    }
+def describe(evidence: Evidence) -> str:
+    """The status as ``song_catalog`` has it, and the cause in a few words: ``partial: no stems``."""
+    status = evidence.status
+    if status is Status.OK:
+        return status
+    if status is Status.PARTIAL:
+        return f"{status}: {_lacking(evidence)}"
+    failed = [SHORT_NAMES.get(each.table, each.table) for each in evidence.failures]
+    damaged = [f"{SHORT_NAMES.get(each.table, each.table)} damaged" for each in evidence.damaged]
+    if failed or damaged:
+        return f"{status}: {', '.join([*failed, *damaged])}"
+    decisive = next(each for each in evidence.problems if not each.windows)
+    return f"{status}: {decisive.reason or decisive.message}"
 
 
-def _state(error: str | None, failed: Collection[str], lacking: Collection[str]) -> str:
-    if error is not None:
-        reason = escape(error.partition(":")[0])
-        return f"[red]{reason}[/red]" if has_failed(error) else f"[red]rejected: {reason}[/red]"
-    if failed:
-        return f"[red]failed: {', '.join(SHORT_NAMES.get(table, table) for table in failed)}[/red]"
-    if len(lacking) == len(ANALYSIS_TABLES):
+def _lacking(evidence: Evidence) -> str:
+    if len(evidence.missing) == len(ANALYSIS_TABLES):
         return "not analyzed"
-    return f"no {', '.join(lacking)}" if lacking else "done"
+    if evidence.missing:
+        return f"no {', '.join(SHORT_NAMES[table] for table in evidence.missing)}"
+    return "windows without tags" if any(each.windows for each in evidence.errors) else "out of date"
 
 
-def _print_song(store: ObjectStore, console: Console, song_id: str) -> None:
-    row = _rows(store, SONGS, song_id, SONGS.names).row(0, named=True)
-    console.rule(escape(row["title"] or row["filename"] or song_id), align="left")
+def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
+    row = facts.song
+    song_id: str = row["song_id"]
+    console.rule(escape(visible(row["title"] or row["filename"] or song_id)), align="left")
     _print_fact(console, "song", song_id)
+    _print_fact(console, "status", describe(facts.evidence))
     if row["upload_key"] is not None:
         size = decimal(row["size_bytes"])
         _print_fact(
-            console, "upload", f"{row['upload_key']}, {size}, {row['uploaded_at']:%Y-%m-%d %H:%M} UTC"
+            console,
+            "upload",
+            f"{visible(row['upload_key'])}, {size}, {row['uploaded_at']:%Y-%m-%d %H:%M} UTC",
         )
-    if row["error"] is not None:
-        _print_fact(console, "error", row["error"], style="red")
-    else:
+    if row["frames"] is not None or row["duration_s"] is not None:
         loudness = row["loudness_lufs"]
         _print_fact(
             console,
@@ -141,66 +120,48 @@ def _print_song(store: ObjectStore, console: Console, song_id: str) -> None:
             f" {row['channels']}-channel, peak {row['peak']:.3f},"
             f" {'too quiet for a loudness' if loudness is None else f'{loudness:.1f} LUFS'}",
         )
-        _print_stems(store, console, song_id)
-        for table in (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS):
-            _print_instruments(store, console, song_id, table)
-    for failure in _rows(store, SONG_FAILURES, song_id, ("table", "reason", "message")).iter_rows():
-        _print_fact(console, "failed", "{}: {}: {}".format(*failure), style="red")
+    _print_stems(console, facts)
+    _print_instruments(console, facts)
+    for problem in facts.evidence.problems:
+        windows = f"{problem.windows} windows without tags, the first: " if problem.windows else ""
+        _print_fact(
+            console, "problem", f"{problem.table}: {windows}{visible(problem.error, 1000)}", style="red"
+        )
     for table in SONG_TABLES:
-        key = table_key(table, song_id)
-        where = store.uri(key) if store.head(key) is not None else "not computed"
+        where = (
+            "not computed" if table.name in facts.evidence.missing else store.uri(table_key(table, song_id))
+        )
         console.print(f"  {table.name:22}{escape(where)}", highlight=False, soft_wrap=True)
 
 
-def _print_stems(store: ObjectStore, console: Console, song_id: str) -> None:
-    """The separator and the residual, then a line for each stem, the strongest first."""
-    columns = ["stem", "model", "peak", "rms_dbfs", "frames", "error"]
-    blocks = _rows(store, STEMS, song_id, columns).filter(pl.col("error").is_null())
-    if blocks.is_empty():
+def _print_stems(console: Console, facts: SongFacts) -> None:
+    """Print the separator and the residual, then a line for each stem, the strongest first."""
+    if facts.quality is None:  # no stems, or a file from before their quality was measured
         return
-    energy = (pl.col("frames") * 10 ** (pl.col("rms_dbfs") / 10)).sum().alias("energy")
-    stems = blocks.group_by("stem").agg(energy, pl.col("peak").max())
-    stems = stems.sort("energy", "stem", descending=[True, False])
-    total = float(stems["energy"].sum()) or 1.0
-    note = read_note(store, STEMS, song_id, QUALITY_NOTE)
-    quality = SeparationQuality.from_json(note) if note else None
-    residual = f", residual {quality.residual_db:.1f} dB" if quality else ""
-    _print_fact(console, "stems", f"by {blocks['model'][0]}{residual}")
-    measured = {stem.stem: stem for stem in quality.stems} if quality else {}
-    width = int(stems["stem"].str.len_chars().max())  # pyright: ignore[reportArgumentType]
-    for stem, energy, peak in stems.iter_rows():
-        line = f"{stem:{width}} {energy / total:4.0%} of the energy, peak {peak:.3f}"
-        _print_fact(console, "", f"{line}{_loudness(measured.get(stem))}")
+    separator = facts.lineages["stems"].model
+    _print_fact(console, "stems", f"by {separator}, residual {facts.quality.residual_db:.1f} dB")
+    stems = sorted(facts.quality.stems, key=lambda stem: (-stem.share, stem.stem))
+    width = max(len(stem.stem) for stem in stems)
+    for stem in stems:
+        line = f"{stem.stem:{width}} {stem.share:4.0%} of the energy, peak {stem.peak:.3f}"
+        _print_fact(console, "", f"{line}{_loudness(stem)}")
 
 
-def _loudness(stem: StemQuality | None) -> str:
-    if stem is None:  # the file was written before this was measured
-        return ""
+def _loudness(stem: StemQuality) -> str:
     if stem.silent:
         return ", silent"
     return "" if stem.loudness_lufs is None else f", {stem.loudness_lufs:.1f} LUFS"
 
 
-def _print_instruments(store: ObjectStore, console: Console, song_id: str, table: Table) -> None:
-    columns = ["source", "instrument", "score"]
-    tags = _rows(store, table, song_id, columns).drop_nulls("instrument")
-    means = tags.group_by("source", "instrument").agg(pl.col("score").mean(), pl.len().alias("windows"))
-    # A tagger that gives no scores is surest of what it names most often.
-    order = ["source", "score", "windows", "instrument"]
-    best = means.sort(order, descending=[False, True, True, False], nulls_last=True).drop("windows")
-    for (source,), rows in best.group_by("source", maintain_order=True):
-        words = [
-            name if score is None else f"{name} {score:.2f}"
-            for _, name, score in rows.head(SHOWN_INSTRUMENTS).iter_rows()
-        ]
-        _print_fact(console, "heard in", f"{source}: {', '.join(words)}")
-
-
-def _rows(store: ObjectStore, table: Table, song_id: str, columns: Sequence[str]) -> pl.DataFrame:
-    """The song's rows in ``table``; none where it has no file."""
-    found: Any = read_table(store, table, song_id, columns)
-    empty: Any = table.schema.empty_table().select(list(columns))
-    return cast(pl.DataFrame, pl.from_arrow(empty if found is None else found))
+def _print_instruments(console: Console, facts: SongFacts) -> None:
+    """Print the instruments that are present in each source, the best first, with their mean scores."""
+    for source in dict.fromkeys(each.source for each in facts.instruments):
+        found = [each for each in facts.instruments if each.source == source]
+        best = sorted(
+            found, key=lambda each: (each.score is None, -(each.score or 0.0), -each.seconds, each.name)
+        )
+        words = [each.name if each.score is None else f"{each.name} {each.score:.2f}" for each in best]
+        _print_fact(console, "heard in", f"{source}: {', '.join(words[:SHOWN_INSTRUMENTS])}")
 
 
 def _print_fact(console: Console, name: str, text: str, style: str | None = None) -> None:

@@ -1,50 +1,49 @@
-"""The checks of a song as its page tells them, from what the tables hold."""
+"""The checks of a song as its page shows them."""
 
 from collections.abc import Iterator
 from typing import Final
 
 from bandscope_dagster.pages.text import decibels, visible
 from bandscope_dagster.separation.quality import FLOOR_DB, RESIDUAL_LIMIT_DB
+from bandscope_dagster.songs.checks import (
+    Check,
+    blocks_are_whole,
+    song_is_usable,
+    stems_sum_to_mixture,
+    tags_are_complete,
+)
 from bandscope_dagster.songs.facts import TAG_TABLES, SongFacts
-from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT
 
-MARKS: Final = {"passed": "✓", "warned": "!", "wrong": "✕"}
+MARKS: Final = {"passed": "✓", "warned": "!", "failed": "✕"}
 
 
 def residual(level: float) -> str:
-    """How much of the mixture the stems lack, and "none" where they add up to it in every bit."""
+    """The level of a residual in dB, and "none" where the stems add up to the mixture in every bit."""
     return "none: exact" if level <= FLOOR_DB else decibels(level, "dB")
 
 
 def checks_view(facts: SongFacts) -> Iterator[dict[str, str]]:
-    """Each check as its name, its outcome ("passed", "warned" or "wrong") and what was found."""
-    error = facts.song["error"]
-    if error is None:
-        told = "a whole piece of audio within the limits"
-        yield {"outcome": "passed", "name": "The upload is usable", "told": told}
-    else:
-        outcome = "wrong" if facts.status == "failed" else "warned"
-        yield {"outcome": outcome, "name": "The upload is usable", "told": visible(error)}
+    """Each check as its name, its outcome ("passed", "warned" or "failed") and a detail."""
+    usable = song_is_usable(facts.song["error"])
+    yield _line(usable, "The upload is usable", "a whole piece of audio within the limits")
+    for problem in facts.evidence.damaged:
+        yield _line(blocks_are_whole([problem.message]), f"The file of {problem.table} is whole", "")
     if facts.quality is not None:
-        level = facts.quality.residual_db
-        yield {
-            "outcome": "passed" if level < RESIDUAL_LIMIT_DB else "wrong",
-            "name": "The stems add up to the mixture",
-            "told": f"residual: {residual(level)}; less than {decibels(RESIDUAL_LIMIT_DB, 'dB')} is expected",
-        }
+        limit = decibels(RESIDUAL_LIMIT_DB, "dB")
+        detail = f"residual: {residual(facts.quality.residual_db)}; at most {limit} is expected"
+        yield _line(stems_sum_to_mixture(facts.quality), "The stems add up to the mixture", detail)
     for table in TAG_TABLES:
         tags = facts.tagging.get(table.name)
-        if tags is None or not tags.windows:
-            continue
-        whose = "the mixture" if table is TAG_TABLES[0] else "the stems"
-        yield {
-            "outcome": "passed" if not tags.lost else "warned",
-            "name": f"Every window of {whose} has tags",
-            "told": f"{tags.windows - tags.lost} of {tags.windows} windows with rows; silent ones have none",
-        }
-        share = tags.unmapped / tags.labels if tags.labels else 0.0
-        yield {
-            "outcome": "passed" if share < UNMAPPED_LIMIT else "warned",
-            "name": f"The vocabulary knows the labels of {whose}",
-            "told": f"{tags.labels - tags.unmapped} of {tags.labels} tags are known",
-        }
+        if tags is not None and tags.windows:
+            source = "the mixture" if table is TAG_TABLES[0] else "the stems"
+            detail = f"{tags.windows} windows with rows (silent ones have none), {tags.labels} tags"
+            check = tags_are_complete(tags.windows, tags.lost, tags.labels, tags.unmapped)
+            yield _line(check, f"The tags of {source} are complete", detail)
+
+
+def _line(check: Check, name: str, detail: str) -> dict[str, str]:
+    return {
+        "outcome": check.outcome.value,
+        "name": name,
+        "detail": visible(check.description) if check.description else detail,
+    }

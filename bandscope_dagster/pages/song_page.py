@@ -20,8 +20,9 @@ from bandscope_dagster.pages.waveform import Waveform
 from bandscope_dagster.pages.web_files import SONG_PAGE, render, version
 from bandscope_dagster.songs.facts import SongFacts, gather
 from bandscope_dagster.songs.presence import PresentFrom
+from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import SONG_TABLES, table_key
+from bandscope_dagster.storage.tables.schemas import table_key
 
 CODE_VERSION: Final = "1"
 """Raised by hand whenever the same tables give another page; its templates, styles and scripts count by themselves."""
@@ -47,8 +48,7 @@ class WrittenPage:
 def source_digest(store: ObjectStore, song_id: str, present_from: PresentFrom) -> str:
     """Over all that the song's page is made from: the files of its tables, the settings, and our own code."""
     files = [
-        found and found.fingerprint
-        for found in (store.head(table_key(table, song_id)) for table in SONG_TABLES)
+        found and found.fingerprint for found in (store.head(table_key(table, song_id)) for table in SOURCES)
     ]
     scores = sorted((name or "", score) for name, score in present_from.items())
     parts = [CODE_VERSION, version(SONG_PAGE), song_id, files, scores]

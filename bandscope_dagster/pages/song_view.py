@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
-from bandscope_dagster.catalogs.song_errors import UPSTREAM
+from bandscope_dagster.audio.blocks import MIXTURE
 from bandscope_dagster.pages.checks_view import MARKS, checks_view, residual
 from bandscope_dagster.pages.lineage_view import lineage_view
-from bandscope_dagster.pages.sound import MIXTURE
 from bandscope_dagster.pages.text import clock, decibels, megabytes, percent, ticks, visible
 from bandscope_dagster.pages.timeline_view import timeline_view
 from bandscope_dagster.songs.facts import SongFacts
+from bandscope_dagster.songs.status import Problem, Status
 from bandscope_dagster.storage.tables.schemas import SONGS
 
 
@@ -78,29 +78,27 @@ def _facts(facts: SongFacts) -> Iterator[tuple[str, str]]:
 
 
 def _notices(facts: SongFacts) -> Iterator[dict[str, Any]]:
-    """Why there is no sound, or what is incomplete."""
-    said: set[str] = set()
-    lines: list[str] = []
-    for error in facts.errors:
-        message = error.message.removeprefix(UPSTREAM)
-        if message not in said:
-            said.add(message)
-            lines.append(_told(error.table, message, error.windows))
+    """The reasons why there is no sound, or what is incomplete."""
     headings = {
-        "rejected": "This upload was rejected",
-        "failed": "This song could not be processed",
-        "partial": "Not everything is here yet",
+        Status.REJECTED: "This upload was rejected",
+        Status.FAILED: "This song could not be processed",
+        Status.PARTIAL: "Some results are missing",
     }
-    if facts.missing and facts.status == "partial":
-        lines.append(f"Not computed: {', '.join(facts.missing)}. `bandscope run` computes what is missing.")
-    if facts.status in headings:
-        yield {"heading": headings[facts.status], "lines": lines}
+    if facts.status not in headings:
+        return
+    lines: dict[str, str] = {}  # error → sentence: several tables may have one cause
+    for problem in facts.evidence.problems:
+        lines.setdefault(problem.error, _sentence(problem))
+    missing = facts.evidence.missing
+    if missing and facts.status is Status.PARTIAL:
+        lines["missing"] = f"Not computed: {', '.join(missing)}. Run `bandscope run` to compute them."
+    yield {"heading": headings[facts.status], "lines": list(lines.values())}
 
 
-def _told(table: str, message: str, windows: int) -> str:
-    where = "" if table == SONGS.name else f"{table}: "
-    of = "" if not windows else f"{windows} window{'s' if windows > 1 else ''} without tags, the first: "
-    return visible(f"{where}{of}{message}")
+def _sentence(problem: Problem) -> str:
+    where = "" if problem.stage == SONGS.name else f"{problem.table}: "
+    windows = f"{problem.windows} window{'s' if problem.windows > 1 else ''} without tags, the first: "
+    return visible(f"{where}{windows if problem.windows else ''}{problem.error}")
 
 
 def _track(facts: SongFacts, source: str) -> dict[str, Any]:

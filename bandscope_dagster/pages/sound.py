@@ -6,14 +6,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from bandscope_dagster.audio.blocks import MIXTURE
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.pages.opus import OPUS_RATE, PACKET_FRAMES, OpusEncoder
 from bandscope_dagster.pages.waveform import Waveform, WaveformMeasure
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
-
-MIXTURE: Final = "mixture"
 
 BIT_RATE: Final = 280_000  # bit/s, of all sources together
 """A page of four minutes is to stay below 12 MB, of which base64 leaves 9 MB, or 300 kbit/s, for everything."""

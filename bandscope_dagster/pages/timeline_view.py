@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from bandscope_dagster.pages.sound import MIXTURE
+from bandscope_dagster.audio.blocks import MIXTURE
 from bandscope_dagster.pages.text import span, visible
 from bandscope_dagster.pictures.timeline import LEVELS, MOST_INSTRUMENTS
 from bandscope_dagster.songs.facts import Instrument, Interval, SongFacts

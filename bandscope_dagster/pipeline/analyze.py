@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
+from bandscope_dagster.errors import UPSTREAM
 from bandscope_dagster.pipeline.background import prefetch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
@@ -133,7 +134,7 @@ def _record_rejection(plan: SongPlan, store: ObjectStore) -> SongAnalyzed | Song
 
     def write() -> SongAnalyzed:
         written = {
-            table: write_error_row(store, TABLES[table], plan.song_id, f"upstream: {plan.rejected}", lineage)
+            table: write_error_row(store, TABLES[table], plan.song_id, f"{UPSTREAM}{plan.rejected}", lineage)
             for table, lineage in plan.compute.items()
         }
         return SongAnalyzed(plan=plan, written=written, seconds=0.0)

@@ -1,12 +1,12 @@
-"""What is to be done for a song: which tables to compute, which to keep, and the lineage that each will carry."""
+"""The plan for a song: which tables to compute, which to keep, and the lineage that each new file will carry."""
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from bandscope_dagster import input_digests
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze, has_failed
 from bandscope_dagster.models.identity import ModelIdentity
@@ -15,30 +15,13 @@ from bandscope_dagster.songs.stored_files import StoredFile, read_stored_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables import schemas
 from bandscope_dagster.storage.tables.lineage import Lineage, read_lineage
-from bandscope_dagster.storage.tables.schemas import SONGS, STEMS, TABLES
+from bandscope_dagster.storage.tables.schemas import SONGS, STEM_INSTRUMENT_TAGS, STEMS, TABLES
 from bandscope_dagster.storage.tables.song_tables import read_table
-
-CODE_VERSIONS: Final[Mapping[str, str]] = {
-    "songs": "1",
-    "decoded_waveforms": "1",
-    "stems": "2",
-    "instrument_tags": "2",
-    "stem_instrument_tags": "2",
-    "song_catalog": "4",
-    "instrument_catalog": "2",
-    "song_errors": "2",
-}
-"""Raised by hand whenever the same input gives other rows; Dagster then shows the stored ones as outdated."""
 
 ANALYSIS_TABLES: Final = tuple(table.name for table in schemas.ANALYSIS_TABLES)
 """In the order in which they depend on each other."""
 
 NO_MODEL: Final = ModelIdentity("", "")
-
-
-def digest(*parts: Any) -> str:
-    """SHA-256 over JSON-serialisable parts, the same in every process."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +33,9 @@ class SongPlan:
     upload_key: str
     duration_s: float
     compute: Mapping[str, Lineage]  # table → the lineage that its new file will carry
-    keep: Mapping[str, StoredFile]  # table → the stored file that is still right
+    keep: Mapping[str, StoredFile]  # table → the stored file that is still current
     normalisation: Normalisation = field(default_factory=Normalisation)  # from what ``songs`` measured
-    rejected: str | None = None  # the song's error in ``songs``; its rows then say only this
+    rejected: str | None = None  # the song's error in ``songs``; its rows then hold only this
 
     @property
     def tables(self) -> list[str]:
@@ -61,22 +44,14 @@ class SongPlan:
 
     @property
     def needs_upload(self) -> bool:
-        """Whether the upload is decoded for this song."""
-        return self.rejected is None and bool(
-            self.compute.keys() & {"decoded_waveforms", "stems", "instrument_tags"}
-        )
+        """True if the upload is decoded for this song."""
+        return self.rejected is None and bool(self.compute.keys() - {STEM_INSTRUMENT_TAGS.name})
 
     @property
     def reads_stored_stems(self) -> bool:
-        """Whether the stems are read from their table instead of being separated now."""
-        return (
-            self.rejected is None and "stem_instrument_tags" in self.compute and "stems" not in self.compute
-        )
-
-
-def still_right(stored: Lineage, wanted: Lineage) -> bool:
-    """Whether a stored file came from the same input, models and parameters, by the same code."""
-    return (stored.input_digest, stored.code_version) == (wanted.input_digest, wanted.code_version)
+        """True if the stems are read from their table instead of being separated now."""
+        of_stems = self.compute.keys() & {STEMS.name, STEM_INSTRUMENT_TAGS.name}
+        return self.rejected is None and of_stems == {STEM_INSTRUMENT_TAGS.name}
 
 
 def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
@@ -90,7 +65,7 @@ def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
         raise CannotAnalyze("songs has no row for it; materialize songs first")
     row: dict[str, Any] = table.to_pylist()[0]
     if has_failed(row["error"]):
-        raise CannotAnalyze(f"{row['error']} (once that is mended, materialize songs again)")
+        raise CannotAnalyze(f"{row['error']} (fix the cause, then materialize songs again)")
     return row
 
 
@@ -105,14 +80,15 @@ class SongPlanner:
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def songs_lineage(self, song_id: str, limits: Limits, song_hash: str = "") -> Lineage:
-        """Lineage of a row in ``songs``: the song id names the upload's content, the limits decide on it."""
+        """Lineage of a row in ``songs``."""
         params = asdict(limits)
-        return self._lineage("songs", song_id, song_hash, digest(song_id, params), NO_MODEL, params)
+        inputs = input_digests.of_song(song_id, params)
+        return self._lineage(SONGS.name, song_id, song_hash, inputs, NO_MODEL, params)
 
     def plan(
         self, store: ObjectStore, song: Mapping[str, Any], tables: Collection[str], *, reuse: bool
     ) -> SongPlan:
-        """What to do for ``song``, a row of ``songs``, so that ``tables`` hold what they should.
+        """The plan for ``song``, a row of ``songs``, so that ``tables`` hold what they should.
 
         Where ``reuse`` is true, a stored table of the same input and code version is kept.
 
@@ -131,7 +107,7 @@ class SongPlanner:
             wanted = self._rejected_lineages(song_id, song_hash, error, tables)
         else:
             stems = None
-            if "stem_instrument_tags" in tables and "stems" not in tables:
+            if STEM_INSTRUMENT_TAGS.name in tables and STEMS.name not in tables:
                 stems = read_lineage(store, STEMS, song_id)
                 if stems is None or not stems.model:  # without a model it is the row of a rejection
                     raise CannotAnalyze(
@@ -141,7 +117,7 @@ class SongPlanner:
         keep = {
             table: found
             for table, lineage in wanted.items()
-            if (found := stored.get(table)) is not None and still_right(found.lineage, lineage)
+            if (found := stored.get(table)) is not None and input_digests.is_current(found.lineage, lineage)
         }
         return SongPlan(
             song_id=song_id,
@@ -158,7 +134,7 @@ class SongPlanner:
         self, song_id: str, song_hash: str, error: str, tables: Collection[str]
     ) -> dict[str, Lineage]:
         """Lineages of the rows that only pass a rejection on."""
-        inputs = digest(song_id, error)
+        inputs = input_digests.of_rejection(song_id, error)
         return {
             table: self._lineage(table, song_id, song_hash, inputs, NO_MODEL, {})
             for table in ANALYSIS_TABLES
@@ -172,15 +148,15 @@ class SongPlanner:
 
         ``stored_stems`` is given where the stems are not asked for, and those in the store are to be tagged.
         """
-        audio = {"flac_bits": self.flac_bits}
-        separated = digest(song_hash, audio, asdict(self.separator))
-        if stored_stems is not None:
-            separated = stored_stems.input_digest
+        bits, separator, tagger = self.flac_bits, self.separator, self.tagger
+        audio = {input_digests.FLAC_BITS: bits}
+        separated = input_digests.of_stems(song_hash, bits, separator)
+        tagged = separated if stored_stems is None else stored_stems.input_digest
         inputs: dict[str, tuple[str, ModelIdentity, dict[str, Any]]] = {
-            "decoded_waveforms": (digest(song_hash, audio), NO_MODEL, audio),
-            "stems": (separated, self.separator, audio | self.separator.params),
-            "instrument_tags": (digest(song_hash, asdict(self.tagger)), self.tagger, self.tagger.params),
-            "stem_instrument_tags": (digest(separated, asdict(self.tagger)), self.tagger, self.tagger.params),
+            "decoded_waveforms": (input_digests.of_waveform(song_hash, bits), NO_MODEL, audio),
+            "stems": (separated, separator, audio | separator.params),
+            "instrument_tags": (input_digests.of_mixture_tags(song_hash, tagger), tagger, tagger.params),
+            "stem_instrument_tags": (input_digests.of_stem_tags(tagged, tagger), tagger, tagger.params),
         }
         return {
             table: self._lineage(table, song_id, song_hash, *inputs[table])
@@ -201,7 +177,7 @@ class SongPlanner:
             song_id=song_id,
             song_hash=song_hash,
             input_digest=inputs,
-            code_version=CODE_VERSIONS[table],
+            code_version=input_digests.CODE_VERSIONS[table],
             model=model.name,
             model_sha256=model.sha256,
             params=json.dumps(params, sort_keys=True),

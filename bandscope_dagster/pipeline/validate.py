@@ -9,12 +9,13 @@ from time import perf_counter
 from typing import Any
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.audio.cage.client import caged
-from bandscope_dagster.audio.levels import SongMeasure, at_full_scale
+from bandscope_dagster.audio.cage.caged_song import caged
+from bandscope_dagster.audio.levels import SongMeter, at_full_scale
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, UploadUnavailable, has_failed
+from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog
-from bandscope_dagster.pipeline.plan import SongPlanner, still_right
+from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.songs.stored_files import read_stored_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -94,7 +95,7 @@ def _stored(
 ) -> tuple[Mapping[str, Any], float | None] | None:
     """The song's stored row and clipped share, where they still hold and nothing may have changed since."""
     found = read_stored_file(store, SONGS, song_id)
-    if found is None or not still_right(found.lineage, lineage):
+    if found is None or not is_current(found.lineage, lineage):
         return None
     table = read_table(store, SONGS, song_id)
     if table is None:
@@ -133,7 +134,7 @@ def _describe(
             row |= {"song_hash": fetched.sha256, "size_bytes": fetched.size}
             facts = asdict(song.probe())
             row |= {name: value for name, value in facts.items() if name in row}
-            measure = SongMeasure()
+            measure = SongMeter()
             for block in song.blocks():
                 measure.push(block)
                 clipped += at_full_scale(block)

@@ -1,19 +1,18 @@
-"""What the tables know of one song, gathered for its page."""
+"""All that the tables hold about one song, apart from its audio: for its page and for ``bandscope status``."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import polars as pl
 
-from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.catalogs.song_errors import UPSTREAM
-from bandscope_dagster.errors import has_failed
-from bandscope_dagster.pages.sound import MIXTURE
+from bandscope_dagster.audio.blocks import MIXTURE, SAMPLE_RATE
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.songs.presence import PresentFrom, instruments_of
+from bandscope_dagster.songs.status import SOURCES, Evidence, Status, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.frames import empty_frame, read_frame
 from bandscope_dagster.storage.tables.lineage import (
     QUALITY_NOTE,
     USED_NOTE,
@@ -22,16 +21,16 @@ from bandscope_dagster.storage.tables.lineage import (
     read_footer,
 )
 from bandscope_dagster.storage.tables.schemas import (
-    ANALYSIS_TABLES,
     DECODED_WAVEFORMS,
     INSTRUMENT_TAGS,
+    SONG_FAILURES,
     SONG_TABLES,
     SONGS,
     STEM_INSTRUMENT_TAGS,
     STEMS,
     Table,
 )
-from bandscope_dagster.storage.tables.song_tables import read_table
+from bandscope_dagster.storage.tables.song_files import files_of
 
 TAG_TABLES: Final = (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
 AUDIO_NUMBERS: Final = ("start_frame", "frames", "peak", "error")
@@ -53,7 +52,7 @@ class Instrument:
     source: str  # "mixture" or a stem
     name: str
     family: str | None  # None: the vocabulary does not know the label
-    layer: str | None  # the foremost that it was heard in
+    layer: str | None  # the foremost one
     score: float | None  # mean over the windows that name it
     seconds: float  # of presence
     intervals: tuple[Interval, ...]
@@ -61,7 +60,7 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True)
 class Tagging:
-    """What a tag table holds beside the tags themselves."""
+    """Counts over a tag table."""
 
     windows: int  # that have rows
     lost: int  # of these, windows with an error instead of tags
@@ -70,68 +69,67 @@ class Tagging:
 
 
 @dataclass(frozen=True, slots=True)
-class TableError:
-    """Why a table has nothing of the song, or of some of its windows."""
-
-    table: str
-    message: str
-    windows: int = 0  # 0: the whole table
-
-
-@dataclass(frozen=True, slots=True)
 class SongFacts:
-    """One song, as its tables tell it now."""
+    """One song, as its tables describe it now."""
 
-    song: Mapping[str, Any]  # the row of ``songs``
-    status: str  # as in ``song_catalog``
-    errors: tuple[TableError, ...]
-    missing: tuple[str, ...]  # the analysis tables without a file
-    sources: tuple[str, ...]  # that can be played: the mixture, then the stems; empty where there is no audio
+    song: Mapping[str, Any]  # the row of ``songs``; only ``song_id`` is filled where there is none
+    evidence: Evidence  # decides the status
+    sources: tuple[str, ...]  # that can be played: the mixture, then the stems; empty without audio
     frames: int  # of the audio, at 44.1 kHz
     peak: float  # of the loudest source; 1.0 = full scale
     instruments: tuple[Instrument, ...]  # by source, the most present first
-    tagging: Mapping[str, Tagging]  # per tag table
+    tagging: Mapping[str, Tagging]  # per tag table that has a file
     quality: SeparationQuality | None
-    used: Mapping[str, Any]  # device, batch and segment of the separation, where they are known
-    lineages: Mapping[str, Lineage]  # per table that has a file
+    used: Mapping[str, Any]  # device, batch and segment of the separation, where known
+    lineages: Mapping[str, Lineage]  # per table that has a readable file
+
+    @property
+    def status(self) -> Status:
+        """The song's status, as in ``song_catalog``."""
+        return self.evidence.status
 
     @property
     def seconds(self) -> float:
-        """How long the song lasts; 0.0 where nobody knows."""
+        """The song's duration; 0.0 where it is unknown."""
         return self.frames / SAMPLE_RATE or self.song["duration_s"] or 0.0
 
 
 def gather(store: ObjectStore, song_id: str, present_from: PresentFrom) -> SongFacts | None:
-    """Read what is known of a song; None where ``songs`` has no file of it. No audio is read."""
-    rows = read_table(store, SONGS, song_id)
-    if rows is None:
+    """The facts of a song; None where neither ``songs`` nor ``song_failures`` has a file of it. No audio is read."""
+    files = files_of(store, song_id, SOURCES)
+    if not files.having(SONGS) and not files.having(SONG_FAILURES):
         return None
-    song: dict[str, Any] = rows.to_pylist()[0]
+    evidence = read_evidence(files)[song_id]
+    damaged = {problem.table for problem in evidence.damaged}
+    stored = [table for table in SONG_TABLES if files.having(table) and table.name not in damaged]
     footers = {
         table.name: lineage_and_notes(footer, store, table, song_id)
-        for table in SONG_TABLES
+        for table in stored
         if (footer := read_footer(store, table, song_id)) is not None
     }
-    notes = footers[STEMS.name][1] if STEMS.name in footers else {}
-    stored = [table for table in ANALYSIS_TABLES if table.name in footers]
+
+    def rows(table: Table, *columns: str) -> pl.DataFrame:
+        names = columns or table.names
+        return (
+            read_frame(store, table, song_id, names) if table in stored else empty_frame(table).select(names)
+        )
+
+    song = rows(SONGS)
     audio = {
-        table.name: _frame(store, table, song_id, [*AUDIO_NUMBERS, *(["stem"] if table is STEMS else [])])
-        for table in (DECODED_WAVEFORMS, STEMS)
+        DECODED_WAVEFORMS.name: rows(DECODED_WAVEFORMS, *AUDIO_NUMBERS),
+        STEMS.name: rows(STEMS, *AUDIO_NUMBERS, "stem"),
     }
-    tags = {table.name: _frame(store, table, song_id, table.names) for table in TAG_TABLES}
-    errors = _errors(song["error"], {table.name: (audio | tags)[table.name] for table in stored})
-    missing = tuple(table.name for table in ANALYSIS_TABLES if table not in stored)
+    tags = {table.name: rows(table) for table in TAG_TABLES}
     playable = {name: blocks.filter(pl.col("error").is_null()) for name, blocks in audio.items()}
     whole = pl.concat(playable.values(), how="diagonal")
+    notes = footers[STEMS.name][1] if STEMS.name in footers else {}
     return SongFacts(
-        song=song,
-        status=_status(song["error"], errors, missing),
-        errors=errors,
-        missing=missing,
+        song=song.row(0, named=True) if song.height else dict.fromkeys(SONGS.names) | {"song_id": song_id},
+        evidence=evidence,
         sources=_sources(playable),
         frames=int(whole.select((pl.col("start_frame") + pl.col("frames")).max()).item() or 0),
         peak=float(whole["peak"].max() or 0.0),  # pyright: ignore[reportArgumentType]
-        instruments=_instruments(tags, present_from),
+        instruments=_instruments(pl.concat(tags.values()), present_from),
         tagging={table.name: _tagging(tags[table.name]) for table in TAG_TABLES if table in stored},
         quality=SeparationQuality.from_json(notes[QUALITY_NOTE]) if QUALITY_NOTE in notes else None,
         used=json.loads(notes.get(USED_NOTE, "{}")),
@@ -139,41 +137,13 @@ def gather(store: ObjectStore, song_id: str, present_from: PresentFrom) -> SongF
     )
 
 
-def _frame(store: ObjectStore, table: Table, song_id: str, columns: Any) -> pl.DataFrame:
-    found: Any = read_table(store, table, song_id, list(columns))
-    empty: Any = table.schema.empty_table().select(list(columns))
-    return cast(pl.DataFrame, pl.from_arrow(empty if found is None else found))
-
-
 def _sources(playable: Mapping[str, pl.DataFrame]) -> tuple[str, ...]:
     stems = playable[STEMS.name]["stem"].unique(maintain_order=True).to_list()
     return (*([MIXTURE] if playable[DECODED_WAVEFORMS.name].height else []), *stems)
 
 
-def _errors(song_error: str | None, tables: Mapping[str, pl.DataFrame]) -> tuple[TableError, ...]:
-    """One per table that has any, in the order of the pipeline."""
-    found = [TableError(SONGS.name, song_error)] if song_error is not None else []
-    for table, rows in tables.items():
-        failed = rows.filter(pl.col("error").is_not_null())
-        if failed.height:
-            of_windows = "start_s" in rows.columns and failed["start_s"].null_count() == 0
-            found.append(TableError(table, failed["error"][0], failed.height if of_windows else 0))
-    return tuple(found)
-
-
-def _status(song_error: str | None, errors: tuple[TableError, ...], missing: tuple[str, ...]) -> str:
-    """The rule of ``song_catalog``, for one song."""
-    if song_error is not None:
-        return "failed" if has_failed(song_error) else "rejected"
-    if own := [e for e in errors if not e.windows and not e.message.startswith(UPSTREAM)]:
-        return "failed" if has_failed(own[0].message) else "rejected"
-    # An error that was handed on, while ``songs`` no longer has it, is out of date.
-    return "partial" if errors or missing else "ok"
-
-
-def _instruments(tags: Mapping[str, pl.DataFrame], present_from: PresentFrom) -> tuple[Instrument, ...]:
-    rows = pl.concat([tags[table.name] for table in TAG_TABLES])
-    found = instruments_of(rows.lazy(), present_from).filter(pl.col("windows") > 0)
+def _instruments(tags: pl.DataFrame, present_from: PresentFrom) -> tuple[Instrument, ...]:
+    found = instruments_of(tags.lazy(), present_from).filter(pl.col("windows") > 0)
     order = ["source", "seconds_present", "score", "instrument"]
     most_first = found.sort(order, descending=[False, True, True, False], nulls_last=True).collect()
     return tuple(

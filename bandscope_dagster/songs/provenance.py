@@ -1,14 +1,14 @@
-"""Where every table of a song comes from, by its files alone, and which of them no longer fit together."""
+"""The origin of every stored table of a song, from its files alone, and what no longer fits together."""
 
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from bandscope_dagster import input_digests
 from bandscope_dagster.errors import has_failed
-from bandscope_dagster.models.identity import ModelIdentity
-from bandscope_dagster.pipeline.plan import CODE_VERSIONS, digest
+from bandscope_dagster.songs.status import SOURCES, Evidence, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import (
     TAGS_NOTE,
@@ -28,6 +28,7 @@ from bandscope_dagster.storage.tables.schemas import (
     TABLES,
     Table,
 )
+from bandscope_dagster.storage.tables.song_files import files_of
 from bandscope_dagster.storage.tables.song_tables import read_table
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ COMPUTED_ON: Final = ("device", "batch", "segment")  # of the notes; segment in 
 
 @dataclass(frozen=True, slots=True)
 class TableOrigin:
-    """What the song's file in one table says of itself, and how it fits the others."""
+    """What the song's file in one table records of its origin, and how it fits the others."""
 
     table: str
     lineage: Lineage | None = None  # None: there is no file, or it cannot be read
@@ -48,46 +49,43 @@ class TableOrigin:
 
 @dataclass(frozen=True, slots=True)
 class SongOrigin:
-    """Where all that is known of a song comes from."""
+    """The origin of all that is stored of a song."""
 
     song_id: str
     song: Mapping[str, Any] | None  # the row of ``songs``: the upload, and what was decoded; None without one
+    evidence: Evidence  # decides the status
     tables: tuple[TableOrigin, ...]  # the per-song tables in the order of the pipeline, then failures if any
 
     @property
     def has_files(self) -> bool:
-        """Whether the store holds anything of the song."""
+        """True if the store holds anything of the song."""
         return any(origin.lineage is not None or origin.remarks for origin in self.tables)
 
 
 def trace(store: ObjectStore, song_id: str) -> SongOrigin:
-    """Read the footers of the song's files, and its row in ``songs``. A file that is damaged is remarked on."""
-    origins = {table.name: _read(store, table, song_id) for table in (*SONG_TABLES, SONG_FAILURES)}
-    songs, failures = (
-        _rows(store, table, origins[table.name].lineage, song_id) for table in (SONGS, SONG_FAILURES)
-    )
-    song = songs[0] if songs else None
+    """Read the footers of the song's files, and its row in ``songs``. A damaged file gets a remark."""
+    origins = {table.name: _read(store, table, song_id) for table in SOURCES}
     lineages = {name: origin.lineage for name, origin in origins.items() if origin.lineage is not None}
+    evidence = read_evidence(files_of(store, song_id, SOURCES))[song_id]
+    song = _song(store, song_id) if SONGS.name in lineages else None
     found = remarks(song, {table.name: lineages.get(table.name) for table in SONG_TABLES})
-    failed: dict[str, list[str]] = {}
-    for row in failures:
-        cause = f"{row['reason']}: {row['message']}"
-        failed.setdefault(row["table"], []).append(f"the last run could not make it: {cause}")
+    failed = {each.table: (f"the last run could not make it: {each.error}",) for each in evidence.failures}
     shown = [*SONG_TABLES, *([SONG_FAILURES] if SONG_FAILURES.name in lineages else [])]
-    tables = tuple(
-        _with_remarks(origins[table.name], [*failed.get(table.name, ()), *found.get(table.name, ())])
-        for table in shown
-    )
-    return SongOrigin(song_id, song, tables)
+    tables: list[TableOrigin] = []
+    for table in shown:
+        origin = origins[table.name]
+        more = (*failed.get(table.name, ()), *found.get(table.name, ()))
+        tables.append(replace(origin, remarks=(*origin.remarks, *more)))
+    return SongOrigin(song_id, song, evidence, tuple(tables))
 
 
 def remarks(
     song: Mapping[str, Any] | None, lineages: Mapping[str, Lineage | None]
 ) -> dict[str, tuple[str, ...]]:
-    """What does not fit of the song's files, per table, in words.
+    """Table → sentences on what does not fit of the song's files; tables without a remark are left out.
 
-    ``song`` is its row in ``songs``; ``lineages`` are those of the per-song tables. Input digests are made again
-    from what the files say and compared, by the rules of ``SongPlanner``.
+    ``song`` is its row in ``songs``; ``lineages`` are those of the per-song tables. Input digests are computed again
+    from what the files record, and compared.
     """
     known = {table: lineage for table, lineage in lineages.items() if lineage is not None}
     return {
@@ -100,19 +98,20 @@ def remarks(
 def _remarks(
     table: str, lineage: Lineage, song: Mapping[str, Any] | None, lineages: Mapping[str, Lineage]
 ) -> Iterator[str]:
-    if lineage.code_version != CODE_VERSIONS[table]:
-        yield f"made by version {lineage.code_version} of its code, of which this is {CODE_VERSIONS[table]}"
+    current = input_digests.CODE_VERSIONS[table]
+    if lineage.code_version != current:
+        yield f"made by version {lineage.code_version} of its code; the present version is {current}"
     if song is None:
-        yield "songs has nothing of the song, so that nobody knows whether the upload is still the same"
+        yield "songs has no row of the song, so the upload cannot be compared"
         return
     error: str | None = song["error"]
     is_analysis = table != SONGS.name
     if is_analysis and error is not None:
-        if has_failed(error) or lineage.input_digest != digest(lineage.song_id, error):
+        if has_failed(error) or lineage.input_digest != input_digests.of_rejection(lineage.song_id, error):
             yield f"made before songs found that the upload cannot be used ({error})"
         return
     if is_analysis and _is_rejection(lineage):
-        yield "tells of an error of the upload that songs no longer has"
+        yield "passes on an error of the upload that songs no longer has"
         return
     if lineage.song_hash != (song["song_hash"] or ""):
         yield f"made from other bytes of the upload, of SHA-256 {lineage.song_hash or '(not read)'}"
@@ -122,40 +121,25 @@ def _remarks(
 
 def _of_inputs(table: str, lineage: Lineage, lineages: Mapping[str, Lineage]) -> Iterator[str]:
     stems, tags = lineages.get(STEMS.name), lineages.get(INSTRUMENT_TAGS.name)
+    is_current = lineage.input_digest == input_digests.of_stored(table, lineage, stems)
     if table == STEM_INSTRUMENT_TAGS.name:
         if stems is None:
             yield "the stems that it was made from are no longer stored"
-        elif lineage.input_digest != _input_digest(table, lineage, stems):
+        elif not is_current:
             yield f"made from other stems than those that are stored ({_named(stems)})"
-        if tags is not None and _model(tags) != _model(lineage):
+        if tags is not None and _tagger(tags) != _tagger(lineage):
             yield f"made by another tagger, weights or parameters than instrument_tags ({_named(tags)})"
-    elif lineage.input_digest != _input_digest(table, lineage, stems):
+    elif not is_current:
         yield "its input digest is not that of its upload, model and parameters: another version made it"
 
 
-def _input_digest(table: str, lineage: Lineage, stems: Lineage | None) -> str:
-    """The digest over the inputs that the lineage names; see ``SongPlanner``, which makes it before the run."""
-    model = _model(lineage)
-    if table == SONGS.name:
-        return digest(lineage.song_id, model.params)
-    if table == INSTRUMENT_TAGS.name:
-        return digest(lineage.song_hash, asdict(model))
-    if table == STEM_INSTRUMENT_TAGS.name:
-        return digest(stems.input_digest if stems else "", asdict(model))
-    audio = {name: value for name, value in model.params.items() if name == "flac_bits"}
-    if table != STEMS.name:
-        return digest(lineage.song_hash, audio)
-    own = {name: value for name, value in model.params.items() if name not in audio}
-    return digest(lineage.song_hash, audio, asdict(ModelIdentity(model.name, model.sha256, own)))
-
-
 def _is_rejection(lineage: Lineage) -> bool:
-    """Whether the file only passes an error of ``songs`` on: whatever is computed has parameters."""
+    """True if the file only passes an error of ``songs`` on: every computed table has parameters."""
     return not lineage.model and not json.loads(lineage.params or "{}")
 
 
-def _model(lineage: Lineage) -> ModelIdentity:
-    return ModelIdentity(lineage.model, lineage.model_sha256, json.loads(lineage.params or "{}"))
+def _tagger(lineage: Lineage) -> tuple[str, str, dict[str, Any]]:
+    return lineage.model, lineage.model_sha256, json.loads(lineage.params or "{}")
 
 
 def _named(lineage: Lineage) -> str:
@@ -173,23 +157,18 @@ def _read(store: ObjectStore, table: Table, song_id: str) -> TableOrigin:
     maker = Maker.of(footer)
     note: dict[str, Any] = json.loads(notes.get(USED_NOTE) or notes.get(TAGS_NOTE) or "{}")
     computed_on = {name: note[name] for name in COMPUTED_ON if name in note}
-    version, current = maker.table_version, TABLES[table.name].version
-    aged = version is not None and version < current
-    older = (f"has the columns of version {version}, of which there are {current}",) if aged else ()
-    return TableOrigin(table.name, lineage, maker, computed_on or None, older)
+    version = maker.table_version
+    present = TABLES[table.name].version
+    is_older = version is not None and version < present
+    older = (f"has the columns of version {version}; the present version is {present}",)
+    return TableOrigin(table.name, lineage, maker, computed_on or None, older if is_older else ())
 
 
-def _rows(store: ObjectStore, table: Table, lineage: Lineage | None, song_id: str) -> list[dict[str, Any]]:
-    """The rows of the song; none where it has no file, or of its file only the footer can be read."""
+def _song(store: ObjectStore, song_id: str) -> Mapping[str, Any] | None:
+    """The song's row; None where only the footer of its file can be read."""
     try:
-        rows = read_table(store, table, song_id) if lineage is not None else None
+        rows = read_table(store, SONGS, song_id)
     except ValueError as error:
         logger.warning("%s", error)
-        return []
-    return [] if rows is None else rows.to_pylist()
-
-
-def _with_remarks(origin: TableOrigin, more: list[str]) -> TableOrigin:
-    return TableOrigin(
-        origin.table, origin.lineage, origin.maker, origin.computed_on, (*origin.remarks, *more)
-    )
+        return None
+    return None if rows is None else rows.to_pylist()[0]

@@ -2,13 +2,13 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import cast
 
 import polars as pl
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.songs.read_only import READING, writing_word
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
 from bandscope_dagster.storage.tables.schemas import TABLES, Table
 
 
@@ -39,7 +39,7 @@ def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
         )
     context = pl.SQLContext(eager=False)
     for table in TABLES.values():
-        context.register(table.name, _scan(store, table) if table.name in sql else _empty(table).lazy())
+        context.register(table.name, _scan(store, table) if table.name in sql else empty_frame(table).lazy())
     with polars_errors():
         return context.execute(sql)
 
@@ -57,18 +57,4 @@ def polars_errors() -> Generator[None]:
 def _scan(store: ObjectStore, table: Table) -> pl.LazyFrame:
     """The table's files as the store lists them: no glob, which would misread brackets in the store's own path."""
     files = [store.uri(found.key) for found in store.list(table.name) if found.key.endswith(".parquet")]
-    empty = _empty(table)
-    if not files:
-        return empty.lazy()
-    return pl.scan_parquet(
-        files,
-        glob=False,
-        schema=empty.schema,
-        missing_columns="insert",  # files of before a column was added
-        extra_columns="ignore",  # files of a later version
-        storage_options=store.polars_options() or None,
-    )
-
-
-def _empty(table: Table) -> pl.DataFrame:
-    return cast(pl.DataFrame, pl.from_arrow(table.schema.empty_table()))
+    return scan_files(table, files, store.polars_options())

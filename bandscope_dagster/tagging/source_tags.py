@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,6 @@ from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.tagging.protocol import Heard, Tagger
 from bandscope_dagster.tagging.vocabulary import Vocabulary, load_vocabulary
 from bandscope_dagster.tagging.windows import Window, Windows
-
-MIXTURE: Final = "mixture"  # the source that is no stem
 
 
 @dataclass(frozen=True, slots=True)

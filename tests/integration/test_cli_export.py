@@ -406,7 +406,7 @@ def test_after_a_kill_an_export_goes_on_and_ends_as_if_nothing_had_happened(
 
 
 def test_a_rejected_song_says_why_and_leaves_nothing(separated: Separated, to: Path) -> None:
-    with pytest.raises(ExportError, match=rf"{separated.rejected} has no stems: upstream: empty: "):
+    with pytest.raises(ExportError, match=rf"{separated.rejected} has no stems \(rejected\): empty: "):
         exported(separated.store, separated.rejected, to)
     assert not list(to.rglob("*"))
 
@@ -539,5 +539,5 @@ def test_a_damaged_song_is_named_and_the_next_is_exported(
     monkeypatch.setenv("BANDSCOPE_STORAGE", store.url)
     done = CommandLine(monkeypatch, capsys)("export", "*", "--to", to)
     assert done.code == 1
-    assert "damaged" in done.err and "failed has no stems: upstream: truncated: 1 of 2 s" in done.err
+    assert "damaged" in done.err and "failed has no stems (partial): truncated: 1 of 2 s" in done.err
     assert {path.parent.name for path in to.rglob("*.wav")} == {"fine"}

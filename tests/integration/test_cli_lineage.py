@@ -12,7 +12,7 @@ from rich.console import Console
 from song_rows import NOW, song_row
 
 from bandscope_dagster.cli.lineage import print_lineage
-from bandscope_dagster.cli.status import NoSuchSong
+from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.storage.objects.open_store import open_store
@@ -126,7 +126,7 @@ def test_songs_are_found_by_title_or_pattern_one_json_object_a_line(store: Objec
 def test_a_song_that_only_failed_is_told_and_one_that_is_nowhere_is_an_error(store: ObjectStore) -> None:
     FailureLog(store, "run").failed("lost", ["songs"], "failed: the disk is full")
     text = printed(store, "lost")
-    assert "not known: songs has no file of it that can be read" in text
+    assert "unknown: songs has no readable file of this song" in text
     assert "\nsongs  no file\n" in text
     assert "the last run could not make it: failed: the disk is full" in text
     with pytest.raises(NoSuchSong, match="no song matches 'nobody'"):

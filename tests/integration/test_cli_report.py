@@ -12,7 +12,7 @@ from rich.progress import Progress
 from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.cli.report import ReportError, report
-from bandscope_dagster.cli.status import NoSuchSong
+from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, SONGS
@@ -85,17 +85,15 @@ def test_pages_can_be_written_to_a_folder(
     assert pages(store) == []
 
 
-def test_a_damaged_song_is_named_and_the_others_have_their_pages(
+def test_the_page_of_a_song_with_a_damaged_file_says_so(
     bandscope_report: Report, store: ObjectStore
 ) -> None:
     with store.create("stems/night-bus.parquet") as file:
         file.write(b"no parquet")
-    assert bandscope_report(all_songs=True) == 1
-    assert (
-        "night-bus: " in bandscope_report.printed
-        and "was not written by Bandscope" in bandscope_report.printed
-    )
-    assert pages(store) == ["song_pages/empty.html", "song_pages/index.html"]
+    assert bandscope_report(all_songs=True) == 0
+    assert pages(store) == ["song_pages/empty.html", "song_pages/index.html", "song_pages/night-bus.html"]
+    page = store.read("song_pages/night-bus.html").decode()
+    assert '<span class="status failed">' in page and "stems: damaged: the file cannot be read" in page
 
 
 @pytest.mark.parametrize(("song", "all_songs"), [(None, False), ("night-bus", True)])

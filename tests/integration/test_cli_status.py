@@ -8,8 +8,9 @@ from command_line import CommandLine
 from rich.console import Console
 from song_rows import block_rows, lineage, song_row, tag_row
 
-from bandscope_dagster.cli.status import NoSuchSong, find_songs, is_called, print_overview, print_songs
+from bandscope_dagster.cli.status import print_overview, print_songs
 from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
+from bandscope_dagster.songs.find import NoSuchSong, find_songs, is_called
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
@@ -24,6 +25,7 @@ from bandscope_dagster.storage.tables.schemas import (
 )
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
 
+PRESENT_FROM = {None: 0.4}
 LONGEST = "a-song-whose-file-name-is-longer-than-40-0123456789ab"  # as long as an id gets
 DONE = "done-song-0123456789ab"
 PARTIAL = "partial-0123456789ab"
@@ -56,7 +58,10 @@ def put(store: ObjectStore, song: str, **changes: object) -> None:
 
 def analyze(store: ObjectStore, song: str, quality: SeparationQuality | None = QUALITY) -> None:
     """Every analysis table, with the accompaniment at a quarter of the vocals' energy."""
-    write_error_row(store, DECODED_WAVEFORMS, song, "not of interest here", lineage(song))
+    with AudioTableWriter(store, DECODED_WAVEFORMS, lineage(song)) as writer:
+        [row] = block_rows(song, 0, ("mixture",))
+        writer.add([{name: row[name] for name in DECODED_WAVEFORMS.names}])
+        writer.commit()
     with AudioTableWriter(store, STEMS, lineage(song)) as writer:
         for block in range(2):
             writer.add(block_rows(song, block, ("vocals", "accompaniment")))
@@ -94,7 +99,7 @@ def overview(store: ObjectStore, width: int = 80) -> list[str]:
 
 def details(store: ObjectStore, pattern: str, width: int = 80) -> str:
     text = io.StringIO()
-    print_songs(store, Console(file=text, width=width), pattern)
+    print_songs(store, Console(file=text, width=width), pattern, PRESENT_FROM)
     return text.getvalue()
 
 
@@ -106,7 +111,7 @@ def line_of(song: str, lines: list[str]) -> list[str]:
 def test_a_narrow_terminal_shows_whole_ids_and_whole_headers(store: ObjectStore) -> None:
     lines = overview(store, width=80)
     assert max(map(len, lines)) <= 80
-    assert lines[0].split() == ["song", "length", "LUFS", "state"]
+    assert lines[0].split() == ["song", "length", "LUFS", "status"]
     for song in (LONGEST, DONE, PARTIAL, NEW, REJECTED, UNAVAILABLE):
         assert any(line.startswith(f"{song} ") for line in lines), song
     assert not any("…" in line for line in lines)
@@ -115,12 +120,12 @@ def test_a_narrow_terminal_shows_whole_ids_and_whole_headers(store: ObjectStore)
 def test_a_wide_terminal_shows_every_song_in_one_line(store: ObjectStore) -> None:
     lines = overview(store, width=120)
     assert len(lines) == 2 + 6
-    assert line_of(DONE, lines)[1:] == ["3:05", "-14.3", "done"]
-    assert line_of(LONGEST, lines)[1:] == ["2:00:00", "-14.3", "done"]
-    assert line_of(PARTIAL, lines)[1:] == ["1:00", "no", "waveform, stems, stem tags"]
-    assert line_of(NEW, lines)[1:] == ["0:00.7", "-14.3", "not analyzed"]
+    assert line_of(DONE, lines)[1:] == ["3:05", "-14.3", "ok"]
+    assert line_of(LONGEST, lines)[1:] == ["2:00:00", "-14.3", "ok"]
+    assert line_of(PARTIAL, lines)[1:] == ["1:00", "partial:", "no waveform, stems, stem tags"]
+    assert line_of(NEW, lines)[1:] == ["0:00.7", "-14.3", "partial: not analyzed"]
     assert line_of(REJECTED, lines)[1:] == ["rejected:", "truncated"]
-    assert line_of(UNAVAILABLE, lines)[1:] == ["unavailable"]
+    assert line_of(UNAVAILABLE, lines)[1:] == ["failed:", "unavailable"]
 
 
 def test_without_songs_it_says_what_to_do(tmp_path: Path) -> None:
@@ -131,22 +136,21 @@ def test_without_songs_it_says_what_to_do(tmp_path: Path) -> None:
 def test_one_song_in_full(store: ObjectStore) -> None:
     text = details(store, DONE, width=200)
     assert text.startswith("Falcon [69] ─")
-    assert f"song      {DONE}\n" in text
+    assert f"song      {DONE}\nstatus    ok\n" in text
     assert f"upload    uploads/{DONE}.wav, 1.2 MB, 2026-01-02 03:04 UTC\n" in text
     assert "audio     3:05, flac, 44100 Hz, 2-channel, peak 0.900, -14.3 LUFS\n" in text
-    assert "stems     by separator, residual -41.5 dB\n" in text
+    assert "stems     by model ü, residual -41.5 dB\n" in text
     assert "          vocals         80% of the energy, peak 0.500, -8.2 LUFS\n" in text
     assert "          accompaniment  20% of the energy, peak 0.250, silent\n" in text
-    assert "heard in  mixture: guitar 0.60, piano 0.25, flute\n" in text
+    assert "heard in  mixture: guitar 0.60, flute\n" in text  # piano is below the bound
     assert "heard in  vocals: vocals 0.90\n" in text
     for table in (SONGS, *ANALYSIS_TABLES):
         assert f"  {table.name:22}{store.uri(f'{table.name}/{DONE}.parquet')}\n" in text
 
 
-def test_stems_of_before_their_quality_was_measured_are_shown_without_it(store: ObjectStore) -> None:
+def test_stems_of_before_their_quality_was_measured_are_left_out(store: ObjectStore) -> None:
     text = details(store, LONGEST)
-    assert "stems     by separator\n" in text
-    assert "          vocals         80% of the energy, peak 0.500\n" in text
+    assert "of the energy" not in text and "heard in  vocals: vocals 0.90\n" in text
 
 
 def test_what_is_said_of_stems_fits_a_narrow_terminal(store: ObjectStore) -> None:
@@ -160,7 +164,7 @@ def test_paths_are_whole_in_a_narrow_terminal_too(store: ObjectStore) -> None:
 
 def test_a_rejected_song_says_why(store: ObjectStore) -> None:
     text = details(store, REJECTED, width=200)
-    assert f"error     {TRUNCATED}\n" in text
+    assert "status    rejected: truncated\n" in text and f"problem   songs: {TRUNCATED}\n" in text
     assert "audio " not in text and "stems  " not in text.partition("  songs")[0]
 
 
@@ -208,4 +212,4 @@ def test_the_command(bandscope: CommandLine) -> None:
     assert done.code == 0 and DONE in done.out and LONGEST not in done.out
     done = bandscope("status", "nobody")
     assert (done.code, done.out) == (1, "")
-    assert done.err == "bandscope: no song matches 'nobody'; `bandscope status` lists all of them\n"
+    assert done.err == "bandscope: no song matches 'nobody'; `bandscope status` lists all songs\n"

@@ -12,7 +12,7 @@ from platforms import ASSETS, Platform, local_settings, song_bytes
 from rich.console import Console
 
 from bandscope_dagster.cli.retry import retry
-from bandscope_dagster.cli.run_selection import RunError
+from bandscope_dagster.cli.run import RunError
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.orchestration.home_lock import only_one
 from bandscope_dagster.orchestration.jobs import JOBS, PER_SONG

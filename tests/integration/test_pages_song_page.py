@@ -202,7 +202,7 @@ def test_windows_without_tags_are_told(local: ObjectStore) -> None:
     html = page_of(local, "song")
     assert '<span class="status partial">' in html
     assert "instrument_tags: 1 window without tags, the first: unparseable: no list" in html
-    assert "1 of 2 windows with rows" in html
+    assert "1 of 2 windows have an error instead of tags" in html
 
 
 def test_a_song_that_is_in_no_table_is_named(local: ObjectStore) -> None:

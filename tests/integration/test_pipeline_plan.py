@@ -8,17 +8,10 @@ import pytest
 from song_rows import block_rows, song_row
 
 from bandscope_dagster.errors import CannotAnalyze, has_failed
+from bandscope_dagster.input_digests import CODE_VERSIONS, digest, is_current
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.pipeline import plan as plan_module
-from bandscope_dagster.pipeline.plan import (
-    ANALYSIS_TABLES,
-    CODE_VERSIONS,
-    SongPlan,
-    SongPlanner,
-    digest,
-    read_song,
-    still_right,
-)
+from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan, SongPlanner, read_song
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
@@ -163,7 +156,7 @@ def test_another_model_keeps_what_does_not_come_from_it(store: ObjectStore) -> N
 
 def test_of_another_code_version_nothing_is_kept(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     carry_out(store, plan(store))
-    monkeypatch.setattr(plan_module, "CODE_VERSIONS", CODE_VERSIONS | {"stems": "another"})
+    monkeypatch.setattr("bandscope_dagster.input_digests.CODE_VERSIONS", CODE_VERSIONS | {"stems": "another"})
     assert set(plan(store).compute) == {"stems"}
 
 
@@ -242,8 +235,8 @@ def test_a_failure_is_told_by_the_errors_first_word(error: str | None, failed: b
     assert has_failed(error) is failed
 
 
-def test_still_right_asks_for_inputs_and_code_and_not_for_run_and_time(store: ObjectStore) -> None:
+def test_is_current_asks_for_inputs_and_code_and_not_for_run_and_time(store: ObjectStore) -> None:
     lineage = plan(store).compute["stems"]
-    assert still_right(replace(lineage, run_id="other"), lineage)
-    assert not still_right(replace(lineage, input_digest="00"), lineage)
-    assert not still_right(replace(lineage, code_version="0"), lineage)
+    assert is_current(replace(lineage, run_id="other"), lineage)
+    assert not is_current(replace(lineage, input_digest="00"), lineage)
+    assert not is_current(replace(lineage, code_version="0"), lineage)

@@ -167,7 +167,7 @@ def test_under_other_limits_nothing_is_kept(store: ObjectStore) -> None:
 def test_of_another_code_version_nothing_is_kept(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     uploads = put(store, {"a.wav": short(1.0)})
     check(store, uploads)
-    monkeypatch.setattr("bandscope_dagster.pipeline.plan.CODE_VERSIONS", {"songs": "another"})
+    monkeypatch.setattr("bandscope_dagster.input_digests.CODE_VERSIONS", {"songs": "another"})
     [song] = check(store, uploads, reuse=True)
     assert not song.reused
 

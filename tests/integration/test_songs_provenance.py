@@ -107,7 +107,7 @@ def test_a_digest_that_does_not_follow_from_its_inputs_is_told(store: ObjectStor
 def test_files_of_older_code_are_told(store: ObjectStore) -> None:
     validate(store)
     make(store, "stems", code_version="1")
-    assert remarks(trace(store, "song")) == {"stems": ("made by version 1 of its code, of which this is 2",)}
+    assert remarks(trace(store, "song")) == {"stems": ("made by version 1 of its code; the present version is 2",)}
 
 
 def test_the_row_of_a_rejection_fits_until_songs_says_something_else(store: ObjectStore) -> None:
@@ -117,7 +117,7 @@ def test_the_row_of_a_rejection_fits_until_songs_says_something_else(store: Obje
     assert remarks(trace(store, "song")) == {}
     validate(store)
     assert remarks(trace(store, "song")) == dict.fromkeys(
-        ANALYSIS_TABLES, ("tells of an error of the upload that songs no longer has",)
+        ANALYSIS_TABLES, ("passes on an error of the upload that songs no longer has",)
     )
 
 
@@ -147,7 +147,7 @@ def test_a_song_that_songs_does_not_know_and_a_damaged_file_are_told(store: Obje
     told = remarks(trace(store, "song"))
     assert "songs/song.parquet was not written by Bandscope" in told["songs"][0]
     assert told["decoded_waveforms"] == (
-        "songs has nothing of the song, so that nobody knows whether the upload is still the same",
+        "songs has no row of the song, so the upload cannot be compared",
     )
 
 
@@ -156,7 +156,7 @@ def test_a_file_with_older_columns_is_told(store: ObjectStore, monkeypatch: pyte
     newer = replace(SONGS, version=SONGS.version + 1)
     monkeypatch.setitem(TABLES, "songs", newer)
     assert remarks(trace(store, "song")) == {
-        "songs": (f"has the columns of version {SONGS.version}, of which there are {newer.version}",)
+        "songs": (f"has the columns of version {SONGS.version}; the present version is {newer.version}",)
     }
 
 

@@ -24,12 +24,12 @@ ROOMS: dict[str, set[str]] = {
     "separation": {"errors", "allocator", "device", "audio", "models"},
     "tagging": {"errors", "device", "audio", "models"},
     "pictures": {"audio"},
-    "exporting": {"errors", "audio"} | STORAGE,
     "settings": {"errors", "audio", "storage.objects", "separation", "tagging"},
     "input_digests": {"models", "storage.tables"},
-    "songs": {"errors", "audio", "models", "separation", "tagging", "input_digests"} | STORAGE,
-    "catalogs": {"errors", "songs"} | STORAGE,
-    "pages": {"errors", "audio", "separation", "tagging", "pictures", "songs"} | STORAGE,
+    "songs": {"errors", "audio", "separation", "tagging", "input_digests"} | STORAGE,
+    "catalogs": {"songs"} | STORAGE,
+    "exporting": {"errors", "audio", "songs"} | STORAGE,
+    "pages": {"errors", "audio", "separation", "pictures", "songs"} | STORAGE,
     "pipeline": {"errors", "allocator", "audio", "models", "separation", "tagging", "pictures"}
     | {"settings", "input_digests", "songs"}
     | STORAGE,
@@ -37,12 +37,12 @@ ROOMS: dict[str, set[str]] = {
     | {"settings", "input_digests", "pipeline"}
     | STORAGE,
     "event_log": {"orchestration"},
-    "assets": {"errors", "audio", "separation", "tagging", "pictures", "settings", "input_digests"}
-    | {"catalogs", "pages", "pipeline", "orchestration"}
+    "assets": {"audio", "separation", "tagging", "pictures", "settings", "input_digests"}
+    | {"songs", "catalogs", "pages", "pipeline", "orchestration"}
     | STORAGE,
     "definitions": {"allocator", "settings", "orchestration", "assets"},
     "cli": {"errors", "allocator", "device", "models", "separation", "tagging", "exporting", "settings"}
-    | {"songs", "pages", "pipeline", "orchestration", "definitions"}
+    | {"songs", "catalogs", "pages", "pipeline", "orchestration", "definitions"}
     | STORAGE,
 }
 

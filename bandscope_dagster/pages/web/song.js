@@ -71,9 +71,9 @@ function remix() {
   const heard = heardTracks();
   player.mix(heard);
   const names = tracks.filter((_, index) => heard[index]).map((track) => track.name);
-  const told = document.createElement("b");
-  told.textContent = names.length ? names.join(" + ") : "nothing";
-  document.getElementById("heard").replaceChildren("You hear ", told);
+  const heardNames = document.createElement("b");
+  heardNames.textContent = names.length ? names.join(" + ") : "nothing";
+  document.getElementById("heard").replaceChildren("You hear ", heardNames);
   refresh();
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import cast
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import polars as pl
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONGS, Table, table_key
 
 SUFFIX = ".parquet"
@@ -30,6 +31,9 @@ class SongFiles:
 
     store: ObjectStore
     versions: pl.DataFrame
+    _damaged: dict[str, dict[str, str]] = field(
+        default_factory=dict[str, dict[str, str]], compare=False
+    )  # table → song → message
 
     def __len__(self) -> int:
         return self.versions.height
@@ -52,11 +56,15 @@ class SongFiles:
         for versions in self.versions.iter_slices(songs):
             yield SongFiles(self.store, versions)
 
+    def damaged(self, table: Table) -> Mapping[str, str]:
+        """Song → message, for the files of ``table`` that ``read`` could not read so far."""
+        return self._damaged.get(table.name, {})
+
     def read(self, table: Table, query: Query) -> pl.DataFrame:
         """The answer to ``query`` over the rows of all songs, of which only what it needs is read.
 
-        ``query`` must treat every song by itself. A file that is gone since the listing has no rows. Raises
-        ValueError, naming the file, where one cannot be read.
+        ``query`` must treat every song by itself. A file that is gone since the listing has no rows; nor has one that
+        cannot be read, which is then among the ``damaged``.
         """
         song_ids = self.having(table)
         try:
@@ -68,30 +76,26 @@ class SongFiles:
             )
 
     def _answer_of(self, table: Table, song_id: str, query: Query) -> pl.DataFrame:
-        key = table_key(table, song_id)
         try:
             return self._answer(table, [song_id], query)
-        except CANNOT_READ as error:
-            if self.store.head(key) is None:
+        except CANNOT_READ:
+            try:
+                # A fault of the store raises here. What its bytes give is the file's own fault.
+                content = self.store.read(table_key(table, song_id))
+            except FileNotFoundError:
                 return self._answer(table, [], query)
-            raise ValueError(
-                f"{self.store.uri(key)} cannot be read ({str(error).partition(chr(10))[0]}); delete it and "
-                f"materialize {table.name} for {song_id} again"
-            ) from error
+            try:
+                return query(scan_files(table, io.BytesIO(content))).collect()
+            except CANNOT_READ as error:
+                cause = str(error).partition("\n")[0]
+                self._damaged.setdefault(table.name, {})[song_id] = f"the file cannot be read ({cause})"
+                return self._answer(table, [], query)
 
     def _answer(self, table: Table, song_ids: Sequence[str], query: Query) -> pl.DataFrame:
-        empty = cast(pl.DataFrame, pl.from_arrow(table.schema.empty_table()))
         if not song_ids:
-            return query(empty.lazy()).collect()
-        rows = pl.scan_parquet(
-            [self.store.uri(table_key(table, song)) for song in song_ids],
-            glob=False,  # the store's path may hold brackets
-            schema=empty.schema,
-            missing_columns="insert",  # files of before a column was added
-            extra_columns="ignore",  # files of a later version
-            storage_options=self.store.polars_options() or None,
-        )
-        return query(rows).collect(engine="streaming")
+            return query(empty_frame(table).lazy()).collect()
+        files = [self.store.uri(table_key(table, song)) for song in song_ids]
+        return query(scan_files(table, files, self.store.polars_options())).collect(engine="streaming")
 
 
 def list_song_files(store: ObjectStore, tables: Sequence[Table]) -> SongFiles:
@@ -115,3 +119,11 @@ def _versions(table: str, names: dict[str, str]) -> pl.DataFrame:
         {"song_id": list(found), table: list(found.values())},
         schema={"song_id": pl.String, table: pl.String},
     )
+
+
+def files_of(store: ObjectStore, song_id: str, tables: Sequence[Table]) -> SongFiles:
+    """The versions of one song's files, by a look at each of them."""
+    found = {table.name: store.head(table_key(table, song_id)) for table in tables}
+    versions = {name: [each.fingerprint if each else None] for name, each in found.items()}
+    schema = {"song_id": pl.String} | {name: pl.String() for name in versions}
+    return SongFiles(store, pl.DataFrame({"song_id": [song_id]} | versions, schema=schema))

@@ -1,0 +1,85 @@
+"""The checks of a song: one rule each, used by Dagster's checks and by pages."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from bandscope_dagster.errors import has_failed
+from bandscope_dagster.separation.quality import SeparationQuality
+from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT
+
+CLIPPED_LIMIT: Final = 0.001
+"""Share of samples at full scale (44 a second) from which the cut peaks change levels and stems audibly."""
+
+
+class Outcome(StrEnum):
+    """The result of a check."""
+
+    PASSED = "passed"
+    WARNED = "warned"  # a property of the data that people should know
+    FAILED = "failed"  # a promise of Bandscope that is broken
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check of one song and its result."""
+
+    outcome: Outcome
+    problems: tuple[str, ...] = ()  # sentences; empty where it passed
+
+    @property
+    def passed(self) -> bool:
+        """True if nothing was found."""
+        return self.outcome is Outcome.PASSED
+
+    @property
+    def description(self) -> str | None:
+        """The problems as one text; None where there are none."""
+        return "; ".join(self.problems) or None
+
+
+def song_is_usable(error: str | None) -> Check:
+    """The upload is a whole piece of audio within the limits, by its ``error`` in ``songs``: a rejection is data."""
+    if error is None:
+        return Check(Outcome.PASSED)
+    return Check(Outcome.FAILED if has_failed(error) else Outcome.WARNED, (error,))
+
+
+def song_is_not_clipped(clipped_share: float) -> Check:
+    """Less than ``CLIPPED_LIMIT`` of the samples are at or beyond full scale."""
+    return _warn_of(
+        [f"{clipped_share:.2%} of the samples are clipped"] if clipped_share >= CLIPPED_LIMIT else []
+    )
+
+
+def blocks_are_whole(faults: list[str]) -> Check:
+    """The stored file keeps its table's promises, of which ``faults`` are broken."""
+    return Check(Outcome.FAILED, tuple(faults)) if faults else Check(Outcome.PASSED)
+
+
+def stems_sum_to_mixture(quality: SeparationQuality) -> Check:
+    """The stems add up to the mixture."""
+    return _warn_of(
+        [] if quality.sums_to_mixture else [f"the residual is {quality.residual_db:.1f} dB of the mixture"]
+    )
+
+
+def tags_are_complete(windows: int, lost: int, labels: int, unmapped: int) -> Check:
+    """Every window that is not silent has tags, and the vocabulary knows the model's labels.
+
+    Args:
+        windows: windows that were tagged.
+        lost: of these, windows with an error instead of tags.
+        labels: tags.
+        unmapped: of these, tags whose label is not in the vocabulary.
+    """
+    problems: list[str] = []
+    if lost:
+        problems.append(f"{lost} of {windows} windows have an error instead of tags")
+    if labels and unmapped / labels >= UNMAPPED_LIMIT:
+        problems.append(f"the vocabulary does not know {unmapped} of {labels} labels")
+    return _warn_of(problems)
+
+
+def _warn_of(problems: list[str]) -> Check:
+    return Check(Outcome.WARNED if problems else Outcome.PASSED, tuple(problems))

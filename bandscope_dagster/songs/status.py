@@ -1,0 +1,152 @@
+"""The status of a stored song: the one rule, and the evidence that it decides by.
+
+``song_catalog``, ``song_errors``, ``bandscope status``, ``lineage``, pages and exports all use this module. A new
+status is a member of ``Status``, its evidence in ``Evidence``, and its place in ``Evidence.status``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import polars as pl
+
+from bandscope_dagster.errors import UPSTREAM, has_failed
+from bandscope_dagster.storage.tables.schemas import (
+    ANALYSIS_TABLES,
+    SONG_FAILURES,
+    SONG_TABLES,
+    SONGS,
+)
+from bandscope_dagster.storage.tables.song_files import SongFiles
+
+SOURCES: Final = (*SONG_TABLES, SONG_FAILURES)
+"""The tables that decide the status of a song."""
+
+DAMAGED: Final = "damaged"
+"""The reason of a problem with a stored file that cannot be read."""
+
+
+class Status(StrEnum):
+    """How far a song got, as the column ``status`` of ``song_catalog`` has it."""
+
+    OK = "ok"  # every analysis table has a file without an error
+    PARTIAL = "partial"  # tables are missing, windows have no tags, or a passed-on error is out of date
+    REJECTED = "rejected"  # the upload cannot be used; permanent
+    FAILED = "failed"  # the last run could not make a table, or a stored file cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """The reason why a table has no result for a song, or for some of its windows."""
+
+    table: str
+    stage: str  # the table that found it: ``songs`` for errors that others pass on
+    error: str  # ``<reason>: <message>``; some model errors have no reason
+    windows: int = 0  # that have this error or another instead of tags; 0: the whole table
+
+    @property
+    def reason(self) -> str | None:
+        """The code before the colon."""
+        code, colon, _ = self.error.partition(": ")
+        return code if colon else None
+
+    @property
+    def message(self) -> str:
+        """The sentence after the reason."""
+        _, colon, sentence = self.error.partition(": ")
+        return sentence if colon else self.error
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that decides the status of one song; tables are named in the order of the pipeline."""
+
+    song_error: str | None = None  # the error of its row in ``songs``
+    failures: tuple[Problem, ...] = ()  # rows of ``song_failures``: the last run could not make these tables
+    damaged: tuple[Problem, ...] = ()  # stored files that cannot be read
+    errors: tuple[Problem, ...] = ()  # that the analysis tables hold
+    missing: tuple[str, ...] = ()  # analysis tables without a file
+
+    @property
+    def status(self) -> Status:
+        """The song's status. The first rule that applies decides."""
+        own = [each for each in self.errors if each.stage != SONGS.name and not each.windows]
+        decisive = self.song_error or (own[0].error if own else None)
+        if self.failures or self.damaged or has_failed(decisive):
+            return Status.FAILED
+        if decisive is not None:
+            return Status.REJECTED
+        # An error that was passed on, while ``songs`` no longer has it, is out of date.
+        return Status.PARTIAL if self.errors or self.missing else Status.OK
+
+    @property
+    def without_rows(self) -> set[str]:
+        """The analysis tables that hold nothing of the song: no file, one that cannot be read, or only an error."""
+        whole = [each.table for each in (*self.errors, *self.damaged) if not each.windows]
+        return {*self.missing, *whole}
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """One for each table that has any, in the order of the pipeline: the newest knowledge counts."""
+        in_songs = () if self.song_error is None else (Problem(SONGS.name, SONGS.name, self.song_error),)
+        newest_first = (*self.failures, *self.damaged, *in_songs, *self.errors)
+        by_table = {each.table: each for each in reversed(newest_first)}
+        return tuple(by_table[table.name] for table in SONG_TABLES if table.name in by_table)
+
+
+def read_evidence(files: SongFiles) -> dict[str, Evidence]:
+    """Song → its evidence, for every song of ``files``. A file that cannot be read is evidence, and no error."""
+    song_errors = dict(files.read(SONGS, lambda rows: rows.select("song_id", "error")).iter_rows())
+    errors = _problems_of(files)
+    failures = _failures_of(files)
+    damaged: defaultdict[str, list[Problem]] = defaultdict(list)
+    for table in SONG_TABLES:
+        for song_id, message in files.damaged(table).items():
+            damaged[song_id].append(Problem(table.name, table.name, f"{DAMAGED}: {message}"))
+    missing = pl.concat_list(
+        pl.when(pl.col(table.name).is_null()).then(pl.lit(table.name)) for table in ANALYSIS_TABLES
+    )
+    return {
+        song_id: Evidence(
+            song_error=song_errors.get(song_id),
+            failures=tuple(failures.get(song_id, ())),
+            damaged=tuple(damaged.get(song_id, ())),
+            errors=tuple(errors.get(song_id, ())),
+            missing=tuple(lacking),
+        )
+        for song_id, lacking in files.versions.select("song_id", missing.list.drop_nulls()).iter_rows()
+    }
+
+
+def _problems_of(files: SongFiles) -> Mapping[str, list[Problem]]:
+    """Song → the errors in its analysis tables."""
+    found: defaultdict[str, list[Problem]] = defaultdict(list)
+    for table in ANALYSIS_TABLES:
+        for song_id, error, windows in files.read(table, _first_error).iter_rows():
+            stage = SONGS.name if error.startswith(UPSTREAM) else table.name
+            found[song_id].append(Problem(table.name, stage, error.removeprefix(UPSTREAM), windows))
+    return found
+
+
+def _failures_of(files: SongFiles) -> Mapping[str, list[Problem]]:
+    """Song → its rows in ``song_failures``."""
+    found: defaultdict[str, list[Problem]] = defaultdict(list)
+    columns = ("song_id", "table", "stage", "reason", "message")
+    rows = files.read(SONG_FAILURES, lambda rows: rows.select(columns))
+    for song_id, table, stage, reason, message in rows.iter_rows():
+        found[song_id].append(Problem(table, stage, f"{reason}: {message}"))
+    return found
+
+
+def _first_error(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Per song with an error: the first one, and the number of windows that have one (0: the whole table)."""
+    windows = pl.col("start_s").is_not_null().sum() if "start_s" in rows.collect_schema() else pl.lit(0)
+    return (
+        rows.filter(pl.col("error").is_not_null())
+        .group_by("song_id")
+        .agg(pl.col("error").first(), windows.cast(pl.Int64).alias("windows"))
+    )

@@ -1,0 +1,52 @@
+"""Tables as polars frames: empty, lazily over files, or the rows of one song."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import polars as pl
+
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import ArrowTable, Table
+from bandscope_dagster.storage.tables.song_tables import read_table
+
+
+def empty_frame(table: Table) -> pl.DataFrame:
+    """The table's columns without rows."""
+    return _as_frame(table.schema.empty_table())
+
+
+def scan_files(
+    table: Table, files: Sequence[str] | io.BytesIO, storage_options: Mapping[str, str] | None = None
+) -> pl.LazyFrame:
+    """The rows of Parquet files of the table (URIs, or one file's bytes), with the table's present columns."""
+    empty = empty_frame(table)
+    if not files:
+        return empty.lazy()
+    return pl.scan_parquet(
+        files if isinstance(files, io.BytesIO) else list(files),
+        glob=False,  # the store's path may hold brackets
+        schema=empty.schema,
+        missing_columns="insert",  # files written before a column was added
+        extra_columns="ignore",  # files of a later version
+        storage_options=dict(storage_options) if storage_options else None,
+    )
+
+
+def read_frame(
+    store: ObjectStore, table: Table, song_id: str, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """The song's rows, of only the ``columns`` where given; no rows where the song has no file.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    names = list(table.names if columns is None else columns)
+    found = read_table(store, table, song_id, names)
+    return _as_frame(table.schema.empty_table().select(names) if found is None else found)
+
+
+def _as_frame(rows: ArrowTable) -> pl.DataFrame:
+    return cast(pl.DataFrame, pl.from_arrow(rows))

@@ -1,1 +1,1 @@
-"""The models' inventory and the one place that gives out verified weight files."""
+"""The inventory of models, and their files: download, conversion and verification."""

@@ -1,4 +1,4 @@
-"""Takes a model from a folder on the word of the one who adds it: files whose digests the inventory does not know."""
+"""Adds a model from a folder if the inventory does not know all of its digests: they are pinned as they are found."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -15,22 +15,22 @@ from bandscope_dagster.models.store import describe, find_strays, model_folder, 
 def adopt(
     model: Model, unlisted: UnlistedFiles, paths: Iterable[Path], models_folder: Path
 ) -> Iterator[Placed]:
-    """Put a whole model in place from files and folders (not those within them); files are known by their names.
+    """Add a whole model from files and folders (without subfolders); files are recognised by their names.
 
-    What the inventory lists must be the listed file. The digests of the others are pinned as they are found; one that
-    is the file that the hub stated before remains vouched for by the hub.
+    A file in the inventory must have the listed digest. The digests of the others are pinned as they are found. A file
+    that equals an existing pin from the hub's metadata keeps that pin.
 
     Raises:
-        ModelFileError: a file that was named is none of the model's, a listed file is another, a file of weights is
-            no whole safetensors file, or the model is not whole. Then what is in place is as it was.
+        ModelFileError: a given file is not the model's, a listed file has another digest, a file of weights is not a
+            complete safetensors file, or the model is incomplete. The files in place do not change then.
     """
     listed = {file.name: file for file in model.files}
     sources = _find(model, unlisted, paths)
     lacking = [*sorted(listed.keys() - sources), *unlisted.unmet(sources.keys() - listed)]
     if lacking:
         raise ModelFileError(
-            f"Model {model.name} is not whole in what was given: {', '.join(lacking)} is missing. It is added as a "
-            f"whole; name every folder that holds files of it (--from is repeatable). Nothing was copied."
+            f"Model {model.name} is incomplete, without {', '.join(lacking)}. Add all of its files at once: give "
+            f"every folder that has some of them (--from can be repeated). Nothing was copied."
         )
     folder = model_folder(model, models_folder)
     with incoming(folder) as landing:
@@ -49,9 +49,9 @@ def adopt(
             elif (size, found) != (listed[name].bytes, listed[name].sha256):
                 raise ModelFileError(
                     f"{path} is not the {name} of model {model.name}: expected {describe(listed[name])}, found "
-                    f"{size} bytes with SHA-256 {found}. Nothing was put in place."
+                    f"{size} bytes with SHA-256 {found}. Nothing was added."
                 )
-        require_all_shards(sources, landing / INDEX if INDEX in sources else None, "What was given")
+        require_all_shards(sources, landing / INDEX if INDEX in sources else None, "the given files")
         record_pins(pins, folder, pending=landing / PINS)
         for file in known_files(model, pins):
             os.replace(landing / file.name, folder / file.name)
@@ -60,7 +60,7 @@ def adopt(
 
 
 def _find(model: Model, unlisted: UnlistedFiles, paths: Iterable[Path]) -> dict[str, Path]:
-    """The files of a model among ``paths`` and in the folders among them, by name."""
+    """The model's files among ``paths``, and in the folders among them, by name."""
     listed = {file.name for file in model.files}
     sources: dict[str, Path] = {}
     for path in paths:
@@ -69,13 +69,13 @@ def _find(model: Model, unlisted: UnlistedFiles, paths: Iterable[Path]) -> dict[
             if not (name in listed or unlisted.wants(name)):
                 if candidate == path:
                     raise ModelFileError(
-                        f"{path} is by its name none of the files of model {model.name}, which are "
+                        f"{path}: model {model.name} has no file of this name; its files are "
                         f"{', '.join((*sorted(listed), *unlisted.required, *unlisted.optional))}."
                     )
                 continue
             if name in sources:
                 raise ModelFileError(
-                    f"{name} was given twice: {sources[name]} and {candidate}. Name one of them."
+                    f"{name} was given twice: {sources[name]} and {candidate}. Give only one of them."
                 )
             sources[name] = candidate
     return sources

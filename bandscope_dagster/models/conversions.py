@@ -1,8 +1,8 @@
-"""The record of files that were converted here from a legacy pickle, so that they can be verified later.
+"""A record of the files that were converted here from a legacy pickle, so that they can be verified later.
 
-The inventory lists files that were published, and a converted one never was. Its digest is written down when it is
-made, in ``converted.json`` beside it, with the digest of the pickle, which does stand in the inventory. The record
-guards against damage and mistakes, not against someone who may write into the models folder.
+The inventory lists published files, and a converted file was never published. Its digest is recorded at the conversion
+in ``converted.json`` beside it, with the digest of the pickle, which is in the inventory. The record protects against
+damage and mistakes, not against someone who can write to the models folder.
 """
 
 import json
@@ -18,7 +18,7 @@ RECORD: Final = "converted.json"
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A file as it was when it was converted, and the digest of the pickle that it was made from."""
+    """Size and digest of a converted file, and the digest of its pickle."""
 
     bytes: int
     sha256: str  # full, hexadecimal
@@ -26,9 +26,9 @@ class Conversion:
 
 
 def find_conversion(file: ModelFile, folder: Path) -> Conversion | None:
-    """What is recorded of ``file`` in ``folder``; None unless it was made from the pickle in the inventory.
+    """The record of ``file`` in ``folder``; None unless it was converted from the pickle in the inventory.
 
-    A record that cannot be read proves nothing and counts as none.
+    An unreadable record counts as none.
     """
     conversion = _read(folder).get(file.name)
     if conversion is None or file.legacy is None or conversion.legacy_sha256 != file.legacy.sha256:
@@ -37,7 +37,7 @@ def find_conversion(file: ModelFile, folder: Path) -> Conversion | None:
 
 
 def record_conversion(file: ModelFile, conversion: Conversion, folder: Path, pending: Path) -> None:
-    """Add to the record of ``folder``, atomically: the new record is written to ``pending`` and renamed."""
+    """Add to the record of ``folder`` atomically: write the new record to ``pending`` and rename it."""
     record = _read(folder) | {file.name: conversion}
     text = json.dumps({name: asdict(entry) for name, entry in record.items()}, indent=2)
     pending.write_text(f"{text}\n", "utf-8")
@@ -48,10 +48,6 @@ def _read(folder: Path) -> dict[str, Conversion]:
     try:
         found = cast(dict[str, dict[str, Any]], json.loads((folder / RECORD).read_text("utf-8")))
         return {name: Conversion(**entry) for name, entry in found.items()}
-    except (
-        FileNotFoundError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ):  # none, no JSON, or JSON of another shape
+    # No file, not JSON, or JSON of another shape.
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return {}

@@ -1,4 +1,4 @@
-"""What the Hugging Face hub has of a model at its pinned revision; the one module that may touch the network."""
+"""Access to a model's pinned revision on the Hugging Face hub. Only this module may use the hub."""
 
 import hashlib
 from collections.abc import Generator, Mapping
@@ -18,26 +18,26 @@ LISTING_TIMEOUT_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class StatedFile:
-    """A file of a repository, as the hub's metadata states it."""
+    """Size and digest of a repository's file, from the hub's metadata."""
 
     bytes: int
-    sha256: str | None  # of a file in large-file storage, full, hexadecimal
-    blob_id: str | None  # git's name of the content, where that is in git itself
+    sha256: str | None  # full, hexadecimal; None for a file outside large-file storage
+    blob_id: str | None  # git's SHA-1 of the content; None for a file in large-file storage
 
 
 def download(model: Model, source: HubSource, name: str, landing: Path) -> Path:
-    """Download one file of a model's repository at its revision into ``landing``; where it lies then.
+    """Download one file of a model's repository at its revision into ``landing``; returns its path.
 
-    What it holds is not checked. A file that was downloaded there before is not downloaded again.
+    The content is not verified. A file that was downloaded there before is not downloaded again.
 
     Raises:
-        ModelFileError: the hub does not give it.
-        OSError: the disk does not take it.
+        ModelFileError: the download failed.
+        OSError: the file cannot be written to the disk.
     """
     with _reaching(model, source, name):
         import huggingface_hub as hub
 
-        # Asked once: where there is no network, the download itself would go on trying for half a minute.
+        # One request first: without a network, the download itself retries for half a minute.
         hub.get_hf_file_metadata(hub.hf_hub_url(source.repository, name, revision=source.revision))
         return Path(hub.hf_hub_download(source.repository, name, revision=source.revision, local_dir=landing))
 
@@ -45,14 +45,14 @@ def download(model: Model, source: HubSource, name: str, landing: Path) -> Path:
 def pins_of_revision(
     model: Model, unlisted: UnlistedFiles, source: HubSource, landing: Path
 ) -> dict[str, Pin]:
-    """What the hub's metadata states of a model's unlisted files at the pinned revision.
+    """Pins of a model's unlisted files, from the hub's metadata at the pinned revision.
 
-    Of a file in large-file storage that is its SHA-256. Of any other it is git's SHA-1 of the content: such a file is
-    downloaded into ``landing`` and compared with it, and its SHA-256 is that of what arrived.
+    For a file in large-file storage the metadata has its SHA-256. For any other file it has git's SHA-1 of the content:
+    such a file is downloaded into ``landing`` and compared with that, and the pin is its SHA-256.
 
     Raises:
-        ModelFileError: the hub does not answer, answers for another revision, contradicts the inventory or itself, or
-            has no whole model there.
+        ModelFileError: the hub does not answer, answers with another revision, contradicts the inventory or itself, or
+            its model is incomplete.
     """
     where = _where(source)
     stated = _stated_files(model, source)
@@ -60,13 +60,13 @@ def pins_of_revision(
         hubs = stated.get(file.name)
         if hubs and hubs.sha256 and (hubs.bytes, hubs.sha256) != (file.bytes, file.sha256):
             raise ModelFileError(
-                f"{where} has another {file.name} than the one in the inventory: expected {describe(file)}, the hub "
-                f"states {hubs.bytes} bytes with SHA-256 {hubs.sha256}. Nothing was downloaded."
+                f"{file.name} of {where} differs from the inventory: expected {describe(file)}, the hub states "
+                f"{hubs.bytes} bytes with SHA-256 {hubs.sha256}. Nothing was downloaded."
             )
     listed = {file.name for file in model.files}
     wanted = {name: file for name, file in stated.items() if unlisted.wants(name) and name not in listed}
     if unmet := unlisted.unmet(wanted):
-        raise ModelFileError(f"{where} is not the whole model {model.name}: it has no {', '.join(unmet)}.")
+        raise ModelFileError(f"Model {model.name} in {where} is incomplete: it has no {', '.join(unmet)}.")
     pins = {
         name: Pin(
             file.bytes, file.sha256 or _checked_blob(model, source, name, file, landing), source.revision
@@ -79,7 +79,7 @@ def pins_of_revision(
 
 
 def _stated_files(model: Model, source: HubSource) -> Mapping[str, StatedFile]:
-    """The repository's files by name, of those whose size the hub states."""
+    """The repository's files by name, without those whose size the hub does not state."""
     with _reaching(model, source, "The list of files"):
         from huggingface_hub import HfApi
 
@@ -88,8 +88,8 @@ def _stated_files(model: Model, source: HubSource) -> Mapping[str, StatedFile]:
         )
     if info.sha != source.revision:
         raise ModelFileError(
-            f"The hub was asked for the files of {_where(source)} and answered for revision {info.sha}. What it has "
-            f"is not what the inventory pins; if HF_ENDPOINT names a mirror, use another."
+            f"The hub was asked for the files of {_where(source)} and answered with revision {info.sha}, which is not "
+            f"the pinned one. If HF_ENDPOINT names a mirror, use another."
         )
     return {
         file.rfilename: StatedFile(
@@ -103,14 +103,14 @@ def _stated_files(model: Model, source: HubSource) -> Mapping[str, StatedFile]:
 
 
 def _checked_blob(model: Model, source: HubSource, name: str, stated: StatedFile, landing: Path) -> str:
-    """Download a file and compare it with the name that git gives to its content; its SHA-256."""
+    """Download a file and compare it with git's SHA-1 of its content; returns its SHA-256."""
     content = download(model, source, name, landing).read_bytes()
     # https://git-scm.com/book/en/v2/Git-Internals-Git-Objects#_object_storage
     blob_id = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     if (len(content), blob_id) != (stated.bytes, stated.blob_id):
         raise ModelFileError(
-            f"{_where(source)} gave another {name} than its metadata states: expected {stated.bytes} bytes with git's "
-            f"SHA-1 {stated.blob_id}, found {len(content)} bytes with {blob_id}. Pull again, or take the files from a "
+            f"{_where(source)} sent a {name} that differs from its metadata: expected {stated.bytes} bytes with git's "
+            f"SHA-1 {stated.blob_id}, found {len(content)} bytes with {blob_id}. Pull again, or copy the files from a "
             f"machine that has them: {how_to_add(model)}."
         )
     return hashlib.sha256(content).hexdigest()
@@ -118,25 +118,25 @@ def _checked_blob(model: Model, source: HubSource, name: str, stated: StatedFile
 
 @contextmanager
 def _reaching(model: Model, source: HubSource, what: str) -> Generator[None]:
-    """Turn whatever goes wrong on the way to the hub into one ModelFileError that says what to do."""
+    """Turn every error of the hub or the network into a ModelFileError that says what to do."""
     import huggingface_hub as hub
 
     failed = f"{what} of model {model.name} cannot be downloaded from {_where(source)}"
     if hub.is_offline_mode():
         raise ModelFileError(
-            f"{failed}: HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) forbids it. Unset it, or take the file from a "
-            f"machine that has it: {how_to_add(model)}."
+            f"{failed}: HF_HUB_OFFLINE (or TRANSFORMERS_OFFLINE) is set. Unset it, or copy the file from a machine "
+            f"that has it: {how_to_add(model)}."
         )
     try:
         yield
     except Exception as error:
-        # The errors of the library, of its HTTP client and of its Xet client have no base in common. An errno comes
-        # from the disk: it is full, or may not be written.
+        # The errors of the library, its HTTP client and its Xet client have no common base. An error with an errno is
+        # the disk's: it is full or not writable.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         cause = next(iter(str(error).splitlines()), "").rstrip(". ")
         raise ModelFileError(
-            f"{failed}: {type(error).__name__}: {cause}. Pull again when the network is back, or take the file "
+            f"{failed}: {type(error).__name__}: {cause}. Pull again when the network is back, or copy the file "
             f"from a machine that has it: {how_to_add(model)}."
         ) from error
 

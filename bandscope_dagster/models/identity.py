@@ -1,4 +1,4 @@
-"""What a model's output depends on: the identity that enters the lineage of every row it made."""
+"""The identity of a model: everything that its output depends on. The lineage of every row that it made records it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Name, weights and parameters of a model as it was used."""
+    """Name, weights and parameters of a model in use."""
 
     name: str
-    sha256: str  # of the weight file; where there are several, over their digests in the inventory's order
-    params: dict[str, Any] = field(
-        default_factory=dict[str, Any]
-    )  # JSON-serialisable; all that changes output
+    sha256: str  # of the weight file; of several files, over their digests in the inventory's order
+    # Everything that changes the output; JSON-serialisable.
+    params: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -1,4 +1,4 @@
-"""Where files arrive before they are known to be right: beside the model's files, and by one process at a time."""
+"""A landing folder for files that are not verified yet: inside the model's folder, for one process at a time."""
 
 import hashlib
 import os
@@ -22,7 +22,7 @@ LANDING: Final = ".incoming"
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A file of a model that is in place now, and how it got there."""
+    """A model's file that is in place now, and how it got there."""
 
     file: ModelFile
     how: Literal["already there", "downloaded", "copied", "converted"]
@@ -30,9 +30,10 @@ class Placed:
 
 @contextmanager
 def incoming(folder: Path) -> Generator[Path]:
-    """An empty folder within ``folder``, a model's, so that what is in it can be renamed into place.
+    """Yield an empty folder inside ``folder``, a model's, so that its files can be renamed into place.
 
-    A second process waits until the first has left. What a killed one left is removed: its lock ended with it.
+    A second process waits until the first is done. The lock of a killed process ends with it, and the next process
+    removes its files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     landing = folder / LANDING
@@ -46,26 +47,26 @@ def incoming(folder: Path) -> Generator[Path]:
 
 
 def require_space(model: Model, needed: int, folder: Path) -> None:
-    """Raise ModelFileError unless the disk of ``folder`` has room for ``needed`` bytes."""
+    """Raise ModelFileError unless the disk of ``folder`` has ``needed`` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ModelFileError(
             f"The disk of {folder} is too full for model {model.name}: {needed} bytes are needed, {free} are free. "
-            f"Make room, or let BANDSCOPE_MODELS_FOLDER be a folder on a larger disk. Nothing was begun."
+            f"Free some space, or set BANDSCOPE_MODELS_FOLDER to a folder on a larger disk. Nothing was changed."
         )
 
 
 @contextmanager
 def open_regular(path: Path) -> Generator[BufferedReader]:
-    """A regular file to read from; a pipe would block for ever, and a device may have no end."""
+    """Open a regular file to read; a pipe would block forever, and a device may have no end."""
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ModelFileError(f"{path} is no regular file; name a file or a folder.")
+            raise ModelFileError(f"{path} is not a regular file; give a file or a folder.")
         yield stream
 
 
 def copy_hashed(source: BufferedReader, arrived: Path) -> tuple[int, str]:
-    """Copy a file, a block at a time; size and SHA-256 of what was written."""
+    """Copy a file block by block; returns the size and SHA-256 of the copy."""
     digest = hashlib.sha256()
     with arrived.open("wb") as target:
         while block := source.read(2**20):

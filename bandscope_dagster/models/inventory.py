@@ -1,4 +1,4 @@
-"""The one list of models, typed: what each is, whose it is, and the digest of every file of it that is known."""
+"""The list of models, typed: description, licence, source and the known digests of each."""
 
 import hashlib
 import re
@@ -15,13 +15,13 @@ from bandscope_dagster.errors import ModelFileError
 ModelKind = Literal["separator", "tagger"]
 
 LISTED: Final = "in the inventory"
-# Of a file in a model's folder: whatever it is joined to, it stays there, and it is not hidden.
+# Name of a file in a model's folder: not hidden, and no path to another folder when it is joined to one.
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class LegacyFile:
-    """The pickle in which a file's weights were published before there was a safetensors file of them."""
+    """The pickle in which a file's weights were published before the safetensors file."""
 
     name: str
     bytes: int
@@ -30,38 +30,38 @@ class LegacyFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One file of a model, as it must be."""
+    """One file of a model, with the size and digest that it must have."""
 
     name: str
     bytes: int
     sha256: str  # full, hexadecimal
-    legacy: LegacyFile | None = None  # where its full digest is known
-    origin: str = LISTED  # what stands after "the file": who says that it must be this one
+    legacy: LegacyFile | None = None  # if its full digest is known
+    origin: str = LISTED  # source of size and digest, for messages: follows the words "the file"
 
 
 @dataclass(frozen=True, slots=True)
 class UnlistedFiles:
-    """Names, as patterns of ``fnmatch``, of files whose digests the inventory does not know.
+    """Patterns (``fnmatch``) for the names of files whose digests the inventory does not know.
 
-    They are pinned when the model is pulled or added (``models/pins.py``).
+    The digests are pinned when the model is pulled or added (``models/pins.py``).
     """
 
-    required: tuple[str, ...]  # each is met by at least one file
+    required: tuple[str, ...]  # each must match at least one file
     optional: tuple[str, ...] = ()
 
     def wants(self, name: str) -> bool:
-        """Whether a file of that name, directly in the repository or folder, belongs to the model."""
+        """True if a file of that name, at the top of the repository or folder, belongs to the model."""
         patterns = (*self.required, *self.optional)
         return bool(PLAIN_NAME.fullmatch(name)) and any(fnmatchcase(name, pattern) for pattern in patterns)
 
     def unmet(self, names: Collection[str]) -> list[str]:
-        """The required patterns that none of ``names`` meets."""
+        """The required patterns that match none of ``names``."""
         return [pattern for pattern in self.required if not any(fnmatchcase(name, pattern) for name in names)]
 
 
 @dataclass(frozen=True, slots=True)
 class PackageSource:
-    """The published Python package whose checkpoint the embedded files were converted from."""
+    """The published Python package with the checkpoint from which the embedded files were converted."""
 
     url: str  # of the authors' project
     package: str
@@ -72,7 +72,7 @@ class PackageSource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """The repository on the Hugging Face hub that holds the files, at the revision that they are taken from."""
+    """The repository on the Hugging Face hub with the files, and its pinned revision."""
 
     url: str  # of the authors' project
     repository: str  # "owner/name"
@@ -91,17 +91,17 @@ class Model:
     citation: str
     files: tuple[ModelFile, ...]
     source: PackageSource | HubSource
-    licence_file: str | None = None  # the licence's text, beside the weights that are part of the package
-    unlisted: UnlistedFiles | None = None  # the files that it has beside ``files``
+    licence_file: str | None = None  # the licence's text, beside embedded weights
+    unlisted: UnlistedFiles | None = None  # its files that are not in ``files``
 
     @property
     def sha256(self) -> str | None:
-        """The digest that identifies the weights; None where the inventory does not know that of every file."""
+        """The digest that identifies the weights; None if the inventory lacks the digest of a file."""
         return None if self.unlisted else digest_of_weights(file.sha256 for file in self.files)
 
 
 def digest_of_weights(file_digests: Iterable[str]) -> str:
-    """One digest for a model's weights: its file's own, or, of several in the inventory's order, that over theirs."""
+    """One digest for a model's weights: that of its file, or one over those of its files in the inventory's order."""
     digests = list(file_digests)
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
@@ -138,9 +138,9 @@ def find_model(name: str) -> Model:
     """The model called ``name``.
 
     Raises:
-        ModelFileError: the inventory has no such model; the message names those that it has.
+        ModelFileError: the inventory has no such model; the message lists its models.
     """
     inventory = load_inventory()
     if name not in inventory:
-        raise ModelFileError(f"There is no model {name!r} in the inventory; it lists {', '.join(inventory)}.")
+        raise ModelFileError(f"Unknown model {name!r}; the inventory lists {', '.join(inventory)}.")
     return inventory[name]

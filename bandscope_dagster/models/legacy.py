@@ -1,9 +1,9 @@
-"""Turns a Demucs pickle into the safetensors file that Demucs writes today, without executing what it holds.
+"""Converts a Demucs pickle to the safetensors file that Demucs writes today, without executing the pickle.
 
 Before 4.1, Demucs published its weights as pickles: ``demucs.states.save_with_checksum`` of a dict with the class, its
-arguments and the state. A pickle can run any code when it is read, so three things must hold here: its full digest is
-the one in the inventory, torch's restricted unpickler builds nothing but tensors, plain values and the two classes
-below, and what comes out has the expected shape. The layout written is that of ``demucs.hf`` (demucs 4.1).
+arguments and the state. A pickle can run any code when it is read, so three things are required: its full digest is in
+the inventory, torch's restricted unpickler builds only tensors, plain values and the two classes below, and the result
+has the expected structure. The output has the layout of ``demucs.hf`` (demucs 4.1).
 """
 
 import hashlib
@@ -24,8 +24,8 @@ def convert_legacy(content: bytes, legacy: LegacyFile) -> bytes:
     """The safetensors file with the weights of a pickle; equal weights give equal bytes.
 
     Raises:
-        ModelFileError: ``content`` is not the listed file, the restricted unpickler refuses it, or it holds
-            something else than a Demucs model.
+        ModelFileError: ``content`` is not the listed file, the restricted unpickler refuses it, or it is not a Demucs
+            model.
     """
     import torch
     from demucs.htdemucs import HTDemucs
@@ -41,16 +41,16 @@ def convert_legacy(content: bytes, legacy: LegacyFile) -> bytes:
     try:
         with torch.serialization.safe_globals([HTDemucs, Fraction]):
             package = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # the file decides what the unpickler trips over; each means the same here
+    except Exception as error:  # a bad file can raise any error; each has the same meaning here
         raise _refusal(legacy, f"the restricted unpickler refuses it: {_reason(error)}") from error
 
     if not (isinstance(package, dict) and {"klass", "args", "kwargs", "state"} <= package.keys()):
-        raise _refusal(legacy, "it is no dict of klass, args, kwargs and state")
+        raise _refusal(legacy, "it is not a dict of klass, args, kwargs and state")
     package = cast(dict[str, Any], package)
     if package["klass"] is not HTDemucs:
         raise _refusal(legacy, f"its class is {package['klass']!r}, not HTDemucs")
     if not (isinstance(package["args"], list | tuple) and isinstance(package["kwargs"], dict)):
-        raise _refusal(legacy, "its arguments are no list and dict")
+        raise _refusal(legacy, "its arguments are not a list and a dict")
     metadata = {
         "klass": f"{HTDemucs.__module__}.{HTDemucs.__name__}",
         "args": json.dumps(_encode(package["args"], legacy)),
@@ -67,13 +67,13 @@ def _tensors(state: object, legacy: LegacyFile) -> dict[str, "Tensor"]:
     tensors: dict[str, Tensor] = {}
     for name, tensor in cast(Mapping[object, object], state).items():
         if not (isinstance(name, str) and isinstance(tensor, Tensor)):
-            raise _refusal(legacy, f"its state holds {name!r}, which is no tensor with a name")
+            raise _refusal(legacy, f"its state has {name!r}, which is not a named tensor")
         tensors[name] = tensor.contiguous().clone()  # safetensors refuses tensors that share memory
     return tensors
 
 
 def _encode(value: object, legacy: LegacyFile) -> object:
-    """``value`` as JSON; fractions as ``demucs.hf`` decodes them."""
+    """``value`` for JSON, with fractions in the form that ``demucs.hf`` decodes."""
     match value:
         case None | bool() | int() | float() | str():
             return value
@@ -84,11 +84,13 @@ def _encode(value: object, legacy: LegacyFile) -> object:
         case dict() if all(isinstance(key, str) for key in cast(dict[object, object], value)):
             return {key: _encode(item, legacy) for key, item in cast(dict[str, object], value).items()}
         case _:
-            raise _refusal(legacy, f"its arguments hold a {type(value).__name__}, which JSON has no form for")
+            raise _refusal(
+                legacy, f"its arguments contain a {type(value).__name__}, which JSON cannot represent"
+            )
 
 
 def _sorted_header(content: bytes) -> bytes:
-    """The same safetensors file with its header's keys sorted: the library orders the metadata anew each time.
+    """The same safetensors file with sorted header keys, because the library's order of metadata is random.
 
     A file is an 8-byte little-endian length, a JSON header of that length padded with spaces, and the tensors, whose
     offsets count from the header's end (https://github.com/huggingface/safetensors#format).
@@ -100,12 +102,12 @@ def _sorted_header(content: bytes) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """What the restricted unpickler said; torch wraps it in advice on how to execute the file all the same."""
+    """The restricted unpickler's own message, without torch's advice on how to execute the file."""
     cause = error.__context__ or error
     return str(cause).partition(". Please use")[0].rstrip(".") or type(cause).__name__
 
 
 def _refusal(legacy: LegacyFile, reason: str) -> ModelFileError:
     return ModelFileError(
-        f"{legacy.name} is not converted: {reason}. Pull or add the safetensors file of these weights instead."
+        f"{legacy.name} cannot be converted: {reason}. Pull or add the safetensors file of these weights instead."
     )

@@ -1,9 +1,9 @@
-"""The record of the digests that the inventory does not know: written down when the files come, compared with later.
+"""A record of the digests that the inventory does not know, made when the files arrive and used to verify them later.
 
-Of some models the inventory knows only the revision. When such a model is pulled, what the hub's metadata states of
-its files at that revision is written to ``pins.json`` in the model's folder; when it is added from a folder, what was
-found there. From then on exactly these files are the model. The record guards against damage and mistakes, not
-against someone who may write into the models folder.
+For some models the inventory has only the revision. A pull writes the sizes and digests in the hub's metadata of that
+revision to ``pins.json`` in the model's folder; an add writes those of the added files. From then on the model is
+exactly these files. The record protects against damage and mistakes, not against someone who can write to the models
+folder.
 """
 
 import json
@@ -20,27 +20,24 @@ PINS: Final = "pins.json"
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A file of a model as it must be from now on."""
+    """Size and digest that a model's file must have from now on."""
 
     bytes: int
     sha256: str  # full, hexadecimal
-    revision: (
-        str | None
-    )  # of the repository whose metadata vouches for the file; None where it was added as found
+    revision: str | None  # of the hub metadata with this digest; None if the file was added
 
     @property
     def origin(self) -> str:
-        """What stands after "the file": who says that it must be this one."""
+        """The source of the digest, for messages: follows the words "the file"."""
         if self.revision is None:
-            return "as it was added, for which only the one who added it vouches"
+            return "as it was added, which no published digest confirms"
         return f"that the hub's metadata states at revision {self.revision}"
 
 
 def find_pins(model: Model, folder: Path) -> dict[str, Pin]:
-    """What is pinned of ``model`` in ``folder``, by file name; empty where the model was never pulled or added.
+    """The pins of ``model`` in ``folder``, by file name; empty if the model was never pulled or added.
 
-    A record that cannot be read, that is of another revision than the inventory's, or in which a file is missing
-    that the model must have, proves nothing and counts as none.
+    A record counts as none if it is unreadable, has another revision than the inventory, or lacks a required file.
     """
     if model.unlisted is None:
         return {}
@@ -50,7 +47,7 @@ def find_pins(model: Model, folder: Path) -> dict[str, Pin]:
             name: Pin(int(entry["bytes"]), str(entry["sha256"]), entry["revision"])
             for name, entry in record.items()
         }
-    # None, no JSON, or JSON of another shape.
+    # No file, not JSON, or JSON of another shape.
     except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError):
         return {}
     if any(pin.revision not in (None, _revision(model)) for pin in pins.values()):
@@ -61,19 +58,19 @@ def find_pins(model: Model, folder: Path) -> dict[str, Pin]:
 
 
 def are_of_the_hub(pins: Mapping[str, Pin]) -> bool:
-    """Whether there are pins, and the hub's metadata vouches for all of them."""
+    """True if there are pins and all of them come from the hub's metadata."""
     return bool(pins) and all(pin.revision is not None for pin in pins.values())
 
 
 def record_pins(pins: Mapping[str, Pin], folder: Path, pending: Path) -> None:
-    """Replace the record of ``folder``, atomically: the new record is written to ``pending`` and renamed."""
+    """Replace the record of ``folder`` atomically: write the new record to ``pending`` and rename it."""
     text = json.dumps({name: asdict(pin) for name, pin in sorted(pins.items())}, indent=2)
     pending.write_text(f"{text}\n", "utf-8")
     os.replace(pending, folder / PINS)
 
 
 def known_files(model: Model, pins: Mapping[str, Pin]) -> tuple[ModelFile, ...]:
-    """The files of a model whose digests are known: those of the inventory, then those that are pinned."""
+    """The model's files with known digests: those of the inventory, then the pinned ones."""
     pinned = [ModelFile(name, pin.bytes, pin.sha256, origin=pin.origin) for name, pin in sorted(pins.items())]
     return *model.files, *pinned
 

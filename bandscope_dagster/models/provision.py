@@ -1,7 +1,7 @@
-"""Puts model files in place, from the hub or from files at hand.
+"""Provides model files, from the hub or from local copies.
 
-Nothing ever stands under a file's final name that was not checked before: files arrive in a folder of their own,
-are compared by size and full SHA-256 with the inventory or with what is pinned, and are then renamed.
+Files are verified before they get their final names: they arrive in a landing folder, their size and full SHA-256 are
+compared with the inventory or the pins, and then they are renamed.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from bandscope_dagster.models.inventory import HubSource, LegacyFile, Model, Mod
 from bandscope_dagster.models.legacy import convert_legacy
 from bandscope_dagster.models.pins import PINS, are_of_the_hub, find_pins, known_files, record_pins
 from bandscope_dagster.models.store import (
-    MEND_EMBEDDED,
+    REINSTALL,
     describe,
     find_strays,
     how_to_get,
@@ -31,13 +31,13 @@ from bandscope_dagster.models.store import (
 
 
 def pull(model: Model, models_folder: Path) -> Iterator[Placed]:
-    """Download what a model lacks from the pinned revision of its repository; what is there and right is left alone.
+    """Download the missing and damaged files of a model from the pinned revision of its repository.
 
-    Of files whose digests the inventory does not know, what the hub states at that revision is pinned first.
+    Digests that the inventory does not know are pinned first, from the hub's metadata at that revision.
 
     Raises:
-        ModelFileError: the model is part of the package, the disk has no room for it, the hub does not give a file or
-            gives another one, or a file lies there that is none of the model's.
+        ModelFileError: the model is part of the package, the disk has no room for it, a download fails or is not the
+            expected file, or the folder has a file that is not the model's.
     """
     source = model.source
     if not isinstance(source, HubSource):
@@ -62,9 +62,9 @@ def pull(model: Model, models_folder: Path) -> Iterator[Placed]:
             if arrived.state != "present":
                 arrived.path.unlink()
                 raise ModelFileError(
-                    f"{source.repository} at revision {source.revision} gave another {file.name} than the one "
+                    f"{source.repository} at revision {source.revision} sent a {file.name} that is not the one "
                     f"{file.origin}: expected {describe(file)}, found {arrived.found_bytes} bytes with SHA-256 "
-                    f"{arrived.found_sha256}. It was deleted; what is in place for {model.name} is as it was."
+                    f"{arrived.found_sha256}. It was deleted; the files of {model.name} did not change."
                 )
             os.replace(arrived.path, folder / file.name)
             yield Placed(file, "downloaded")
@@ -72,14 +72,14 @@ def pull(model: Model, models_folder: Path) -> Iterator[Placed]:
 
 
 def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Placed]:
-    """Put a model's files in place from files, or from folders that are searched (not those within them).
+    """Add a model's files from copies: from files, or from all files of a folder (without subfolders).
 
-    Files are recognised by size and full SHA-256, whatever their names are. A listed legacy pickle is converted.
-    A model with files whose digests the inventory does not know is adopted, by the files' names (``adopt``).
+    Files are recognised by size and full SHA-256, under any name. A listed legacy pickle is converted. If the inventory
+    does not know all digests of the model, its files are recognised by their names (``adopt``).
 
     Raises:
-        ModelFileError: the model is part of the package, a file that was named is none of its files, or some of
-            its files are still missing at the end. What was recognised before is in place.
+        ModelFileError: the model is part of the package, a given file is not the model's, or some of its files are
+            still missing at the end. The files that were recognised before are added.
     """
     if model.embedded:
         raise _is_embedded(model)
@@ -106,7 +106,7 @@ def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Pl
 
 
 def _take(model: Model, path: Path, landing: Path) -> Placed | None:
-    """Copy, check and rename one file; None if it is none of the model's."""
+    """Copy, verify and rename one file; None if it is not the model's."""
     arrived = landing / "copy"
     with open_regular(path) as source:
         if os.fstat(source.fileno()).st_size not in _sizes(model):
@@ -129,7 +129,7 @@ def _convert(model: Model, file: ModelFile, legacy: LegacyFile, arrived: Path) -
     content = convert_legacy(arrived.read_bytes(), legacy)
     converted = landing / file.name
     converted.write_bytes(content)
-    # The record goes first: a file without its record would be a wrong one, a record without its file is no harm.
+    # The record comes first: a file without its record counts as wrong, a record without its file is harmless.
     conversion = Conversion(len(content), hashlib.sha256(content).hexdigest(), legacy.sha256)
     record_conversion(file, conversion, folder, pending=landing / RECORD)
     os.replace(converted, folder / file.name)
@@ -143,15 +143,15 @@ def _sizes(model: Model) -> set[int]:
 def _may_be_of(model: Model, path: Path) -> bool:
     try:
         found = path.stat()
-    except OSError:  # a link to nothing, or a file that nobody may look at: not what is searched for
+    except OSError:  # a broken link, or a file without permission: not one of the model's
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size in _sizes(model)
 
 
 def _is_embedded(model: Model) -> ModelFileError:
     return ModelFileError(
-        f"Model {model.name} is part of the package: there is nothing to get. If `bandscope models verify` finds "
-        f"its files damaged, mend them with {MEND_EMBEDDED}."
+        f"Model {model.name} is part of the package and needs no download. If `bandscope models verify` finds damaged "
+        f"files, run {REINSTALL}."
     )
 
 
@@ -163,9 +163,9 @@ def _is_none_of(model: Model, path: Path) -> ModelFileError:
     if path.suffix == ".th":
         pickles = "\nA pickle (.th) is converted only if its full digest is known"
         known = any(file.legacy for file in model.files)
-        pickles += ", as listed here." if known else f"; of {model.name} none is. Use the safetensors files."
+        pickles += ", as listed here." if known else f"; {model.name} has none. Use the safetensors files."
     return ModelFileError(
-        f"{path} is none of the files of model {model.name}: it has {size} bytes with SHA-256 {found}; expected:"
+        f"{path} is not a file of model {model.name}: it has {size} bytes with SHA-256 {found}; expected:"
         f"{_list_expected(model.files)}{pickles}"
     )
 
@@ -175,5 +175,5 @@ def _list_expected(files: Iterable[ModelFile]) -> str:
     for file in files:
         lines += f"\n  {file.name}: {describe(file)}"
         if file.legacy:
-            lines += f"\n    or, to be converted, {file.legacy.name}: {describe(file.legacy)}"
+            lines += f"\n    or, for conversion, {file.legacy.name}: {describe(file.legacy)}"
     return lines

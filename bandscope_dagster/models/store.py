@@ -1,4 +1,4 @@
-"""Gives out the bytes of model files, and only when their full SHA-256 is the one that is known to be right."""
+"""Verified access to model files: their bytes are returned only if their full SHA-256 is the expected one."""
 
 import hashlib
 import os
@@ -16,66 +16,68 @@ from bandscope_dagster.models.conversions import Conversion, find_conversion
 from bandscope_dagster.models.inventory import LISTED, LegacyFile, Model, ModelFile, digest_of_weights
 from bandscope_dagster.models.pins import Pin, find_pins, known_files
 
-EMBEDDED = Path(__file__).parent  # the files that are part of the package lie beside this module
-MEND_EMBEDDED = "`pip install --force-reinstall bandscope`"
+EMBEDDED = Path(__file__).parent  # the folder of the files that are part of the package
+REINSTALL = "`pip install --force-reinstall bandscope`"
 
-HASHERS: Final = min(8, os.cpu_count() or 1)  # files that are hashed at once: hashlib lets other threads run
+HASHERS: Final = min(
+    8, os.cpu_count() or 1
+)  # files that are hashed at once: hashlib releases the interpreter lock
 
 FileState = Literal["present", "missing", "wrong"]
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedModel:
-    """A model's files in memory, exactly as they were hashed."""
+    """A model's files in memory: the bytes that were hashed."""
 
     files: Mapping[str, bytes]  # by file name
-    sha256: str  # of the weights as they are here; differs from the inventory's where a file was converted
+    sha256: str  # of these weights; differs from the inventory's if a file was converted
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedFolder:
-    """A model's files in a folder that holds nothing else, as they were when they were hashed."""
+    """A folder with only a model's files, which were verified."""
 
     path: Path
-    sha256: str  # of the model as it is here; where files are pinned, over name and digest of every file
+    sha256: str  # of this model; if files are pinned, over name and digest of every file
 
 
 @dataclass(frozen=True, slots=True)
 class FileStatus:
-    """What was found where a file of a model should be, or should not be."""
+    """The result of checking one file of a model, or a file that is not the model's."""
 
     model: Model
-    name: str  # the file's, or the model's where nothing can be said of single files
+    name: str  # the file's, or the model's if the whole model is missing
     path: Path
     state: FileState
-    expected: ModelFile | None  # None where the model is not here at all, and of a file that is none of its
+    expected: ModelFile | None  # None if the whole model is missing, or the file is not the model's
     found_bytes: int | None = None
     found_sha256: str | None = None
-    conversion: Conversion | None = None  # what the folder records of the file, where it was converted there
+    conversion: Conversion | None = None  # the folder's record of the file, if it was converted there
 
     @property
     def subject(self) -> str:
-        """The file, as messages name it; or the model."""
+        """The file or the model, as messages name it."""
         whole = self.name == self.model.name
         return f"Model {self.name}" if whole else f"{self.name} of model {self.model.name}"
 
     def __str__(self) -> str:
-        mend = f"Mend it with {how_to_get(self.model)}."
+        fix = f"Get it with {how_to_get(self.model)}."
         if self.expected is None and self.state == "missing":
-            return f"{self.subject} is not here: {self.path} has no valid record of a pull or an add of it. {mend}"
+            return f"{self.subject} is missing: {self.path} has no valid record of a pull or an add. {fix}"
         if self.expected is None:
-            return f"{self.path} is none of the files of model {self.model.name}: delete it, or move it elsewhere."
+            return f"{self.path} is not a file of model {self.model.name}: delete or move it."
         found = f"{self.found_bytes} bytes with SHA-256 {self.found_sha256}"
         if self.state == "present":
             return f"{self.subject} is present{self._origin(self.expected)}: {found}."
         expected = f"expected {describe(self.expected)}"
         if self.conversion is not None:
             recorded = f"{self.conversion.bytes} bytes with SHA-256 {self.conversion.sha256}"
-            expected += f" (or, as it was converted here, {recorded})"
+            expected += f" (or, if converted here, {recorded})"
         if self.state == "missing":
-            return f"{self.subject} is missing: {expected} at {self.path}. {mend}"
+            return f"{self.subject} is missing: {expected} at {self.path}. {fix}"
         wrong = f"{self.subject} is not the file {self.expected.origin}"
-        return f"{wrong}: {expected}, found {found} at {self.path}. {mend}"
+        return f"{wrong}: {expected}, found {found} at {self.path}. {fix}"
 
     def _origin(self, expected: ModelFile) -> str:
         if self.conversion is not None and self.found_sha256 == self.conversion.sha256 and expected.legacy:
@@ -84,35 +86,35 @@ class FileStatus:
 
 
 def describe(file: ModelFile | LegacyFile) -> str:
-    """A file's size and digest, as error messages give them."""
+    """A file's size and digest, for error messages."""
     return f"{file.bytes} bytes with SHA-256 {file.sha256}"
 
 
 def how_to_get(model: Model) -> str:
-    """The command that puts a model's files in place, and for weights outside the package also the offline one."""
+    """The command that gets a model's files; for weights outside the package, also the one without a network."""
     if model.embedded:
-        return MEND_EMBEDDED
+        return REINSTALL
     return f"`bandscope models pull {model.name}`, or on a machine without a network {how_to_add(model)}"
 
 
 def how_to_add(model: Model) -> str:
-    """The command that puts a model's files in place from a copy."""
+    """The command that adds a model's files from a copy."""
     return f"`bandscope models add {model.name} --from {'FOLDER' if model.unlisted else 'FILE'}`"
 
 
 def model_folder(model: Model, models_folder: Path) -> Path:
-    """The folder of a model's files: in the package, or one of the model's own in ``models_folder``."""
+    """The folder of a model's files: the package's, or the model's own in ``models_folder``."""
     return EMBEDDED if model.embedded else models_folder / model.name
 
 
 def read_verified(model: Model, folder: Path) -> VerifiedModel:
     """The bytes of every file of a model in ``folder``.
 
-    What is hashed is the memory that is returned, so that nothing can change between the check and the load.
+    The returned memory is what was hashed, so nothing can change between the check and the load.
 
     Raises:
-        ModelFileError: a file is missing or is not the one in the inventory. The message names the file, the
-            expected and the found digest, and the command that mends it.
+        ModelFileError: a file is missing or differs from the inventory. The message has the file, the expected and the
+            found digest, and the command that gets it.
     """
     contents: dict[str, bytes] = {}
     digests: list[str] = []
@@ -131,7 +133,7 @@ def read_verified(model: Model, folder: Path) -> VerifiedModel:
 
 
 def inspect(model: Model, file: ModelFile, folder: Path) -> FileStatus:
-    """Hash one file of a model in ``folder``, a block at a time."""
+    """Hash one file of a model in ``folder``, block by block."""
     path = folder / file.name
     if not path.is_file():
         return _judge(model, file, folder, None)
@@ -147,9 +149,9 @@ def inspect_files(model: Model, files: Iterable[ModelFile], folder: Path) -> Ite
 
 
 def inspect_model(model: Model, folder: Path) -> Iterator[FileStatus]:
-    """Hash every file of a model in ``folder``, and find what should not be there.
+    """Hash every file of a model in ``folder``, and find files that are not the model's.
 
-    Of a model with unlisted files that was never pulled or added, one status says so.
+    A model with unlisted files that was never pulled or added has one status, "missing".
     """
     pins = find_pins(model, folder)
     yield from inspect_files(model, known_files(model, pins), folder)
@@ -159,7 +161,7 @@ def inspect_model(model: Model, folder: Path) -> Iterator[FileStatus]:
 
 
 def find_strays(model: Model, pins: Mapping[str, Pin], folder: Path) -> list[FileStatus]:
-    """Files in ``folder`` that by their names are a model's, and that are not pinned: a shard too many."""
+    """Files in ``folder`` with names of the model's that are not pinned: for example an extra shard."""
     if model.unlisted is None or not pins:
         return []
     known = {file.name for file in known_files(model, pins)}
@@ -175,8 +177,8 @@ def require(models: Iterable[Model], models_folder: Path) -> None:
     """Hash every file of ``models``, without loading any.
 
     Raises:
-        ModelFileError: a file is missing, is not the one that it must be, or is none of its model's; every such
-            file is named.
+        ModelFileError: a file is missing, is not the expected one, or is not its model's; the message has every such
+            file.
     """
     require_present(
         status for model in models for status in inspect_model(model, model_folder(model, models_folder))
@@ -184,19 +186,19 @@ def require(models: Iterable[Model], models_folder: Path) -> None:
 
 
 def require_present(statuses: Iterable[FileStatus]) -> None:
-    """Raise ModelFileError, naming each, unless every status is "present"."""
+    """Raise one ModelFileError for all statuses that are not "present"."""
     if lacking := [str(status) for status in statuses if status.state != "present"]:
         raise ModelFileError("\n".join(lacking))
 
 
 @contextmanager
 def verified_folder(model: Model, folder: Path) -> Generator[VerifiedFolder]:
-    """A temporary folder with links to the files of a model in ``folder``, all of them verified, and nothing else.
+    """Yield a temporary folder with links to the verified files of a model in ``folder``, and nothing else.
 
-    For libraries that load from a folder: a pickle or a module that lies beside the model's files is not found.
-    Load within the context. Unlike with ``read_verified``, what is loaded is not the memory that was hashed, since a
-    model of many gigabytes is read only as it is loaded: a file that is exchanged in between is not noticed. The
-    models folder belongs to the operator.
+    Use it for libraries that load from a folder: they cannot find a pickle or a module beside the model's files. Load
+    within the context. Unlike ``read_verified``, this does not load the memory that was hashed, because a model of many
+    gigabytes is read only while it is loaded: a file that is replaced in between is not noticed. The models folder is
+    under the operator's control.
 
     Raises:
         ModelFileError: as ``require``.
@@ -211,7 +213,7 @@ def verified_folder(model: Model, folder: Path) -> Generator[VerifiedFolder]:
 
 
 def _identify(model: Model, digests: Mapping[str, str]) -> str:
-    """One digest for a model, of those of its files by name."""
+    """One digest for a model, over the digests of its files by name."""
     if model.unlisted is None:
         return digest_of_weights(digests.values())
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))

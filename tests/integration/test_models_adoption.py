@@ -1,4 +1,4 @@
-"""models/adoption: a model from a folder is taken as a whole, on the word of the one who adds it, or not at all."""
+"""A model from a folder is added as a whole, with the digests of its files pinned as found, or not at all."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ SHARDED = sharded_model()
 
 @pytest.fixture
 def given(tmp_path: Path) -> Path:
-    """A folder as it was cloned from the hub."""
+    """A clone of the hub's repository."""
     return write_files(WANTED | UNWANTED, tmp_path / "given")
 
 
@@ -35,7 +35,7 @@ def how(placements: Iterator[object]) -> list[str]:
 
 
 def content_of(models: Path) -> dict[str, bytes]:
-    """What lies in the model's folder under a name that is not hidden, but for the record."""
+    """The files in the model's folder, without hidden ones and the record of pins."""
     folder = models / "sharded"
     names = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.exists() else []
     return {path.name: path.read_bytes() for path in names if path.name != "pins.json"}
@@ -55,7 +55,7 @@ def test_digests_are_pinned_as_they_are_found_and_verify_says_who_vouches(given:
         name: Pin(len(content), hashlib.sha256(content).hexdigest(), None) for name, content in WANTED.items()
     }
     for status in inspect_model(SHARDED, folder):
-        assert "present, the file as it was added, for which only the one who added it vouches" in str(status)
+        assert "present, the file as it was added, which no published digest confirms" in str(status)
 
 
 def test_what_the_hub_vouched_for_remains_vouched_for(given: Path, models: Path) -> None:
@@ -81,7 +81,7 @@ def test_shards_may_come_from_several_folders(models: Path, tmp_path: Path) -> N
     [
         (SHARDS[1], f"it has no {SHARDS[1]}, which {INDEX} names"),
         (INDEX, rf"it has no model\.safetensors, and no {INDEX}"),
-        ("config.json", r"not whole in what was given: config\.json is missing"),
+        ("config.json", r"Model sharded is incomplete, without config\.json\. Add all"),
     ],
 )
 def test_a_model_that_is_not_whole_is_not_taken(name: str, says: str, given: Path, models: Path) -> None:
@@ -97,7 +97,7 @@ def test_weights_that_are_no_safetensors_are_refused_and_what_was_there_stays(
     list(add(SHARDED, [given], models))
     for content in (WANTED[SHARDS[2]][:-1], b"\x80\x04a pickle of another name"):
         (given / SHARDS[2]).write_bytes(content)
-        with pytest.raises(ModelFileError, match=f"{SHARDS[2]} is refused: it is no whole safetensors file"):
+        with pytest.raises(ModelFileError, match=f"{SHARDS[2]} is not a complete safetensors file"):
             list(add(SHARDED, [given], models))
     assert content_of(models) == WANTED and not (models / "sharded" / ".incoming").exists()
     require([SHARDED], models)
@@ -118,7 +118,8 @@ def test_a_file_that_the_inventory_lists_must_be_that_one(given: Path, models: P
 
 def test_a_file_that_is_named_must_be_the_models(given: Path, models: Path) -> None:
     with pytest.raises(
-        ModelFileError, match=r"pytorch_model\.bin is by its name none of the files of model sharded"
+        ModelFileError,
+        match=r"pytorch_model\.bin: model sharded has no file of this name; its files are \*\.safetensors",
     ):
         list(add(SHARDED, [given, given / "pytorch_model.bin"], models))
     assert not models.exists()
@@ -133,20 +134,22 @@ def test_two_files_of_one_name_are_refused(given: Path, models: Path, tmp_path: 
 def test_a_pipe_with_the_name_of_a_shard_is_refused_and_not_waited_for(given: Path, models: Path) -> None:
     (given / SHARDS[0]).unlink()
     os.mkfifo(given / SHARDS[0])
-    with pytest.raises(ModelFileError, match="no regular file"):
+    with pytest.raises(ModelFileError, match="not a regular file"):
         list(add(SHARDED, [given], models))
 
 
 def test_a_shard_of_the_model_before_that_is_left_over_is_named(given: Path, models: Path) -> None:
     write_files({"model-00004-of-00004.safetensors": b"old"}, models / "sharded")
-    with pytest.raises(ModelFileError, match=r"model-00004-of-00004\.safetensors is none of the files"):
+    with pytest.raises(
+        ModelFileError, match=r"model-00004-of-00004\.safetensors is not a file of model sharded"
+    ):
         list(add(SHARDED, [given], models))
     (models / "sharded" / "model-00004-of-00004.safetensors").unlink()
     require([SHARDED], models)
 
 
 def test_a_disk_that_is_too_small_is_found_before_anything_is_copied(given: Path, models: Path) -> None:
-    os.truncate(given / SHARDS[0], 2**43)  # a file of 8 TiB that takes no room
+    os.truncate(given / SHARDS[0], 2**43)  # a sparse file of 8 TiB
     with pytest.raises(ModelFileError, match=r"too full for model sharded: 87960\d+ bytes are needed"):
         list(add(SHARDED, [given], models))
     assert content_of(models) == {}

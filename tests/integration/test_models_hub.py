@@ -1,4 +1,4 @@
-"""models/hub: what the hub states of a model is believed only where it agrees with the inventory and with itself."""
+"""The hub's metadata of a model is used only if it agrees with the inventory and with itself."""
 
 import hashlib
 from collections.abc import Iterator
@@ -44,14 +44,16 @@ def test_no_weights_are_downloaded_for_that(hub: HubServer, tmp_path: Path) -> N
 
 def test_a_hub_that_answers_for_another_revision_is_refused(hub: HubServer, tmp_path: Path) -> None:
     hub.revision = "f" * 40
-    with pytest.raises(ModelFileError, match=f"{REPOSITORY} at revision {REVISION} and answered for .*ffff"):
+    with pytest.raises(
+        ModelFileError, match=f"{REPOSITORY} at revision {REVISION} and answered with revision ffff"
+    ):
         ask(tmp_path)
 
 
 def test_a_small_file_that_is_not_what_git_calls_it_is_refused(hub: HubServer, tmp_path: Path) -> None:
     hub.faults["config.json"] = "wrong"
     with pytest.raises(
-        ModelFileError, match=r"gave another config\.json than its metadata states"
+        ModelFileError, match=r"sent a config\.json that differs from its metadata"
     ) as refused:
         ask(tmp_path)
     assert hub.listing["config.json"]["blobId"] in str(refused.value)
@@ -79,7 +81,7 @@ def test_a_repository_without_a_shard_that_its_index_names_is_not_the_model(
     hub: HubServer, tmp_path: Path
 ) -> None:
     del hub.listing[SHARDS[2]]
-    with pytest.raises(ModelFileError, match=f"not a whole model: it has no {SHARDS[2]}"):
+    with pytest.raises(ModelFileError, match=f"is incomplete: it has no {SHARDS[2]}"):
         ask(tmp_path)
 
 
@@ -87,7 +89,7 @@ def test_a_repository_without_a_file_that_the_model_must_have_is_not_the_model(
     hub: HubServer, tmp_path: Path
 ) -> None:
     del hub.listing["config.json"]
-    with pytest.raises(ModelFileError, match=r"not the whole model sharded: it has no config\.json"):
+    with pytest.raises(ModelFileError, match=r"Model sharded in .* is incomplete: it has no config\.json"):
         ask(tmp_path)
 
 
@@ -100,7 +102,7 @@ def test_names_that_leave_the_folder_are_not_the_models(hub: HubServer, tmp_path
 
 def test_a_hub_that_states_no_digest_is_refused(hub: HubServer, tmp_path: Path) -> None:
     del hub.listing["config.json"]["blobId"]
-    with pytest.raises(ModelFileError, match=r"config\.json than its metadata states"):
+    with pytest.raises(ModelFileError, match=r"config\.json that differs from its metadata"):
         ask(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""models/pins: what is written down of a model's files is what they are compared with, and nothing else counts."""
+"""The record of a model's pinned digests, which its files are verified with."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""models/provision: what is in place was checked before; what goes wrong on the way leaves nothing behind."""
+"""Files of a model are verified before they get their names, and failures leave nothing behind."""
 
 import errno
 import os
@@ -37,7 +37,7 @@ def how(placements: Iterator[object]) -> list[str]:
 
 
 def visible(folder: Path) -> list[str]:
-    """What lies in a model's folder under a name that is not hidden."""
+    """The names in a model's folder, without hidden ones."""
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
@@ -75,7 +75,7 @@ def test_only_what_is_wrong_is_replaced(damage: str, hub: HubServer, tmp_path: P
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        ("wrong", "gave another two.safetensors than the one in the inventory: expected 200000 bytes with"),
+        ("wrong", "sent a two.safetensors that is not the one in the inventory: expected 200000 bytes with"),
         ("short", "OSError: Consistency check failed: file should be of size 200000 but has size 100000"),
         ("404", "RemoteEntryNotFoundError: 404 Client Error"),
         ("500", "HfHubHTTPError: Server error '500 Internal Server Error'"),
@@ -101,7 +101,7 @@ def test_a_download_that_fails_leaves_nothing_and_the_next_pull_completes_it(
 
 
 def test_a_wrong_download_does_not_replace_what_is_there(hub: HubServer, tmp_path: Path) -> None:
-    """Also a wrong file stays: somebody may want to know what it is."""
+    """A wrong file stays too: someone may want to examine it."""
     path = tmp_path / "tiny" / "one.safetensors"
     path.parent.mkdir()
     path.write_bytes(b"mine")
@@ -149,8 +149,8 @@ def test_two_pulls_at_once_download_each_file_once(hub: HubServer, tmp_path: Pat
 
 
 def test_without_a_network_it_fails_at_once(hub: HubServer, tmp_path: Path, monkeypatch) -> None:
-    nobody = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nobody)
+    closed = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", closed)
     with pytest.raises(ModelFileError, match=r"ConnectError: .*`bandscope models add tiny --from FILE`"):
         list(pull(TINY, tmp_path))
 
@@ -221,9 +221,7 @@ def test_a_file_that_is_none_of_the_models_is_refused_with_all_digests(
 ) -> None:
     stranger = tmp_path / "one.safetensors"
     stranger.write_bytes(content)
-    with pytest.raises(
-        ModelFileError, match=r"one\.safetensors is none of the files of model tiny"
-    ) as refused:
+    with pytest.raises(ModelFileError, match=r"one\.safetensors is not a file of model tiny") as refused:
         list(add(TINY, [stranger], tmp_path / "models"))
     assert str(refused.value).count("SHA-256") == 3
     assert all(file.sha256 in str(refused.value) for file in TINY.files)
@@ -239,7 +237,7 @@ def test_what_is_still_missing_is_listed_and_the_rest_stays(copies: Path, tmp_pa
 
 
 def test_a_pipe_is_refused_and_not_waited_for(copies: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="no regular file"):
+    with pytest.raises(ModelFileError, match="not a regular file"):
         list(add(TINY, [copies / "pipe"], tmp_path))
 
 
@@ -275,9 +273,9 @@ def test_a_converted_file_that_changes_later_is_refused_with_the_recorded_digest
     recorded = read_verified(legacy, folder).sha256
     path = folder / "f00dcafe.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    with pytest.raises(ModelFileError, match=f"as it was converted here, .*{recorded}"):
+    with pytest.raises(ModelFileError, match=f"if converted here, .*{recorded}"):
         read_verified(legacy, folder)
-    list(add(legacy, [pickle], tmp_path))  # mends it
+    list(add(legacy, [pickle], tmp_path))  # replaces it
     assert read_verified(legacy, folder).sha256 == recorded
 
 
@@ -302,7 +300,7 @@ def test_a_converted_file_without_a_usable_record_is_refused(
 
 
 def test_a_pickle_that_is_not_listed_is_refused_before_it_is_read(pickle: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"converted only if its full digest is known; of tiny none is"):
+    with pytest.raises(ModelFileError, match=r"converted only if its full digest is known; tiny has none"):
         list(add(TINY, [pickle], tmp_path))
 
 
@@ -329,7 +327,7 @@ def sharded_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub
 
 
 def downloaded(*names: str) -> list[str]:
-    """What a pull says that downloads these files and finds the others in place."""
+    """The report of a pull that downloads these files and has the others already."""
     return [f"{name} {'downloaded' if name in names else 'already there'}" for name in sorted(WANTED)]
 
 
@@ -342,7 +340,7 @@ def test_of_a_model_that_is_not_listed_what_the_hub_states_is_pulled_and_pinned(
     assert all((folder / name).read_bytes() == content for name, content in WANTED.items())
     assert {pin.revision for pin in find_pins(SHARDED, folder).values()} == {REVISION}
     require([SHARDED], tmp_path)
-    assert sorted(sharded_hub.downloads()) == sorted(WANTED)  # each once, and nothing else
+    assert sorted(sharded_hub.downloads()) == sorted(WANTED)  # each once, and no other file
 
 
 def test_what_is_pinned_is_not_asked_for_again(sharded_hub: HubServer, tmp_path: Path) -> None:
@@ -381,7 +379,7 @@ def test_a_pull_that_fails_before_the_pins_are_known_changes_nothing(
     list(add(SHARDED, [write_files(WANTED, tmp_path / "given")], tmp_path))
     pins = find_pins(SHARDED, tmp_path / "sharded")
     sharded_hub.faults["config.json"] = "wrong"
-    with pytest.raises(ModelFileError, match=r"another config\.json"):
+    with pytest.raises(ModelFileError, match=r"sent a config\.json"):
         list(pull(SHARDED, tmp_path))
     assert find_pins(SHARDED, tmp_path / "sharded") == pins
     require([SHARDED], tmp_path)
@@ -405,9 +403,7 @@ def test_a_disk_that_is_too_small_is_found_before_the_first_shard(
 
 def test_a_shard_too_many_is_named_at_the_end_of_a_pull(sharded_hub: HubServer, tmp_path: Path) -> None:
     write_files({"model.safetensors": b"of an older revision"}, tmp_path / "sharded")
-    with pytest.raises(
-        ModelFileError, match=r"model\.safetensors is none of the files of model sharded: delete it"
-    ):
+    with pytest.raises(ModelFileError, match=r"model\.safetensors is not a file of model sharded: delete"):
         list(pull(SHARDED, tmp_path))
     (tmp_path / "sharded" / "model.safetensors").unlink()
     assert how(pull(SHARDED, tmp_path)) == downloaded()

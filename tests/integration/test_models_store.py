@@ -1,4 +1,4 @@
-"""models/store: no byte of a model file is given out before its digest is known to be right."""
+"""Bytes of a model file are returned only after their digest is verified."""
 
 import hashlib
 import shutil
@@ -15,7 +15,7 @@ from bandscope_dagster.models.inventory import Model, find_model, load_inventory
 from bandscope_dagster.models.pins import PINS, Pin, find_pins, record_pins
 from bandscope_dagster.models.store import (
     EMBEDDED,
-    MEND_EMBEDDED,
+    REINSTALL,
     inspect,
     inspect_model,
     model_folder,
@@ -30,7 +30,7 @@ MUSICNN = find_model("musicnn")
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A folder with a copy of musicnn's file, to be spoilt."""
+    """A copy of musicnn's file that the test may damage."""
     shutil.copy(EMBEDDED / FILE.name, tmp_path)
     return tmp_path / FILE.name
 
@@ -83,7 +83,7 @@ def test_one_flipped_bit_in_a_file_that_would_still_parse_is_refused(copy: Path)
     assert FILE.name in message
     assert f"{FILE.bytes} bytes with SHA-256 {FILE.sha256}, found {FILE.bytes} bytes" in message
     assert message.count("SHA-256") == 2
-    assert MEND_EMBEDDED in message
+    assert REINSTALL in message
 
 
 def test_a_truncated_file_is_refused_with_both_sizes(copy: Path):
@@ -92,15 +92,15 @@ def test_a_truncated_file_is_refused_with_both_sizes(copy: Path):
         read_verified(MUSICNN, copy.parent)
 
 
-def test_a_missing_file_is_refused_with_what_was_expected_and_the_mend(tmp_path: Path):
+def test_a_missing_file_is_refused_with_what_was_expected_and_the_command_to_run(tmp_path: Path):
     with pytest.raises(ModelFileError, match="is missing") as error:
         read_verified(MUSICNN, tmp_path)
     assert FILE.name in str(error.value)
     assert FILE.sha256 in str(error.value)
-    assert MEND_EMBEDDED in str(error.value)
+    assert REINSTALL in str(error.value)
 
 
-def test_what_is_not_part_of_the_package_is_mended_by_pull_or_add(tmp_path: Path):
+def test_what_is_not_part_of_the_package_is_got_by_pull_or_add(tmp_path: Path):
     model = hub_model()
     (tmp_path / model.files[0].name).write_bytes(b"these are not the weights, and not safetensors either")
     with pytest.raises(ModelFileError, match=r"found 53 bytes with SHA-256 \w{64}") as wrong:
@@ -141,7 +141,7 @@ SHARDED = sharded_model()
 
 @pytest.fixture
 def sharded(tmp_path: Path) -> Path:
-    """The folder of a model in shards, of which the inventory lists none, with other files beside them."""
+    """The folder of a sharded model without listed files, with other files beside the shards."""
     folder = write_files(WANTED | UNWANTED, tmp_path / "sharded")
     pins = {
         name: Pin(len(content), hashlib.sha256(content).hexdigest(), REVISION)
@@ -203,8 +203,11 @@ def spoil(folder: Path, damage: str) -> None:
             rf"{SHARDS[1]} of model sharded is not the file that the hub's metadata states at revision",
         ),
         ("missing", rf"{SHARDS[1]} of model sharded is missing: expected \d+ bytes with SHA-256 \w{{64}}"),
-        ("additional", r"model-00004-of-00004\.safetensors is none of the files of model sharded: delete it"),
-        ("never pinned", r"Model sharded is not here: .* no valid record of a pull or an add"),
+        (
+            "additional",
+            r"model-00004-of-00004\.safetensors is not a file of model sharded: delete or move it",
+        ),
+        ("never pinned", r"Model sharded is missing: .* no valid record of a pull or an add"),
     ],
 )
 def test_what_is_wrong_with_one_shard_is_found_before_anything_is_loaded(
@@ -227,15 +230,15 @@ def test_a_model_that_was_never_pulled_is_one_status(tmp_path: Path) -> None:
     assert status.state == "missing" and status.subject == "Model sharded"
 
 
-def test_a_changed_file_that_was_added_says_that_nobody_else_vouched_for_it(sharded: Path) -> None:
+def test_a_changed_file_that_was_added_says_that_no_published_digest_confirms_it(sharded: Path) -> None:
     pins = {name: replace(pin, revision=None) for name, pin in find_pins(SHARDED, sharded).items()}
     record_pins(pins, sharded, sharded / ".pending")
     spoil(sharded, "changed")
     with pytest.raises(
-        ModelFileError, match="is not the file as it was added, for which only the one who added it"
+        ModelFileError, match="is not the file as it was added, which no published digest confirms"
     ):
         require([SHARDED], sharded.parent)
 
 
-def test_files_are_hashed_several_at_once_and_told_in_their_order(sharded: Path) -> None:
+def test_files_are_hashed_several_at_once_and_reported_in_their_order(sharded: Path) -> None:
     assert [status.name for status in inspect_model(SHARDED, sharded)] == sorted(WANTED)

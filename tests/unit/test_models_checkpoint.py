@@ -1,4 +1,4 @@
-"""models/checkpoint: a model is whole when every shard that its index names is there and readable."""
+"""A model is complete if every shard that its index names exists and is readable."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def index(tmp_path: Path) -> Path:
 def test_a_model_is_whole_with_every_shard_that_its_index_names(index: Path) -> None:
     require_all_shards({*SHARDS, "config.json"}, index, "here")
     with pytest.raises(
-        ModelFileError, match=rf"here is not a whole model: it has no {SHARDS[1]}, which {INDEX}"
+        ModelFileError, match=rf"The model in here is incomplete: it has no {SHARDS[1]}, which {INDEX}"
     ):
         require_all_shards({SHARDS[0], SHARDS[2]}, index, "here")
 
@@ -59,7 +59,5 @@ def test_what_is_no_whole_safetensors_file_is_refused_by_name(content: bytes, tm
     path.write_bytes(WEIGHTS)
     require_readable(path)
     path.write_bytes(content)
-    with pytest.raises(
-        ModelFileError, match=r"model\.safetensors is refused: it is no whole safetensors file"
-    ):
+    with pytest.raises(ModelFileError, match=r"model\.safetensors is not a complete safetensors file"):
         require_readable(path)

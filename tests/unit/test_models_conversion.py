@@ -1,4 +1,4 @@
-"""scripts/convert_models.py and the checkpoint reader that it stands on."""
+"""scripts/convert_models.py and its reader of TensorFlow checkpoints."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""models/inventory: the list agrees with the files that are shipped, and pins those that are not."""
+"""The inventory agrees with the shipped files, and pins the others."""
 
 import hashlib
 import re

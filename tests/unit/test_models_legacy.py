@@ -1,4 +1,4 @@
-"""models/legacy: a Demucs pickle becomes the safetensors file of the same model, and nothing in it is executed."""
+"""A Demucs pickle is converted to the safetensors file of the same model, without executing the pickle."""
 
 import pickle
 from fractions import Fraction
@@ -34,7 +34,7 @@ def test_equal_weights_give_equal_bytes(tmp_path: Path) -> None:
 
 
 class TouchesAFile:
-    """Unpickled without restriction, it creates a file: what a hostile pickle could do, and anything else."""
+    """Creates a file if it is unpickled without restriction; a hostile pickle could run any code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,10 +59,10 @@ def test_a_pickle_that_would_execute_code_is_refused_also_with_the_listed_digest
     with pytest.raises(ModelFileError, match=r"restricted unpickler refuses it: .*GLOBAL") as refused:
         convert_legacy(content, listed(content))
     assert "safetensors file of these weights instead" in str(refused.value)
-    assert "`weights_only`" not in str(refused.value)  # torch's advice on how to execute it all the same
+    assert "`weights_only`" not in str(refused.value)  # torch's advice on how to execute it
     assert not touched.exists()
     torch.load(save_bytes(tmp_path, content), weights_only=False)
-    assert touched.exists(), "the pickle does nothing, so that nothing was proven"
+    assert touched.exists(), "the pickle has no effect, so the test proves nothing"
 
 
 def save_bytes(folder: Path, content: bytes) -> Path:
@@ -83,16 +83,19 @@ STATE = {"weight": torch.zeros(2)}
 @pytest.mark.parametrize(
     ("package", "reason"),
     [
-        ([1, 2], "no dict of klass"),
-        ({"klass": HTDemucs, "args": (), "kwargs": {}}, "no dict of klass"),
+        ([1, 2], "not a dict of klass"),
+        ({"klass": HTDemucs, "args": (), "kwargs": {}}, "not a dict of klass"),
         ({"klass": Fraction, "args": (), "kwargs": {}, "state": STATE}, "not HTDemucs"),
-        ({"klass": HTDemucs, "args": 3, "kwargs": {}, "state": STATE}, "arguments are no list and dict"),
-        ({"klass": HTDemucs, "args": (), "kwargs": {"a": STATE["weight"]}, "state": STATE}, "hold a Tensor"),
-        ({"klass": HTDemucs, "args": (), "kwargs": {"a": {1: 2}}, "state": STATE}, "hold a dict"),
+        ({"klass": HTDemucs, "args": 3, "kwargs": {}, "state": STATE}, "arguments are not a list and a dict"),
+        (
+            {"klass": HTDemucs, "args": (), "kwargs": {"a": STATE["weight"]}, "state": STATE},
+            "contain a Tensor",
+        ),
+        ({"klass": HTDemucs, "args": (), "kwargs": {"a": {1: 2}}, "state": STATE}, "contain a dict"),
         ({"klass": HTDemucs, "args": (), "kwargs": {}, "state": [STATE]}, "a list, not a mapping"),
         (
             {"klass": HTDemucs, "args": (), "kwargs": {}, "state": {"weight": 3}},
-            "'weight', which is no tensor",
+            "'weight', which is not a named tensor",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from bandscope_dagster.cli.status import NoSuchSong, find_songs
+from bandscope_dagster.songs.find import NoSuchSong, find_songs
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.exporting.folders import ExportFolder
 from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song

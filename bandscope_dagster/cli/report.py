@@ -77,6 +77,6 @@ def _songs(store: ObjectStore, pattern: str | None) -> Sequence[str]:
     if pattern is None:
         names = store.fingerprints([SONGS.name])[SONGS.name]
         return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
-    from bandscope_dagster.cli.status import find_songs
+    from bandscope_dagster.songs.find import find_songs
 
     return find_songs(store, pattern)

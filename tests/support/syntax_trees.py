@@ -1,4 +1,4 @@
-"""The syntax trees of the package and the assets, and the imports in them; no module is imported."""
+"""The repository's files, and the syntax trees and imports of the package and the assets; nothing is imported."""
 
 import ast
 from collections.abc import Iterable, Iterator
@@ -22,6 +22,18 @@ def _modules(*packages: str) -> dict[str, ast.Module]:
 
 ALL = _modules(PACKAGE, "assets")
 """Dotted name → syntax tree of every module; a package has its own name, without ``__init__``."""
+
+
+def own_files() -> list[Path]:
+    """All files of the repository: none of git, of caches, of environments, or of builds."""
+    left_out = {"__pycache__", "node_modules", "build", "dist", "local_stack"}
+    return sorted(
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file()
+        and not left_out & set(path.parts)
+        and not any(part.startswith(".") and part != ".ci" for part in path.relative_to(ROOT).parts[:-1])
+    )
 
 
 def is_of(name: str, package: str) -> bool:

@@ -111,7 +111,7 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
             "upload",
             f"{visible(row['upload_key'])}, {size}, {row['uploaded_at']:%Y-%m-%d %H:%M} UTC",
         )
-    if row["frames"] is not None or row["duration_s"] is not None:
+    if row["peak"] is not None:  # it was decoded to its end
         loudness = row["loudness_lufs"]
         _print_fact(
             console,

@@ -1,4 +1,4 @@
-"""docs/queries.md: its snippets run as they stand there, on a local disk and on S3, and their answers are right."""
+"""docs/queries.md: its snippets run as printed, on a local disk and on S3, and give the right answers."""
 
 import os
 import re
@@ -41,10 +41,10 @@ Check = Callable[[Namespace, "Collection"], None]
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """The songs that are known, in a store on a disk and in one on S3."""
+    """Songs with known content, in a local store."""
 
     local: ObjectStore
-    stems: dict[str, dict[str, np.ndarray]]  # song → stem → what is stored, (2, frames)
+    stems: dict[str, dict[str, np.ndarray]]  # song → stem → stored samples, (2, frames)
     mixtures: dict[str, np.ndarray]
 
 
@@ -78,7 +78,7 @@ SECONDS = {"raga": 60.0, "sung": 61.5, "temple": 60.0, "long": 101.0}
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """Four songs of a minute and more of real music, one that was rejected and one that failed."""
+    """Four songs of at least a minute of real music, one rejected song and one failed song."""
     store = open_store(str(tmp_path_factory.mktemp("queries") / "store"))
     stored: dict[str, dict[str, np.ndarray]] = {}
     mixtures: dict[str, np.ndarray] = {}
@@ -99,7 +99,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 
 
 def as_stored(audio: np.ndarray) -> np.ndarray:
-    """What the tables hold of it, block by block."""
+    """The audio as the tables hold it, quantised block by block; (2, frames)."""
     blocks = [audio[:, start : start + 441_000] for start in range(0, audio.shape[1], 441_000)]
     return np.concatenate([dequantize(quantize(block)) for block in blocks], axis=1)
 
@@ -114,7 +114,7 @@ def proxy(s3_server: S3Server) -> Iterator[CountingProxy]:
 def variables(
     request: pytest.FixtureRequest, collection: Collection, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    """The environment of an analyst, as the page has it."""
+    """The environment variables of an analyst, as on the page."""
     own = {"HF_HOME": str(tmp_path_factory.mktemp("hf")), "HF_HUB_OFFLINE": "1"}
     if request.param == "local":
         return own | {"BANDSCOPE_STORAGE": collection.local.url}
@@ -128,7 +128,7 @@ def variables(
 
 
 def analyst_on(place: S3Place) -> dict[str, str]:
-    """The variables that the page tells to set."""
+    """The variables that the page exports."""
     known = place.environment()
     more = {
         "BANDSCOPE_STORAGE": place.url,
@@ -140,7 +140,7 @@ def analyst_on(place: S3Place) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def answers(variables: dict[str, str]) -> Iterator[dict[str, Namespace]]:
-    """Heading → all names after its snippets were run, one section after the other."""
+    """Heading → all names after its snippets ran; the sections run in order."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)
@@ -215,7 +215,7 @@ def check_levels(names: Namespace, known: Collection) -> None:
 
 def check_excerpt(names: Namespace, known: Collection) -> None:
     stem = known.stems["raga"]["accompaniment"]
-    assert np.abs(stem).max() > 1.0, "no stem is clipped, and the gain matters"
+    assert np.abs(stem).max() > 1.0, "beyond full scale: the gain matters"
     assert np.array_equal(names["ten_seconds"].T, stem[:, 5 * 44_100 : 15 * 44_100])
     end = names["excerpt"]("sung", "vocals", 58, 10).T
     assert np.array_equal(end, known.stems["sung"]["vocals"][:, 58 * 44_100 :])
@@ -247,7 +247,7 @@ def check_joined(names: Namespace, known: Collection) -> None:
 
 def check_datasets(names: Namespace, known: Collection) -> None:
     first = next(iter(names["vocals"]))
-    assert first["audio"]["bytes"][:4] == b"fLaC", "a player takes it as it is"
+    assert first["audio"]["bytes"][:4] == b"fLaC", "a player can play the bytes"
     blocks = [(song, block) for song in sorted(SECONDS) for block in range(int(-(-SECONDS[song] // 10)))]
     assert list(names["rms"]) == blocks
     assert (
@@ -282,13 +282,13 @@ def check_again(names: Namespace, known: Collection) -> None:
 CHECKS: dict[str, Check] = {
     SETUP: check_setup,
     "Which songs have a sitar in front, no vocals, and last under 100 s?": check_sitar,
-    "What plays when in a song?": check_timeline,
+    "When does each instrument play in a song?": check_timeline,
     "How long does each instrument sound in the whole collection?": check_collection,
     "How loud are the songs, and how well did they separate?": check_loudness,
     "Which songs failed, and why?": check_errors,
     BYTES: check_levels,
     "Ten seconds of a stem, as numbers": check_excerpt,
-    "What do the stems leave of the mixture?": check_residual,
+    "How much of the mixture is missing from the stems?": check_residual,
     "How loud is a stem while its instrument plays?": check_joined,
     "Stems for a model: Hugging Face `datasets` and torch": check_datasets,
     "While a catalog is being replaced": check_again,
@@ -323,7 +323,7 @@ TEN_SECONDS = "Ten seconds of a stem, as numbers"
     ],
     ids=[*READERS, "two blocks of eleven"],
 )
-def test_what_is_not_asked_for_is_not_fetched(
+def test_columns_and_blocks_that_are_not_requested_are_not_fetched(
     code: str, most: float, collection: Collection, s3_server: S3Server, proxy: CountingProxy
 ) -> None:
     place = s3_server.place(proxy.endpoint)

@@ -1,8 +1,8 @@
-"""What the structure of a file says about whether all of it is there, before anything is decoded.
+"""Find truncated files by their structure, before anything is decoded.
 
-FFmpeg reads to the end of the bytes and is content; a file that was cut off is told by what it claims. What
-cannot be told, by this or by counting samples: MP3 without a Xing header, bare AAC (ADTS) and a wav that was
-written into a pipe have no length to compare with.
+FFmpeg reads to the end of the bytes and reports no error, so the size that the file states is compared with its real
+size. Some files state no length, and neither this module nor a count of samples can find that they are truncated: MP3
+without a Xing header, bare AAC (ADTS), and WAV written to a pipe.
 """
 
 import struct
@@ -12,10 +12,10 @@ from typing import BinaryIO
 
 TOLERATED_LOSS = 0.02  # share of a song that may be missing before it counts as truncated
 
-_MAX_CHUNKS = 10_000  # a hostile file could hold a chunk every eight bytes
+_MAX_CHUNKS = 10_000  # a hostile file could have a chunk every eight bytes
 _OGG_PAGE_MAX = 65_307  # bytes, RFC 3533
 _OGG_END_OF_STREAM = 0x04
-# Sizes that programs write when they cannot seek back: FFmpeg (all ones), sox (0x7ffff000), and zero.
+# Sizes that programs write if they cannot seek back to fill them in: FFmpeg (all ones), sox (0x7ffff000), and zero.
 _UNKNOWN_SIZES = frozenset({0, 0x7FFF_F000, 0x7FFF_FFFF, 0xFFFF_FFFF, 2**63 - 1, 2**64 - 1})
 
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
@@ -24,15 +24,15 @@ _ID3V2_HEADER = 10  # bytes
 
 @dataclass(frozen=True, slots=True)
 class _ChunkGrammar:
-    """How a container of chunks is laid out."""
+    """The layout of a container format that consists of chunks."""
 
     first: int  # byte of the first chunk
     header: struct.Struct
     id_first: bool
     size_counts_header: bool
-    padding: int  # chunks start at multiples of this
-    audio: bytes  # the chunk that must be whole
-    index: bytes | None = None  # the chunk without which nothing can be found
+    padding: int  # chunks start at multiples of this number of bytes
+    audio: bytes  # name of the chunk that must be complete
+    index: bytes | None = None  # name of the chunk that must be there, if any
 
 
 _RIFF = _ChunkGrammar(12, struct.Struct("<4sI"), True, False, 2, b"data")
@@ -43,7 +43,7 @@ _MP4 = _ChunkGrammar(0, struct.Struct(">I4s"), False, True, 1, b"mdat", b"moov")
 
 
 def missing_part(file: BinaryIO) -> str | None:
-    """A sentence that says what of the file is missing; None if it looks whole or cannot be told."""
+    """A message that names the missing part; None if the file looks complete or its format does not show it."""
     file.seek(0)
     head = file.read(16)
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
@@ -62,7 +62,7 @@ def missing_part(file: BinaryIO) -> str | None:
 
 
 def states_its_length(file: BinaryIO, container: str) -> bool:
-    """Whether FFmpeg's duration is what the file says, and not a guess from its size and bit rate."""
+    """True if FFmpeg takes the duration from the file, and does not estimate it from size and bit rate."""
     if container == "aac":
         return False
     return container != "mp3" or _has_frame_count(file)
@@ -73,7 +73,7 @@ def _cut_chunk(file: BinaryIO, grammar: _ChunkGrammar) -> str | None:
     rf64_data: int | None = None
     index_seen = False
     for name, start, size in _chunks(file, grammar, end):
-        if name == b"ds64":  # EBU Tech 3306: the sizes that do not fit 32 bits; the second is that of `data`
+        if name == b"ds64":  # EBU Tech 3306: sizes that do not fit 32 bits; the second is that of `data`
             file.seek(start)
             rf64_data = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0]
         index_seen |= name == grammar.index
@@ -82,15 +82,14 @@ def _cut_chunk(file: BinaryIO, grammar: _ChunkGrammar) -> str | None:
         if name == b"data" and size == 0xFFFF_FFFF and rf64_data:
             size = rf64_data
         if size not in _UNKNOWN_SIZES and end - start < (1 - TOLERATED_LOSS) * size:
-            there = f"{end - start} of the {size} bytes that its {_text(name)} chunk states"
-            return f"{there} are there; upload it again"
+            return f"the {_text(name)} chunk has {end - start} of the {size} bytes it should have; upload it again"
     if grammar.index is not None and not index_seen:
-        return f"its index (the {_text(grammar.index)} chunk) is missing; upload it again"
+        return f"the index (the {_text(grammar.index)} chunk) is missing; upload it again"
     return None
 
 
 def _chunks(file: BinaryIO, grammar: _ChunkGrammar, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, first byte and size of the payload of each chunk."""
+    """The name of each chunk, and the first byte and the size of its payload."""
     position = grammar.first
     for _ in range(_MAX_CHUNKS):
         file.seek(position)
@@ -113,7 +112,7 @@ def _chunks(file: BinaryIO, grammar: _ChunkGrammar, end: int) -> Iterator[tuple[
 
 
 def _missing_ogg_end(file: BinaryIO) -> str | None:
-    """RFC 3533: the last page of a stream carries the end-of-stream flag."""
+    """A message if the file lacks its end; RFC 3533: the last page of a stream has the end-of-stream flag."""
     end = _size(file)
     file.seek(max(0, end - 2 * _OGG_PAGE_MAX))
     tail = file.read()
@@ -123,17 +122,17 @@ def _missing_ogg_end(file: BinaryIO) -> str | None:
         whole = len(segments) == tail[page + 26] and len(tail) >= page + 27 + len(segments) + sum(segments)
         if whole and tail[page + 5] & _OGG_END_OF_STREAM:
             return None
-    return "its last Ogg page does not end the stream; upload it again"
+    return "the last Ogg page of the file is not the end of the stream; upload it again"
 
 
 def _has_frame_count(file: BinaryIO) -> bool:
-    """Whether the first MPEG frame is a Xing, Info or VBRI header, after any ID3v2 tag."""
+    """True if the first MPEG frame, after any ID3v2 tag, is a Xing, Info or VBRI header."""
     file.seek(0)
     tag = file.read(_ID3V2_HEADER)
     start = 0
     if tag[:3] == b"ID3" and len(tag) == _ID3V2_HEADER:
         size = 0
-        for byte in tag[6:10]:  # four times seven bits
+        for byte in tag[6:10]:  # four bytes of seven bits each
             size = size << 7 | byte & 0x7F
         start = _ID3V2_HEADER + size
     file.seek(start)

@@ -1,4 +1,4 @@
-"""Open a hostile upload with FFmpeg: audio formats and decoders only, and nothing but the upload itself."""
+"""Open a hostile upload with FFmpeg: only audio formats, only audio decoders, and no other file."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from av.error import FFmpegError
 from bandscope_dagster.audio.completeness import missing_part
 from bandscope_dagster.errors import Reason, SongRejected
 
-# Names of FFmpeg demuxers. None of them follows references to other files (as hls, concat or sdp do).
+# Names of FFmpeg demuxers. None of them follows references to other files, as hls, concat and sdp do.
 _DEMUXERS = ("wav", "w64", "aiff", "caf", "flac", "ogg", "mp3", "mov", "aac", "asf", "matroska", "wv")
 
-# Names of FFmpeg decoders. FFmpeg opens a decoder for every stream of a file, also for pictures and video,
-# unless it may not: a cover is never decoded here.
+# Names of FFmpeg decoders. FFmpeg opens a decoder for every stream of a file, also for pictures and video, unless a
+# list of allowed ones leaves it out: a cover is never decoded.
 _DECODERS = (
     *("mp3float", "mp3", "mp2float", "mp2", "aac", "alac", "flac", "vorbis", "opus", "wavpack"),
     *("wmav1", "wmav2", "wmapro", "wmalossless", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt"),
@@ -24,7 +24,7 @@ _DECODERS = (
     *(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")),
 )
 
-# Decoders that can work on several frames at once (FLAC, WavPack, ALAC) do; two bounds what one song takes.
+# Some decoders (FLAC, WavPack, ALAC) work on several frames at once; this limits the cores that one song uses.
 _THREADS = 2
 
 
@@ -32,11 +32,11 @@ _THREADS = 2
 def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
     """The opened container and its first audio stream (of a ``.stem.mp4``: the mixture).
 
-    ``file`` is read from its beginning and left open. Raises :class:`SongRejected` for what is not audio.
+    ``file`` is read from its start and stays open. Raises :class:`SongRejected` if it is not audio.
     """
     file.seek(0)
     if not file.read(1):
-        raise SongRejected(Reason.EMPTY, "the file has 0 bytes; upload it again")
+        raise SongRejected(Reason.EMPTY, "the file is empty; upload it again")
     file.seek(0)
     try:
         container = av.open(
@@ -50,14 +50,13 @@ def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
             metadata_errors="surrogateescape",
             io_open=_refuse,
         )
-    except MemoryError:  # of FFmpeg too: it says nothing about the format
+    except MemoryError:  # FFmpeg's own is a subclass: it says nothing about the format
         raise
     except FFmpegError as error:
         if missing := missing_part(file):
             raise SongRejected(Reason.TRUNCATED, missing) from error
         raise SongRejected(
-            Reason.NOT_AUDIO,
-            "the file is in no audio format that is known here; see the README for those that are",
+            Reason.NOT_AUDIO, "unsupported audio format, or no audio at all; see docs/formats.md"
         ) from error
     with container:
         yield container, _first_audio(container)
@@ -65,27 +64,25 @@ def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
 
 def _first_audio(container: InputContainer) -> AudioStream:
     if not container.streams.audio:
-        kinds = sorted({stream.type for stream in container.streams}) or ["no stream at all"]
-        raise SongRejected(Reason.NO_AUDIO_STREAM, f"the file holds {', '.join(kinds)}, but no audio")
+        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        raise SongRejected(Reason.NO_AUDIO_STREAM, f"the file has no audio, only {', '.join(kinds)}")
     stream = container.streams.audio[0]
-    # PyAV has no codec context where FFmpeg has no decoder.
+    # PyAV has no codec context if FFmpeg has no decoder.
     codec = getattr(stream.codec_context, "name", "unknown")
     if codec not in _DECODERS:
-        raise SongRejected(
-            Reason.UNSUPPORTED_FORMAT, f"the codec {codec} is not decoded here; convert the file to FLAC"
-        )
+        raise SongRejected(Reason.UNSUPPORTED_FORMAT, f"unsupported codec {codec}; convert the file to FLAC")
     stream.codec_context.thread_type = "AUTO"
     stream.codec_context.thread_count = _THREADS
     return stream
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-    """FFmpeg calls this when a file refers to another one."""
+    """Refuse to open another file that the upload refers to; FFmpeg calls this."""
     raise PermissionError("an upload may not refer to another file")
 
 
 class _Nameless:
-    """The upload without its name: FFmpeg would guess the format and resolve references from it."""
+    """The upload without its name, from which FFmpeg would guess the format and resolve references."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -93,7 +90,7 @@ class _Nameless:
         self.tell = file.tell
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """The new position; negative, FFmpeg's sign of an error, for a place that a damaged header made up."""
+        """The new position; -1, an error to FFmpeg, if a damaged header states an impossible position."""
         try:
             return self._file.seek(offset, whence)
         except (OSError, ValueError, OverflowError):

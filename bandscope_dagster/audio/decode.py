@@ -1,4 +1,4 @@
-"""Decode an upload to 44.1 kHz stereo in blocks of ten seconds, and prove on the way that it is whole."""
+"""Decode an upload to 44.1 kHz stereo in blocks of ten seconds, and check that it is complete."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,22 +20,22 @@ from bandscope_dagster.audio.probe import check_format, stated_duration
 from bandscope_dagster.audio.resample import StreamResampler
 from bandscope_dagster.errors import Reason, SongRejected
 
-# Encoders add up to 4096 frames (WMA) that some containers count and decoders drop.
+# Encoders add up to 4096 frames (WMA); some containers count them, and decoders drop them.
 _TOLERATED_LOSS_S = 0.1
 
 _SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "flt": 1.0, "dbl": 1.0}  # to full scale = 1.0
 
 
 def decode(file: BinaryIO, limits: Limits) -> Iterator[NDArray[np.float32]]:
-    """Blocks ``(2, 441_000)`` float32 at 44.1 kHz; the last one is shorter, and never empty.
+    """Blocks ``(2, 441_000)`` float32 at 44.1 kHz; the last block may be shorter, and is never empty.
 
-    Samples are as the decoder gives them and may exceed ±1. Mono is doubled; more than two channels are mixed
-    down as :func:`~bandscope_dagster.audio.downmix.stereo_weights` says. Encoder delay and padding are taken
-    out where the file states them (MP3 with a LAME header, AAC in MP4, Vorbis, Opus). A song whose rate or
-    channels change on the way is one song.
+    Samples are not clipped and may exceed ±1. Mono is copied to both channels; more than two channels are mixed down
+    with :func:`~bandscope_dagster.audio.downmix.stereo_weights`. Encoder delay and padding are removed if the file
+    states them (MP3 with a LAME header, AAC in MP4, Vorbis, Opus). The sample rate and the channels may change within
+    a song.
 
-    Raises :class:`SongRejected` as soon as something is found; what concerns the song's end (truncated, too
-    short) is known only after the last block.
+    Raises :class:`SongRejected` as soon as an error is found. Errors about the length (truncated, too short) are
+    found after the last block.
     """
     if missing := missing_part(file):
         raise SongRejected(Reason.TRUNCATED, missing)
@@ -44,15 +44,17 @@ def decode(file: BinaryIO, limits: Limits) -> Iterator[NDArray[np.float32]]:
         blocks = Reblock(BLOCK_FRAMES)
         produced = 0
         for part in _stereo_44k(_frames(container, stream, progress), limits):
-            # Looked at after resampling, which may overflow: one bad sample spoils every filter that follows.
+            # Check after resampling, which may overflow: one bad sample spoils every filter that follows.
             if not np.isfinite(part).all():
                 raise SongRejected(
                     Reason.NOT_FINITE,
-                    "the file holds samples that are infinite or not a number; export it again",
+                    "the file has samples that are infinite or not a number; export it again",
                 )
             produced += part.shape[1]
             if produced > limits.max_duration_s * SAMPLE_RATE:
-                raise SongRejected(Reason.TOO_LONG, f"the song is longer than {limits.max_duration_s:.0f} s")
+                raise SongRejected(
+                    Reason.TOO_LONG, f"the song is longer than the limit of {limits.max_duration_s:.0f} s"
+                )
             yield from blocks.push(part)
         _check_whole(progress, produced / SAMPLE_RATE, limits)
         last = blocks.finish()
@@ -62,11 +64,11 @@ def decode(file: BinaryIO, limits: Limits) -> Iterator[NDArray[np.float32]]:
 
 @dataclass(slots=True)
 class _Progress:
-    """What is known of a song's completeness while it is decoded."""
+    """The stated length and the damage of a song that is being decoded."""
 
-    stated_s: float | None
+    stated_s: float | None  # None if the file does not state it
     bad_packets: int = 0
-    bad_s: float = 0.0
+    bad_s: float = 0.0  # stated length of the bad packets
 
 
 def _check_whole(progress: _Progress, decoded_s: float, limits: Limits) -> None:
@@ -83,19 +85,19 @@ def _check_whole(progress: _Progress, decoded_s: float, limits: Limits) -> None:
     if decoded_s < limits.min_duration_s:
         raise SongRejected(
             Reason.TOO_SHORT,
-            f"the song lasts {decoded_s:.2f} s; at least {limits.min_duration_s:g} s are needed",
+            f"the song is {decoded_s:.2f} s long; the minimum is {limits.min_duration_s:g} s",
         )
 
 
 def _frames(container: InputContainer, stream: AudioStream, progress: _Progress) -> Iterator[AudioFrame]:
-    """Every frame that can be decoded. A damaged packet is counted and passed over."""
+    """All frames that can be decoded; damaged packets are counted and skipped."""
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
-        except MemoryError:  # FFmpeg's is one too, and no sign of damage
+        except MemoryError:  # FFmpeg's own is a subclass, and no sign of damage
             raise
-        except (StopIteration, FFmpegError):  # a demuxer that loses its way has no more packets
+        except (StopIteration, FFmpegError):  # after an error, a demuxer has no more packets
             break
         try:
             yield from stream.codec_context.decode(packet)
@@ -107,7 +109,7 @@ def _frames(container: InputContainer, stream: AudioStream, progress: _Progress)
 
 
 def _stereo_44k(frames: Iterator[AudioFrame], limits: Limits) -> Iterator[NDArray[np.float32]]:
-    """``(2, n)`` float32 at 44.1 kHz, in parts of about a second, whatever the size of the codec's frames."""
+    """``(2, n)`` float32 at 44.1 kHz, in parts of about a second, for any size of the codec's frames."""
     section: _Section | None = None
     for frame in frames:
         if section is None or not section.continues_with(frame):
@@ -121,14 +123,13 @@ def _stereo_44k(frames: Iterator[AudioFrame], limits: Limits) -> Iterator[NDArra
 
 
 class _Section:
-    """A stretch of a song with one sample rate, channel layout and sample format."""
+    """A section of a song with one sample rate, channel layout and sample format."""
 
     def __init__(self, first: AudioFrame) -> None:
-        kind = first.format.name.removesuffix("p")  # "p": one plane a channel
+        kind = first.format.name.removesuffix("p")  # "p": planar, one array per channel
         if kind not in _SCALES:
             raise SongRejected(
-                Reason.UNSUPPORTED_FORMAT,
-                f"samples of type {kind} are not read here; convert the file to FLAC",
+                Reason.UNSUPPORTED_FORMAT, f"unsupported sample format {kind}; convert the file to FLAC"
             )
         self._signature = _signature(first)
         self._zero = np.float32(128 if kind == "u8" else 0)
@@ -144,7 +145,7 @@ class _Section:
         samples = frame.to_ndarray()
         if not frame.format.is_planar:
             samples = samples.reshape(-1, frame.layout.nb_channels).T
-        with np.errstate(over="ignore", invalid="ignore"):  # decode() rejects what is not finite
+        with np.errstate(over="ignore", invalid="ignore"):  # decode() rejects samples that are not finite
             scaled = (samples.astype(np.float32) - self._zero) * self._scale
         for second in self._seconds.push(scaled):
             yield self._resampler.push(self._stereo(second))

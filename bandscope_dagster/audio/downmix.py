@@ -1,14 +1,14 @@
-"""Two channels out of any number."""
+"""Mix any number of channels down to two."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-_MINUS_3_DB = 0.7071  # ITU-R BS.775-4, table 2, writes four digits
+_MINUS_3_DB = 0.7071  # ITU-R BS.775-4, table 2, with its four digits
 
-# FFmpeg's channel names → share in (left, right). ITU-R BS.775-4, table 2 (3/2 → 2/0); a single surround
-# channel goes to both sides 6 dB down (ATSC A/52, 7.8.2); the low-frequency effects channel is left out.
+# FFmpeg's channel names → weight in (left, right). ITU-R BS.775-4, table 2 (3/2 → 2/0). A single surround channel
+# goes to both sides at −6 dB (ATSC A/52, 7.8.2). The low-frequency effects channel (LFE) is left out.
 _SHARES: dict[str, tuple[float, float]] = {
     "FL": (1.0, 0.0),
     "FR": (0.0, 1.0),
@@ -25,10 +25,10 @@ _SHARES: dict[str, tuple[float, float]] = {
 def stereo_weights(channels: Sequence[str]) -> NDArray[np.float32]:
     """The matrix ``(2, channels)`` that mixes the named channels to left and right.
 
-    One channel goes to both sides as it is, two are left and right whatever they are called. More are mixed
-    with the weights of ITU-R BS.775; where it does not know one of them, even channels go to the left and odd
-    channels to the right, as in a row of stereo pairs. One factor for both sides then makes the weights of
-    each add up to 1 at most, so that a mix of samples within ±1 stays within ±1.
+    One channel goes to both sides unchanged. Two are left and right, whatever their names. More are mixed with the
+    weights of ITU-R BS.775; if a name is not in it, even channels go left and odd channels right, as in a row of
+    stereo pairs. One factor for both sides then scales the weights so that those of a side add up to 1 at most: a mix
+    of samples within ±1 stays within ±1.
     """
     if len(channels) == 1:
         return np.ones((2, 1), np.float32)

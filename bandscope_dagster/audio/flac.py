@@ -1,4 +1,4 @@
-"""FLAC blocks with a gain: audio as the tables store it, never clipped and the same bytes every time."""
+"""FLAC blocks with a gain, as the tables store audio: never clipped, and deterministic to the byte."""
 
 import io
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 
 Bits = Literal[16, 24]
-Integers = NDArray[np.int16] | NDArray[np.int32]  # the shorter for 16 bits
+Integers = NDArray[np.int16] | NDArray[np.int32]  # int16 for 16 bits, int32 for 24
 
-# libsndfile maps 0..1 to FLAC's levels 0..8. Level 4 is as small as 5 (0.559 of PCM on a loud real mixture)
-# and takes 0.8 of its time: 0.38 s for three minutes.
+# libsndfile maps 0..1 to FLAC's levels 0..8. Level 4 is as small as level 5 (0.559 of PCM for a loud real mixture) and
+# takes 0.8 of its time: 0.38 s for three minutes.
 _COMPRESSION_LEVEL = 0.5
 
 
@@ -23,21 +23,21 @@ class Quantized:
     """A block as integers: true amplitude = ``samples / 2^(bits − 1) × gain``."""
 
     samples: Integers  # (2, n), in [−2^(bits − 1), 2^(bits − 1) − 1]
-    gain: float  # exactly a float32; 1.0 unless the peak would not fit
+    gain: float  # a value that float32 holds exactly; 1.0 unless the peak would not fit
     bits: Bits
 
 
 def quantize(block: NDArray[np.float32], bits: Bits = 16) -> Quantized:
-    """Round ``(2, n)`` float32 to ``bits``, scaled down only where its peak would not fit.
+    """Round ``(2, n)`` float32 to ``bits``; scale it down only if its peak would not fit.
 
-    The error is at most half a step times the gain. No dither: stems are added up again, and what a 16-bit
-    file held must come back as it was.
+    The error is at most half a step times the gain. There is no dither: stems must still add up to the mixture, and
+    the samples of a 16-bit file must come back unchanged.
     """
     full = 2 ** (bits - 1)
     peak = float(np.abs(block).max(initial=0.0))
     if not np.isfinite(peak):
-        raise ValueError("a block holds samples that are not finite: they cannot be stored as FLAC")
-    # A power of two only moves the exponent, so float32 loses nothing here.
+        raise ValueError("the block has samples that are not finite: FLAC cannot store them")
+    # Exact: a power of two changes only the exponent.
     scaled = block * np.float32(full)
     np.rint(scaled, out=scaled)
     gain = 1.0
@@ -48,17 +48,17 @@ def quantize(block: NDArray[np.float32], bits: Bits = 16) -> Quantized:
 
 
 def dequantize(quantized: Quantized) -> NDArray[np.float32]:
-    """``(2, n)`` float32: bit for bit what ``decode_flac(encode(quantized), quantized.gain)`` gives."""
+    """``(2, n)`` float32, bit for bit equal to ``decode_flac(encode(quantized), quantized.gain)``."""
     return _amplitudes(quantized.samples, 2.0 ** (1 - quantized.bits), quantized.gain)
 
 
 def encode(quantized: Quantized) -> bytes:
-    """A complete FLAC file, 44.1 kHz stereo, of at least one frame."""
+    """The bytes of a complete FLAC file, 44.1 kHz stereo, at least one frame long."""
     if quantized.samples.shape[-1] == 0:
-        raise ValueError("a FLAC block must hold at least one frame")
+        raise ValueError("a FLAC block must have at least one frame")
     if quantized.bits == 16:
         samples, subtype = quantized.samples, "PCM_16"
-    else:  # soundfile takes 24 bits from the top of an int32
+    else:  # soundfile reads the upper 24 bits of an int32
         samples, subtype = quantized.samples << 8, "PCM_24"
     data = io.BytesIO()
     soundfile.write(
@@ -68,14 +68,14 @@ def encode(quantized: Quantized) -> bytes:
 
 
 def decode_flac(data: bytes, gain: float) -> NDArray[np.float32]:
-    """The true amplitudes of one stored block, ``(2, n)`` float32."""
-    # int32 holds every sample exactly, at the top of its range whatever the file's bits.
+    """The true amplitudes of a stored block, ``(2, n)`` float32."""
+    # int32 holds every sample exactly, in its upper bits for every bit depth.
     samples = cast(NDArray[np.int32], soundfile.read(io.BytesIO(data), dtype="int32", always_2d=True)[0])
     return _amplitudes(samples.T, 2.0**-31, gain)
 
 
 def _amplitudes(samples: Integers, step: float, gain: float) -> NDArray[np.float32]:
-    """At most 24 significant bits times a power of two is exact in float32; the gain is the only rounding."""
+    """Samples × step × gain. The step is exact in float32, with up to 24 bits times a power of two; the gain rounds."""
     amplitudes = np.multiply(samples, np.float32(step), dtype=np.float32, order="C")
     return amplitudes if gain == 1.0 else amplitudes * np.float32(gain)
 

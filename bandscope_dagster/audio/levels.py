@@ -1,4 +1,4 @@
-"""What a song or a stem measures, taken block by block: peak, RMS, loudness, mono mean and deviation."""
+"""Levels of a song or a stem, measured block by block: peak, RMS, loudness, mean and deviation of the mono mix."""
 
 import math
 from array import array
@@ -12,26 +12,26 @@ from scipy.signal import sosfilt  # pyright: ignore[reportUnknownVariableType]
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 
 SILENCE_DB = -70.0
-"""Below this nothing counts as programme: the absolute gate of ITU-R BS.1770-4 in LUFS, and silence in dBFS RMS."""
+"""Everything below is silence: in LUFS, the absolute gate of ITU-R BS.1770-4; in dBFS, an RMS."""
 
 FULL_SCALE = 32767 / 32768
-"""From here on a sample may have been cut off: the largest value of 16-bit audio, in both directions."""
+"""The largest value of 16-bit audio, ±; a sample at or beyond it may be clipped."""
 
-# ITU-R BS.1770-4: gating blocks of 400 ms that overlap by 75 %, an absolute gate at −70 LUFS, a relative gate
-# 10 LU below the loudness of what passes the first, and −0.691 dB for the gain of the K-weighting at 1 kHz.
-_HOP = SAMPLE_RATE // 10  # frames: 100 ms, what one gating block is further than the last
+# ITU-R BS.1770-4: gating blocks of 400 ms that overlap by 75 %, an absolute gate at −70 LUFS, a relative gate 10 LU
+# below the loudness of the blocks above the absolute gate, and −0.691 dB for the gain of the K-weighting at 1 kHz.
+_HOP = SAMPLE_RATE // 10  # frames, 100 ms: from the start of one gating block to the next
 _HOPS = 4  # hops in a gating block
 _RELATIVE_GATE_LU = -10.0
 _OFFSET_DB = -0.691
 
-# In digital silence the filter would ring out into subnormal numbers, which take a CPU eighty times as long. This is
-# lost in rounding beside any sample that is not zero, and the filter, a high-pass, lets nothing of it through.
+# Added to every sample: in digital silence the filter would decay to subnormal numbers, with which a CPU computes
+# eighty times slower. Rounding removes it beside any sample that is not zero, and the high-pass removes a constant.
 _BIAS = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """How loud a stereo stream at 44.1 kHz is."""
+    """The levels of a stereo stream at 44.1 kHz."""
 
     peak: float  # largest absolute sample, 1.0 = full scale; not the true peak between samples
     energy: float  # sum of the squared samples of both channels
@@ -40,16 +40,17 @@ class Levels:
 
     @property
     def silent(self) -> bool:
-        """Whether there is nothing to be heard: no loudness, and an RMS below ``SILENCE_DB``.
+        """True if nothing is audible: no loudness, and an RMS below ``SILENCE_DB``.
 
-        A faint sound in a long silence has a loudness; the RMS decides for less than 400 ms, which never has one.
+        The loudness finds a faint sound in a long silence. Audio of less than 400 ms has no loudness: there the RMS
+        decides.
         """
         return self.loudness_lufs is None and (self.rms_dbfs is None or self.rms_dbfs < SILENCE_DB)
 
 
 @dataclass(frozen=True, slots=True)
 class SongStats:
-    """A whole song at 44.1 kHz stereo."""
+    """Statistics of a whole song at 44.1 kHz stereo."""
 
     frames: int
     mono_mean: float  # of the mean of both channels
@@ -60,22 +61,22 @@ class SongStats:
 
 
 def peak(block: NDArray[np.float32]) -> float:
-    """Largest absolute sample of ``(channels, n)``; 0.0 where there is none."""
+    """The largest absolute sample of ``(channels, n)``; 0.0 if n is 0."""
     return float(max(block.max(initial=0.0), -block.min(initial=0.0)))
 
 
 def at_full_scale(block: NDArray[np.float32]) -> int:
-    """How many samples of ``(channels, n)`` lie at or beyond full scale."""
+    """The number of samples of ``(channels, n)`` at or beyond full scale."""
     return int(np.count_nonzero(np.abs(block) >= FULL_SCALE))
 
 
 def rms_dbfs(block: NDArray[np.float32]) -> float | None:
-    """Root mean square of ``(channels, n)`` in dB re a constant 1.0; None for digital silence."""
+    """The root mean square of ``(channels, n)`` in dB relative to a constant 1.0; None for digital silence."""
     return _dbfs(_energy(block), block.size)
 
 
 class LevelMeter:
-    """Takes the blocks of one stream in order and holds ten numbers a second of it, not its samples."""
+    """Measures the blocks of one stream, in order; keeps ten numbers per second and no samples."""
 
     def __init__(self) -> None:
         self._samples = 0
@@ -103,7 +104,7 @@ class LevelMeter:
 
 
 class SongMeter:
-    """Takes the blocks of one song in order: its levels, and the mean and deviation of its mono mix."""
+    """Measures the blocks of one song, in order: its levels, and mean and deviation of its mono mix."""
 
     def __init__(self) -> None:
         self._frames = 0
@@ -119,7 +120,7 @@ class SongMeter:
         mono = block.mean(axis=0, dtype=np.float64)
         mean = float(mono.mean())
         mono -= mean
-        # Chan, Golub & LeVeque (1979): joins two parts without the cancellation of Σx² − n·mean².
+        # Chan, Golub & LeVeque (1979): joins two parts without the loss of precision of Σx² − n·mean².
         total, shift = self._frames + count, mean - self._mean
         self._deviation += float(mono @ mono) + shift**2 * self._frames * count / total
         self._mean += shift * count / total
@@ -127,7 +128,7 @@ class SongMeter:
         self._levels.push(block)
 
     def finish(self) -> SongStats:
-        """The measures of everything pushed so far."""
+        """The statistics of everything pushed so far."""
         levels = self._levels.finish()
         return SongStats(
             frames=self._frames,
@@ -143,20 +144,20 @@ class _Loudness:
     """Integrated loudness of a stereo stream (ITU-R BS.1770-4), as ``pyloudnorm.Meter`` computes it."""
 
     def __init__(self) -> None:
-        # pyloudnorm derives the K-weighting for any rate; BS.1770 itself tabulates it for 48 kHz alone.
+        # pyloudnorm computes the K-weighting for any rate; BS.1770 has coefficients for 48 kHz only.
         shelf = pyloudnorm.IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, SAMPLE_RATE, "high_shelf")
         high_pass = pyloudnorm.IIRfilter(0.0, 0.5, 38.0, SAMPLE_RATE, "high_pass")
         self._sections = np.array([[*stage.b, *stage.a] for stage in (shelf, high_pass)])
         self._state = np.zeros((len(self._sections), 2, 2))
-        self._hops = array("d")  # energy of each complete hop, both channels together
-        self._open = 0.0  # energy of the hop that is not complete yet
+        self._hops = array("d")  # energy of each complete hop, sum of both channels
+        self._open = 0.0  # energy so far of the incomplete hop
         self._frames = 0
 
     def push(self, block: NDArray[np.float32]) -> None:
         samples = block.astype(np.float64)
         samples += _BIAS
         weighted, self._state = sosfilt(self._sections, samples, axis=-1, zi=self._state)
-        power = np.einsum("cn,cn->n", weighted, weighted)  # left and right both have weight 1 in BS.1770
+        power = np.einsum("cn,cn->n", weighted, weighted)  # BS.1770 weights left and right with 1
         head = min(-self._frames % _HOP, len(power))
         self._frames += len(power)
         if head:
@@ -170,7 +171,7 @@ class _Loudness:
     def integrated(self) -> float | None:
         if self._frames < _HOPS * _HOP:
             return None
-        # As in pyloudnorm, the number of gating blocks is rounded, so that the last may reach past the end.
+        # As in pyloudnorm, the number of gating blocks is rounded: the last may extend past the end.
         blocks = int(np.round((self._frames / SAMPLE_RATE - 0.4) / 0.1) + 1)
         hops = np.append(self._hops, self._open)
         energy = np.convolve(hops, np.ones(_HOPS), "valid")[:blocks] / (_HOPS * _HOP)

@@ -1,4 +1,4 @@
-"""What an upload says about itself, without decoding it: format, length, tags."""
+"""The metadata of an upload, read from its headers without decoding: format, length, tags."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from bandscope_dagster.audio.container import open_audio
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import Reason, SongRejected
 
-_MAX_CHARACTERS = 500
+_MAX_CHARACTERS = 500  # of a tag
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the headers state. Nothing here is proven until the file is decoded."""
+    """The metadata in the headers. It may be wrong: only decoding proves it."""
 
     container: str  # FFmpeg's name, as "mp3" or "mov,mp4,m4a,3gp,3g2,mj2"
-    codec: str  # FFmpeg's name of the format, as "mp3" or "pcm_s16le", not of its decoder
+    codec: str  # FFmpeg's name of the codec, not of its decoder, as "mp3" or "pcm_s16le"
     sample_rate: int  # Hz
     channels: int
     bit_rate: int | None  # bits per second
-    duration_s: float | None  # None where the file does not state it
+    duration_s: float | None  # None if the file does not state it
     title: str | None
     artist: str | None
     album: str | None
@@ -34,11 +34,11 @@ class Probe:
 
 
 def probe(file: BinaryIO, limits: Limits) -> Probe:
-    """Read the headers of an open file. Raises :class:`SongRejected` for what can never be a song."""
+    """Read the headers of an open file. Raises :class:`SongRejected` if it can never be a song."""
     size = file.seek(0, 2)
     if size > limits.max_bytes:
         raise SongRejected(
-            Reason.TOO_LARGE, f"the file has {size} bytes; at most {limits.max_bytes} are taken"
+            Reason.TOO_LARGE, f"the file has {size:,} bytes; the limit is {limits.max_bytes:,}"
         )
     with open_audio(file) as (container, stream):
         check_format(stream.sample_rate, stream.channels, limits)
@@ -46,9 +46,9 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
         if duration is not None and duration > limits.max_duration_s:
             raise SongRejected(
                 Reason.TOO_LONG,
-                f"its header states {duration:.0f} s; at most {limits.max_duration_s:.0f} s are taken",
+                f"its header states a length of {duration:.0f} s; the limit is {limits.max_duration_s:.0f} s",
             )
-        # Ogg keeps its tags with the stream, everything else with the file.
+        # In Ogg, the stream has the tags; in all other formats, the file has them.
         tags = {key.lower(): value for key, value in (stream.metadata | container.metadata).items()}
         _check_extras(tags, container, limits)
         return Probe(
@@ -66,21 +66,21 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
 
 
 def _check_extras(tags: Mapping[str, str], container: InputContainer, limits: Limits) -> None:
-    """Raise :class:`SongRejected` where what a file holds besides its audio is larger than allowed."""
+    """Raise :class:`SongRejected` if the tags or a picture in the file exceed their limits."""
     size = sum(len(text.encode("utf-8", "surrogateescape")) for tag in tags.items() for text in tag)
     if size > limits.max_tag_bytes:
         raise SongRejected(
             Reason.TOO_LARGE,
-            f"its tags hold {size:,} bytes; at most {limits.max_tag_bytes:,} are taken: save it without them",
+            f"its tags have {size:,} bytes; the limit is {limits.max_tag_bytes:,}: save it without tags",
         )
     pictures = [stream for stream in container.streams.video if stream.disposition & Disposition.attached_pic]
     for picture in pictures:
-        packet = next(container.demux(picture), None)  # FFmpeg has it since it read the headers
+        packet = next(container.demux(picture), None)  # FFmpeg read it with the headers
         if packet is not None and packet.size > limits.max_picture_bytes:
             raise SongRejected(
                 Reason.TOO_LARGE,
-                f"a picture in it has {packet.size:,} bytes; at most {limits.max_picture_bytes:,} are taken:"
-                " save it with a smaller one",
+                f"a picture in it has {packet.size:,} bytes; the limit is {limits.max_picture_bytes:,}:"
+                " save it with a smaller picture",
             )
 
 
@@ -91,18 +91,18 @@ def check_format(sample_rate: int, channels: int, limits: Limits) -> None:
     if not limits.min_sample_rate <= sample_rate <= limits.max_sample_rate:
         raise SongRejected(
             Reason.UNSUPPORTED_FORMAT,
-            f"the sample rate is {sample_rate} Hz; "
-            f"{limits.min_sample_rate} to {limits.max_sample_rate} Hz are taken",
+            f"the sample rate is {sample_rate} Hz; it must be from {limits.min_sample_rate} to"
+            f" {limits.max_sample_rate} Hz",
         )
     if channels > limits.max_channels:
         raise SongRejected(
             Reason.UNSUPPORTED_FORMAT,
-            f"the file has {channels} channels; at most {limits.max_channels} are taken",
+            f"the file has {channels} channels; the limit is {limits.max_channels}",
         )
 
 
 def stated_duration(file: BinaryIO, container: InputContainer, stream: AudioStream) -> float | None:
-    """Seconds that the file itself states; None where FFmpeg guesses. ``file`` keeps its position."""
+    """The length in seconds that the file states; None if FFmpeg estimates it. ``file`` keeps its position."""
     position = file.tell()
     try:
         if not states_its_length(file, container.format.name):
@@ -117,16 +117,16 @@ def stated_duration(file: BinaryIO, container: InputContainer, stream: AudioStre
 
 
 def _tag(tags: Mapping[str, str], name: str) -> str | None:
-    """One line of printable text in NFC, or None."""
+    """The tag as one line of printable text in NFC; None if there is none."""
     text = tags.get(name, "")
     if any("\udc80" <= character <= "\udcff" for character in text):
-        # RIFF INFO and ID3v1 state no encoding; the programs that write them use Windows' Western code page.
+        # RIFF INFO and ID3v1 state no encoding; most programs write the Western code page of Windows.
         text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
     return printable_line(text)
 
 
 def printable_line(text: str) -> str | None:
-    """At most 500 characters of a stranger's text in NFC, on one line, without control characters; None if none."""
+    """Untrusted text as one line in NFC: no control characters, at most 500 characters; None if nothing is left."""
     text = unicodedata.normalize("NFC", text[: 4 * _MAX_CHARACTERS])
     printable = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text)
     return " ".join(printable.split())[:_MAX_CHARACTERS].rstrip() or None

@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 
 
 class StreamResampler:
-    """Resamples ``(channels, n)`` float32 blocks; the outputs together equal one call on the whole song.
+    """Resamples ``(channels, n)`` float32 blocks; the joined outputs equal one call with the whole song.
 
-    soxr's HQ recipe (linear phase, 97 dB measured for 22.05 → 44.1 kHz; swresample's default has 58 dB).
-    soxr takes its filter's delay out: the output is aligned with the input and ``round(n · out / in)`` frames
-    long. Equal rates pass blocks through untouched.
+    Uses soxr's HQ recipe: linear phase, 97 dB measured for 22.05 → 44.1 kHz (swresample's default has 58 dB). soxr
+    compensates the delay of its filter: the output is aligned with the input and ``round(n · out / in)`` frames long.
+    If the rates are equal, blocks pass through unchanged.
     """
 
     def __init__(self, in_rate: int, out_rate: int, channels: int) -> None:
@@ -22,10 +22,10 @@ class StreamResampler:
         )
 
     def push(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        """``(channels, n)`` at the input rate in, ``(channels, m)`` at the output rate out; m may be 0."""
+        """Add ``(channels, n)`` at the input rate; return ``(channels, m)`` at the output rate; m may be 0."""
         return block if self._soxr is None else self._soxr.resample_chunk(block.T).T
 
     def finish(self) -> NDArray[np.float32]:
-        """The frames that soxr still held back, ``(channels, m)``. Call once, at the end."""
+        """The last frames, ``(channels, m)``. Call it once, at the end."""
         empty = np.empty((self._channels, 0), np.float32)
         return empty if self._soxr is None else self._soxr.resample_chunk(empty.T, last=True).T

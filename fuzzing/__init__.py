@@ -1,1 +1,1 @@
-"""Mutated input for everything that reads what strangers, models and operators write."""
+"""Fuzzing: mutated input for all code that reads data from users, models and operators."""

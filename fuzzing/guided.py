@@ -1,11 +1,11 @@
-"""Fuzzing guided by coverage: inputs that reach new branches of our own code are kept and changed further.
+"""Fuzzing guided by coverage: inputs that reach new branches of Bandscope's code are kept and mutated further.
 
     python -m fuzzing.guided [--target NAME] [--inputs N] [--seed S] [--keep DIR]
 
-By Atheris and libFuzzer, for what our own code parses. Decoders are native code in processes of their own, into which
-nothing here could see, and settings are read by a library: ``python -m fuzzing`` damages real input for those. Each
-target runs in a process of its own, which libFuzzer ends; an input that breaks what must hold is kept in DIR, and told
-with its traceback. The exit status is 1 if there was any.
+It uses Atheris and libFuzzer, for the parsers that are Python code of Bandscope. It cannot measure the coverage of
+decoders, which are native code in other processes, and a library reads the settings; ``python -m fuzzing`` tests those.
+Each target runs in a process of its own, which libFuzzer ends. An input that causes a defect is kept in DIR, and its
+traceback is printed. The exit status is 1 if there was a defect.
 """
 
 import argparse
@@ -23,13 +23,13 @@ with atheris.instrument_imports(include=["bandscope_dagster"]):
 GUIDED: Final = {
     target.name: target for target in TARGETS if target.name in ("structures", "answers", "names")
 }
-MAX_BYTES: Final = 4096  # of an input; all of these texts are short, or cut
+MAX_BYTES: Final = 4096  # of an input; the parsed texts are short or truncated
 
 
 def fuzz(target: Target, inputs: int, seed: int, keep: Path, corpus: Path) -> NoReturn:
-    """Check so many inputs, and end this process: with status 0 where everything held.
+    """Check ``inputs`` inputs and end this process, with status 0 if there was no defect.
 
-    ``corpus`` is an empty folder, which is left with the inputs that reached something new.
+    ``corpus`` is an empty folder for the inputs that reach new branches.
     """
     keep.mkdir(parents=True, exist_ok=True)
     for number, data in enumerate(target.seeds()):
@@ -51,10 +51,12 @@ def fuzz(target: Target, inputs: int, seed: int, keep: Path, corpus: Path) -> No
 
 
 def main() -> None:
-    """Run the targets, one process after the other."""
-    parser = argparse.ArgumentParser(description="Fuzz what our own code parses, guided by coverage.")
+    """Run the targets, each in a process, one after the other."""
+    parser = argparse.ArgumentParser(description="Fuzz the parsers of Bandscope, guided by coverage.")
     parser.add_argument("--target", choices=list(GUIDED), help="default: all")
-    parser.add_argument("--inputs", type=int, default=100_000, metavar="N", help="of each; default: 100000")
+    parser.add_argument(
+        "--inputs", type=int, default=100_000, metavar="N", help="of each target; default: 100000"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="default: 1")
     parser.add_argument("--keep", type=Path, default=Path("fuzzing-defects"), metavar="DIR")
     parser.add_argument("--corpus", type=Path, help=argparse.SUPPRESS)

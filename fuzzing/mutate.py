@@ -1,11 +1,11 @@
-"""Mutations of real input: small damage, and the numbers that parsers stumble over, mostly where headers are."""
+"""Mutations of real input: small damage, and numbers that parsers often mishandle, mostly in headers."""
 
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
-HEADER_BYTES: Final = 1024  # where half of all mutations go: headers hold sizes, counts and offsets
-MUTATIONS: Final = (1, 1, 1, 2, 2, 3, 5, 8)  # of one input: what is damaged too much is refused too soon
+HEADER_BYTES: Final = 1024  # the target of half of all mutations: headers have sizes, counts and offsets
+MUTATIONS: Final = (1, 1, 1, 2, 2, 3, 5, 8)  # per input; parsers refuse heavily damaged input too early
 
 Mutation = Callable[[Random, bytearray, Sequence[bytes]], None]
 
@@ -18,7 +18,7 @@ _NUMBERS: Final = [
 
 
 def mutated(random: Random, seeds: Sequence[bytes]) -> bytes:
-    """One of ``seeds``, damaged in one to eight places; the same for the same state of ``random``."""
+    """One of ``seeds``, damaged in one to eight places. The same state of ``random`` gives the same result."""
     data = bytearray(random.choice(seeds))
     for _ in range(random.choice(MUTATIONS)):
         random.choice(_MUTATIONS)(random, data, seeds)

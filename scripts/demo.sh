@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to stems, instruments and Parquet: bash scripts/demo.sh [AUDIO…]
-# Takes the given files or folders, or renders its own demo songs. Everything it makes lies in demo/.
+# The whole way from audio files to stems, instruments and Parquet: bash scripts/demo.sh [AUDIO…]
+# It uses the given files or folders, or renders demo songs. All its output is in demo/.
 given=()
 for path in "$@"; do given+=("$(realpath -- "$path")"); done
 
@@ -20,15 +20,15 @@ fi
 say "Uploading"
 bandscope ingest "${given[@]}"
 
-say "Taking the songs through the asset graph"
+say "Separating and tagging the songs"
 bandscope run
 
-say "What is known of each song"
+say "Details of each song"
 bandscope status '*'
 
-say "The same, as an analyst asks"
+say "The same as SQL queries"
 ask "SELECT title, filename, round(duration_s, 1) AS seconds, round(loudness_lufs, 1) AS lufs, status FROM song_catalog ORDER BY lufs"
 ask "SELECT instrument, source, count(*) AS songs, round(max(score), 2) AS best_score FROM instrument_catalog WHERE seconds_present > 0 GROUP BY instrument, source ORDER BY songs DESC, best_score DESC LIMIT 10"
 
-say "To see all of it in the Dagster UI (http://localhost:3000)"
+say "To open the Dagster UI (http://localhost:3000), run"
 echo "cd '$PWD' && BANDSCOPE_STORAGE='$BANDSCOPE_STORAGE' DAGSTER_HOME='$DAGSTER_HOME' .venv/bin/dagster dev"

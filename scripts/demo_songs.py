@@ -1,9 +1,9 @@
-"""Render short demo songs with known stems, so that everything can be tried without anybody's music.
+"""Render short demo songs with known stems, to try Bandscope without recorded music.
 
     python scripts/demo_songs.py --to songs/ --songs 3 --stems
 
-Everything is synthesized from a seed: the same arguments give the same samples. The parts are named as the
-four-stem separators name them: vocals (a formant synthesizer that sings vowels), drums, bass, other.
+All sound is synthesized from a seed: the same arguments give the same samples. The parts have the names of the
+four-stem separators: vocals (a formant synthesizer that sings vowels), drums, bass, other.
 """
 
 import argparse
@@ -39,19 +39,19 @@ Stereo = NDArray[np.float64]  # (2, frames)
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a song goes. Patterns have sixteen steps to a bar: "x" a stroke, "o" a soft one, "." nothing."""
+    """The composition of a song. Patterns have 16 steps per bar: "x" is a stroke, "o" a soft stroke, "." a rest."""
 
     title: str
-    tempo: float  # quarter notes a minute
+    tempo: float  # quarter notes per minute
     tonic: int  # MIDI note of the bass
     scale: tuple[int, ...]
-    chords: tuple[int, ...]  # degree of the scale for each bar, from 0
+    chords: tuple[int, ...]  # degree of the scale for each bar, counted from 0
     kick: str
     snare: str
     hat: str
     bass: str
-    comp: str  # the rhythm of the chords
-    sustained: bool  # chords as a pad; else as an electric piano
+    comp: str  # rhythm of the chords
+    sustained: bool  # True: chords as a pad; False: as an electric piano
 
 
 STYLES = (
@@ -75,10 +75,10 @@ PHRASES = ("x...x.x.x.......", "x.x.x...x..x....", "..x.x.x...x.x...", "x.....x.
 
 
 def render(number: int, seed: int = 0) -> tuple[str, dict[str, NDArray[np.float32]]]:
-    """The title and the stems, each ``(2, frames)`` float32 in [-1, 1] at 44.1 kHz, of song ``number`` from 0.
+    """The title and stems of song ``number`` (from 0); each stem is ``(2, frames)`` float32 in [-1, 1] at 44.1 kHz.
 
-    The mixture is the sum of the stems. After the first three songs, the styles come again in other keys and
-    with other melodies.
+    The mixture is the sum of the stems. After the first three songs, the styles repeat in other keys and with other
+    melodies.
     """
     style = STYLES[number % len(STYLES)]
     take = number // len(STYLES)
@@ -92,7 +92,7 @@ def render(number: int, seed: int = 0) -> tuple[str, dict[str, NDArray[np.float3
 
 
 class _Song:
-    """One song while it is rendered: where its steps lie, and a method for each part."""
+    """One song while it is rendered: the times of its steps, and a method for each part."""
 
     def __init__(self, style: Style, transpose: int, random: np.random.Generator) -> None:
         self.style = style
@@ -132,7 +132,7 @@ class _Song:
         return dry + 0.3 * _room(dry, 0.8, self.random)
 
     def vocals(self) -> Stereo:
-        """Sung from the third bar on: steps along the scale, drawn to the chord on each bar's first note."""
+        """A melody from the third bar on: steps along the scale, with a tone of the chord at the start of each bar."""
         dry = np.zeros((2, self.frames))
         degree = 7
         for bar in range(2, self.bars):
@@ -151,7 +151,7 @@ class _Song:
         return dry + 0.25 * _room(dry, 0.9, self.random)
 
     def _strokes(self, pattern: str, bars: range) -> list[tuple[int, float]]:
-        """Step of the song and strength of every stroke. The last bar only lands on its first step."""
+        """Step of the song and strength of every stroke. The last bar has only its first step."""
         strength = {"x": 1.0, "o": 0.5}
         return [
             (16 * bar + step, strength[mark])
@@ -165,7 +165,7 @@ class _Song:
         return 0 if bar == self.bars - 1 else self.style.chords[bar % len(self.style.chords)]
 
     def _degree(self, degree: int) -> int:
-        """MIDI note of a degree of the scale, upwards from the tonic of the bass."""
+        """MIDI note of a degree of the scale, counted up from the tonic of the bass."""
         octave, step = divmod(degree, 7)
         return self.tonic + 12 * octave + self.style.scale[step]
 
@@ -195,7 +195,7 @@ def _hat(random: np.random.Generator) -> Mono:
 
 
 def _bass(frequency: float, length_s: float) -> Mono:
-    """A plucked string: upper partials die away first."""
+    """A plucked string: high partials decay first."""
     time = _time(length_s)
     partials = np.arange(1, 9)[:, None]
     tone = np.sin(2 * np.pi * frequency * partials * time) / partials * np.exp(-time * partials / 0.35)
@@ -203,7 +203,7 @@ def _bass(frequency: float, length_s: float) -> Mono:
 
 
 def _keys(frequency: float, length_s: float) -> Mono:
-    """An electric piano by frequency modulation (Chowning, 1973): a mellow pair and a bell-like attack."""
+    """An electric piano by frequency modulation (Chowning, 1973): a mellow tone and a bell-like attack."""
     time = _time(length_s)
     body = np.sin(
         2 * np.pi * frequency * time + 1.2 * np.exp(-time / 0.5) * np.sin(2 * np.pi * frequency * time)
@@ -214,7 +214,7 @@ def _keys(frequency: float, length_s: float) -> Mono:
 
 
 def _pad(frequency: float, length_s: float) -> Mono:
-    """Three saw-like voices, slightly out of tune, read from a table of one period."""
+    """Three slightly detuned saw-like voices, read from a table of one period."""
     time = _time(length_s)
     turn = np.linspace(0, 1, 2049)
     partials = np.arange(1, 13)[:, None]
@@ -224,7 +224,7 @@ def _pad(frequency: float, length_s: float) -> Mono:
 
 
 def _voice(frequency: float, length_s: float, vowel: NDArray[np.int_], random: np.random.Generator) -> Mono:
-    """Harmonics of a gliding, vibrating pitch, weighted by the vowel's formants, with breath."""
+    """Harmonics of a pitch with glide and vibrato, weighted by the vowel's formants, with breath noise."""
     time = _time(length_s)
     glide = -0.6 * np.exp(-time / 0.04)  # semitones below the note at its start
     vibrato = 0.25 * np.sin(2 * np.pi * 5.5 * time) * np.clip((time - 0.15) / 0.2, 0, 1)
@@ -236,12 +236,12 @@ def _voice(frequency: float, length_s: float, vowel: NDArray[np.int_], random: n
         weight = (FORMANT_GAINS / (1 + distance**2)).sum() + 0.02
         tone += weight / harmonic**0.3 * np.sin(harmonic * phase)
     breath = 0.02 * _filtered(random.standard_normal(len(time)), 3000, "highpass")
-    # Equal loudness for all vowels, near enough.
+    # About equal loudness for all vowels.
     return 0.3 * (tone / np.sqrt(np.mean(tone**2)) + breath) * _fade(len(time), 0.04, 0.07)
 
 
 def _room(dry: Stereo, decay_s: float, random: np.random.Generator) -> Stereo:
-    """The reverberation of a small room alone: noise that decays by 60 dB in ``decay_s`` seconds, on each side."""
+    """Only the reverberation of a small room: noise per channel that decays by 60 dB in ``decay_s`` seconds."""
     time = _time(decay_s)
     echo = random.standard_normal((2, len(time))) * 10 ** (-3 * time / decay_s)
     echo /= np.sqrt((echo**2).sum(axis=1, keepdims=True))
@@ -267,7 +267,7 @@ def _hz(note: int) -> float:
 
 
 def write(path: Path, audio: NDArray[np.float32], title: str) -> None:
-    """``(2, frames)`` as WAV, FLAC (both 24 bits) or MP3, by the path's ending, with title and artist."""
+    """Write ``(2, frames)`` as WAV, FLAC (both 24 bits) or MP3, by the extension, with title and artist."""
     subtype = "MPEG_LAYER_III" if path.suffix == ".mp3" else "PCM_24"
     with soundfile.SoundFile(path, "w", SAMPLE_RATE, 2, subtype) as file:
         file.title, file.artist = title, ARTIST
@@ -275,11 +275,11 @@ def write(path: Path, audio: NDArray[np.float32], title: str) -> None:
 
 
 def main() -> None:
-    """Write the songs to a folder: WAV, FLAC and MP3 in turn."""
+    """Write the songs to a folder, as WAV, FLAC and MP3 in turn."""
     parser = argparse.ArgumentParser(description="Render short demo songs with known stems.")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="folder to write to")
-    parser.add_argument("--songs", type=int, default=3, metavar="N", help="how many (default: 3)")
-    parser.add_argument("--stems", action="store_true", help="write the true stems as well")
+    parser.add_argument("--songs", type=int, default=3, metavar="N", help="number of songs (default: 3)")
+    parser.add_argument("--stems", action="store_true", help="also write the stems")
     arguments = parser.parse_args()
     arguments.to.mkdir(parents=True, exist_ok=True)
     for number in range(arguments.songs):

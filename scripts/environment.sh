@@ -1,4 +1,4 @@
-# Sourced by the other scripts: makes .venv once, with what constraints.txt pins, and again when that changes.
+# Sourced by the other scripts: installs .venv with the versions of constraints.txt, and again when they change.
 # Usage: source scripts/environment.sh EXTRAS   (EXTRAS: "" or "[test]")
 
 set -euo pipefail
@@ -15,9 +15,9 @@ wanted="$(cat pyproject.toml constraints.txt hashes.txt | cksum) $extras"
 if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/installed 2>/dev/null)" != "${wanted% *} [test]" ]; then
     echo "Installing into .venv (once; a minute or two) …"
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    # PyTorch first and by pip: a CPU build that pip is configured to find is then kept, and not replaced by gigabytes
-    # of CUDA libraries. The rest by uv, which is several times faster, and compiles all of it at once: every process
-    # that is started later then starts faster, also where Python may not write bytecode itself.
+    # PyTorch comes first and by pip: if pip is configured to find a CPU build, it is kept and not replaced by
+    # gigabytes of CUDA libraries. The rest comes by uv, which is several times faster. It compiles all bytecode, so
+    # that later processes start faster, also if Python may not write bytecode itself.
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt torch uv
     .venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python -c constraints.txt -c hashes.txt -e ".$extras"
     echo "$wanted" > .venv/installed

@@ -1,11 +1,11 @@
-"""What Bandscope is made of, as a CycloneDX bill of materials, and under which licences.
+"""Write a CycloneDX bill of materials of Bandscope, and print the licences of its parts.
 
     python -m scripts.sbom [--to FILE]
 
-Packages are those of this environment that the product needs (also on PostgreSQL), without the ones for its tests;
-models are those of ``models/inventory.toml``, each file with its SHA-256. The tool that lists packages runs in an
-environment of its own, for it is not a part of what it lists. ``pip-audit`` tells which packages have known
-vulnerabilities; it asks a service on the internet: ``uvx pip-audit -r constraints.txt --no-deps``.
+The packages are those of this environment that the product needs, also with PostgreSQL, Ray and Kubernetes, but not
+those for its tests. The models are those of ``models/inventory.toml``, each file with its SHA-256. The tool that lists
+packages runs in an environment of its own, so it does not list itself. To find packages with known vulnerabilities,
+run ``uvx pip-audit -r constraints.txt --no-deps``, which uses a service on the internet.
 """
 
 import argparse
@@ -24,18 +24,18 @@ from packaging.utils import canonicalize_name
 from bandscope_dagster.models.inventory import HubSource, Model, load_inventory
 
 ROOT: Final = Path(__file__).parent.parent
-EXTRAS: Final = ("", "postgres", "ray", "k8s")  # of the product; the others are for its tests
-COPYLEFT: Final = ("GPL", "MPL")  # also LGPL; worth a look before a product is shipped
+EXTRAS: Final = ("", "postgres", "ray", "k8s")  # of the product; the other extras are for its tests
+COPYLEFT: Final = ("GPL", "MPL")  # also LGPL; check these before you ship a product
 
 
 def tool(package: str, *command: str) -> list[str]:
-    """A command line that runs a tool of a package, at its pinned version, in an environment of its own."""
+    """A command line that runs a tool of a package, at its pinned version, in a separate environment."""
     runner = [sys.executable, "-m", "uv", "tool", "run", "--quiet", "--python", sys.executable]
     return [*runner, "--constraints", str(ROOT / "constraints.txt"), "--from", package, *command]
 
 
 def packages() -> dict[str, Any]:
-    """The bill of materials of this environment, all of it."""
+    """The bill of materials of the whole environment."""
     command = tool(
         "cyclonedx-bom", "cyclonedx-py", "environment", "--pyproject", str(ROOT / "pyproject.toml")
     )
@@ -48,7 +48,7 @@ def packages() -> dict[str, Any]:
 
 
 def needed() -> set[str]:
-    """The names of the packages that the product needs in this environment, directly or not."""
+    """The names of the packages that the product needs in this environment, directly or indirectly."""
     found: set[tuple[str, str]] = set()  # name and extra
     left = [("bandscope", extra) for extra in EXTRAS]
     while left:
@@ -104,7 +104,7 @@ def bill_of_materials() -> dict[str, Any]:
 
 
 def licences(component: Mapping[str, Any]) -> list[str]:
-    """How a component states its licence: SPDX identifiers and expressions, or whatever its authors wrote."""
+    """The licence of a component as stated: SPDX identifiers and expressions, or the authors' text."""
     found = [
         stated.get("expression") or stated["license"].get("id") or stated["license"].get("name", "")
         for stated in component.get("licenses", [])
@@ -114,7 +114,7 @@ def licences(component: Mapping[str, Any]) -> list[str]:
 
 def main() -> None:
     """Write the bill of materials, and print the licences."""
-    parser = argparse.ArgumentParser(description="Write what Bandscope is made of as a CycloneDX file.")
+    parser = argparse.ArgumentParser(description="Write a CycloneDX bill of materials of Bandscope.")
     parser.add_argument("--to", type=Path, default=Path("bandscope.cdx.json"), metavar="FILE")
     arguments = parser.parse_args()
     bill = bill_of_materials()
@@ -125,9 +125,8 @@ def main() -> None:
     for licence, names in sorted(by_licence.items()):
         mark = "*" if any(word in licence for word in COPYLEFT) else " "
         print(f"{mark} {licence}: {', '.join(sorted(names))}")
-    print(
-        f"\n* copyleft, some of it by choice of the user\n{arguments.to}: {len(bill['components'])} components"
-    )
+    print("\n* copyleft; some of these licences are a choice of the user")
+    print(f"{arguments.to}: {len(bill['components'])} components")
 
 
 if __name__ == "__main__":

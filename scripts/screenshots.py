@@ -1,8 +1,8 @@
-"""Take the README's pictures of the Dagster UI, from a platform of their own with demo songs.
+"""Take the documentation's screenshots of the Dagster UI, from a temporary installation with demo songs.
 
     python scripts/screenshots.py            # a few minutes; needs Chromium, and the packages of the extra "test"
 
-What is shown is what a new operator sees: a fresh home, an S3 server, uploads that a sensor finds, two of them bad.
+They show the view of a new operator: a fresh home, an S3 server, and uploads that a sensor finds, two of them bad.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from bandscope_dagster.tagging.registry import present_from
 
 SONGS = 9
 HALF_WAY = re.compile(r"Materialized \([5-8]\)")
-DONE_S = 1200.0
-WINDOW = {"width": 1440, "height": 1000}
-NAVIGATION = 240  # pixels on the left
-SHOWN = "Night Bus.flac"  # the song whose picture is taken
+DONE_S = 1200.0  # timeout until all songs are done
+WINDOW = {"width": 1440, "height": 1000}  # pixels
+NAVIGATION = 240  # pixels; width of the navigation on the left
+SHOWN = "Night Bus.flac"  # the song in the screenshots
 GROUPS = ("songs", "analysis", "catalog", "pages")
 
 
 def upload_songs(store: ObjectStore, folder: Path) -> dict[str, str]:
-    """Upload the demo songs for two owners, one cut off and one empty; returns name → song id."""
+    """Upload the demo songs of two owners, a truncated file and an empty one; returns name → song id."""
     folder.mkdir()
     for number in range(SONGS):
         title, stems = demo_songs.render(number)
@@ -55,39 +55,39 @@ def _upload(store: ObjectStore, name: str, data: bytes) -> None:
 
 
 class Camera:
-    """Takes pictures of what the UI shows, without its navigation."""
+    """Takes screenshots of the UI, without its navigation."""
 
     def __init__(self, ui: Ui, folder: Path) -> None:
         self.ui = ui
         self.folder = folder
 
     def partitions(self, song: str) -> None:
-        """The songs of ``stems``, some done and some not, and what is known of one that is."""
+        """The partitions of ``stems``, some materialized, and the details of one."""
         self.ui.open_asset("stems", "partitions", partition=song)
         self.ui.sees_text("residual_db")
         self._take("partitions", height=860)
 
     def checks(self) -> None:
-        """The check of every upload, and why two were rejected."""
+        """The check of every upload, with the reasons why two were rejected."""
         self.ui.show_check("songs", "song_is_usable", "Execution history")
         self.ui.sees_row("Failed")
         self._take("checks", height=560)
 
     def plots(self) -> None:
-        """Numbers of ``stems`` over songs."""
+        """Plots of the metadata of ``stems`` over songs."""
         self.ui.show_plots("stems")
         first = self.ui.page.get_by_text("loudness_accompaniment", exact=True)
         first.evaluate("plot => plot.scrollIntoView({block: 'start'})")
-        self._take("plots", height=860, right=360)  # without what stands beside them
+        self._take("plots", height=860, right=360)  # without the sidebar on the right
 
     def picture(self, song: str) -> None:
-        """A song's picture in its window."""
+        """A song's picture in its dialog."""
         self.ui.sees(self.ui.show_picture("stems", song))
         dialog = self.ui.page.get_by_role("dialog")
         dialog.screenshot(path=self.folder / "picture.png")
 
     def page(self, song: str, store: ObjectStore) -> None:
-        """The song's own page, which needs no Dagster."""
+        """The song's page, which does not need Dagster."""
         shelf = Shelf(open_store(str(self.folder / "pages")), folder="")
         written = write_page(store, shelf, song, present_from(None))
         self.ui.page.set_viewport_size({"width": 1280, "height": 1140})
@@ -97,7 +97,7 @@ class Camera:
         shutil.rmtree(self.folder / "pages")
 
     def graph(self) -> None:
-        """The asset graph with all groups open, as near as the window allows."""
+        """The asset graph with all groups open, at full zoom."""
         self.ui.page.set_viewport_size({"width": 2400, "height": 2300})
         self.ui.open("asset-groups", expanded=",".join(f"global@global:{group}" for group in GROUPS))
         self.ui.sees_text("100% filled")
@@ -106,10 +106,10 @@ class Camera:
         self._take("graph", height=2170, left=542, top=120, right=55)
 
     def _take(self, name: str, height: int, left: int = NAVIGATION, top: int = 0, right: int = 0) -> None:
-        """Save the window down to ``height``, once it has come to rest, less some pixels on its other sides."""
+        """Save the window down to ``height`` pixels, cropped on its other sides, after all animations have ended."""
         page = self.ui.page
         page.mouse.move(0, 0)
-        page.wait_for_timeout(3000)  # animations, and what is fetched late
+        page.wait_for_timeout(3000)  # for animations and late data
         assert page.viewport_size is not None
         width = page.viewport_size["width"] - left - right
         area = {"x": left, "y": top, "width": width, "height": height - top}
@@ -117,8 +117,8 @@ class Camera:
 
 
 def main() -> None:
-    """Start everything, wait until the songs are done, and take the pictures."""
-    parser = argparse.ArgumentParser(description="Take the README's pictures of the Dagster UI.")
+    """Start a server and the UI, wait until the songs are done, and take the screenshots."""
+    parser = argparse.ArgumentParser(description="Take the documentation's screenshots of the Dagster UI.")
     parser.add_argument("--to", type=Path, default=REPOSITORY / "docs" / "images", metavar="DIR")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, run_s3_server(Path(folder)) as server:

@@ -1,6 +1,6 @@
-"""Reads TensorFlow V2 checkpoints (``X.index`` and ``X.data-00000-of-00001``) with numpy alone.
+"""Reads TensorFlow V2 checkpoints (``X.index`` and ``X.data-00000-of-00001``) with only numpy.
 
-The index is a LevelDB table that maps each variable's name to where its bytes lie in the data file. Formats:
+The index is a LevelDB table that maps each variable's name to the position of its bytes in the data file. Formats:
 https://github.com/google/leveldb/blob/main/doc/table_format.md,
 https://github.com/google/snappy/blob/main/format_description.txt and tensor_bundle.proto in TensorFlow.
 """
@@ -18,7 +18,7 @@ CRC32C_POLYNOMIAL = 0x82F63B78  # Castagnoli, reflected (RFC 3720, appendix B.4)
 CRC_MASK_DELTA = 0xA282EAD8  # LevelDB util/crc32c.h: stored checksums are rotated and shifted by this
 UNCOMPRESSED, SNAPPY = 0, 1  # LevelDB's block types
 
-# TensorFlow types.proto, DataType: only those that a checkpoint of a network holds.
+# TensorFlow types.proto, DataType: only the types in the checkpoints of networks.
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 
 
@@ -40,7 +40,7 @@ _CRC_TABLE = _crc_table()
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli) of ``data``; about 8 MB/s in plain Python, enough to convert once."""
+    """CRC-32C (Castagnoli) of ``data``, at about 8 MB/s in plain Python."""
     table = _CRC_TABLE
     crc = 0xFFFFFFFF
     for byte in data:
@@ -49,13 +49,13 @@ def crc32c(data: bytes) -> int:
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The checksum as LevelDB and TensorFlow store it."""
+    """The checksum in the form that LevelDB and TensorFlow store."""
     crc = crc32c(data)
     return (((crc >> 15) | (crc << 17)) + CRC_MASK_DELTA) & 0xFFFFFFFF
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A base-128 integer that starts at ``at``: its value, and the position after it."""
+    """The value of the base-128 integer at ``at``, and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -67,7 +67,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def snappy_decompress(data: bytes) -> bytes:
-    """Undo Snappy's raw (unframed) compression."""
+    """Decompress Snappy's raw (unframed) format."""
     expected, at = read_varint(data, 0)
     out = bytearray()
     while at < len(data):
@@ -92,16 +92,18 @@ def snappy_decompress(data: bytes) -> bytes:
             offset = int.from_bytes(data[at : at + offset_bytes], "little")
             at += offset_bytes
         if not 0 < offset <= len(out):
-            raise CheckpointError(f"snappy: a copy reaches {offset} bytes back where {len(out)} are written")
-        for _ in range(length):  # byte by byte: a copy may overlap what it writes
+            raise CheckpointError(
+                f"snappy: a copy reaches {offset} bytes back, but only {len(out)} are written"
+            )
+        for _ in range(length):  # byte by byte: a copy may overlap its own output
             out.append(out[-offset])
     if len(out) != expected:
-        raise CheckpointError(f"snappy: {len(out)} bytes where {expected} were announced")
+        raise CheckpointError(f"snappy: expected {expected} bytes, found {len(out)}")
     return bytes(out)
 
 
 def _protobuf_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field number and value of each field; fixed-width values and messages come as bytes."""
+    """Number and value of each field; fixed-width values and messages are bytes."""
     at = 0
     while at < len(message):
         tag, at = read_varint(message, at)
@@ -115,13 +117,13 @@ def _protobuf_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif wire_type in (1, 5):
             size = 8 if wire_type == 1 else 4
         else:
-            raise CheckpointError(f"protobuf: wire type {wire_type} is not known")
+            raise CheckpointError(f"protobuf: unknown wire type {wire_type}")
         yield number, message[at : at + size]
         at += size
 
 
 def _block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of the table block that ``handle`` (offset and size) points at."""
+    """Keys and values of the table block at ``handle`` (offset and size)."""
     offset, at = read_varint(handle, 0)
     size, _ = read_varint(handle, at)
     body, trailer = table[offset : offset + size], table[offset + size : offset + size + 5]
@@ -130,15 +132,14 @@ def _block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
     if trailer[0] == SNAPPY:
         body = snappy_decompress(body)
     elif trailer[0] != UNCOMPRESSED:
-        raise CheckpointError(f"index: block type {trailer[0]} is not known")
+        raise CheckpointError(f"index: unknown block type {trailer[0]}")
 
     restarts = struct.unpack("<I", body[-4:])[0]
     end = len(body) - 4 * (restarts + 1)
     at, key = 0, b""
     while at < end:
-        shared, at = read_varint(
-            body, at
-        )  # keys are stored without the prefix they share with the one before
+        # A key is stored without the prefix that it shares with the previous key.
+        shared, at = read_varint(body, at)
         unshared, at = read_varint(body, at)
         value_size, at = read_varint(body, at)
         key = key[:shared] + body[at : at + unshared]
@@ -149,7 +150,7 @@ def _block(table: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """Where one variable lies in the data file (BundleEntryProto)."""
+    """The position of one variable in the data file (BundleEntryProto)."""
 
     name: str
     dtype: int
@@ -160,7 +161,7 @@ class Variable:
 
 
 def _variable(name: str, entry: bytes) -> Variable:
-    numbers = {1: 0, 3: 0, 4: 0, 5: 0}  # dtype, shard, offset, size: protobuf leaves zeros out
+    numbers = {1: 0, 3: 0, 4: 0, 5: 0}  # dtype, shard, offset, size: protobuf omits zeros
     shape: list[int] = []
     crc = 0
     for number, value in _protobuf_fields(entry):
@@ -173,26 +174,28 @@ def _variable(name: str, entry: bytes) -> Variable:
         elif number in numbers and isinstance(value, int):
             numbers[number] = value
     if numbers[3] != 0:
-        raise CheckpointError(f"{name}: lies in data file {numbers[3]}; only checkpoints with one are read")
+        raise CheckpointError(
+            f"{name}: is in data file {numbers[3]}; only checkpoints with one data file are supported"
+        )
     return Variable(name, numbers[1], tuple(shape), numbers[4], numbers[5], crc)
 
 
 class Checkpoint:
-    """The variables of one checkpoint, by name; each is read and checked when it is asked for."""
+    """The variables of one checkpoint, by name. Each is read and verified on access."""
 
     def __init__(self, index: bytes, data: bytes) -> None:
         footer = index[-FOOTER_BYTES:]
         if len(footer) < FOOTER_BYTES or struct.unpack("<Q", footer[-8:])[0] != TABLE_MAGIC:
             raise CheckpointError("index: not a LevelDB table")
         at = 0
-        for _ in range(2):  # the handle of the metaindex, which TensorFlow leaves empty
+        for _ in range(2):  # skip the handle of the metaindex, which is empty in TensorFlow's files
             _, at = read_varint(footer, at)
         self._data = data
         self._variables = {
             key.decode(): _variable(key.decode(), entry)
             for _, handle in _block(index, footer[at:])
             for key, entry in _block(index, handle)
-            if key  # the empty key holds the header
+            if key  # the header has the empty key
         }
 
     def names(self) -> list[str]:
@@ -200,7 +203,7 @@ class Checkpoint:
         return list(self._variables)
 
     def __getitem__(self, name: str) -> NDArray[np.generic]:
-        """The variable ``name``; CheckpointError where its bytes do not match their checksum."""
+        """The variable ``name``. Raises CheckpointError if its bytes do not match their checksum."""
         variable = self._variables[name]
         raw = self._data[variable.offset : variable.offset + variable.size]
         if masked_crc32c(raw) != variable.crc:

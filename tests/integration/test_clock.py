@@ -1,4 +1,4 @@
-"""A clock that jumps by hours and by a year, back and forth, while songs are taken in and analyzed: nothing is lost."""
+"""A clock that jumps by hours and by a year, back and forth, while songs are processed: no song is lost."""
 
 import random
 import shutil
@@ -25,14 +25,14 @@ JUMPS_EVERY_S = 1.0
 
 @contextmanager
 def jumping_clock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For what is started inside: the clock of the day jumps; times of files, and what measures spans, do not."""
+    """The wall clock of all processes started in the block jumps; file times and the monotonic clock do not."""
     now = folder / "clock"
     now.write_text(JUMPS[0])
     library = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
     variables = {
         "LD_PRELOAD": library,
         "FAKETIME_TIMESTAMP_FILE": now,
-        "FAKETIME_CACHE_DURATION": 1,  # seconds, after which the file is read again
+        "FAKETIME_CACHE_DURATION": 1,  # seconds until the file is read again
         "FAKETIME_DONT_FAKE_MONOTONIC": 1,
         "FAKETIME_DISABLE_SHM": 1,
         "NO_FAKE_STAT": 1,
@@ -60,7 +60,7 @@ def jumping_clock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 
 def upload(store: Path, numbers: range) -> None:
-    """Put songs into the store."""
+    """Upload songs to the store."""
     (store / "uploads").mkdir(parents=True, exist_ok=True)
     for number in numbers:
         (store / "uploads" / f"song {number}.wav").write_bytes(song_bytes(number, seconds=2.0))
@@ -76,7 +76,7 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert "are done" in finish(bandscope(shaken, home, "run"))
 
     calm = tmp_path / "calm"
-    shutil.copytree(shaken / "uploads", calm / "uploads")  # keeps the times, and so the song ids
+    shutil.copytree(shaken / "uploads", calm / "uploads")  # keeps the times, and therefore the song ids
     finish(bandscope(calm, tmp_path / "calm-home", "run"))
 
     ours, theirs = platform(shaken, home), platform(calm, tmp_path / "calm-home")
@@ -87,7 +87,7 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     for catalog in ("song_catalog", "instrument_catalog", "song_errors"):
         mine, other = (place.table(catalog).drop(*WHEN, strict=False) for place in (ours, theirs))
         assert_frame_equal(mine, other, check_exact=False, rel_tol=1e-3, abs_tol=1e-3)
-    assert not list((shaken / ".pending").iterdir()), "nothing is left half-written"
+    assert not list((shaken / ".pending").iterdir()), "a half-written file is left"
 
 
 def test_the_clock_of_this_test_does_jump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +98,4 @@ def test_the_clock_of_this_test_does_jump(tmp_path: Path, monkeypatch: pytest.Mo
     times = [tuple(map(float, line.split())) for line in printed.splitlines()]
     jumps = [(day - before, spent - began) for (before, began), (day, spent) in pairwise(times)]
     assert min(jump for jump, _ in jumps) < -60 and max(jump for jump, _ in jumps) > 60
-    assert all(0 < spent < 60 for _, spent in jumps), "what measures spans does not"
+    assert all(0 < spent < 60 for _, spent in jumps), "the monotonic clock jumped"

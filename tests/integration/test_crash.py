@@ -1,4 +1,4 @@
-"""A machine that dies in the middle of a run: the next ``bandscope run`` completes it, and nothing is half-written."""
+"""A run that is interrupted or killed: the next ``bandscope run`` completes it, and no file is half-written."""
 
 import os
 import shutil
@@ -29,8 +29,8 @@ def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path:
     assert victim.returncode == 1
     assert "interrupted" in printed and "Traceback" not in printed
     done = len(list((store / "stems").glob("*.parquet")))
-    assert 1 <= done < SONGS, "it stopped"
-    assert not list((store / ".pending").iterdir()), "and left nothing half-written"
+    assert 1 <= done < SONGS, "the run did not stop before its end"
+    assert not list((store / ".pending").iterdir()), "a half-written file is left"
     finish(bandscope(store, home, "run"))
     assert len(list((store / "stems").glob("*.parquet"))) == SONGS
 
@@ -40,7 +40,7 @@ def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:
     uploads.mkdir(parents=True)
     for number in range(SONGS):
         (uploads / f"song {number}.wav").write_bytes(song_bytes(number, seconds=12.0))
-    shutil.copytree(tmp_path / "killed", tmp_path / "calm")  # keeps the times, and so the song ids
+    shutil.copytree(tmp_path / "killed", tmp_path / "calm")  # keeps the times, and therefore the song ids
     finish(bandscope(tmp_path / "calm", tmp_path / "calm-home", "run"))
 
     victim = bandscope(tmp_path / "killed", tmp_path / "killed-home", "run")
@@ -53,11 +53,11 @@ def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:
     done_before = {path.name for path in stems.glob("*.parquet")}
     assert 2 <= len(done_before) < SONGS
     for path in (tmp_path / "killed").rglob("*.parquet"):
-        pq.ParquetFile(path).read()  # whole, or not there
+        pq.ParquetFile(path).read()  # raises if the file is torn
 
     printed = finish(bandscope(tmp_path / "killed", tmp_path / "killed-home", "run"))
 
-    assert "had died" in printed
+    assert "is gone; its songs can be computed again" in printed
     killed = platform(tmp_path / "killed", tmp_path / "killed-home")
     assert_same_tables(killed, platform(tmp_path / "calm", tmp_path / "calm-home"))
     for asset in PER_SONG:

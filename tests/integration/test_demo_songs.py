@@ -1,3 +1,5 @@
+"""The demo songs: repeatable, not clipped, and the sum of their stems."""
+
 import subprocess
 import sys
 from functools import cache

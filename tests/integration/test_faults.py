@@ -1,7 +1,7 @@
-"""Storage on a bad day: a tenth of all calls fails in every way that it can, and nothing is lost, doubled or torn.
+"""Faulty storage: 10 % of all calls fail, in every possible way, and no song is lost, duplicated or torn.
 
-``TEST_FAULT_SONGS=500 pytest tests/test_faults.py -k tenth -o junit_family=xunit1 --junitxml=faults.xml`` is the long
-run; the file then says what was broken, and how many songs were left after each run.
+The long run is ``TEST_FAULT_SONGS=500 pytest tests/integration/test_faults.py -k tenth -o junit_family=xunit1
+--junitxml=faults.xml``. The file then has the number of each fault, and of unfinished songs after each run.
 """
 
 import os
@@ -17,19 +17,19 @@ from s3_server import S3Server
 from bandscope_dagster.storage.objects import s3_bucket, s3_listing
 
 SONGS = int(os.environ.get("TEST_FAULT_SONGS", 8))
-ATTEMPTS = 4  # runs over songs that are not done, each with its steps' own retries
+ATTEMPTS = 4  # runs over unfinished songs, each with the retries of its steps
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection on which nothing comes is given up after a second, for the test to end soon."""
+    """Silent connections are closed after 1 s, so that the tests are fast."""
     monkeypatch.setattr(s3_bucket, "STALL_TIMEOUT_S", 1)
     monkeypatch.setattr(s3_listing, "STALL_TIMEOUT_S", 1)
 
 
 @pytest.fixture
 def far(s3_server: S3Server, faulty_proxy: FaultyProxy) -> Platform:
-    """A platform whose storage is behind the proxy, with songs, before anything fails."""
+    """A platform with songs, whose storage is behind the proxy. No call fails yet."""
     place = s3_server.place(faulty_proxy.endpoint)
     with dg.instance_for_test() as instance:
         platform = Platform(s3_settings(place), instance)
@@ -53,7 +53,7 @@ def test_with_a_tenth_of_all_calls_failing_everything_ends_as_without(
     record_property: Callable[[str, object], None],
 ) -> None:
     faulty_proxy.fail_at_random(0.1, seed=7)
-    left: list[int] = []  # songs that are not done after each run
+    left: list[int] = []  # unfinished songs after each run
     while not left or (left[-1] and len(left) <= ATTEMPTS):
         far.materialize(reuse=bool(left))
         left.append(len(unfinished(far)))
@@ -62,7 +62,7 @@ def test_with_a_tenth_of_all_calls_failing_everything_ends_as_without(
     assert len(far.songs) == SONGS
     while not far.materialize_catalogs().success:
         assert sum(faulty_proxy.broken.values()) < 125 * SONGS
-    assert set(faulty_proxy.broken) == set(PASSING), "a fault of every kind has happened"
+    assert set(faulty_proxy.broken) == set(PASSING), "a kind of fault never happened"
     record_property("requests", len(faulty_proxy.requests))
     record_property("broken", dict(faulty_proxy.broken))
     faulty_proxy.heal()

@@ -1,4 +1,4 @@
-"""Short runs of ``python -m fuzzing`` and ``python -m fuzzing.guided``, and that they would find something."""
+"""Short runs of ``python -m fuzzing`` and ``python -m fuzzing.guided``, which find planted defects."""
 
 import gc
 import subprocess
@@ -19,7 +19,7 @@ INPUTS = {"uploads": 150, "settings": 100}
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_what_must_hold_does_for_mutated_input(target: Target) -> None:
     run(target, range(4), seed=1)
-    gc.collect()  # what earlier tests left is not to be counted
+    gc.collect()  # closes descriptors of earlier tests
     before = descriptors()
     report = run(target, range(INPUTS.get(target.name, 1000)), seed=1)
     assert not report.defects, next(iter(report.defects.values()))
@@ -46,7 +46,7 @@ def test_an_input_that_breaks_what_must_hold_is_told_and_kept(tmp_path) -> None:
 def test_an_input_that_takes_too_long_is_a_defect() -> None:
     target = replace(TARGETS[0], name="slow", seeds=lambda: [b"x"], check=lambda data: "fine", limit_s=0.0)
     report = run(target, range(3), seed=0)
-    assert all("at most 0 are allowed" in defect for defect in report.defects.values())
+    assert all("at most 0 s are allowed" in defect for defect in report.defects.values())
     assert len(report.defects) == 3
 
 
@@ -61,10 +61,10 @@ only_linux = pytest.mark.skipif(sys.platform != "linux", reason="Atheris is buil
 
 
 def guided(*command: str) -> subprocess.CompletedProcess[str]:
-    """What a process that fuzzes by coverage printed.
+    """Run a process that fuzzes by coverage.
 
-    libFuzzer limits a process's peak of memory, which on Linux begins with the size of the one that starts it: all that
-    the tests have loaded by now. So a shell does.
+    A shell starts it: libFuzzer limits the process's peak memory, which on Linux begins with the size of its parent,
+    and the test process is large.
     """
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""The bill of materials: valid, without what only the tests need, and with every weight by its digest."""
+"""The bill of materials: valid, without packages that only the tests need, and with the digests of all weights."""
 
 import json
 import subprocess

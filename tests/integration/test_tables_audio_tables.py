@@ -1,4 +1,4 @@
-"""Audio by the block: analysts' tools read the numbers without the sound, and a block without the rest."""
+"""Audio by the block: tools read the numbers without the audio, and one block without the others."""
 
 import io
 import os
@@ -28,7 +28,7 @@ NAMES = ("vocals", "accompaniment")
 
 
 class CountingFile(io.FileIO):
-    """A file that knows how many bytes were read from it."""
+    """A file that counts the bytes that are read from it."""
 
     bytes_read = 0
 
@@ -123,7 +123,7 @@ def test_polars_pandas_duckdb_and_pyarrow_read_the_same_sums(tmp_path: Path):
     store = open_store(str(tmp_path))
     for song in ("a", "b", "c"):
         write_song(store, song, blocks=2)
-    unfinished = store.create("stems/d.parquet")  # must not be met by any glob
+    unfinished = store.create("stems/d.parquet")  # no glob may match it
     unfinished.write(b"half")
     files = str(tmp_path / "stems" / "*.parquet")
 

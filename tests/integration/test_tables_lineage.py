@@ -1,4 +1,4 @@
-"""A file's lineage is in its footer, and is read from there alone."""
+"""The lineage of a file is in its footer; only the footer is read."""
 
 import av
 import pyarrow as pa

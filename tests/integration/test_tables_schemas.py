@@ -1,4 +1,4 @@
-"""The tables' columns, as analysts were promised them; and files with the columns of another version."""
+"""The columns of the tables, which are a contract with analysts, and files with the columns of other versions."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -125,24 +125,24 @@ OLDER = {
     "instrument_tags": ("mapped", "answer", "note"),
     "stem_instrument_tags": ("mapped", "answer", "note"),
 }
-"""Columns that a file of an imagined earlier version lacks: the last ones, as changes only append."""
+"""The last columns of each table, which files of an imagined earlier version lack: changes only append."""
 
 
 def earlier(table: Table) -> Table:
-    """The table as it was before its last columns were added."""
+    """The table before its last columns were added."""
     columns = tuple(column for column in table.columns if column.name not in OLDER[table.name])
     assert columns == table.columns[: len(columns)]
     return replace(table, version=table.version - 1, columns=columns)
 
 
 def later(table: Table) -> Table:
-    """The table as it may become."""
+    """The table with a column that a later version may add."""
     mood = Column("mood", pa.string(), "The mood", "calm")
     return replace(table, version=table.version + 1, columns=(*table.columns, mood))
 
 
 def write_song(store: ObjectStore, song: str, tables: Mapping[str, Table]) -> None:
-    """All files of a song, by the writers of the pipeline under other definitions of the tables."""
+    """Write all files of a song with other definitions of the tables."""
 
     def rows(table: Table, values: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [{name: value.get(name) for name in table.names} for value in values]
@@ -161,7 +161,7 @@ def write_song(store: ObjectStore, song: str, tables: Mapping[str, Table]) -> No
 
 @pytest.fixture
 def ages(tmp_path) -> ObjectStore:
-    """A store with a song of the version before, one of this, and one of the next."""
+    """A store with a song of the previous version, one of this version, and one of the next."""
     store = open_store(str(tmp_path))
     write_song(store, "older", {name: earlier(TABLES[name]) for name in OLDER})
     write_song(store, "present", TABLES)

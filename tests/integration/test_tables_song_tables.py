@@ -1,4 +1,4 @@
-"""Rows are checked on their way into a table, and come back as they were."""
+"""Rows are checked before they are written, and are read back unchanged."""
 
 import re
 
@@ -92,7 +92,7 @@ def test_an_arrow_table_of_another_shape_is_refused_by_column(store: ObjectStore
         write_table(store, SONGS, wide, lineage(SONG))
 
 
-def test_a_torn_file_is_an_error_that_names_it_and_the_mend(store: ObjectStore):
+def test_a_torn_file_is_an_error_that_names_it_and_the_fix(store: ObjectStore):
     written = write_table(store, SONGS, [song_row(SONG)], lineage(SONG))
     data = store.read(written.key)
     with store.create(written.key) as pending:
@@ -115,7 +115,7 @@ def test_equal_rows_make_equal_files_but_for_the_lineage(tmp_path):
 
 
 def data_pages(file: bytes) -> bytes:
-    """What stands before the footer."""
+    """The bytes before the footer."""
     return file[: -8 - pq.read_metadata(pa.BufferReader(file)).serialized_size]
 
 

@@ -1,3 +1,5 @@
+"""The device of the models: its choice, and an error for an absent one."""
+
 import pytest
 
 from bandscope_dagster.device import available_devices, resolve_device

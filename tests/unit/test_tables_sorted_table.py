@@ -1,4 +1,4 @@
-"""A sorted table is merged from sorted parts without holding all of it, and its row groups can be skipped."""
+"""A sorted table is merged from sorted parts in bounded memory, and readers can skip its row groups."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ KEYS = list(LAYOUT.order)
 
 
 def rows(names: list[tuple[str, str]]) -> pl.DataFrame:
-    """Rows of these instruments and songs."""
+    """Rows with these instruments and songs."""
     empty = pl.DataFrame(pl.from_arrow(LAYOUT.table.schema.empty_table()))
     known = pl.DataFrame({"instrument": [name for name, _ in names], "song_id": [song for _, song in names]})
     return pl.concat([empty, known.cast({"instrument": pl.String, "song_id": pl.String})], how="diagonal")

@@ -1,18 +1,18 @@
-"""The catalogs over N synthetic songs: build, refresh, memory, and what analysts' queries cost.
+"""The catalogs over N synthetic songs: build, refresh, memory and the cost of analysts' queries.
 
     python -m benchmarks.catalog --songs N [--storage DIR]
 
-Writes N songs in the shape of the real tables (benchmarks/synthetic_songs.py says where they are smaller), or takes
-those that are in DIR from before. Three processes then refresh all three catalogs, one after the other: from nothing,
-after 100 changes (90 songs replaced, 5 new, 5 removed), and without changes. Seconds are those of the refreshes,
-with the one listing, which counts for the first catalog, and without imports; the peak is the largest resident size of
-the process (Linux). All files are in the page cache, as they are after having been written.
+It writes N songs in the schemas of the real tables (benchmarks/synthetic_songs.py says where they are smaller), or uses
+the songs that DIR has already. Three processes then refresh all three catalogs, one after the other: the first build,
+after 100 changes (90 songs replaced, 5 new, 5 removed), and without changes. The seconds include the single listing of
+files, which counts for the first catalog, but not imports. The peak is the largest resident size of the process
+(Linux). All files are in the page cache, because they were just written.
 
-Five queries in polars follow. Their seconds are the best of five on the local file; the bytes are those that polars
-fetched for the same query over HTTP, counted by the server, against the size of the file.
+Then it runs five queries in polars. Their seconds are the best of five on the local file. Their bytes are those that
+polars fetches for the same query over HTTP, counted by the server, relative to the size of the file.
 
-The last line is JSON: all three catalogs together, from nothing and after the changes, in seconds; the largest peak,
-in MB; and the slowest query, in seconds.
+The last line is JSON: seconds of all three catalogs for the first build and after the changes, the largest peak in MB,
+and the seconds of the slowest query.
 """
 
 from __future__ import annotations
@@ -45,10 +45,9 @@ from bandscope_dagster.storage.tables.schemas import (
 )
 from bandscope_dagster.tagging.registry import PRESENT_FROM
 from benchmarks.counting_server import counting_server
-from benchmarks.measuring import MIB, peak_mib
+from benchmarks.measuring import MIB, ROOT, peak_mib
 from benchmarks.synthetic_songs import remove_song, song_id, write_songs
 
-ROOT = Path(__file__).parents[1]
 REPLACED, NEW, REMOVED = 90, 5, 5
 QUERY_ROUNDS = 5
 
@@ -67,7 +66,7 @@ def in_front_without_voices(songs: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def one_song(songs: pl.LazyFrame) -> pl.LazyFrame:
-    """All that the catalog knows of one song."""
+    """The catalog's row of one song."""
     return songs.filter(pl.col("song_id") == song_id(1))
 
 
@@ -97,7 +96,7 @@ def most_heard(instruments: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-QUERIES: list[tuple[Table, Query, bool]] = [  # and whether it asks for few rows
+QUERIES: list[tuple[Table, Query, bool]] = [  # True if the query needs few rows
     (SONG_CATALOG, in_front_without_voices, False),
     (SONG_CATALOG, one_song, True),
     (SONG_CATALOG, by_status, False),
@@ -110,7 +109,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measure the catalogs over synthetic songs.")
     parser.add_argument("--songs", type=int, default=10_000)
-    parser.add_argument("--storage", type=Path, help="where the songs are, or shall be and stay")
+    parser.add_argument("--storage", type=Path, help="folder for the songs, which is kept")
     parser.add_argument("--process", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.process:
@@ -122,7 +121,7 @@ def main() -> None:
 
 
 def measure(storage: Path, songs: int) -> dict[str, float]:
-    """The figures of the last line."""
+    """Run all measurements; returns the figures of the last line."""
     prepare(storage, songs)
     print(f"{songs:,} songs\n{'':16}{'catalog':20}{'s':>8}{'songs read':>12}{'rows':>12}{'MB':>9}")
     built = in_a_process("first build", storage)
@@ -142,7 +141,7 @@ def measure(storage: Path, songs: int) -> dict[str, float]:
 
 
 def prepare(storage: Path, songs: int) -> None:
-    """Leave exactly these songs in the store, and no catalog."""
+    """Make the store contain exactly these songs, and no catalog."""
     store = open_store(str(storage))
     wanted = {song_id(number): number for number in range(songs)}
     found = {Path(each.key).stem for each in store.list(SONGS.name)}
@@ -151,7 +150,7 @@ def prepare(storage: Path, songs: int) -> None:
             remove_song(store, number)
     if strangers := found - wanted.keys() - {song_id(number) for number in range(songs, songs + NEW)}:
         raise SystemExit(
-            f"{storage} holds {len(strangers)} songs beyond the first {songs}: give an empty folder"
+            f"{storage} has {len(strangers)} other songs than the first {songs}: give an empty folder"
         )
     started = time.perf_counter()
     write_songs(str(storage), (number for song, number in wanted.items() if song not in found))
@@ -162,7 +161,7 @@ def prepare(storage: Path, songs: int) -> None:
 
 
 def in_a_process(what: str, storage: Path) -> dict[str, float]:
-    """Refresh all catalogs in a process of its own; their seconds together, and its peak in MB."""
+    """Refresh all catalogs in a new process; returns their total seconds and its peak in MB."""
     command = [sys.executable, "-m", "benchmarks.catalog", "--process", "--storage", str(storage)]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
     report: dict[str, Any] = json.loads(answer.splitlines()[-1])
@@ -177,7 +176,7 @@ def in_a_process(what: str, storage: Path) -> dict[str, float]:
 
 
 def refresh_all(storage: Path) -> None:
-    """Refresh all catalogs, and print what it took as JSON."""
+    """Refresh all catalogs, and print the figures as JSON."""
     store = open_store(str(storage))
     catalogs = (song_catalog(PRESENT_FROM, "1"), instrument_catalog(PRESENT_FROM, "1"), song_errors("1"))
     done = [
@@ -189,7 +188,7 @@ def refresh_all(storage: Path) -> None:
 
 
 def query(storage: Path, table: Table, ask: Query, selective: bool) -> float:
-    """The seconds of a query; prints them with the bytes that it read."""
+    """The seconds of a query; prints them with the bytes that it fetched."""
     path = storage / catalog_key(table)
     seconds: list[float] = []
     for _ in range(QUERY_ROUNDS):

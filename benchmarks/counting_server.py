@@ -1,4 +1,4 @@
-"""Files of a folder over HTTP on a port of its own, with ranges, and a count of the bytes that were asked for."""
+"""An HTTP server for the files of a folder, with byte ranges, that counts the bytes it sends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class CountingServer(ThreadingHTTPServer):
-    """Serves ``folder``; ``sent`` is the bytes of all bodies so far."""
+    """Serves ``folder`` on a free port; ``sent`` is the number of bytes of all bodies so far."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -20,7 +20,7 @@ class CountingServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def url(self, path: str) -> str:
-        """Where a file is."""
+        """The URL of a file in the folder."""
         return f"http://127.0.0.1:{self.server_port}/{path}"
 
 
@@ -59,12 +59,12 @@ class _Handler(BaseHTTPRequestHandler):
                 server.sent += end - start
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the benchmark prints its own lines."""
+        """Log nothing: the benchmark prints its own lines."""
 
 
 @contextmanager
 def counting_server(folder: Path) -> Iterator[CountingServer]:
-    """Serve ``folder`` for as long as the block runs."""
+    """Serve ``folder`` while the block runs."""
     server = CountingServer(folder)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

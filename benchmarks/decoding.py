@@ -1,11 +1,10 @@
-"""What the cage costs: songs decoded in processes of their own, against the same songs decoded in this one.
+"""The cage's cost: songs decoded in separate processes, against the same songs decoded in this process.
 
     python -m benchmarks.decoding [--seconds S] [--songs N] [--rounds N]
 
-N songs of S seconds, WAV, FLAC and MP3 in turn, are decoded to their end by both ways in turn. Once as the ``songs``
-step does it: a song per core at a time, each block measured (loudness, levels). And once one song after the other,
-with what they yield thrown away. The last line is JSON: the medians over the rounds of the time with the cage over the
-time without.
+N songs of S seconds, WAV, FLAC and MP3 in turn, are decoded both ways in turn. First as the ``songs`` step does it: one
+song per core at a time, with the loudness and levels of each block measured. Then one song after the other, without
+using the blocks. The last line is JSON: the median over the rounds of the time with the cage over the time without it.
 """
 
 import argparse
@@ -33,19 +32,19 @@ Use = Callable[[Blocks], None]
 
 
 def in_process(path: Path) -> Blocks:
-    """The song's blocks, decoded here."""
+    """The song's blocks, decoded in this process."""
     with path.open("rb") as file:
         yield from decode(file, LIMITS)
 
 
 def in_cage(path: Path) -> Blocks:
-    """The song's blocks, decoded in a process of its own."""
+    """The song's blocks, decoded in a separate process."""
     with path.open("rb") as file, caged(file, LIMITS) as song:
         yield from song.blocks()
 
 
 def measured(blocks: Blocks) -> None:
-    """What the ``songs`` step does with them."""
+    """Measure the blocks as the ``songs`` step does."""
     measure = SongMeter()
     for block in blocks:
         measure.push(block)
@@ -53,13 +52,13 @@ def measured(blocks: Blocks) -> None:
 
 
 def thrown_away(blocks: Blocks) -> None:
-    """Nothing."""
+    """Ignore the blocks."""
     for _ in blocks:
         pass
 
 
 def seconds_for(paths: Sequence[Path], decoded: Callable[[Path], Blocks], use: Use, threads: int) -> float:
-    """The wall time for all songs, ``threads`` of them at once."""
+    """The wall time for all songs, ``threads`` of them at once, in seconds."""
 
     def one(path: Path) -> None:
         use(decoded(path))
@@ -73,7 +72,7 @@ def seconds_for(paths: Sequence[Path], decoded: Callable[[Path], Blocks], use: U
 
 def main() -> None:
     """Run the measurement and print it."""
-    parser = argparse.ArgumentParser(description="Measure what decoding in processes of their own costs.")
+    parser = argparse.ArgumentParser(description="Measure the cost of decoding in separate processes.")
     parser.add_argument("--seconds", type=float, default=240.0, metavar="S", help="default: 240")
     parser.add_argument("--songs", type=int, default=12, metavar="N", help="default: 12")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")

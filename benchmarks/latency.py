@@ -1,15 +1,14 @@
-"""How long a song takes from the end of its upload to its tags, with a daemon running; and where that time goes.
+"""The time from the end of a song's upload to its tags, with a running daemon, and the parts of that time.
 
     python -m benchmarks.latency [--songs 20] [--seconds 30] [--batch 64] [--late 5]
 
-First the songs are uploaded one after the other, each when the former is done and after a random pause, so that they
-meet the sensor at every point of its interval. The home is as `bandscope` makes it (SQLite), the sensors are as
-shipped, the models are the embedded ones on the CPU. A song's tags can be read when the file of its last table,
-stem_instrument_tags, is in the store; everything else is taken from Dagster's own records.
+First the songs are uploaded one after the other, each when the last one is done and after a random pause, so that they
+arrive at random points of the sensor's interval. The home is the one that `bandscope` creates (SQLite), with the
+sensors as shipped and the embedded models on the CPU. A song's tags can be read when the file of its last table,
+stem_instrument_tags, is in the store; all other times come from Dagster's own records.
 
-Then songs are uploaded while a batch goes on, one each time another part of the batch is done: in such a home, where
-two runs go on at once, and in one with the limits of deploy/dagster.yaml, where one run at a time has the GPU. The
-last line is JSON.
+Then songs are uploaded while a batch runs, one after each further part of the batch: in the default home, with two runs
+at once, and in one with the limits of deploy/dagster.yaml, where one run at a time has the GPU. The last line is JSON.
 """
 
 import argparse
@@ -38,8 +37,8 @@ from bandscope_dagster.orchestration.sensors.new_uploads import LOOK_EVERY_S, UP
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.tables.schemas import STEM_INSTRUMENT_TAGS, TABLES, table_key
-from benchmarks.measuring import write_songs
-from benchmarks.orchestration import ROOT, daemon
+from benchmarks.measuring import ROOT, write_songs
+from benchmarks.orchestration import daemon
 from tests.support.daemon import START_TIMEOUT_S, open_instance, wait_for
 
 SONG_TIMEOUT_S: Final = 600.0
@@ -47,15 +46,15 @@ BATCH_TIMEOUT_S: Final = 3600.0
 SEED: Final = 8
 
 PARTS: Final = {
-    "tick": f"until the sensor looks (every {LOOK_EVERY_S} s)",
+    "tick": f"wait for the sensor (every {LOOK_EVERY_S} s)",
     "request": "the tick: listing, registering, creating the run",
     "queue": "the run in the queue",
-    "start": "the run's process starts",
+    "start": "start of the run's process",
     "songs": "the step `songs`, and the start of `analyze`",
     "load": "loading the models",
     "analysis": "decoding, separating, tagging, storing",
 }
-UNTIL_SEEN: Final = "and until the UI shows it"
+UNTIL_SEEN: Final = "then, until the UI shows it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +63,20 @@ class Latency:
 
     to_row: float  # until its row in `songs` can be read
     to_tags: float  # until all its tags can be read
-    to_event: float  # until Dagster knows of them
+    to_event: float  # until Dagster has an event for them
     parts: Mapping[str, float]  # of ``to_tags``, by PARTS
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """A home with a daemon, its store, and songs that wait to be uploaded."""
+    """A home with a daemon, its store, and songs to upload."""
 
     instance: dg.DagsterInstance
     store: Path
     waiting: Iterator[Path]
 
     def upload(self) -> tuple[str, float]:
-        """Upload the next song as `bandscope ingest` does; returns its id, and when the upload ended."""
+        """Upload the next song as `bandscope ingest` does; returns its id and the end of the upload (Unix time)."""
         path = next(self.waiting)
         key = f"{UPLOADS}/{path.name}"
         store = settings_on(self.store).open_store()
@@ -88,16 +87,16 @@ class Platform:
         return song, ended
 
     def is_done(self, song: str) -> bool:
-        """Whether its last table is there."""
+        """True if the song's last table is in the store."""
         return self._file(STEM_INSTRUMENT_TAGS.name, song).exists()
 
     def done(self) -> int:
-        """How many songs have their last table."""
+        """The number of songs with their last table in the store."""
         folder = self.store / STEM_INSTRUMENT_TAGS.name
         return len(os.listdir(folder)) if folder.exists() else 0
 
     def latency(self, song: str, uploaded: float) -> Latency:
-        """What is recorded of a song that is done."""
+        """The times of a finished song, from Dagster's records and its files."""
         last = wait_for("the song's event", lambda: self._event(STEM_INSTRUMENT_TAGS.name, song), 60.0)
         run_id = last.run_id
         (run,) = self.instance.get_run_records(dg.RunsFilter([run_id]))
@@ -106,9 +105,9 @@ class Platform:
         (analyze,) = (step for step in self.instance.get_run_step_stats(run_id) if step.step_key == "analyze")
         began, created = run.start_time, run.create_timestamp.timestamp()
         if launched is None or began is None or analyze.start_time is None:
-            raise SystemExit(f"run {run_id} has not run")
+            raise SystemExit(f"run {run_id} did not start")
         tagged = self._file(STEM_INSTRUMENT_TAGS.name, song).stat().st_mtime
-        # The separator's and the tagger's, each in the first table that needs it.
+        # Of the separator and of the tagger, each recorded with the first table that needs it.
         load = sum(self._load_seconds(table, song) for table in ("stems", "instrument_tags"))
         return Latency(
             to_row=self._file("songs", song).stat().st_mtime - uploaded,
@@ -140,23 +139,23 @@ class Platform:
         return float(value.value) if isinstance(value, dg.FloatMetadataValue) and value.value else 0.0
 
     def _tick_of(self, run: dg.DagsterRun) -> float:
-        """When the tick that asked for a run began."""
+        """The start of the tick that requested a run (Unix time)."""
         for state in self.instance.all_instigator_state():
             if state.instigator_name == UPLOADS_SENSOR:
                 for tick in self.instance.get_ticks(state.instigator_origin_id, state.selector_id):
                     if run.run_id in tick.run_ids:
                         return tick.timestamp
-        raise SystemExit(f"no tick asked for run {run.run_id}")
+        raise SystemExit(f"no tick requested run {run.run_id}")
 
 
 def settings_on(store: Path) -> Settings:
-    """The embedded models on the CPU, over a local store."""
+    """Settings for the embedded models on the CPU and a local store."""
     return Settings(storage=str(store), device="cpu")
 
 
 @contextmanager
 def platform(title: str, dagster_yaml: str, songs: int, seconds: float) -> Generator[Platform]:
-    """A new home with a daemon and the sensor turned on, and so many songs to upload to its empty store."""
+    """Yield a new home with a daemon, the sensor turned on, an empty store, and rendered songs to upload."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home, store, waiting = (Path(folder) / name for name in ("home", "store", "waiting"))
         home.mkdir()
@@ -170,9 +169,9 @@ def platform(title: str, dagster_yaml: str, songs: int, seconds: float) -> Gener
         }
         os.environ["DAGSTER_HOME"] = str(home)
         with open_instance(home) as instance, daemon(home, environment):
-            if "pools" in dagster_yaml:  # as deploy/README.md says
+            if "pools" in dagster_yaml:  # see deploy/README.md
                 instance.event_log_storage.set_concurrency_slots("gpu", 1)
-            wait_for("the daemon gives a sign of life", lambda: daemon_is_alive(instance), START_TIMEOUT_S)
+            wait_for("the daemon's heartbeat", lambda: daemon_is_alive(instance), START_TIMEOUT_S)
             program = Path(sys.executable).with_name("dagster")
             subprocess.run(
                 [program, "sensor", "start", UPLOADS_SENSOR, "-m", "bandscope_dagster.definitions"],
@@ -185,7 +184,7 @@ def platform(title: str, dagster_yaml: str, songs: int, seconds: float) -> Gener
 
 
 def one_by_one(songs: int, seconds: float) -> list[Latency]:
-    """Songs that come when nothing else is to be done."""
+    """Latencies of songs that arrive while nothing else runs."""
     found: list[Latency] = []
     pauses = random.Random(SEED)
     with platform("One song at a time", DAGSTER_YAML, songs, seconds) as here, Progress() as progress:
@@ -201,7 +200,7 @@ def one_by_one(songs: int, seconds: float) -> list[Latency]:
 
 
 def during_a_batch(title: str, dagster_yaml: str, batch: int, late: int, seconds: float) -> list[Latency]:
-    """Songs that come while a batch goes on."""
+    """Latencies of ``late`` songs that arrive while a batch runs."""
     uploaded: dict[str, float] = {}
     with platform(title, dagster_yaml, batch + late, seconds) as here, Progress() as progress:
         task = progress.add_task("songs", total=batch + late)
@@ -213,8 +212,10 @@ def during_a_batch(title: str, dagster_yaml: str, batch: int, late: int, seconds
         for _ in range(batch):
             here.upload()
         for number in range(late):
-            # One song of the batch is done, and then one more part of it each time.
-            wait_for("the batch goes on", partial(reaches, 1 + number * batch // (late + 1)), BATCH_TIMEOUT_S)
+            # First when one song of the batch is done, then after each further part of it.
+            wait_for(
+                "progress of the batch", partial(reaches, 1 + number * batch // (late + 1)), BATCH_TIMEOUT_S
+            )
             song, ended = here.upload()
             uploaded[song] = ended
         wait_for("all songs are done", partial(reaches, batch + late), BATCH_TIMEOUT_S)
@@ -222,7 +223,7 @@ def during_a_batch(title: str, dagster_yaml: str, batch: int, late: int, seconds
 
 
 def show(title: str, found: Sequence[Latency]) -> None:
-    """Print the times, and where they went."""
+    """Print the times and their parts."""
     totals = [each.to_tags for each in found]
     print(f"\n{title}: {len(found)} songs\n{'':54}{'median s':>10}{'worst s':>10}")
     rows: dict[str, list[float]] = {"upload to row in `songs`": [each.to_row for each in found]}
@@ -239,7 +240,9 @@ def main() -> None:
     parser.add_argument("--songs", type=int, default=20, metavar="N", help="one by one (default: 20)")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each song (default: 30)")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="songs of the batch (default: 64)")
-    parser.add_argument("--late", type=int, default=5, metavar="N", help="songs that come late (default: 5)")
+    parser.add_argument(
+        "--late", type=int, default=5, metavar="N", help="songs uploaded during the batch (default: 5)"
+    )
     arguments = parser.parse_args()
     deployed: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
     del deployed["storage"]
@@ -253,7 +256,7 @@ def main() -> None:
     ):
         late[title] = during_a_batch(title, config, arguments.batch, arguments.late, arguments.seconds)
         show(title, late[title])
-    print(f"\nload of the machine in the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"\nload average of the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     medians = [statistics.median(each.to_tags for each in found) for found in late.values()]
     report = {
         "median_s": statistics.median(each.to_tags for each in single),

@@ -1,15 +1,16 @@
-"""Memory of one process through batch after batch of songs from seconds to two hours long: it must stay level.
+"""Memory of one process over many batches, with songs from seconds to two hours long: it must not grow.
 
     python -m benchmarks.load [--songs N] [--longest SECONDS] [--workplace DIR]
 
-``bandscope run`` takes N rendered songs through all tables with the embedded models, 64 a run, in one process. Every
-batch has one song of four minutes among songs of 2 to 10 s and three of a minute; the fourth batch's is the longest of
-all. Twice a second its resident size is noted, and apart from it that of its children, which decode (Linux).
+``bandscope run`` computes all tables of N rendered songs with the embedded models, 64 songs per run, in one process.
+Each batch has one song of four minutes, three of one minute, and else songs of 2 to 10 s; the long song of the fourth
+batch has SECONDS. Twice a second, the benchmark records the resident size of the process and, separately, that of its
+children, which decode (Linux).
 
-Each row of the table is a batch: from when the last table of the batch before was there to when its own was. The last
-line is JSON: the songs and the hours of audio, the median size in the second and in the last batch (in the first, the
-models were loaded) in MB and the growth between them, the largest median of a batch over the smallest (without the
-first), and the peaks in MB.
+Each row of the table is a batch: from the last table of the batch before to its own last table. The last line is JSON:
+the songs and the hours of audio; the median size in the second and in the last batch in MB (the models load in the
+first) and the growth between them; the largest median of a batch over the smallest, without the first; and the peaks
+in MB.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ MB = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one look at the process saw."""
+    """One measurement of the process."""
 
     done: int  # songs
     process: float  # resident, in MB
@@ -50,7 +51,7 @@ class Sample:
 
 
 def seconds(number: int, longest: float) -> float:
-    """The length of a song."""
+    """The length of a song in seconds."""
     batch, place = divmod(number, SONGS_PER_RUN)
     if place == LONG_AT:
         return longest if batch == LONGEST_IN else min(LONG_S, longest)
@@ -68,7 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.songs <= SONGS_PER_RUN:
         parser.error(
-            f"--songs: more than the {SONGS_PER_RUN} of one batch, for there is nothing to compare else"
+            f"--songs must exceed the {SONGS_PER_RUN} songs of one batch: the benchmark compares batches"
         )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder: Path = arguments.workplace or Path(temporary)
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def write_uploads(folder: Path, lengths: Sequence[float]) -> None:
-    """Render songs, in the order in which they are to be taken; WAV, FLAC and MP3 in turn, the long ones FLAC."""
+    """Render songs in the order of processing: WAV, FLAC and MP3 in turn, the long ones in FLAC."""
     folder.mkdir(parents=True)
     began = time.time() - len(lengths)
     for number, length in enumerate(lengths):
@@ -91,7 +92,7 @@ def write_uploads(folder: Path, lengths: Sequence[float]) -> None:
 
 
 def watch(folder: Path, songs: int) -> list[Sample]:
-    """Run ``bandscope run`` and look at its memory until it ends."""
+    """Run ``bandscope run`` and measure its memory until it ends."""
     variables = {
         "BANDSCOPE_STORAGE": str(folder / "store"),
         "DAGSTER_HOME": str(folder / "home"),
@@ -103,17 +104,17 @@ def watch(folder: Path, songs: int) -> list[Sample]:
     with (folder / "printed.txt").open("wb") as printed:
         command = [str(Path(sys.executable).with_name("bandscope")), "run"]
         running = subprocess.Popen(command, env=os.environ | variables, stdout=printed, stderr=printed)
-        process, told = psutil.Process(running.pid), 0
+        process, reported = psutil.Process(running.pid), 0
         while running.poll() is None:
             time.sleep(LOOK_EVERY_S)
             done = len(list((folder / "store" / "stem_instrument_tags").glob("*.parquet")))
             try:
                 children = sum(child.memory_info().rss for child in process.children(recursive=True))
                 samples.append(Sample(done, process.memory_info().rss / MB, children / MB))
-            except psutil.NoSuchProcess:  # a child, or all, ended meanwhile
+            except psutil.NoSuchProcess:  # a child or the process has ended
                 continue
-            if done >= told + SONGS_PER_RUN:
-                told = done
+            if done >= reported + SONGS_PER_RUN:
+                reported = done
                 print(f"{done} of {songs} songs: {samples[-1].process:.0f} MB", flush=True)
     if running.returncode != 0 or done < songs:
         raise SystemExit(f"{done} of {songs} songs: {(folder / 'printed.txt').read_text()[-2000:]}")
@@ -121,7 +122,7 @@ def watch(folder: Path, songs: int) -> list[Sample]:
 
 
 def report(samples: Sequence[Sample], lengths: Sequence[float]) -> None:
-    """Print the curve and the line of JSON."""
+    """Print the table and the line of JSON."""
     songs = len(lengths)
     print(f"{'songs':>12}{'median MB':>12}{'peak MB':>10}{'decoding MB':>13}")
     medians: list[float] = []

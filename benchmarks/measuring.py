@@ -1,9 +1,11 @@
-"""What the benchmarks share: time and memory of a process, and songs to work on."""
+"""Shared parts of the benchmarks: time and memory of a process, and rendered songs."""
 
 from __future__ import annotations
 
 import os
+import resource
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,22 +19,36 @@ from bandscope_dagster.pipeline.uploads import UPLOADS
 from scripts.demo_songs import render
 
 MIB = 1024 * 1024
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Seconds."""
+    """Seconds that a piece of work took."""
 
     wall: float
     cpu: float  # of all threads
 
 
 def spent(work: Callable[[], object]) -> Spent:
-    """Run ``work`` and say what it took in this process."""
+    """The time that ``work`` takes in this process."""
     cpu, wall = os.times(), time.perf_counter()
     work()
     ended = os.times()
     return Spent(time.perf_counter() - wall, ended.user + ended.system - cpu.user - cpu.system)
+
+
+def spent_by(command: Sequence[str]) -> Spent:
+    """The time of a whole process, from start to end."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Spent(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median, lowest and highest value as text."""
+    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def median_ratio(these: Sequence[float], those: Sequence[float]) -> float:
@@ -47,13 +63,13 @@ def ratios(these: Sequence[float], those: Sequence[float]) -> list[float]:
 
 def peak_mib() -> float:
     """The largest resident size of this process so far (Linux)."""
-    # Not getrusage: its ru_maxrss starts at the size of the process that started this one.
+    # Not getrusage: its ru_maxrss starts at the size of the parent process.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MIB
 
 
 def write_song(path: Path, number: int, seconds: float) -> None:
-    """Render a song of this number to a file, repeated to ``seconds``, in the format that the name's ending says."""
+    """Render song ``number`` to a file, repeated to ``seconds``, in the format of the name's ending."""
     _, stems = render(number)
     mixture = np.sum(list(stems.values()), axis=0)
     subtype = "MPEG_LAYER_III" if path.suffix == ".mp3" else "PCM_16"
@@ -67,7 +83,7 @@ def write_song(path: Path, number: int, seconds: float) -> None:
 def write_songs(
     store: Path, songs: int, seconds: float, endings: Sequence[str] = ("wav", "flac", "mp3")
 ) -> None:
-    """Put rendered songs into a store's uploads, each repeated to ``seconds``, the formats in turn."""
+    """Write rendered songs to a store's uploads, each repeated to ``seconds``, in the formats in turn."""
     folder = store / UPLOADS
     folder.mkdir(parents=True)
     for number in range(songs):

@@ -1,15 +1,15 @@
-"""Peak memory of the pipeline by the length of the song: it must not grow.
+"""Peak memory of the pipeline by the length of the song: it must not grow with the length.
 
     python -m benchmarks.memory [--quick]
 
-Each row is a process of its own that takes one song from upload to stems in a local store, with segments one at a
-time, and prints its peak resident size. The separator is HTDemucs of the published architecture with random weights.
-A song of two hours is 1,231 segments, which would keep it busy for an hour on two cores; so for the rows called
-"sampled" the first twelve segments go through the network, by which the allocator has taken from the system what the
-network needs, and then one in a hundred; the others are given back as the first stem. Everything around the network,
-which is what could grow, does its whole work. The allocator is set as every program of Bandscope sets it.
+Each row is a new process that processes one song from upload to stems in a local store, one segment at a time, and
+prints its peak resident size. The separator is HTDemucs with the published architecture and random weights. A song of
+two hours has 1,231 segments, an hour of work on two cores. So in the rows called "sampled" only the first twelve
+segments, in which the allocator gets the memory that the network needs, and then one in a hundred go through the
+network; the others are returned as the first stem. Everything around the network, which is what could grow, does all of
+its work. The allocator has the settings of every program of Bandscope.
 
-Needs Linux. The last line is JSON: the peak at 120 minutes over that at 3 (both sampled), and the peak of all rows.
+It needs Linux. The last line is JSON: the peak at 120 minutes over that at 3 (both sampled), and the peak of all rows.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ import torch
 from bandscope_dagster.allocator import share_freed_memory, without_thread_caches
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
-from benchmarks.measuring import MIB, peak_mib, write_songs
+from benchmarks.measuring import MIB, ROOT, peak_mib, write_songs
 from benchmarks.random_demucs import random_separator, write_weights
-from benchmarks.separation import ROOT, pipeline
+from benchmarks.separation import pipeline
 
 ALL_UNTIL, ONE_IN = 12, 100  # segments
 
 
 class Sampled:
-    """A separator whose network sees the first segments, and then one in a hundred."""
+    """A separator that runs its network on the first segments, and then on one in a hundred."""
 
     def __init__(self, separator: Separator) -> None:
         self._separator = separator
@@ -62,7 +62,7 @@ def load(kind: str, folder: Path) -> Separator:
 
 
 def measure(kind: str, minutes: float) -> float:
-    """The peak, in MiB, of a process that separates one song of this length."""
+    """The peak in MiB of a process that separates one song of this length."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_weights(folder)

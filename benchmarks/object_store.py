@@ -2,7 +2,7 @@
 
     python benchmarks/object_store.py
 
-Each figure is the median of the rounds; a ratio above 1 says how many times faster ours is. The last line is JSON.
+Each figure is the median of the rounds. A ratio above 1 means that our store is faster. The last line is JSON.
 """
 
 import json
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def measure(place: S3Place) -> dict[str, list[float]]:
-    """Seconds of every operation in every round."""
+    """The seconds of every operation in every round."""
     store = place.open()
     theirs = s3fs.S3FileSystem(
         key=place.access_key_id,

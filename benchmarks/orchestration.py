@@ -1,15 +1,15 @@
-"""What Dagster costs for each song: a backfill through a real daemon, on SQLite and on PostgreSQL.
+"""Dagster's cost per song: a backfill through a real daemon, on SQLite and on PostgreSQL.
 
     python -m benchmarks.orchestration [--songs N] [--songs-per-run N] [--database sqlite|postgres]
 
-Many copies of one short song are uploaded (each is a song of its own). First the library alone does the work of the
-two steps, batch after batch, each in a process of its own, without Dagster. Then the same songs are asked for as one
-backfill over the whole path, with a daemon as people run it, and deploy/dagster.yaml; SQLite without its ``storage``.
+It uploads many copies of one short song (each copy is a song). First the library alone does the work of the two steps,
+batch after batch, each in a new process, without Dagster. Then one backfill over all tables computes the same songs,
+with a normal daemon and deploy/dagster.yaml; for SQLite without the file's ``storage``.
 
-Overhead is the time from the request of the backfill to the end of its last run, less the time inside the ops: the
-daemon's loops, the start of processes, what a run does around its steps. The runs follow each other (a pool of one), so
-no run hides what another costs. What the ops take beyond the library alone (events, metadata and logs, and what these
-take from the library's cores) is Dagster's too, and is told apart. The last line is JSON.
+Overhead is the time from the request of the backfill to the end of its last run, minus the time inside the ops: the
+daemon's loops, the start of processes, and the work of a run around its steps. The runs follow each other (a pool of
+one), so no run hides the cost of another. The time of the ops beyond the library alone (events, metadata and logs, and
+the cores that these take from the library) is Dagster's too, and has its own line. The last line is JSON.
 """
 
 import argparse
@@ -32,13 +32,13 @@ import dagster as dg
 import numpy as np
 import soundfile
 import yaml
-from dagster._core.execution.backfill import BulkActionStatus
 from rich.progress import Progress, track
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
+from bandscope_dagster.orchestration.private_api import BulkActionStatus
 from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.orchestration.retry import daemon_is_alive, retry_songs
 from bandscope_dagster.pipeline.analyze import analyze_batch
@@ -47,33 +47,33 @@ from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlanner
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
 from bandscope_dagster.pipeline.validate import check_songs
 from bandscope_dagster.settings import Settings
+from benchmarks.measuring import ROOT
 from scripts.demo_songs import render
 from tests.support.daemon import START_TIMEOUT_S, end_group, wait_for
 from tests.support.postgres import run_postgres
 
-ROOT: Final = Path(__file__).parent.parent
 SONG_S: Final = 0.6
 LOOK_EVERY_S: Final = 2.0
 GIVE_UP_AFTER_S: Final = 1800.0  # without a new song
 
 PARTS: Final = {
-    "request": "until the daemon looked (every 30 s) and made a run",
+    "request": "until the daemon checked (every 30 s) and made a run",
     "queue": "no run in progress: creating runs, the queue's loop",
-    "start": "a run's process starts",
+    "start": "start of a run's process",
     "runs": "in a run, outside its steps",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Seconds of one backfill."""
+    """Times of one backfill, in seconds."""
 
     songs: int
     runs: int
     wall: float
     inside: float  # the ops
-    work: float  # of the library alone
-    parts: Mapping[str, float]  # of what is outside the ops, by PARTS
+    work: float  # the library alone
+    parts: Mapping[str, float]  # the time outside the ops, by PARTS
 
     @property
     def overhead_ms(self) -> float:
@@ -82,7 +82,7 @@ class Figures:
 
     @property
     def reporting_ms(self) -> float:
-        """Milliseconds per song inside the ops, beyond what the library alone takes."""
+        """Milliseconds per song inside the ops, beyond the library alone."""
         return 1000 * (self.inside - self.work) / self.songs
 
 
@@ -99,12 +99,12 @@ def upload(store: Path, songs: int) -> None:
 
 
 def settings_on(store: Path) -> Settings:
-    """What both sides work with: the embedded models on the CPU."""
+    """The settings of both sides: the embedded models on the CPU."""
     return Settings(storage=str(store), device="cpu")
 
 
 def work_through(store: Path, batch: int, songs_per_run: int) -> float:
-    """What the steps of one run ask of the library, in seconds; a process of its own calls it."""
+    """Do the library's work of one run in this process; returns its seconds."""
     settings = settings_on(store)
     objects = settings.open_store()
     began = time.perf_counter()
@@ -121,7 +121,7 @@ def work_through(store: Path, batch: int, songs_per_run: int) -> float:
 
 
 def alone(songs: int, songs_per_run: int) -> float:
-    """The seconds that the library takes for the songs, without Dagster."""
+    """The library's seconds for all songs, without Dagster."""
     total = 0.0
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"
@@ -134,7 +134,7 @@ def alone(songs: int, songs_per_run: int) -> float:
 
 @contextmanager
 def daemon(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """A Dagster daemon on a home, with its code server and its runs, for as long as a block of code runs."""
+    """Run a Dagster daemon on a home, with its code server and its runs, while the block runs."""
     program = Path(sys.executable).with_name("dagster-daemon")
     with (home / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
@@ -152,7 +152,7 @@ def daemon(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def wait(instance: dg.DagsterInstance, backfill_id: str, done: Path, songs: int, title: str) -> None:
-    """Show how far the backfill is until it has ended."""
+    """Show the progress of the backfill until it ends."""
     with Progress() as progress:
         task = progress.add_task(title, total=songs)
         count, changed = 0, time.monotonic()
@@ -160,13 +160,13 @@ def wait(instance: dg.DagsterInstance, backfill_id: str, done: Path, songs: int,
             found = instance.get_backfill(backfill_id)
             if found is None or found.status != BulkActionStatus.REQUESTED:
                 return
-            # The files are counted, for questions to Dagster would be load that no operator makes.
+            # Files are counted, because queries to Dagster would add load that no operator causes.
             now = len(os.listdir(done)) if done.exists() else 0
             if now != count:
                 count, changed = now, time.monotonic()
                 progress.update(task, completed=count)
             if time.monotonic() - changed > GIVE_UP_AFTER_S:
-                raise SystemExit(f"no song was finished in {GIVE_UP_AFTER_S:g} s")
+                raise SystemExit(f"no song was finished in the last {GIVE_UP_AFTER_S:g} s")
             time.sleep(LOOK_EVERY_S)
 
 
@@ -182,7 +182,7 @@ def covered(intervals: Sequence[tuple[float, float]]) -> float:
 def figures(
     instance: dg.DagsterInstance, backfill_id: str, requested: float, work: float, songs: int
 ) -> Figures:
-    """What Dagster's records say of a backfill, of which the library's ``work`` is known (seconds)."""
+    """The times of a backfill from Dagster's records; ``work`` is the seconds of the library alone."""
     runs = instance.get_run_records(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
     lived: list[tuple[float, float]] = []  # from the start of the process
     ran: list[tuple[float, float]] = []
@@ -191,7 +191,7 @@ def figures(
         run_id, began, ended = record.dagster_run.run_id, record.start_time, record.end_time
         launched = instance.get_run_stats(run_id).launch_time
         if launched is None or began is None or ended is None:
-            raise SystemExit(f"run {run_id} has not run")
+            raise SystemExit(f"run {run_id} did not start")
         lived.append((launched, ended))
         ran.append((began, ended))
         for step in instance.get_run_step_stats(run_id):
@@ -215,7 +215,7 @@ def figures(
 
 
 def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: int, work: float) -> Figures:
-    """One backfill over new songs, in a new home with ``config`` as its dagster.yaml."""
+    """Measure one backfill over new songs, in a new home with ``config`` as its dagster.yaml."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         home, store = Path(folder) / "home", Path(folder) / "store"
         home.mkdir()
@@ -223,7 +223,7 @@ def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: in
         (home / "dagster.yaml").write_text(yaml.safe_dump(dict(config)))
         os.environ["DAGSTER_HOME"] = str(home)
         environment = {
-            "DAGSTER_EVENT_BATCH_SIZE": "500",  # as deploy/README.md says
+            "DAGSTER_EVENT_BATCH_SIZE": "500",  # see deploy/README.md
             "BANDSCOPE_STORAGE": str(store),
             "BANDSCOPE_DEVICE": "cpu",
             "BANDSCOPE_SONGS_PER_RUN": str(songs_per_run),
@@ -231,11 +231,11 @@ def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: in
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
         register_uploads(instance, list_uploads(settings_on(store).open_store()))
         stack.enter_context(daemon(home, environment))
-        wait_for("the daemon gives a sign of life", lambda: daemon_is_alive(instance), START_TIMEOUT_S)
+        wait_for("the daemon's heartbeat", lambda: daemon_is_alive(instance), START_TIMEOUT_S)
         requested = time.time()
         backfill_id = retry_songs(instance, PER_SONG, songs_per_run).backfill_id
         if backfill_id is None:
-            raise SystemExit("there is nothing to do")
+            raise SystemExit("the backfill has no songs")
         wait(instance, backfill_id, store / PER_SONG[-1], songs, title)
         names = list(instance.get_dynamic_partitions(SONGS_NAME))
         unfinished = song_states(instance, names, PER_SONG).unfinished
@@ -246,7 +246,7 @@ def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: in
 
 
 def show(title: str, found: Figures, songs_per_run: int) -> None:
-    """Print where the time went."""
+    """Print the parts of the time."""
     print(
         f"\n{title}: {found.songs} songs of {SONG_S:g} s, all complete, in {found.runs} runs of {songs_per_run}"
     )
@@ -263,7 +263,7 @@ def show(title: str, found: Figures, songs_per_run: int) -> None:
 
 def main() -> None:
     """Run the measurements and print them."""
-    parser = argparse.ArgumentParser(description="Measure what orchestration costs for each song.")
+    parser = argparse.ArgumentParser(description="Measure Dagster's cost per song.")
     parser.add_argument("--songs", type=int, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--songs-per-run", type=int, default=250, metavar="N", help="default: 250")
     parser.add_argument("--database", choices=["sqlite", "postgres"], help="default: both")
@@ -286,7 +286,7 @@ def main() -> None:
         show("PostgreSQL", found, arguments.songs_per_run)
         report["overhead_ms_per_song_postgres"] = found.overhead_ms
         report["reporting_ms_per_song_postgres"] = found.reporting_ms
-    print(f"load of the machine in the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"load average of the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(json.dumps({name: round(value, 1) for name, value in report.items()}))
 
 

@@ -1,17 +1,17 @@
-"""What ``analyze`` costs beyond its models, and what a serial version would cost.
+"""The cost of ``analyze`` beyond its models, and against a serial version.
 
     python -m benchmarks.pipeline [--songs N] [--seconds S] [--rounds R]
 
-Rendered songs lie in a local store. Each round times three things in turn, in one process, on the same audio:
+The rendered songs are in a local store. Each round times three things in turn, in one process, on the same audio:
 
-- models: the separator on its segments and the tagger on its windows, all cut beforehand and in memory. Nothing
-  that ends with the same tables can be faster;
+- models: the separator on its segments and the tagger on its windows, all cut beforehand and in memory. This is the
+  lower bound for any version that writes the same tables;
 - pipeline: ``analyze_batch``, all four tables;
-- serial: the same steps one after the other, for each song: decode it, run the models, encode and store.
+- serial: the same steps one after the other for each song: decode, run the models, encode and store.
 
-Every figure is the median of the rounds, every ratio the median of the rounds' ratios, because a machine that
-others use is slower in one round than in the next. CPU seconds are of all threads: where the models keep every
-core busy, as on a CPU, their ratio is what the wall's can be at best. The last line is JSON.
+Every figure is the median of the rounds, and every ratio the median of the rounds' ratios, because a shared machine has
+slow and fast rounds. CPU seconds are of all threads. If the models keep every core busy, as on a CPU, the CPU ratio is
+the best possible wall ratio. The last line is JSON.
 """
 
 import argparse
@@ -56,7 +56,7 @@ Audio = NDArray[np.float32]
 
 @dataclass(slots=True)
 class Collected:
-    """Stands in for the writer thread and keeps its tasks for later: this makes the serial version serial."""
+    """A replacement of the writer thread that keeps its tasks for later, for the serial version."""
 
     tasks: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
 
@@ -65,14 +65,14 @@ class Collected:
         return Future()
 
     def run(self) -> None:
-        """Do all that was submitted, in order."""
+        """Do all submitted tasks, in order."""
         for task in self.tasks:
             task()
         self.tasks.clear()
 
 
 class AtOnce(Executor):
-    """Stands in for the encoders' threads and does each task where it is submitted."""
+    """A replacement of the encoders' threads that does each task at once, in the calling thread."""
 
     def submit(self, task: Callable[..., T], /, *args: Any, **options: Any) -> Future[T]:
         done: Future[T] = Future()
@@ -81,7 +81,7 @@ class AtOnce(Executor):
 
 
 class Bench:
-    """One store with songs that ``songs`` has described, and the embedded models, loaded and warm."""
+    """A store whose songs have their ``songs`` rows, and the embedded models, loaded."""
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(storage=str(folder), device="cpu")
@@ -103,7 +103,7 @@ class Bench:
             raise SystemExit(f"only {len(self.song_ids)} of {len(uploads)} rendered songs can be analyzed")
 
     def plans(self) -> Iterator[SongPlan]:
-        """What ``analyze`` is to do: every table of every song."""
+        """The plans of ``analyze``: every table of every song."""
         for song_id in self.song_ids:
             yield self.planner.plan(self.store, read_song(self.store, song_id), ANALYSIS_TABLES, reuse=False)
 
@@ -114,7 +114,7 @@ class Bench:
             return list(decode(upload.file, limits))
 
     def pipeline(self) -> None:
-        """``analyze_batch``, as the step calls it."""
+        """Run ``analyze_batch`` as the step does."""
         for outcome in analyze_batch(
             self.song_ids, ANALYSIS_TABLES, self.store, self.models, self.settings, "benchmark", reuse=False
         ):
@@ -122,7 +122,7 @@ class Bench:
                 raise outcome.error
 
     def serial(self) -> None:
-        """The same rows by the same parts, with nothing at the same time but what torch does itself."""
+        """Compute the same rows with the same parts, without concurrency except torch's own."""
         for plan in self.plans():
             writes = Collected()
             windows = WindowQueue(self.tagger)
@@ -151,7 +151,7 @@ class Bench:
                 raise song.error
 
     def model_inputs(self) -> tuple[list[Audio], list[Audio]]:
-        """The batches that both models are given for all songs: segments and windows."""
+        """The inputs of both models for all songs, in batches: segments and windows."""
         segments: list[Audio] = []
         windows: list[Audio] = []
         for plan in self.plans():
@@ -191,14 +191,14 @@ def _good(piece: object) -> Separated:
 
 
 def batches(arrays: Sequence[Audio], size: int) -> list[Audio]:
-    """Stacks of ``size`` arrays, the last filled up with silence as the pipeline does."""
+    """Stacks of ``size`` arrays; the last is padded with silence, as in the pipeline."""
     filler = [np.zeros_like(arrays[0])] * (-len(arrays) % size)
     padded = [*arrays, *filler]
     return [np.stack(padded[start : start + size]) for start in range(0, len(padded), size)]
 
 
 def measure_time(songs: int, seconds: float, rounds: int) -> dict[str, float]:
-    """The medians over the rounds, printed as a table."""
+    """Print the medians over the rounds as a table; returns them."""
     with tempfile.TemporaryDirectory() as folder:
         write_songs(Path(folder), songs, seconds)
         bench = Bench(Path(folder))
@@ -213,7 +213,7 @@ def measure_time(songs: int, seconds: float, rounds: int) -> dict[str, float]:
         works = {"models": models, "pipeline": bench.pipeline, "serial": bench.serial}
         took: dict[str, list[Spent]] = {name: [] for name in works}
         for number in range(rounds):
-            first = number % len(works)  # each comes first, second and last in turn
+            first = number % len(works)  # each is first, second and last in turn
             for name in [*works, *works][first : first + len(works)]:
                 took[name].append(spent(works[name]))
 

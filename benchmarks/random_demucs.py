@@ -1,4 +1,4 @@
-"""HTDemucs of the published architecture with random weights: it costs what the published models cost."""
+"""HTDemucs with the published architecture and random weights; it costs the same as the published models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bandscope_dagster.separation.protocol import Separator
 
 SIGNATURE = "random00"
 ARCHITECTURE = {
-    # What htdemucs was trained with; these give its 41,984,456 parameters, and the file's size in the inventory.
+    # As htdemucs was trained; this gives its 41,984,456 parameters and the file size in the inventory.
     "sources": ["drums", "bass", "other", "vocals"],
     "channels": 48,
     "bottom_channels": 512,
@@ -32,13 +32,13 @@ SEGMENT = Fraction(39, 5)  # seconds
 
 
 def random_network() -> HTDemucs:
-    """The same weights in every process, rounded to half precision as the published ones are."""
+    """A network with the same weights in every process, rounded to half precision like the published ones."""
     torch.manual_seed(0)
     return HTDemucs(**ARCHITECTURE, segment=SEGMENT).eval().half().float()
 
 
 def write_weights(folder: Path) -> None:
-    """As Bandscope reads them (safetensors), and as ``python -m demucs --repo`` does (a pickle and a bag)."""
+    """Write the weights for Bandscope (safetensors) and for ``python -m demucs --repo`` (a pickle and a bag)."""
     network = random_network()
     state = {name: tensor.half() for name, tensor in network.state_dict().items()}
     kwargs = ARCHITECTURE | {
@@ -53,7 +53,7 @@ def write_weights(folder: Path) -> None:
 
 
 def random_separator(folder: Path, device: str, options: SeparationOptions) -> Separator:
-    """The separator of the weights in ``folder``, through the product's own verification and loading."""
+    """The separator from the weights in ``folder``, by the product's own verification and loading."""
     file = folder / f"{SIGNATURE}.safetensors"
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,14 +1,14 @@
-"""What more songs than ever were processed here would cost: Dagster's records measured, queue and GPUs simulated.
+"""The cost of very many songs: Dagster's records are measured, the queue and the GPUs are simulated.
 
     python -m benchmarks.scale [--songs 1000 10000 100000] [--runs 20] [--database sqlite|postgres] [--simulate-only]
 
-First, for each size, a real Dagster instance gets so many songs (partitions), one materialization of each, and of the
-runs that a backfill over all of them queues at most ``--runs``, evenly spread; then it is asked what the sensor,
-`bandscope status`, the asset's page in the UI and the daemon's look at the queue ask.
+First, for each size, a real Dagster instance gets that many songs (partitions), one materialization of each, and at
+most ``--runs`` of the runs that a backfill over all of them queues, evenly spaced. Then it gets the queries of the
+sensor, `bandscope status`, the asset's page in the UI, and the daemon's check of the queue.
 
-Then a simulation of the queue and the GPUs, event by event: batches of songs wait for a GPU, and so do songs that are
-uploaded one by one meanwhile. What it rests on is printed with it and can be set: the seconds that a song takes on a
-GPU, and those that a run takes before its first song. The last line is JSON.
+Then the queue and the GPUs are simulated, event by event: batches of songs wait for a GPU, and so do songs that are
+uploaded one by one meanwhile. Two assumptions are printed and can be set: the seconds of a song on a GPU, and the
+seconds of a run before its first song. The last line is JSON.
 """
 
 import argparse
@@ -32,49 +32,51 @@ from rich.progress import track
 from bandscope_dagster.definitions import defs
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS, song_states
-from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG, keep_connections_open
+from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.steps import keep_connections_open
 from bandscope_dagster.settings import load_settings
+from benchmarks.measuring import ROOT
 from tests.support.daemon import open_instance
 from tests.support.postgres import run_postgres
 
-DEPLOYED: Final = Path(__file__).parent.parent / "deploy" / "dagster.yaml"
+DEPLOYED: Final = ROOT / "deploy" / "dagster.yaml"
 ASSET: Final = "stems"
 JOB: Final = "process_songs"
 SONGS_PER_RUN: Final = load_settings().songs_per_run
 LATE_SONGS: Final = 200
-START_S: Final = 15.0  # of a run's process or pod until its first song, loading the model included
+START_S: Final = 15.0  # from the start of a run's process or pod to its first song, with loading the model
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Seconds that Dagster's records of so many songs take."""
+    """Seconds of Dagster's operations with this many songs."""
 
     songs: int
     register: float
     list_songs: float
     materialize_ms_per_song: float
-    states: float  # of all songs in one asset: the sensor, status and retry ask for it
-    page: float  # what the asset's page in the UI asks for
-    runs: int  # that were created
-    create_run_ms: float  # one run of a batch, with what Dagster notes as planned for each song
-    waiting_runs: float  # one look at all of these runs
+    states: float  # states of all songs in one asset: the query of the sensor, status and retry
+    page: float  # the query of the asset's page in the UI
+    runs: int  # number of created runs
+    create_run_ms: float  # one run of a batch, with Dagster's planned event for each song
+    waiting_runs: float  # one query for all of these runs
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How a collection is worked off."""
+    """Times of processing a collection."""
 
     songs: int
     gpus: int
     hours: float
     gpu_busy: float  # share of the time in which a GPU computes a song
-    late_median_s: float  # what songs that are uploaded meanwhile wait until a GPU begins with them
+    late_median_s: float  # wait for a GPU of songs that are uploaded meanwhile
     late_worst_s: float
-    fifo_median_s: float  # the same if the queue did not let small runs go first
+    fifo_median_s: float  # the same without priority for small runs
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long ``work`` takes."""
+    """The seconds that ``work`` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -82,7 +84,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 @contextmanager
 def new_instance(database: str) -> Iterator[dg.DagsterInstance]:
-    """A Dagster instance without any records."""
+    """Yield a Dagster instance without records."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         if database == "sqlite":
@@ -99,7 +101,7 @@ def new_instance(database: str) -> Iterator[dg.DagsterInstance]:
 
 
 def create_runs(instance: dg.DagsterInstance, songs: Sequence[str], at_most: int) -> int:
-    """Make runs of a backfill over all songs, up to where they would be queued; returns their number."""
+    """Create runs of a backfill over all songs, without queueing them; returns their number."""
     job = defs.resolve_job_def(JOB)
     starts = range(0, len(songs), SONGS_PER_RUN)
     starts = starts[:: max(1, len(starts) // at_most)][:at_most]
@@ -111,7 +113,7 @@ def create_runs(instance: dg.DagsterInstance, songs: Sequence[str], at_most: int
 
 
 def measure(songs: int, database: str, at_most: int) -> Records:
-    """Let a new instance have so many songs, and ask it what is asked of it."""
+    """Add the songs to a new instance, and time the queries."""
     names = [f"a-song-of-someone-{number:012x}" for number in range(songs)]
     with new_instance(database) as instance:
         register = seconds(lambda: instance.add_dynamic_partitions(SONGS_NAME, names))
@@ -141,10 +143,10 @@ def measure(songs: int, database: str, at_most: int) -> Records:
 
 
 def simulate(songs: int, gpus: int, song_s: float, start_s: float, batch: int = SONGS_PER_RUN) -> Work:
-    """Work off ``songs`` that are asked for at once, in runs of ``batch``.
+    """Simulate processing ``songs`` that are requested at once, in runs of ``batch``.
 
-    Each GPU has one run at a time, which takes ``start_s`` and then ``song_s`` a song. Meanwhile single songs are
-    uploaded at random times, each a run of its own. As the sensor has it, such small runs go before whole batches.
+    Each GPU has one run at a time, which takes ``start_s`` and then ``song_s`` per song. Meanwhile single songs are
+    uploaded at random times, each with its own run. As with the sensor, such small runs have priority over batches.
     """
     batches = [min(batch, songs - first) for first in range(0, songs, batch)]
     last = (len(batches) * start_s + songs * song_s) / gpus
@@ -172,7 +174,7 @@ def work_off(
     *,
     small_first: bool,
 ) -> tuple[list[float], float]:
-    """What each of the songs that are uploaded at ``uploads`` (seconds) waits for a GPU, and when all is done."""
+    """The wait for a GPU of each song uploaded at ``uploads``, and the end of all work; all in seconds."""
     free = [0.0] * gpus  # when each GPU is free again
     left, late = deque(batches), deque(uploads)
     waits: list[float] = []
@@ -189,7 +191,7 @@ def work_off(
 
 
 def print_table(rows: Sequence[Records | Work]) -> None:
-    """One line for each, the names of their fields above."""
+    """Print a header with the names of the fields, and a line for each row."""
     print("  ".join(f"{name:>24}" for name in asdict(rows[0])))
     for row in rows:
         print("  ".join(f"{value:>24,.4g}" for value in asdict(row).values()))
@@ -197,16 +199,18 @@ def print_table(rows: Sequence[Records | Work]) -> None:
 
 def main() -> None:
     """Measure, simulate and print."""
-    parser = argparse.ArgumentParser(description="What many songs cost Dagster, the queue and the GPUs.")
+    parser = argparse.ArgumentParser(description="Measure and simulate the cost of many songs.")
     parser.add_argument("--songs", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--runs", type=int, default=20, help="created at most (default: 20)")
+    parser.add_argument("--runs", type=int, default=20, help="most runs to create (default: 20)")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--simulate-only", action="store_true")
     parser.add_argument("--simulated", type=int, nargs="+", default=[1_000, 100_000, 10_000_000])
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 4, 64])
-    parser.add_argument("--song-s", type=float, default=4.17, help="seconds of a GPU for a song (4 / 0.96)")
     parser.add_argument(
-        "--start-s", type=float, default=START_S, help="seconds of a run before its first song"
+        "--song-s", type=float, default=4.17, help="seconds per song on a GPU (default: 4 / 0.96)"
+    )
+    parser.add_argument(
+        "--start-s", type=float, default=START_S, help="seconds of a run before its first song (default: 15)"
     )
     arguments = parser.parse_args()
     records: list[Records] = []

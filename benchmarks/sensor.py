@@ -1,13 +1,13 @@
-"""The sensor for new uploads over ten thousand of them: how many ticks, and how long each takes.
+"""The sensor for new uploads on ten thousand uploads: the number of ticks and their length.
 
     python -m benchmarks.sensor [--songs N]
 
-A real Dagster daemon on a home of its own (SQLite) looks at a local store of empty files; one in a hundred is not named
-like audio. The run queue lets nothing begin, so that only the ticks are measured: one listing, the registration, and
-the creation of runs over the whole path, 64 songs each. When all songs are in a run, five more ticks find nothing.
+A real Dagster daemon in a new home (SQLite) watches a local store of empty files; one in a hundred has no audio
+extension. The run queue starts no run, so only the ticks are measured: one listing, the registration, and the creation
+of runs over all tables, 64 songs each. When all songs are in a run, five more ticks find nothing new.
 
-The last line is JSON: the ticks after which all songs were registered and in a run, the longest of them and the longest
-without anything new, in seconds.
+The last line is JSON: the number of ticks until all songs were registered and until all were in a run, and the seconds
+of the longest of them and of the longest tick without new songs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorTick
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from daemon import LIMITED_YAML, Home, wait_for
@@ -27,10 +27,11 @@ from daemon import LIMITED_YAML, Home, wait_for
 from bandscope_dagster.orchestration.partitions import SONGS_NAME
 from bandscope_dagster.orchestration.sensors.new_uploads import UPLOADS_SENSOR, Cursor
 
+Tick = Any  # Dagster's InstigatorTick, which has no public name
 IDLE_TICKS = 5
 OWNERS = 10
 TIMEOUT_S = 3600.0
-NOTHING_BEGINS = """\
+NO_RUN_STARTS = """\
 concurrency:
   runs:
     max_concurrent_runs: 0"""
@@ -40,7 +41,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Measure the ticks of the sensor for new uploads.")
     parser.add_argument("--songs", type=int, default=10_000)
-    parser.add_argument("--job", default="process_songs", help="what the sensor starts")
+    parser.add_argument("--job", default="process_songs", help="job that the sensor starts")
     arguments = parser.parse_args()
     songs = arguments.songs
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -49,13 +50,13 @@ def main() -> None:
         home = Home.make(
             Path(folder) / "home",
             store,
-            yaml=LIMITED_YAML.replace("concurrency:", NOTHING_BEGINS),
+            yaml=LIMITED_YAML.replace("concurrency:", NO_RUN_STARTS),
             variables={"TEST_SENSORS": UPLOADS_SENSOR, "TEST_UPLOADS_JOB": arguments.job},
         )
         with home.instance() as instance, home.daemon():
-            wait_for("all are registered", lambda: count(instance) == songs, TIMEOUT_S)
-            registered_after = 1 + len(split(instance)[0])  # the tick that registered them goes on
-            wait_for("nothing is new any more", lambda: len(split(instance)[1]) >= IDLE_TICKS, TIMEOUT_S)
+            wait_for("all songs are registered", lambda: count(instance) == songs, TIMEOUT_S)
+            registered_after = 1 + len(split(instance)[0])  # the tick that registered them is still running
+            wait_for("ticks without new songs", lambda: len(split(instance)[1]) >= IDLE_TICKS, TIMEOUT_S)
             busy, idle = split(instance)
             runs = instance.get_runs_count()
             requested = Cursor.parse(idle[0].cursor).requested
@@ -74,12 +75,12 @@ def main() -> None:
 
 
 def count(instance: dg.DagsterInstance) -> int:
-    """The registered songs."""
+    """The number of registered songs."""
     return len(instance.get_dynamic_partitions(SONGS_NAME))
 
 
-def split(instance: dg.DagsterInstance) -> tuple[list[InstigatorTick], list[InstigatorTick]]:
-    """The ticks so far that started runs, and those that found nothing new; the latest first."""
+def split(instance: dg.DagsterInstance) -> tuple[list[Tick], list[Tick]]:
+    """The finished ticks that requested runs, and those that found nothing new; latest first."""
     ended = [
         tick
         for state in instance.all_instigator_state()
@@ -89,13 +90,13 @@ def split(instance: dg.DagsterInstance) -> tuple[list[InstigatorTick], list[Inst
     return [tick for tick in ended if tick.run_ids], [tick for tick in ended if not tick.run_ids]
 
 
-def seconds(tick: InstigatorTick) -> float:
-    """How long a tick took, from the daemon's decision to look until the last run was queued."""
+def seconds(tick: Tick) -> float:
+    """The length of a tick in seconds, from its start in the daemon until the last run was queued."""
     return (tick.end_timestamp or 0.0) - tick.timestamp
 
 
 def write_uploads(store: Path, songs: int) -> None:
-    """Empty files of several owners."""
+    """Write empty files of several owners."""
     for owner in range(OWNERS):
         (store / "uploads" / f"owner {owner}").mkdir(parents=True)
     for number in range(songs):

@@ -1,20 +1,20 @@
-"""Separation with HTDemucs against demucs itself: the model's cost, the pipeline's, and the whole process's.
+"""Separation with HTDemucs against demucs itself: the model, the pipeline and the whole process.
 
     python -m benchmarks.separation [--quick] [--device auto]
 
-The networks have the published architecture and random weights, which cost the same as the published ones. In turn,
-round by round:
+The networks have the published architecture and random weights, which cost the same as the published ones. Each round
+runs in turn:
 
-- apply_model: ``demucs.apply.apply_model`` (split, overlap 0.25, no shifts) on one song in memory, in a process where
-  nothing of Bandscope was loaded;
-- streaming: our ``StreamingSeparation`` of the same song, in blocks of 10 s, in a process of its own;
+- apply_model: ``demucs.apply.apply_model`` (split, overlap 0.25, no shifts) on one song in memory, in a process without
+  Bandscope;
+- streaming: our ``StreamingSeparation`` of the same song, in blocks of 10 s, in another process;
 - model: our separator on all segments of three songs, cut beforehand and in memory;
 - pipeline: the same three songs from upload to stems in a local store: ingest, check, decode, separate, encode, write;
-- process: the pipeline as a whole process, from its start to its end, against ``python -m demucs`` with its own
-  defaults on the same files and the same weights.
+- process: the pipeline as a whole process, from start to end, against ``python -m demucs`` with its defaults on the
+  same files and weights.
 
-Every figure is the median of the rounds with the lowest and the highest, every ratio that of the rounds' ratios. CPU
-seconds are of all threads. Where a CUDA device is used, a table over batch sizes and precisions follows (see
+Every figure is the median of the rounds with the lowest and the highest; every ratio is computed round by round. CPU
+seconds are of all threads. On a CUDA device, a table over batch sizes and precisions follows (see
 ``benchmarks/separation_cuda.py``). The last line is JSON.
 """
 
@@ -25,13 +25,10 @@ import json
 import multiprocessing
 import os
 import platform
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
@@ -58,17 +55,16 @@ from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import Results, Separated, StreamingSeparation
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.tagging.protocol import Tagger
-from benchmarks.measuring import Spent, ratios, spent, write_songs
+from benchmarks.measuring import Spent, ratios, spent, spent_by, spread, write_songs
 from benchmarks.random_demucs import random_network, random_separator, write_weights
 
 Audio = NDArray[np.float32]
 Result = TypeVar("Result")
 SONGS = 3
-ROOT = Path(__file__).parent.parent
 
 
 def apply_model_tasks(folder: Path, device: str) -> dict[str, Callable[[], object]]:
-    """The reference, with torch as demucs leaves it."""
+    """The tasks of demucs, without our settings of torch."""
     from demucs.apply import apply_model
 
     network = random_network()
@@ -81,7 +77,7 @@ def apply_model_tasks(folder: Path, device: str) -> dict[str, Callable[[], objec
 
 
 def bandscope_tasks(folder: Path, device: str) -> dict[str, Callable[[], object]]:
-    """Ours: the streaming separation, the model alone, and the pipeline."""
+    """Our tasks: the streaming separation, the model alone, and the pipeline."""
     separator = random_separator(folder, device, SeparationOptions())
     song: Audio = np.load(folder / "song.npy")
     batches = [batch for mixture in read_songs(folder) for batch in cut(mixture, separator)]
@@ -118,7 +114,7 @@ def read_songs(folder: Path) -> list[Audio]:
 
 
 def cut(mixture: Audio, separator: Separator) -> list[torch.Tensor]:
-    """As many segments as the pipeline gives to the model for one song, in its batches."""
+    """The segments of one song, as many as in the pipeline, in batches."""
     plan = separator.plan
     padded = torch.from_numpy(np.pad(mixture, ((0, 0), (0, plan.length))))
     segments = [padded[:, start : start + plan.length] for start in range(0, mixture.shape[1], plan.stride)]
@@ -126,17 +122,17 @@ def cut(mixture: Audio, separator: Separator) -> list[torch.Tensor]:
 
 
 class OneModel:
-    """Loads this separator, and no tagger."""
+    """Models for the pipeline: this separator, and no tagger."""
 
     def __init__(self, load: Callable[[], Separator]) -> None:
         self.separator = load
 
     def tagger(self) -> Tagger:
-        raise NotImplementedError("nothing is tagged here")
+        raise NotImplementedError("this benchmark does not tag")
 
 
 def pipeline(folder: Path, load: Callable[[], Separator], songs: int = SONGS) -> None:
-    """From the files of ``songs`` songs to their stems in a new store, by the separator that ``load`` gives."""
+    """Process ``songs`` songs from their files to their stems in a new store, with the separator from ``load``."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         settings = Settings(storage=place)
         store = settings.open_store()
@@ -159,9 +155,9 @@ TASKS = {"demucs": apply_model_tasks, "bandscope": bandscope_tasks}
 
 
 def work(name: str, folder: Path, device: str, connection: Connection) -> None:
-    """A process that does tasks when it is told to, each in a thread of its own, and says what each took.
+    """Run in a process: do each received task in a new thread, and send the time that it took.
 
-    Torch's worker threads end with the thread that they work for; those of an earlier task would hinder the next one's.
+    Torch's worker threads end with their calling thread; those of an earlier task would slow down the next task.
     """
     if name == "bandscope":
         share_freed_memory()
@@ -171,20 +167,20 @@ def work(name: str, folder: Path, device: str, connection: Connection) -> None:
 
 
 def in_thread(task: Callable[[], Result]) -> Result:
-    """What ``task`` returns, from a thread that has ended."""
+    """The result of ``task`` from a thread that has ended."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(task).result()
 
 
 class Worker:
-    """A process of its own, so that neither side sees what the other one sets up."""
+    """A separate process, so that the settings of one side do not affect the other."""
 
     def __init__(self, name: str, folder: Path, device: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
         self._process = context.Process(target=work, args=(name, folder, device, other), daemon=True)
         self._process.start()
-        other.close()  # so that a worker that dies is noticed
+        other.close()  # so that the end of the worker is noticed
 
     def run(self, task: str) -> Spent:
         self._connection.send(task)
@@ -195,20 +191,12 @@ class Worker:
         self._process.join()
 
 
-def process(command: Sequence[str]) -> Spent:
-    """A whole process, from its start to its end."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Spent(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-
-
 def compare(folder: Path, device: str, rounds: int) -> dict[str, list[Spent]]:
-    """What each task took, round by round, told as it goes."""
+    """The time of each task, round by round; progress goes to stderr."""
     workers = {name: Worker(name, folder, device) for name in TASKS}
     python = [sys.executable, "-m"]
     uploads = [str(path) for path in sorted((folder / UPLOADS).iterdir())]
-    # demucs's own --segment takes whole seconds only; without it, it uses the 7.8 s of training, as we do.
+    # demucs's --segment takes whole seconds only; its default is the 7.8 s of training, as ours.
     demucs = ["demucs", "-n", "random", "--repo", str(folder), "-o", str(folder / "out"), "-d", device]
     ours = ["benchmarks.separation", "--process", str(folder), "--device", device]
     tasks: dict[str, Callable[[], Spent]] = {
@@ -216,8 +204,8 @@ def compare(folder: Path, device: str, rounds: int) -> dict[str, list[Spent]]:
         "streaming": partial(workers["bandscope"].run, "streaming"),
         "model": partial(workers["bandscope"].run, "model"),
         "pipeline": partial(workers["bandscope"].run, "pipeline"),
-        "demucs process": partial(process, [*python, *demucs, *uploads]),
-        "our process": partial(process, [*python, *ours]),
+        "demucs process": partial(spent_by, [*python, *demucs, *uploads]),
+        "our process": partial(spent_by, [*python, *ours]),
     }
     for worker in workers.values():
         worker.run("save")  # also warms up
@@ -229,11 +217,6 @@ def compare(folder: Path, device: str, rounds: int) -> dict[str, list[Spent]]:
     for worker in workers.values():
         worker.stop()
     return took
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median, and lowest to highest."""
-    return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
 def report(took: dict[str, list[Spent]], seconds: float) -> dict[str, float]:
@@ -292,14 +275,14 @@ def main() -> None:
 
             measure_cuda(folder, device, stream)
         else:
-            print("No CUDA device was used: the table over batch sizes and precisions is left out.")
+            print("Without a CUDA device there is no table over batch sizes and precisions.")
     print(
         json.dumps({name: round(value, 4) for name, value in ratios_found.items()} | {"max_abs_error": error})
     )
 
 
 def describe(device: str) -> str:
-    """The machine, for the record."""
+    """A description of the machine."""
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return f"{os.cpu_count()} cores of {platform.machine()}, torch {torch.__version__}"

@@ -1,8 +1,8 @@
 """HTDemucs on a CUDA device, by batch size and precision, against ``apply_model`` on the same device.
 
-A part of ``python -m benchmarks.separation``. Each row is our streaming separation of a song of ten minutes: how many
-times faster than real time, how much of the time kernels ran, the peak of torch's memory, and the signal-to-noise ratio
-of the stems against strict float32 at batch 1. The floor is what the device could do at best: the floating-point
+Part of ``python -m benchmarks.separation``. Each row is our streaming separation of a song of ten minutes: the speed
+relative to real time, the share of time in which kernels ran, the peak of torch's memory, and the signal-to-noise ratio
+of the stems against strict float32 at batch 1. The floor is the best that the device could do: the floating-point
 operations of a segment at the speed of a large matrix product in that precision, or the bytes of weights, segment and
 stems at the speed of a large copy, whichever takes longer.
 """
@@ -64,7 +64,7 @@ def measure_cuda(folder: Path, device: str, stream: Stream) -> None:
 
 
 def apply_model_factor(song: Audio, device: str) -> float:
-    """How many times faster than real time demucs's own function is."""
+    """The speed of demucs's own function relative to real time."""
     from demucs.apply import apply_model
 
     network, mixture = random_network().to(device), torch.from_numpy(song)[None]
@@ -84,13 +84,13 @@ def busy(separator: Separator, song: Audio, stream: Stream) -> float:
 
 
 def snr_db(stems: Audio, exact: Audio) -> float:
-    """Signal-to-noise ratio of all stems together; inf where they are equal."""
+    """Signal-to-noise ratio of all stems together; inf if they are equal."""
     noise = float(np.mean((stems - exact).astype(np.float64) ** 2))
     return 10 * np.log10(float(np.mean(exact.astype(np.float64) ** 2)) / noise) if noise else float("inf")
 
 
 def floor_factor(separator: Separator, precision: Precision) -> float:
-    """Times real time at the best that the device could do."""
+    """The device's best possible speed relative to real time."""
     device, length = separator.device, separator.plan.length
     segment = torch.zeros((1, 2, length), device=device)
     with FlopCounterMode(display=False) as counter:
@@ -110,7 +110,7 @@ def floor_factor(separator: Separator, precision: Precision) -> float:
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 20) -> float:
-    """Of one call on the device, the mean of many."""
+    """Mean seconds of one call on the device."""
     work()
     torch.cuda.synchronize()
     start = time.perf_counter()

@@ -1,8 +1,9 @@
-"""Songs that no pipeline has seen, as the pipeline leaves them: real writers and schemas, drawn values.
+"""Tables of synthetic songs: written by the real writers with the real schemas, from random values.
 
-A song has what a three-minute song of the embedded models would have, shortened so that a hundred thousand of them
-are made in minutes: 2 blocks of 10 s with ``FLAC_BYTES`` of noise for audio, two stems, and 20 windows of tags with 10
-instruments each of the mixture and of both stems, so about 30 rows of ``instrument_catalog``. One in 50 is rejected.
+A song has the tables of a three-minute song of the embedded models, shortened so that a hundred thousand songs take
+minutes to write: 2 blocks of 10 s with ``FLAC_BYTES`` of noise for audio, two stems, and 20 windows of tags with 10
+instruments each, of the mixture and of both stems; that is about 30 rows of ``instrument_catalog``. One song in 50 is
+rejected.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ from bandscope_dagster.storage.tables.song_tables import arrow_table, write_erro
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 
 BLOCKS = 2
-FRAMES = 441_000  # of a block: 10 s at 44.1 kHz
+FRAMES = 441_000  # in a block: 10 s at 44.1 kHz
 FLAC_BYTES = 64
 SOURCES = ("vocals", "accompaniment")
 WINDOWS, WINDOW_S = 20, 3.0
-INSTRUMENTS = 10  # of a source
-TEMPLATES = 100  # of tags; the songs of one differ by their scores
+INSTRUMENTS = 10  # per source
+TEMPLATES = 100  # of tags; the songs of one template differ in their scores
 REJECTED_ONE_IN = 50
-SONGS_AT_ONCE = 250  # of a process that writes
+SONGS_AT_ONCE = 250  # in one task of a writing process
 LAYERS = ("foreground", "middle_ground", "background")
 GENRES = ("rock", "jazz", "electronic", "folk", "classical", None)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -58,7 +59,7 @@ def song_id(number: int) -> str:
 
 
 def write_songs(storage: str, numbers: Iterable[int], version: int = 0) -> None:
-    """Write songs into the local store, on all cores. Another ``version`` of a song has other values."""
+    """Write songs to the local store, on all cores. Another ``version`` of a song has other values."""
     todo = list(numbers)
     parts = [todo[start : start + SONGS_AT_ONCE] for start in range(0, len(todo), SONGS_AT_ONCE)]
     write = partial(_write_part, storage, version)
@@ -75,7 +76,7 @@ def remove_song(store: ObjectStore, number: int) -> None:
 
 
 def _write_part(storage: str, version: int, numbers: list[int]) -> None:
-    os.fsync = lambda descriptor: None  # pyright: ignore[reportAttributeAccessIssue] - it may be lost: it is made up
+    os.fsync = lambda descriptor: None  # pyright: ignore[reportAttributeAccessIssue] - the data may be lost
     store = open_store(storage)
     for number in numbers:
         _write_song(store, number, version)
@@ -181,7 +182,7 @@ def _write_blocks(
 
 
 def _with_scores(tags: ArrowTable, random: np.random.Generator) -> ArrowTable:
-    """The song's own scores: those of its kind, moved."""
+    """The tags with the song's own scores: those of its template plus noise."""
     place = tags.schema.get_field_index("score")
     scores = tags.column(place).to_numpy() + random.normal(0, 0.1, tags.num_rows)  # null is NaN
     moved = pa.array(np.clip(scores, 0, 1).astype(np.float32), from_pandas=True)
@@ -190,17 +191,16 @@ def _with_scores(tags: ArrowTable, random: np.random.Generator) -> ArrowTable:
 
 @cache
 def _tags(table: Table, sources: tuple[str, ...], template: int) -> ArrowTable:
-    """The tags of one kind of song.
+    """The tags of one template.
 
-    In every fourth kind the tagger names layers, as a language model does; in every fifth there is no voice; and in
-    the first there is a sitar for certain.
+    Every fourth template has layers, as from a language model; every fifth has no voice; the first always has a sitar.
     """
     random = np.random.default_rng([template, len(sources)])
     families = load_vocabulary().families
     known = {name: family for family, names in families.items() for name in names}
     instrumental, layered = template % 5 == 0, template % 4 == 0
     names = sorted(name for name in known if not instrumental or known[name] != "voice")
-    weights = 1 / np.arange(20, len(names) + 20)  # the first are the most frequent
+    weights = 1 / np.arange(20, len(names) + 20)  # the first names are the most frequent
     rows: list[dict[str, Any]] = []
     for source in sources:
         drawn = random.choice(len(names), INSTRUMENTS, replace=False, p=weights / weights.sum())

@@ -1,24 +1,24 @@
-"""How well a tagger names the instruments of songs that were labelled by hand, and how fast it is.
+"""Quality and speed of a tagger on songs that were labelled by hand.
 
     python -m benchmarks.tagging [--folder DIR --labels labels.csv] [--tagger musicnn] [--threshold 0.2] [--device auto]
 
-``labels.csv`` has the header ``file,instrument`` and one row for each instrument of a file; the file is named as it
-lies in the folder ("album/song.flac"), the instrument in any words that the vocabulary knows. Without a folder, the
-real excerpt is judged that the package stempeg brings: its mixture and its true stems of drums, bass and vocals.
+``labels.csv`` has the header ``file,instrument`` and one row for each instrument of a file. The file is its path in the
+folder ("album/song.flac"); the instrument is any word that the vocabulary knows. Without a folder, the benchmark uses
+the real excerpt in the package stempeg: its mixture and its true stems of drums, bass and vocals.
 
-Each file is decoded, resampled, cut into windows and tagged by the parts that the pipeline uses; what is chosen by
-``BANDSCOPE_TAG_…`` and ``BANDSCOPE_MODELS_FOLDER`` holds here too. An instrument's score in a song is the mean over the
-windows in which something is to be heard, as in ``instrument_catalog``, and it is predicted where that reaches the
-threshold; where a tagger gives no scores, it is predicted if it is named in any window.
+Each file is decoded, resampled, cut into windows and tagged by the pipeline's own parts, with the settings
+``BANDSCOPE_TAG_…`` and ``BANDSCOPE_MODELS_FOLDER``. An instrument's score in a song is the mean over the audible
+windows, as in ``instrument_catalog``, and the instrument is predicted if its score reaches the threshold. If a tagger
+gives no scores, an instrument is predicted if it is named in any window.
 
-The world is closed over the instruments that the labels name anywhere: a file without a row for one of them is taken to
-be without it, so a labeller has to listen for all of these in every file. What else a tagger finds is not judged, since
-labels that never speak of an instrument do not deny it. Instruments are compared as the vocabulary names them: an
-"acoustic guitar" does not count as a "guitar".
+Only instruments that occur in the labels are judged. A file without a row for one of them counts as without it, so a
+labeller has to listen for all of them in every file. Other instruments that a tagger finds are not judged, because the
+labels do not say that they are absent. Instruments are compared by their names in the vocabulary: an "acoustic guitar"
+does not count as a "guitar".
 
-Precision is 0 where nothing is predicted. Macro averages are over instruments, micro averages over all decisions.
-The speed is seconds of audio for a second of wall time, from the files on, without the loading of the model. The last
-line is JSON; its average precision is the macro average, and null for a tagger without scores.
+Precision is 0 if nothing is predicted. Macro averages are over instruments, micro averages over all predictions. The
+speed is seconds of audio per second of wall time, from reading the files, without loading the model. The last line is
+JSON; its average precision is the macro average, and null for a tagger without scores.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ import av
 import numpy as np
 import soundfile
 
-from bandscope_dagster.audio.blocks import SAMPLE_RATE
+from bandscope_dagster.audio.blocks import MIXTURE, SAMPLE_RATE
 from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.device import resolve_device
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.settings import load_settings
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import PRESENT_FROM, TAGGERS, load_tagger
-from bandscope_dagster.tagging.source_tags import MIXTURE, SourceTags
+from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 from benchmarks.tagging_quality import Labels, Scores, evaluate, print_table
 
 EXCERPT = "The Easton Ellises - Falcon 69.stem.mp4"
 EXCERPT_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
-# The stem "other" is several instruments that nobody has listed, so it is no file of its own.
+# The stem "other" has several unlisted instruments, so it is left out.
 EXCERPT_LABELS = {
     "mixture": ("drums", "bass", "vocals"),
     "drums": ("drums",),
@@ -64,14 +64,14 @@ EXCERPT_LABELS = {
 
 
 class BadLabels(BandscopeError):
-    """The labels cannot be used with the folder; the message says which row or file, and what is expected."""
+    """The labels do not fit the folder; the message has the row or file, and the expected content."""
 
 
 def read_labels(path: Path) -> Labels:
-    """The labels of every file that the table names.
+    """The labels of every file in the table.
 
     Raises:
-        BadLabels: the header is another one, a row is not complete, or there is none.
+        BadLabels: the header is wrong, a row is incomplete, or there are no rows.
     """
     with path.open(newline="", encoding="utf-8-sig") as stream:
         rows = csv.DictReader(stream)
@@ -95,16 +95,16 @@ def read_labels(path: Path) -> Labels:
 
 
 def check_files(labels: Labels, folder: Path, labels_path: Path) -> None:
-    """Say which files of ``folder`` have no labels, and so are left out.
+    """Print the files of ``folder`` without labels, which are left out.
 
     Raises:
-        BadLabels: a file that has labels is not there.
+        BadLabels: a file with labels does not exist.
     """
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if missing := sorted(set(labels) - present):
         raise BadLabels(
             f"{labels_path} names {len(missing)} files that are not in {folder}: {_some(missing)}. "
-            f"Name them as they lie there, or take their rows out."
+            f"Correct the names, or remove their rows."
         )
     if labels_path.is_relative_to(folder):
         present.discard(labels_path.relative_to(folder).as_posix())
@@ -119,7 +119,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def tag_files(tagger: Tagger, folder: Path, files: Sequence[str]) -> tuple[Scores, float]:
-    """What the tagger hears in each file, and the seconds of audio.
+    """The tagger's scores for each file, and the seconds of audio.
 
     Raises:
         BadLabels: a file cannot be decoded.
@@ -135,14 +135,14 @@ def tag_files(tagger: Tagger, folder: Path, files: Sequence[str]) -> tuple[Score
                     frames += block.shape[1]
                     queue.add(source, source.push(block))
         except BandscopeError as error:
-            raise BadLabels(f"{file} cannot be judged ({error}); take its rows out of the labels") from error
+            raise BadLabels(f"{file} cannot be judged ({error}); remove its rows from the labels") from error
         queue.add(source, source.finish())
     queue.flush()
     return {file: song_scores(source) for file, source in sources.items()}, frames / SAMPLE_RATE
 
 
 def song_scores(source: SourceTags) -> dict[str, float | None]:
-    """The mean score of each instrument over the windows that were heard; None for those that have no scores."""
+    """The mean score of each instrument over the audible windows; None if it has no scores."""
     if source.error is not None:
         raise source.error
     scores: defaultdict[str, list[float | None]] = defaultdict(list)
@@ -158,12 +158,12 @@ def song_scores(source: SourceTags) -> dict[str, float | None]:
 
 @contextmanager
 def excerpt() -> Iterator[tuple[Path, Path]]:
-    """A folder with the mixture and three true stems of the excerpt in stempeg, and the table of their labels."""
-    spec = importlib.util.find_spec("stempeg")  # not imported: it insists on an ffmpeg program
+    """Yield a folder with the mixture and three true stems of stempeg's excerpt, and the table of their labels."""
+    spec = importlib.util.find_spec("stempeg")  # not imported: that needs an ffmpeg program
     if spec is None or not spec.submodule_search_locations:
         raise BadLabels(
-            "The package stempeg, whose excerpt is judged by default, is not installed: `pip install bandscope[test]`, "
-            "or name your own songs with --folder and --labels"
+            "The package stempeg, which has the default songs, is not installed: run `pip install bandscope[test]`, or "
+            "give your own songs with --folder and --labels"
         )
     content = (Path(spec.submodule_search_locations[0]) / "data" / EXCERPT).read_bytes()
     with tempfile.TemporaryDirectory() as name:
@@ -184,7 +184,7 @@ def excerpt() -> Iterator[tuple[Path, Path]]:
 def measure(
     folder: Path, labels_path: Path, name: str, threshold: float | None, device: str
 ) -> dict[str, float | None]:
-    """Tag and judge the files of a folder, and print the table; returns the line of JSON."""
+    """Tag and judge the files of a folder, and print the table; returns the figures of the line of JSON."""
     labels = read_labels(labels_path)
     check_files(labels, folder, labels_path)
     settings, device = load_settings(), resolve_device(device)
@@ -209,19 +209,19 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="Judge a tagger by songs that were labelled by hand.")
-    parser.add_argument("--folder", type=Path, help="the songs (default: the excerpt that stempeg brings)")
+    parser = argparse.ArgumentParser(description="Judge a tagger on songs that were labelled by hand.")
+    parser.add_argument("--folder", type=Path, help="the songs (default: the excerpt in stempeg)")
     parser.add_argument(
         "--labels", type=Path, help="CSV with the columns file,instrument; needed with --folder"
     )
     parser.add_argument("--tagger", choices=list(TAGGERS), default="musicnn", help="default: musicnn")
     parser.add_argument(
-        "--threshold", type=float, help="score from which an instrument is there (default: the tagger's)"
+        "--threshold", type=float, help="least score of a predicted instrument (default: the tagger's)"
     )
     parser.add_argument("--device", default="auto", help="as BANDSCOPE_DEVICE (default: auto)")
     chosen = parser.parse_args(arguments)
     if (chosen.folder is None) != (chosen.labels is None):
-        parser.error("--folder and --labels belong together: songs, and what is heard in them")
+        parser.error("--folder and --labels must be given together")
     try:
         if chosen.folder is None:
             with excerpt() as (folder, labels):

@@ -2,15 +2,15 @@
 
     python -m benchmarks.tagging_cuda [--device cuda]
 
-AST: windows of 10.24 s. "tag" is all of ``Ast.tag``, from samples in memory to tags, as the pipeline calls it; the
-others are the network alone, on features that are already on the device, in float32, with products rounded to TF32, and
-in bfloat16, with the largest difference of a score from float32.
+AST: windows of 10.24 s. "tag" is all of ``Ast.tag``, from samples in memory to tags, as the pipeline calls it. The
+other rows are the network alone, on features that are on the device already: in float32, with products rounded to TF32,
+and in bfloat16, with the largest difference of a score from float32.
 
-Qwen2.5-Omni-7B: the thinker in bfloat16, greedy, windows of 30 s with a prompt of 200 tokens and an answer of 64, of
-which "first" is the time to the first token: the audio and the prompt. Nothing of its processor is counted.
+Qwen2.5-Omni-7B: the thinker in bfloat16, greedy, on windows of 30 s with a prompt of 200 tokens and an answer of 64.
+"first" is the time to the first token: the audio and the prompt. The time of its processor is not included.
 
-Windows per second, seconds of audio per second, and the peak of torch's memory with the weights in it. The last line is
-JSON. Without a CUDA device nothing is measured.
+The table has windows per second, seconds of audio per second, and the peak of torch's memory, weights included. The
+last line is JSON. Without a CUDA device nothing is measured.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from bandscope_dagster.tagging.audioset import INSTRUMENT_CLASSES
 from bandscope_dagster.tagging.options import TaggingOptions
 from benchmarks.measuring import MIB
 
-AST_CLASSES = 527  # of AudioSet
+AST_CLASSES = 527  # AudioSet's
 AST_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 AST_PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
 AST_ROUNDS = 10
@@ -47,7 +47,7 @@ AST_ROUNDS = 10
 QWEN_BATCHES = (1, 2, 4, 8, 16, 32)
 QWEN_WINDOW_S = 30
 QWEN_FEATURES_PER_S = 100  # Whisper's mel frames
-QWEN_PROMPT = 200  # tokens besides the audio's
+QWEN_PROMPT = 200  # tokens, without the audio's
 QWEN_ANSWER = 64  # tokens
 
 Call = Callable[[], object]
@@ -55,7 +55,7 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Of one way to tag at one batch size."""
+    """Speed and memory of one method at one batch size."""
 
     windows_per_s: float
     audio_per_s: float  # seconds of audio per second
@@ -63,7 +63,7 @@ class Speed:
 
 
 def timed(work: Call, device: str, rounds: int) -> float:
-    """Seconds of one call, the mean of ``rounds``, after one that warms up."""
+    """Mean seconds of one call over ``rounds``, after a warm-up call."""
     work()
     torch.cuda.synchronize(device)
     start = time.perf_counter()
@@ -74,7 +74,7 @@ def timed(work: Call, device: str, rounds: int) -> float:
 
 
 def measured(work: Call, device: str, batch: int, window_s: float, rounds: int) -> Speed | None:
-    """The speed of calls of ``batch`` windows; None where memory runs out."""
+    """The speed of calls with ``batch`` windows; None if memory runs out."""
     torch.cuda.reset_peak_memory_stats(device)
     try:
         seconds = timed(work, device, rounds)
@@ -86,7 +86,7 @@ def measured(work: Call, device: str, batch: int, window_s: float, rounds: int) 
 
 
 def row(name: str, batch: int, speed: Speed | None, more: str = "") -> str:
-    """One line of a table."""
+    """One row of a table."""
     if speed is None:
         return f"{name:8}{batch:6}  out of memory"
     return (
@@ -95,12 +95,12 @@ def row(name: str, batch: int, speed: Speed | None, more: str = "") -> str:
 
 
 def header(more: str) -> str:
-    """The line above a table."""
+    """The header of a table."""
     return f"{'':8}{'batch':>6}{'windows/s':>12}{'times real':>14}{'MiB':>10}{more}"
 
 
 def random_ast(config: ASTConfig, device: str) -> Ast:
-    """An AST tagger of random weights; its classes are AudioSet's instruments, and others up to ``AST_CLASSES``."""
+    """An AST tagger with random weights; its classes are AudioSet's instruments, padded to ``AST_CLASSES``."""
     names = sorted(INSTRUMENT_CLASSES)
     names += [f"class {number}" for number in range(AST_CLASSES - len(names))]
     config.id2label = dict(enumerate(names))
@@ -111,7 +111,7 @@ def random_ast(config: ASTConfig, device: str) -> Ast:
 
 
 def measure_ast(tagger: Ast, batches: tuple[int, ...], rounds: int = AST_ROUNDS) -> dict[str, float]:
-    """Print the table; returns the windows per second at the best batch of each."""
+    """Print the table; returns each method's windows per second at its best batch size."""
     device, length = tagger.device, tagger.plan.length
     window_s = length / tagger.plan.sample_rate
     rng = np.random.default_rng(0)
@@ -141,7 +141,7 @@ def measure_ast(tagger: Ast, batches: tuple[int, ...], rounds: int = AST_ROUNDS)
 def network_on(
     tagger: Ast, windows: np.ndarray, precision: Precision
 ) -> Iterator[Callable[[], torch.Tensor]]:
-    """The network alone, on the features of ``windows``, in ``precision``: ``(batch, classes)`` scores."""
+    """Yield a call of the network alone, on the features of ``windows``: ``(batch, classes)`` scores."""
     with torch.inference_mode():
         features = tagger.features(torch.from_numpy(windows).to(tagger.device))
     with inference(precision, tagger.device):
@@ -149,27 +149,27 @@ def network_on(
 
 
 def keep_best(best: dict[str, float], name: str, speed: Speed | None) -> None:
-    """Keep the windows per second, where they are more than any before."""
+    """Keep the windows per second if they are the most so far."""
     if speed is not None:
         best[name] = max(best.get(name, 0.0), speed.windows_per_s)
 
 
 def parameters(network: torch.nn.Module) -> int:
-    """In millions."""
+    """The number of parameters in millions."""
     return round(sum(p.numel() for p in network.parameters()) / 1e6)
 
 
 def published_config() -> Qwen2_5OmniThinkerConfig:
-    """That of Qwen2.5-Omni-7B: the class's defaults, but for two values."""
-    # The width of the part that sees, which nobody asks here, but which takes memory; and the token from which
-    # positions are counted.
+    """The configuration of Qwen2.5-Omni-7B: the class's defaults except for two values."""
+    # The width of the vision encoder, which is not used here but takes memory; and the token from which positions are
+    # counted.
     return Qwen2_5OmniThinkerConfig(vision_config={"hidden_size": 1280}, vision_start_token_id=151_652)
 
 
 def random_thinker(
     config: Qwen2_5OmniThinkerConfig, device: str
 ) -> Qwen2_5OmniThinkerForConditionalGeneration:
-    """A thinker of random weights in bfloat16, made on the device."""
+    """A thinker with random weights in bfloat16, created on the device."""
     torch.manual_seed(0)
     with torch.device(device):
         network = Qwen2_5OmniThinkerForConditionalGeneration._from_config(
@@ -179,11 +179,10 @@ def random_thinker(
 
 
 def question(config: Qwen2_5OmniThinkerConfig, batch: int, device: str) -> dict[str, torch.Tensor]:
-    """What the processor would give for ``batch`` windows: the audio's place between the halves of a prompt."""
+    """The processor's output for ``batch`` windows: audio tokens between the two halves of a prompt."""
     mel_frames = QWEN_WINDOW_S * QWEN_FEATURES_PER_S
-    places = (
-        (mel_frames - 1) // 2 + 1 - 2
-    ) // 2 + 1  # two convolutions' and a pooling's; see the audio encoder
+    # After two convolutions and a pooling; see the audio encoder.
+    places = ((mel_frames - 1) // 2 + 1 - 2) // 2 + 1
     generator = torch.Generator().manual_seed(0)
     words = torch.randint(
         0, config.text_config.vocab_size * 9 // 10, (2, QWEN_PROMPT // 2), generator=generator
@@ -237,7 +236,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", help="as torch names it (default: cuda)")
     device = parser.parse_args().device
     if not torch.cuda.is_available():
-        print("There is no CUDA device here: nothing was measured.")
+        print("No CUDA device found: nothing was measured.")
         return
     print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}")
     ast = measure_ast(random_ast(ASTConfig(), device), AST_BATCHES)

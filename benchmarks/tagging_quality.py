@@ -1,4 +1,4 @@
-"""Precision, recall, F1 and average precision of instruments that were predicted for songs."""
+"""Precision, recall, F1 and average precision of the instruments predicted for songs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Labels = Mapping[str, frozenset[str]]  # file → its instruments, as the vocabulary names them
-Scores = Mapping[str, Mapping[str, float | None]]  # file → instrument → score; None: named without one
+Labels = Mapping[str, frozenset[str]]  # file → its instruments, with the vocabulary's names
+Scores = Mapping[str, Mapping[str, float | None]]  # file → instrument → score; None: no score
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well one instrument, or all of them, were found."""
+    """Quality of the predictions for one instrument, or for all of them."""
 
     precision: float
     recall: float
     f1: float
-    average_precision: float | None  # None where the tagger gives no scores
-    support: int  # files that have it
+    average_precision: float | None  # None if the tagger gives no scores
+    support: int  # number of files with the instrument
 
 
 def average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
@@ -29,14 +29,14 @@ def average_precision(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> 
     As scikit-learn defines it (``sklearn.metrics.average_precision_score``). ``truth`` has at least one True.
     """
     order = np.argsort(-scores, kind="stable")
-    last = np.append(np.diff(scores[order]) != 0, True)  # files of one score pass a threshold together
+    last = np.append(np.diff(scores[order]) != 0, True)  # files with equal scores pass a threshold together
     found = np.cumsum(truth[order])[last]
     precision = found / (np.flatnonzero(last) + 1)
     return float(np.sum(np.diff(found, prepend=0) * precision) / truth.sum())
 
 
 def judge(truth: NDArray[np.bool_], scores: NDArray[np.float64], threshold: float, scored: bool) -> Quality:
-    """The quality of decisions; both arrays are of one shape, and ``truth`` has at least one True."""
+    """The quality of predictions; both arrays have one shape, and ``truth`` has at least one True."""
     predicted = scores >= threshold
     hits = int((truth & predicted).sum())
     support, found = int(truth.sum()), int(predicted.sum())
@@ -50,11 +50,11 @@ def judge(truth: NDArray[np.bool_], scores: NDArray[np.float64], threshold: floa
 
 
 def evaluate(labels: Labels, scores: Scores, threshold: float) -> dict[str, Quality]:
-    """The quality for each instrument that the labels name, and, last, their "macro" and "micro" averages."""
+    """The quality for each instrument in the labels, then their "macro" and "micro" averages."""
     instruments = sorted(set().union(*labels.values()))
     given = [score for found in scores.values() for score in found.values()]
     scored = None not in given
-    if not scored:  # what is named is predicted, whatever the threshold
+    if not scored:  # every named instrument is predicted, for any threshold
         threshold = 1.0
     truth = np.array([[name in labels[file] for name in instruments] for file in labels])
     values = np.array([[_value(scores[file], name) for name in instruments] for file in labels])
@@ -80,7 +80,7 @@ def _value(found: Mapping[str, float | None], instrument: str) -> float:
 
 
 def print_table(table: Mapping[str, Quality]) -> None:
-    """One line for each instrument, and the averages."""
+    """Print a line for each instrument, then the averages."""
     width = max(len(name) for name in table) + 2
     print(f"{'':{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'AP':>10}{'files':>8}")
     for name, row in table.items():

@@ -1,4 +1,4 @@
-"""benchmarks/tagging: figures that can be checked by hand, and a complete run on a real excerpt."""
+"""The tagging benchmark: figures that can be checked by hand, and a complete run on a real excerpt."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
-"""One listing tells which versions of which files the songs have, and many files are read as one table."""
+"""One listing has the versions of all songs' files, and many files are read as one table."""
 
 from pathlib import Path
 
 import polars as pl
-import pytest
 from catalog_songs import analyze
 from song_rows import lineage, song_row
 
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, SONGS, STEMS
-from bandscope_dagster.storage.tables.song_files import list_song_files
+from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, SONG_FAILURES, SONGS, STEMS
+from bandscope_dagster.storage.tables.song_files import files_of, list_song_files
 from bandscope_dagster.storage.tables.song_tables import write_table
 
 
@@ -53,12 +52,19 @@ def test_a_file_that_has_gone_since_the_listing_has_no_rows(store: ObjectStore):
     assert files.read(SONGS, lambda rows: rows.select("song_id"))["song_id"].to_list() == ["b"]
 
 
-def test_a_file_that_cannot_be_read_is_named_with_the_mend(store: ObjectStore):
+def test_a_file_that_cannot_be_read_is_damaged_and_the_others_are_read(store: ObjectStore):
     for song in ("a", "broken", "z"):
         write_table(store, SONGS, [song_row(song)], lineage(song))
     with store.create("songs/broken.parquet") as pending:
         pending.write(b"PAR1 no parquet PAR1")
     files = list_song_files(store, [SONGS])
-    message = r"songs/broken.parquet cannot be read .* materialize songs for broken again"
-    with pytest.raises(ValueError, match=message):
-        files.read(SONGS, lambda rows: rows)
+    assert files.read(SONGS, lambda rows: rows.select("song_id"))["song_id"].to_list() == ["a", "z"]
+    assert files.damaged(SONGS).keys() == {"broken"}
+    assert files.damaged(SONGS)["broken"].startswith("the file cannot be read (")
+    assert files.damaged(STEMS) == {}
+
+
+def test_the_versions_of_one_song_are_those_of_the_listing(store: ObjectStore):
+    analyze(store, "a")
+    tables = [SONGS, SONG_FAILURES, STEMS]
+    assert files_of(store, "a", tables).versions.equals(list_song_files(store, tables).versions)

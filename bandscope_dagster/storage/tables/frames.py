@@ -1,4 +1,4 @@
-"""Tables as polars frames: empty, lazily over files, or the rows of one song."""
+"""Tables as polars frames: empty ones, lazy ones over files, and the rows of one song."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def empty_frame(table: Table) -> pl.DataFrame:
 def scan_files(
     table: Table, files: Sequence[str] | io.BytesIO, storage_options: Mapping[str, str] | None = None
 ) -> pl.LazyFrame:
-    """The rows of Parquet files of the table (URIs, or one file's bytes), with the table's present columns."""
+    """The rows of Parquet files (URIs, or the bytes of one file), with the columns of the table's current version."""
     empty = empty_frame(table)
     if not files:
         return empty.lazy()
     return pl.scan_parquet(
         files if isinstance(files, io.BytesIO) else list(files),
-        glob=False,  # the store's path may hold brackets
+        glob=False,  # the store's path may contain brackets
         schema=empty.schema,
         missing_columns="insert",  # files written before a column was added
-        extra_columns="ignore",  # files of a later version
+        extra_columns="ignore",  # files of a newer version
         storage_options=dict(storage_options) if storage_options else None,
     )
 
@@ -38,7 +38,7 @@ def scan_files(
 def read_frame(
     store: ObjectStore, table: Table, song_id: str, columns: Sequence[str] | None = None
 ) -> pl.DataFrame:
-    """The song's rows, of only the ``columns`` where given; no rows where the song has no file.
+    """The song's rows, with all columns or only ``columns``. No rows if the song has no file.
 
     Raises:
         ValueError: the file cannot be read.

@@ -94,7 +94,7 @@ DECODED_WAVEFORMS = Table(
     "decoded_waveforms",
     1,
     "One row per 10 s block of the song, decoded to 44.1 kHz stereo and stored as FLAC. A rejected song has one row "
-    "with its `error`, here and in the tables below.",
+    "with its `error`.",
     _ONLY_AN_ERROR,
     (SONG_ID_COLUMN, BLOCK_COLUMN, *BLOCK_COLUMNS),
     kind="audio",

@@ -1,4 +1,4 @@
-"""The per-song files that a store holds: which versions, from one listing, and the rows of many songs at once."""
+"""The versions of all songs' files, from one listing, and queries over the rows of many songs at once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONGS, Table, table_key
 
 SUFFIX = ".parquet"
-FOOTERS_AT_ONCE = 16  # read in parallel, because each waits for the store and not for the CPU
+FOOTERS_AT_ONCE = 16  # parallel reads; each waits for the store and not for the CPU
 
-# What polars raises for a file that is gone, torn or broken; a panic is no Exception.
+# The errors of polars for a missing, torn or damaged file. PanicException is not a subclass of Exception.
 CANNOT_READ = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
@@ -25,52 +25,51 @@ Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 class SongFiles:
     """Some songs and the versions of their files.
 
-    ``versions`` has a row per song, sorted by ``song_id``, and a column per table, named like it: the
-    fingerprint of the song's file, null where it has none.
+    ``versions`` has a row per song, sorted by ``song_id``. Besides ``song_id`` it has one column per table, with the
+    fingerprint of the song's file, or null if the song has no file.
     """
 
     store: ObjectStore
     versions: pl.DataFrame
-    _damaged: dict[str, dict[str, str]] = field(
-        default_factory=dict[str, dict[str, str]], compare=False
-    )  # table → song → message
+    # Table → song → message.
+    _damaged: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]], compare=False)
 
     def __len__(self) -> int:
         return self.versions.height
 
     @property
     def song_ids(self) -> pl.Series:
-        """All songs."""
+        """The ids of all songs."""
         return self.versions["song_id"]
 
     def having(self, table: Table) -> list[str]:
-        """The songs that have a file in ``table``, also one without rows."""
+        """The ids of the songs that have a file in ``table``, with or without rows."""
         return self.versions.drop_nulls(table.name)["song_id"].to_list()
 
     def of(self, song_ids: pl.Series) -> SongFiles:
-        """Only these songs."""
+        """The files of these songs only."""
         return SongFiles(self.store, self.versions.filter(pl.col("song_id").is_in(song_ids.implode())))
 
     def batches(self, songs: int) -> Iterator[SongFiles]:
-        """All songs in order, at most so many at once."""
+        """All songs in order, in batches of at most ``songs`` songs."""
         for versions in self.versions.iter_slices(songs):
             yield SongFiles(self.store, versions)
 
     def damaged(self, table: Table) -> Mapping[str, str]:
-        """Song → message, for the files of ``table`` that ``read`` could not read so far."""
+        """Song → message, for the files of ``table`` that earlier calls of ``read`` could not read."""
         return self._damaged.get(table.name, {})
 
     def read(self, table: Table, query: Query) -> pl.DataFrame:
-        """The answer to ``query`` over the rows of all songs, of which only what it needs is read.
+        """The result of ``query`` over the rows of all songs. Only the data that it needs is read.
 
-        ``query`` must treat every song by itself. A file that is gone since the listing has no rows; nor has one that
-        cannot be read, which is then among the ``damaged``.
+        ``query`` must handle each song separately. A file that was deleted after the listing has no rows. A file that
+        cannot be read has no rows either, and is then in ``damaged``.
         """
         song_ids = self.having(table)
         try:
             return self._answer(table, song_ids, query)
         except CANNOT_READ:
-            # polars does not always say which file it was; and one that was replaced while it was read is fine now.
+            # Polars does not always name the file. If a file was only replaced during the read, it can be read now.
             return pl.concat(
                 [self._answer(table, [], query), *(self._answer_of(table, song, query) for song in song_ids)]
             )
@@ -80,7 +79,7 @@ class SongFiles:
             return self._answer(table, [song_id], query)
         except CANNOT_READ:
             try:
-                # A fault of the store raises here. What its bytes give is the file's own fault.
+                # A fault of the store raises here. If the bytes can be read, an error below is a fault of the file.
                 content = self.store.read(table_key(table, song_id))
             except FileNotFoundError:
                 return self._answer(table, [], query)
@@ -101,7 +100,7 @@ class SongFiles:
 def list_song_files(store: ObjectStore, tables: Sequence[Table]) -> SongFiles:
     """Every song that has a file in ``songs`` or ``song_failures``, and the versions of its files in ``tables``.
 
-    Nothing is read.
+    Only listings are read, no files.
     """
     listed = list(dict.fromkeys([SONGS.name, SONG_FAILURES.name, *(table.name for table in tables)]))
     found = [_versions(table, names) for table, names in store.fingerprints(listed).items()]
@@ -122,7 +121,7 @@ def _versions(table: str, names: dict[str, str]) -> pl.DataFrame:
 
 
 def files_of(store: ObjectStore, song_id: str, tables: Sequence[Table]) -> SongFiles:
-    """The versions of one song's files, by a look at each of them."""
+    """The versions of one song's files, by one request per file."""
     found = {table.name: store.head(table_key(table, song_id)) for table in tables}
     versions = {name: [each.fingerprint if each else None] for name, each in found.items()}
     schema = {"song_id": pl.String} | {name: pl.String() for name in versions}

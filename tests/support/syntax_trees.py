@@ -1,6 +1,7 @@
 """The repository's files, and the syntax trees and imports of the package and the assets; nothing is imported."""
 
 import ast
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -26,14 +27,12 @@ ALL = _modules(PACKAGE, "assets")
 
 def own_files() -> list[Path]:
     """All files of the repository: none of git, of caches, of environments, or of builds."""
-    left_out = {"__pycache__", "node_modules", "build", "dist", "local_stack"}
-    return sorted(
-        path
-        for path in ROOT.rglob("*")
-        if path.is_file()
-        and not left_out & set(path.parts)
-        and not any(part.startswith(".") and part != ".ci" for part in path.relative_to(ROOT).parts[:-1])
-    )
+    left_out = {"__pycache__", "node_modules", "build", "dist", "demo", "local_stack", "fuzzing-defects"}
+    found: list[Path] = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in left_out and not name.startswith(".")]
+        found += [Path(folder) / name for name in names]
+    return sorted(found)
 
 
 def is_of(name: str, package: str) -> bool:

@@ -145,13 +145,13 @@ def test_exactly_one_segment() -> None:
     assert_equal(separate(tiny_demucs(), mixture), expected(mixture))
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.5, pytest.param(0.9, marks=pytest.mark.long)])
 def test_any_overlap_equals_apply_model(overlap: float) -> None:
     mixture = noise(4 * SEGMENT + 5)
     assert_equal(separate(tiny_demucs(overlap=overlap), mixture), expected(mixture, overlap=overlap))
 
 
-@pytest.mark.parametrize("shifts", [1, 2, 5])
+@pytest.mark.parametrize("shifts", [1, 2, pytest.param(5, marks=pytest.mark.long)])
 def test_shifted_passes_equal_apply_model_with_the_same_shifts(
     shifts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

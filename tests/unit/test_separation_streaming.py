@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis_examples import examples
 from numpy.typing import NDArray
 from tiny_shares import FADED, Audio, Shares, joined, run, song, stems_of
 
@@ -76,7 +77,7 @@ def weighted_plans(draw: st.DrawFn) -> SegmentPlan:
     return SegmentPlan(length, stride, tuple(leads), np.array(draw(weights), np.float32), centred)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(50, long=200), deadline=None)
 @given(plan=st.just(FADED) | weighted_plans(), frames=st.integers(0, 70), batch=st.integers(1, 5))
 def test_overlap_add_gives_every_frame_once_for_any_plan_and_length(
     plan: SegmentPlan, frames: int, batch: int
@@ -87,7 +88,7 @@ def test_overlap_add_gives_every_frame_once_for_any_plan_and_length(
     np.testing.assert_allclose(result.stems, stems_of(mixture), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(50, long=200), deadline=None)
 @given(
     plan=st.just(FADED) | weighted_plans(),
     batch=st.integers(1, 5),
@@ -175,6 +176,7 @@ def resident_bytes() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's /proc")
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_song() -> None:
     second = 44_100
     plan = SegmentPlan(2 * second, second, (0, 10_000), np.ones(2 * second, np.float32), centred=True)

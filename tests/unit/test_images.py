@@ -116,8 +116,13 @@ def test_torch_comes_before_what_would_bring_another_build_of_it() -> None:
     assert order == [["uv"], ["torch"], [], ["."]]
 
 
+def test_processes_of_the_worker_image_start_with_the_settings_of_the_allocator() -> None:
+    variables = " ".join(rest for word, rest in instructions("worker") if word == "ENV").split()
+    assert {"MALLOC_ARENA_MAX=1", "GLIBC_TUNABLES=glibc.malloc.tcache_count=0"} <= {*variables}
+
+
 @pytest.mark.parametrize("image", IMAGES)
-def test_there_is_no_entry_point_for_pods_give_whole_commands(image: str) -> None:
+def test_there_is_no_entry_point_because_pods_give_whole_commands(image: str) -> None:
     assert not [word for word, _ in instructions(image) if word in ("ENTRYPOINT", "CMD")]
 
 

@@ -28,7 +28,7 @@ FAILED = "failed"
 
 
 UPSTREAM = "upstream: "
-"""Opens the error of an analysis table that only passes on an error of ``songs``."""
+"""The beginning of an error in an analysis table that repeats the song's error in ``songs``."""
 
 
 def has_failed(error: str | None) -> bool:

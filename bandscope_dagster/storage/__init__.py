@@ -1,1 +1,1 @@
-"""The object store, the table contracts, and how rows and audio become Parquet."""
+"""Object stores, and the tables that are stored in them as Parquet files."""

@@ -1,1 +1,1 @@
-"""The tables: their columns, and how songs' files are read and written."""
+"""The tables: their columns, and reading and writing their files."""

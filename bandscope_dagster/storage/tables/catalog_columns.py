@@ -49,7 +49,7 @@ SONG_SUMMARY_COLUMNS = (
         "status",
         pa.string(),
         "'ok', 'partial' (tables are missing, or windows have no tags), 'rejected' (the upload cannot be used) or "
-        "'failed' (the last run could not compute a table; song_errors has the reason)",
+        "'failed' (the last run could not compute a table, or a file cannot be read); song_errors has the reasons",
         "ok",
         nullable=False,
     ),

@@ -156,8 +156,8 @@ SONG_FAILURES = Table(
 SONG_ERRORS = Table(
     "song_errors",
     1,
-    "One row per song and table that has no result, or has errors in some windows: the errors in the per-song tables "
-    "and the rows of `song_failures`.",
+    "One row per song and table that has no result, or has errors in some windows: the errors in the per-song tables, "
+    "files that cannot be read, and the rows of `song_failures`.",
     _ERROR_NULLS,
     ERROR_COLUMNS,
 )

@@ -89,5 +89,5 @@ def catalogs(
         )
         if dg.AssetKey(catalog.table.name) in context.selected_asset_keys
     ]
-    for catalog, done in zip(wanted, refresh(store, wanted, tell=context.log.info), strict=True):
+    for catalog, done in zip(wanted, refresh(store, wanted, report_progress=context.log.info), strict=True):
         yield dg.MaterializeResult(asset_key=catalog.table.name, metadata=_metadata(done))

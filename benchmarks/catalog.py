@@ -182,7 +182,7 @@ def refresh_all(storage: Path) -> None:
     done = [
         {"name": Path(each.file.key).stem, "seconds": each.seconds, "songs_read": len(each.changes.read)}
         | {"rows": each.file.rows, "mb": each.file.bytes / 1e6}
-        for each in refresh(store, catalogs, tell=lambda text: print(text, file=sys.stderr))
+        for each in refresh(store, catalogs, report_progress=lambda text: print(text, file=sys.stderr))
     ]
     print(json.dumps({"catalogs": done, "peak_mb": peak_mib() * MIB / 1e6}))
 

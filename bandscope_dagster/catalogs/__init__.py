@@ -1,1 +1,1 @@
-"""The compact tables over all songs."""
+"""The compact tables over all songs: their rows, and refreshes that read only changed songs."""

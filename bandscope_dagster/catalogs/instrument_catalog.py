@@ -1,4 +1,4 @@
-"""``instrument_catalog``: every instrument of every song, in the mixture and in each stem, with its intervals."""
+"""``instrument_catalog``: the instruments of all songs, in the mixture and in each stem, with their intervals."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bandscope_dagster.storage.tables.sorted_table import Layout
 def instrument_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
     """``instrument_catalog``, sorted by instrument, song and source.
 
-    All instruments that are named are in it; those that are never present have no seconds. Labels
-    that the vocabulary does not know stand under their own word.
+    It contains every tagged instrument; one that is never present has 0 seconds. A label that is not in the
+    vocabulary is its own instrument.
     """
     sources = (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
 
@@ -25,7 +25,7 @@ def instrument_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
         )
 
     return Catalog(
-        # A row is some 20 to 50 bytes: about 1 MB a group, and 3 million rows, as of 100,000 songs, have 92 groups.
+        # A row is 20 to 50 bytes, so a group is about 1 MB. 100,000 songs have 3 million rows in 92 groups.
         Layout(
             INSTRUMENT_CATALOG, order=("instrument", "song_id", "source", "family"), row_group_rows=32_768
         ),

@@ -1,4 +1,4 @@
-"""Keeping catalogs up to date: only songs whose files changed are read, the other rows are taken as they are.
+"""Refresh the catalogs: read only the songs whose files changed, and keep all other rows.
 
 Layout: ``<catalog>/<catalog>.parquet``, one sorted zstd file, replaced as a whole.
 """
@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from bandscope_dagster.catalogs.state import (
     UNREADABLE,
     StoredCatalog,
+    delete_old_states,
     footer_entries,
-    forget_states,
     refresh_id_in,
     stored_catalog,
     write_state,
@@ -36,30 +36,32 @@ from bandscope_dagster.storage.tables.sorted_table import Layout, SpilledRows, w
 
 logger = logging.getLogger(__name__)
 
-SONGS_AT_ONCE = 250  # bounds the memory of a build; every figure is of one song
-TELL_EVERY_S = 5.0
+SONGS_AT_ONCE = 250  # bounds the memory of a build; no value spans several songs
+REPORT_EVERY_S = 5.0
 
-Tell = Callable[[str], object]
-"""Takes a sentence on how far a refresh is, such as the ``info`` of a logger."""
+ReportProgress = Callable[[str], object]
+"""Takes a sentence about the progress of a refresh, for example the ``info`` of a logger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """How a catalog is made: its rows of a song depend on the song's files in ``sources`` and on ``settings``."""
+    """The recipe of a catalog. The rows of a song depend on its files in ``sources`` and on ``settings``."""
 
     layout: Layout
     sources: tuple[Table, ...]
-    settings: Mapping[str, Any]  # JSON, with the version of the code: what has changed makes all rows anew
-    rows: Callable[[SongFiles], pl.DataFrame]  # in any order; those of a song in the order of the catalog
+    settings: Mapping[str, Any]  # JSON, with the code version; a change rebuilds all rows
+    rows: Callable[
+        [SongFiles], pl.DataFrame
+    ]  # songs in any order; the rows of one song in the order of the catalog
 
     @property
     def table(self) -> Table:
-        """What analysts see of it."""
+        """The table that analysts query."""
         return self.layout.table
 
     @property
     def made_with(self) -> str:
-        """JSON that differs where catalogs of before must be built anew."""
+        """JSON that changes whenever an older catalog must be rebuilt."""
         columns = [(column.name, str(column.type), column.description) for column in self.table.columns]
         digest = hashlib.sha256(repr((columns, self.layout.order)).encode()).hexdigest()
         return json.dumps({**self.settings, "columns": digest}, sort_keys=True)
@@ -67,16 +69,16 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a refresh of a catalog has to do."""
+    """The work of one refresh of a catalog."""
 
     songs: int  # in the store
-    read: SongFiles  # the songs that are new or changed
-    removed: pl.Series  # the ids of those that are gone
-    full: bool  # whether the catalog is built anew, and so all songs are read
+    read: SongFiles  # the new and changed songs
+    removed: pl.Series  # the ids of deleted songs
+    full: bool  # True if the catalog is rebuilt from all songs
 
     @classmethod
     def since(cls, old: StoredCatalog | None, files: SongFiles, sources: tuple[Table, ...]) -> Changes:
-        """By the versions of the files in ``sources``."""
+        """Compare the versions of the files in ``sources`` with those of the ``old`` catalog."""
         if old is None:
             return cls(len(files), files, pl.Series([], dtype=pl.String), full=True)
         names = [table.name for table in sources]
@@ -88,57 +90,63 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What a refresh did."""
+    """The result of a refresh."""
 
     file: Written
     changes: Changes
-    seconds: float  # those of the listing are the first catalog's
+    seconds: float  # the first catalog's include the listing
 
 
 class _OldCatalogUnreadable(Exception):
-    """The rows of the catalog that stands cannot be read, though its footer could."""
+    """The rows of the stored catalog cannot be read, although its footer could."""
 
 
-def refresh(store: ObjectStore, catalogs: Sequence[Catalog], tell: Tell = logger.info) -> Iterator[Refreshed]:
-    """Bring the catalogs up to date, one after the other, with the songs that have a file in ``songs``.
+def refresh(
+    store: ObjectStore, catalogs: Sequence[Catalog], report_progress: ReportProgress = logger.info
+) -> Iterator[Refreshed]:
+    """Update the catalogs, one after another, for all songs in ``songs`` or ``song_failures``.
 
-    The songs' files are listed once for all of them. Where nothing has changed, nothing is written. Readers see the
-    old file or the new one, also when refreshes run at the same time: the last to end stands, and what it did not
-    know of is read by the next.
+    The songs' files are listed once for all catalogs. Without changes, nothing is written. Readers see the old file
+    or the new one, even if several refreshes run at the same time: the last one to finish wins, and the next
+    refresh reads the songs that it missed.
     """
     started = time.monotonic()
-    # In this order, so that the listing is never older than the one that the catalog was made from.
+    # List after this: the listing is then never older than the one behind the stored catalog.
     stored = [stored_catalog(store, each.table, each.made_with, each.sources) for each in catalogs]
     files = list_song_files(store, [table for each in catalogs for table in each.sources])
     for catalog, old in zip(catalogs, stored, strict=True):
         try:
-            file, changes = _apply(store, catalog, files, old, tell)
+            file, changes = _apply(store, catalog, files, old, report_progress)
         except _OldCatalogUnreadable as error:
-            logger.warning("%s cannot be read (%s): all songs are read", catalog.table.name, error)
-            file, changes = _apply(store, catalog, files, None, tell)
+            logger.warning("%s cannot be read (%s); rebuilding it from all songs", catalog.table.name, error)
+            file, changes = _apply(store, catalog, files, None, report_progress)
         except ObjectChanged:
-            # Another refresh has replaced the catalog that this one built on: begin again with the new one.
-            (again,) = refresh(store, [catalog], tell)
+            # Another refresh replaced the catalog that this one started from: start again from the new one.
+            (again,) = refresh(store, [catalog], report_progress)
             file, changes = again.file, again.changes
         yield Refreshed(file, changes, time.monotonic() - started)
         started = time.monotonic()
 
 
 def _apply(
-    store: ObjectStore, catalog: Catalog, files: SongFiles, old: StoredCatalog | None, tell: Tell
+    store: ObjectStore,
+    catalog: Catalog,
+    files: SongFiles,
+    old: StoredCatalog | None,
+    report_progress: ReportProgress,
 ) -> tuple[Written, Changes]:
     changes = Changes.since(old, files, catalog.sources)
     if old is not None and not len(changes.read) and not len(changes.removed):
         return old.file, changes
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         spilled = SpilledRows(catalog.layout, Path(folder))
-        _read_songs(catalog, changes.read, spilled, tell)
+        _read_songs(catalog, changes.read, spilled, report_progress)
         parts = spilled.parts()
         if old is not None:
             gone = pl.concat([changes.read.song_ids, changes.removed])
             kept = pl.scan_parquet(_copy(store, catalog.table, old, Path(folder)), glob=False)
             parts.append(kept.filter(~pl.col("song_id").is_in(gone.implode())))
-        tell(f"{catalog.table.name}: writing")
+        report_progress(f"{catalog.table.name}: writing")
         refresh_id = uuid.uuid4().hex
         write_state(store, catalog.table, refresh_id, files.versions)
         try:
@@ -147,23 +155,25 @@ def _apply(
             if old is None:
                 raise
             raise _OldCatalogUnreadable(str(error)) from error
-    forget_states(store, catalog.table, current=refresh_id, replaced=old.refresh_id if old else None)
+    delete_old_states(store, catalog.table, current=refresh_id, replaced=old.refresh_id if old else None)
     return file, changes
 
 
-def _read_songs(catalog: Catalog, files: SongFiles, spilled: SpilledRows, tell: Tell) -> None:
-    done, told = 0, time.monotonic()
+def _read_songs(
+    catalog: Catalog, files: SongFiles, spilled: SpilledRows, report_progress: ReportProgress
+) -> None:
+    done, reported_at = 0, time.monotonic()
     spilled.add(catalog.rows(files.of(files.song_ids.head(0))))
     for batch in files.batches(SONGS_AT_ONCE):
         spilled.add(catalog.rows(batch))
         done += len(batch)
-        if time.monotonic() - told > TELL_EVERY_S:
-            tell(f"{catalog.table.name}: {done} of {len(files)} songs read")
-            told = time.monotonic()
+        if time.monotonic() - reported_at > REPORT_EVERY_S:
+            report_progress(f"{catalog.table.name}: {done} of {len(files)} songs read")
+            reported_at = time.monotonic()
 
 
 def _copy(store: ObjectStore, table: Table, old: StoredCatalog, folder: Path) -> Path:
-    """The old catalog as a local file, all of it from one version; raises ObjectChanged if that is another one."""
+    """Copy the ``old`` catalog to a local file. Raises ObjectChanged if another refresh has replaced it."""
     path = folder / "old.parquet"
     with path.open("wb") as file:
         for chunk in store.chunks(catalog_key(table)):

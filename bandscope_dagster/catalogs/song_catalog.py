@@ -1,4 +1,4 @@
-"""``song_catalog``: what every song is, what it holds, and how far it got."""
+"""``song_catalog``: one row per song with its properties, stems, instruments and status."""
 
 from __future__ import annotations
 
@@ -35,12 +35,9 @@ from bandscope_dagster.storage.tables.sorted_table import Layout
 
 
 def song_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
-    """``song_catalog``, sorted by song.
-
-    Statuses are those of ``songs.status``.
-    """
+    """``song_catalog``, sorted by song. Its statuses come from ``songs.status``."""
     return Catalog(
-        # A row is some 300 bytes: who looks one song up fetches about 1 MB, and 100,000 songs have 25 groups.
+        # A row is about 300 bytes: a query for one song fetches about 1 MB, and 100,000 songs have 25 groups.
         Layout(SONG_CATALOG, order=("song_id",), row_group_rows=4096),
         sources=SOURCES,
         settings={"code_version": code_version, "present_from": as_setting(present_from)},
@@ -59,17 +56,17 @@ def _rows(files: SongFiles, present_from: PresentFrom) -> pl.DataFrame:
         _qualities(files),
         top_instruments(mixture).collect(),
         all_instruments(pl.concat([mixture, stems])).collect(),
-        _statuses(files),  # after all that reads files: one that cannot be read is evidence
+        _statuses(files),  # last: it reports the files that could not be read above
     )
     catalog = files.versions.select("song_id")
-    for more in per_song:
-        catalog = catalog.join(more, on="song_id", how="left")
+    for columns in per_song:
+        catalog = catalog.join(columns, on="song_id", how="left")
     heard = pl.when("tagged").then(pl.col("instruments").fill_null([])).otherwise(pl.col("instruments"))
     return catalog.with_columns(heard.alias("instruments"))
 
 
 def _statuses(files: SongFiles) -> pl.DataFrame:
-    """Per song its status, the tables that are missing, and ``tagged``: the mixture has tags, if only an empty list."""
+    """Per song, its status, its missing tables, and ``tagged``: True if the mixture was tagged, even without a tag."""
     rows = [
         (
             song_id,
@@ -89,7 +86,7 @@ def _statuses(files: SongFiles) -> pl.DataFrame:
 
 
 def _energy_shares(blocks: pl.LazyFrame) -> pl.LazyFrame:
-    energy = 10 ** (pl.col("rms_dbfs").cast(pl.Float64) / 10) * pl.col("frames")  # of silence: 10^-inf = 0
+    energy = 10 ** (pl.col("rms_dbfs").cast(pl.Float64) / 10) * pl.col("frames")  # silence: 10^-inf = 0
     total = pl.col("energy").sum().over("song_id")
     share = pl.when(total > 0).then(pl.col("energy") / total).otherwise(0.0).cast(pl.Float32)
     return (
@@ -106,7 +103,7 @@ def _energy_shares(blocks: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _qualities(files: SongFiles) -> pl.DataFrame:
-    """What the footers of the stems say of their quality; null for files of before they did."""
+    """Per song, the quality of its stems from their footer; null for files from before it was measured."""
     columns = empty_frame(SONG_CATALOG).schema
     note = pl.Struct({"residual_db": columns["residual_db"], "stems": columns["stem_quality"]})
     song_ids = files.having(STEMS)
@@ -115,7 +112,7 @@ def _qualities(files: SongFiles) -> pl.DataFrame:
         try:
             return read_note(files.store, STEMS, song_id, QUALITY_NOTE)
         except ValueError:
-            return None  # a damaged file, which its status reports
+            return None  # the song's status reports the damaged file
 
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         notes = list(pool.map(read, song_ids))
@@ -126,10 +123,9 @@ def _qualities(files: SongFiles) -> pl.DataFrame:
 
 
 def unchanged_rows(store: ObjectStore, files: SongFiles, columns: Sequence[str]) -> pl.DataFrame:
-    """Rows of the stored ``song_catalog``, of the songs in ``files`` that have not changed since it was made.
+    """The rows of the stored ``song_catalog`` for the songs in ``files`` that are unchanged since it was written.
 
-    ``files`` holds the versions of all tables that the catalog is made from. There are no rows where the catalog
-    cannot be read.
+    ``files`` must have the versions of all tables in ``SOURCES``. If the catalog cannot be read, there are no rows.
     """
     try:
         content = io.BytesIO(store.read(catalog_key(SONG_CATALOG)))

@@ -18,7 +18,7 @@ from bandscope_dagster.storage.tables.sorted_table import Layout
 
 
 def song_errors(code_version: str) -> Catalog:
-    """``song_errors``, sorted by song and, within it, in the order of the pipeline."""
+    """``song_errors``, sorted by song, and within a song in the order of the pipeline."""
     return Catalog(
         Layout(SONG_ERRORS, order=("song_id",), row_group_rows=16_384),
         sources=SOURCES,
@@ -30,7 +30,7 @@ def song_errors(code_version: str) -> Catalog:
 def _rows(files: SongFiles) -> pl.DataFrame:
     evidence = read_evidence(files)
     failed_at = _times_of_failures(files)
-    found = [(song_id, each) for song_id, known in evidence.items() for each in known.problems]
+    found = [(song_id, problem) for song_id, known in evidence.items() for problem in known.problems]
 
     def since(entry: tuple[str, Problem]) -> datetime | None:
         song_id, problem = entry
@@ -54,12 +54,11 @@ def _times_of_failures(files: SongFiles) -> dict[tuple[str, str], datetime]:
 
 
 def _row(song_id: str, problem: Problem, since: datetime | None) -> dict[str, Any]:
-    some = f"{problem.windows} windows without tags, the first: " if problem.windows else ""
     return {
         "song_id": song_id,
         "table": problem.table,
         "stage": problem.stage,
         "reason": problem.reason,
-        "message": some + problem.message,
+        "message": problem.windows_text + problem.message,
         "since": since,
     }

@@ -12,7 +12,7 @@ from rich.table import Table as Grid
 from bandscope_dagster.catalogs.song_catalog import unchanged_rows
 from bandscope_dagster.pages.text import visible
 from bandscope_dagster.separation.quality import StemQuality
-from bandscope_dagster.songs.facts import SongFacts, gather
+from bandscope_dagster.songs.facts import SongFacts, read_facts
 from bandscope_dagster.songs.find import find_songs
 from bandscope_dagster.songs.presence import PresentFrom
 from bandscope_dagster.songs.status import SOURCES, Evidence, Status, read_evidence
@@ -70,7 +70,7 @@ def print_overview(store: ObjectStore, console: Console) -> None:
 def print_songs(store: ObjectStore, console: Console, pattern: str, present_from: PresentFrom) -> None:
     """Print all that is known of the songs that match, one after another."""
     for song_id in find_songs(store, pattern):
-        facts = gather(store, song_id, present_from)
+        facts = read_facts(store, song_id, present_from)
         if facts is not None:  # else it has left the store since
             _print_song(store, console, facts)
 
@@ -111,7 +111,7 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
             "upload",
             f"{visible(row['upload_key'])}, {size}, {row['uploaded_at']:%Y-%m-%d %H:%M} UTC",
         )
-    if row["peak"] is not None:  # it was decoded to its end
+    if row["error"] is None and row["peak"] is not None:
         loudness = row["loudness_lufs"]
         _print_fact(
             console,

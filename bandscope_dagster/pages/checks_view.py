@@ -33,7 +33,7 @@ def checks_view(facts: SongFacts) -> Iterator[dict[str, str]]:
         detail = f"residual: {residual(facts.quality.residual_db)}; at most {limit} is expected"
         yield _line(stems_sum_to_mixture(facts.quality), "The stems add up to the mixture", detail)
     for table in TAG_TABLES:
-        tags = facts.tagging.get(table.name)
+        tags = facts.tag_counts.get(table.name)
         if tags is not None and tags.windows:
             source = "the mixture" if table is TAG_TABLES[0] else "the stems"
             detail = f"{tags.windows} windows with rows (silent ones have none), {tags.labels} tags"

@@ -18,7 +18,7 @@ from bandscope_dagster.pages.text import visible
 from bandscope_dagster.pages.timeline_view import UNMAPPED
 from bandscope_dagster.pages.waveform import Waveform
 from bandscope_dagster.pages.web_files import SONG_PAGE, render, version
-from bandscope_dagster.songs.facts import SongFacts, gather
+from bandscope_dagster.songs.facts import SongFacts, read_facts
 from bandscope_dagster.songs.presence import PresentFrom
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -71,7 +71,7 @@ def write_page(
     written = WrittenPage(song_id, "", key, shelf.store.uri(key), digest, 0, kept=True)
     if keep and (found := shelf.summary(song_id)) is not None and found.digest == digest:
         return replace(written, status=found.status)
-    facts = gather(store, song_id, present_from)
+    facts = read_facts(store, song_id, present_from)
     if facts is None:
         raise CannotAnalyze(f"{song_id} is in no table: materialize songs for it first (`bandscope run`)")
     with shelf.store.create(key) as page:

@@ -20,7 +20,7 @@ def timeline_view(facts: SongFacts) -> dict[str, Any]:
     for source in facts.sources:
         own = [instrument for instrument in present if instrument.source == source]
         shown = own[:MOST_INSTRUMENTS]
-        tagged = facts.tagging.get("instrument_tags" if source == MIXTURE else "stem_instrument_tags")
+        tagged = facts.tag_counts.get("instrument_tags" if source == MIXTURE else "stem_instrument_tags")
         if tagged is None or (not own and source != MIXTURE):
             continue
         more = f"{len(shown)} of {len(own)} instruments" if len(own) > len(shown) else ""

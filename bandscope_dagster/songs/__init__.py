@@ -1,1 +1,1 @@
-"""What is known of a stored song: its status, facts, provenance, and how to find it."""
+"""Everything known about a stored song: status, checks, facts, provenance, and how to find it."""

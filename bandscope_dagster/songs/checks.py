@@ -9,7 +9,7 @@ from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT
 
 CLIPPED_LIMIT: Final = 0.001
-"""Share of samples at full scale (44 a second) from which the cut peaks change levels and stems audibly."""
+"""The smallest share of samples at full scale that warns: 44 a second, which audibly change levels and stems."""
 
 
 class Outcome(StrEnum):
@@ -17,7 +17,7 @@ class Outcome(StrEnum):
 
     PASSED = "passed"
     WARNED = "warned"  # a property of the data that people should know
-    FAILED = "failed"  # a promise of Bandscope that is broken
+    FAILED = "failed"  # Bandscope broke a promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,53 +25,56 @@ class Check:
     """A check of one song and its result."""
 
     outcome: Outcome
-    problems: tuple[str, ...] = ()  # sentences; empty where it passed
+    problems: tuple[str, ...] = ()  # sentences; empty if the check passed
 
     @property
     def passed(self) -> bool:
-        """True if nothing was found."""
+        """True if the check found no problem."""
         return self.outcome is Outcome.PASSED
 
     @property
     def description(self) -> str | None:
-        """The problems as one text; None where there are none."""
+        """The problems as one text; None if there are none."""
         return "; ".join(self.problems) or None
 
 
 def song_is_usable(error: str | None) -> Check:
-    """The upload is a whole piece of audio within the limits, by its ``error`` in ``songs``: a rejection is data."""
+    """Check that the upload is complete audio within the limits, by its ``error`` in ``songs``.
+
+    A failure of ours fails the check. A rejection only warns, because it is a property of the upload.
+    """
     if error is None:
         return Check(Outcome.PASSED)
     return Check(Outcome.FAILED if has_failed(error) else Outcome.WARNED, (error,))
 
 
 def song_is_not_clipped(clipped_share: float) -> Check:
-    """Less than ``CLIPPED_LIMIT`` of the samples are at or beyond full scale."""
+    """Check that less than ``CLIPPED_LIMIT`` of the samples are at or beyond full scale."""
     return _warn_of(
         [f"{clipped_share:.2%} of the samples are clipped"] if clipped_share >= CLIPPED_LIMIT else []
     )
 
 
 def blocks_are_whole(faults: list[str]) -> Check:
-    """The stored file keeps its table's promises, of which ``faults`` are broken."""
+    """Check that the stored file keeps the promises of its table; ``faults`` are the broken ones."""
     return Check(Outcome.FAILED, tuple(faults)) if faults else Check(Outcome.PASSED)
 
 
 def stems_sum_to_mixture(quality: SeparationQuality) -> Check:
-    """The stems add up to the mixture."""
+    """Check that the stems add up to the mixture."""
     return _warn_of(
         [] if quality.sums_to_mixture else [f"the residual is {quality.residual_db:.1f} dB of the mixture"]
     )
 
 
 def tags_are_complete(windows: int, lost: int, labels: int, unmapped: int) -> Check:
-    """Every window that is not silent has tags, and the vocabulary knows the model's labels.
+    """Check that every window that is not silent has tags, and that the vocabulary knows the model's labels.
 
     Args:
-        windows: windows that were tagged.
-        lost: of these, windows with an error instead of tags.
-        labels: tags.
-        unmapped: of these, tags whose label is not in the vocabulary.
+        windows: number of tagged windows.
+        lost: number of these windows with an error instead of tags.
+        labels: number of tags.
+        unmapped: number of these tags whose label is not in the vocabulary.
     """
     problems: list[str] = []
     if lost:

@@ -1,4 +1,4 @@
-"""All that the tables hold about one song, apart from its audio: for its page and for ``bandscope status``."""
+"""Everything in the tables about one song except its audio, for its page and for ``bandscope status``."""
 
 import json
 from collections.abc import Mapping
@@ -33,55 +33,55 @@ from bandscope_dagster.storage.tables.schemas import (
 from bandscope_dagster.storage.tables.song_files import files_of
 
 TAG_TABLES: Final = (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
-AUDIO_NUMBERS: Final = ("start_frame", "frames", "peak", "error")
+AUDIO_COLUMNS: Final = ("start_frame", "frames", "peak", "error")  # without the audio itself
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A stretch of time in which an instrument is present."""
+    """A span of time in which an instrument is present."""
 
     start_s: float
     end_s: float
-    score: float | None  # the largest of its windows; None where the tagger gives none
+    score: float | None  # the largest of its windows; None if the tagger has no scores
 
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """An instrument that is present in one source: a row of ``instrument_catalog``."""
+    """An instrument that is present in one source, as in ``instrument_catalog``."""
 
     source: str  # "mixture" or a stem
     name: str
-    family: str | None  # None: the vocabulary does not know the label
+    family: str | None  # None if the label is not in the vocabulary
     layer: str | None  # the foremost one
-    score: float | None  # mean over the windows that name it
-    seconds: float  # of presence
+    score: float | None  # mean over the windows that contain it
+    seconds: float  # in which it is present
     intervals: tuple[Interval, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Tagging:
-    """Counts over a tag table."""
+class TagCounts:
+    """Counts over the song's rows in a tag table."""
 
-    windows: int  # that have rows
+    windows: int  # with rows
     lost: int  # of these, windows with an error instead of tags
     labels: int  # rows with an instrument
-    unmapped: int  # of these, rows whose label the vocabulary does not know
+    unmapped: int  # of these, rows whose label is not in the vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class SongFacts:
-    """One song, as its tables describe it now."""
+    """The facts about one song in its current tables."""
 
-    song: Mapping[str, Any]  # the row of ``songs``; only ``song_id`` is filled where there is none
+    song: Mapping[str, Any]  # the row of ``songs``; if there is none, all values but ``song_id`` are None
     evidence: Evidence  # decides the status
-    sources: tuple[str, ...]  # that can be played: the mixture, then the stems; empty without audio
+    sources: tuple[str, ...]  # with audio to play: the mixture, then the stems
     frames: int  # of the audio, at 44.1 kHz
     peak: float  # of the loudest source; 1.0 = full scale
-    instruments: tuple[Instrument, ...]  # by source, the most present first
-    tagging: Mapping[str, Tagging]  # per tag table that has a file
+    instruments: tuple[Instrument, ...]  # by source, the longest present first
+    tag_counts: Mapping[str, TagCounts]  # tag table → counts; only tables with a readable file
     quality: SeparationQuality | None
-    used: Mapping[str, Any]  # device, batch and segment of the separation, where known
-    lineages: Mapping[str, Lineage]  # per table that has a readable file
+    used: Mapping[str, Any]  # device, batch and segment of the separation; empty if unknown
+    lineages: Mapping[str, Lineage]  # table → lineage; only tables with a readable file
 
     @property
     def status(self) -> Status:
@@ -90,12 +90,12 @@ class SongFacts:
 
     @property
     def seconds(self) -> float:
-        """The song's duration; 0.0 where it is unknown."""
+        """The song's duration; 0.0 if it is unknown."""
         return self.frames / SAMPLE_RATE or self.song["duration_s"] or 0.0
 
 
-def gather(store: ObjectStore, song_id: str, present_from: PresentFrom) -> SongFacts | None:
-    """The facts of a song; None where neither ``songs`` nor ``song_failures`` has a file of it. No audio is read."""
+def read_facts(store: ObjectStore, song_id: str, present_from: PresentFrom) -> SongFacts | None:
+    """Read the facts about a song, without audio; None if neither ``songs`` nor ``song_failures`` has its file."""
     files = files_of(store, song_id, SOURCES)
     if not files.having(SONGS) and not files.having(SONG_FAILURES):
         return None
@@ -116,8 +116,8 @@ def gather(store: ObjectStore, song_id: str, present_from: PresentFrom) -> SongF
 
     song = rows(SONGS)
     audio = {
-        DECODED_WAVEFORMS.name: rows(DECODED_WAVEFORMS, *AUDIO_NUMBERS),
-        STEMS.name: rows(STEMS, *AUDIO_NUMBERS, "stem"),
+        DECODED_WAVEFORMS.name: rows(DECODED_WAVEFORMS, *AUDIO_COLUMNS),
+        STEMS.name: rows(STEMS, *AUDIO_COLUMNS, "stem"),
     }
     tags = {table.name: rows(table) for table in TAG_TABLES}
     playable = {name: blocks.filter(pl.col("error").is_null()) for name, blocks in audio.items()}
@@ -130,7 +130,7 @@ def gather(store: ObjectStore, song_id: str, present_from: PresentFrom) -> SongF
         frames=int(whole.select((pl.col("start_frame") + pl.col("frames")).max()).item() or 0),
         peak=float(whole["peak"].max() or 0.0),  # pyright: ignore[reportArgumentType]
         instruments=_instruments(pl.concat(tags.values()), present_from),
-        tagging={table.name: _tagging(tags[table.name]) for table in TAG_TABLES if table in stored},
+        tag_counts={table.name: _tag_counts(tags[table.name]) for table in TAG_TABLES if table in stored},
         quality=SeparationQuality.from_json(notes[QUALITY_NOTE]) if QUALITY_NOTE in notes else None,
         used=json.loads(notes.get(USED_NOTE, "{}")),
         lineages={table: lineage for table, (lineage, _) in footers.items()},
@@ -145,7 +145,7 @@ def _sources(playable: Mapping[str, pl.DataFrame]) -> tuple[str, ...]:
 def _instruments(tags: pl.DataFrame, present_from: PresentFrom) -> tuple[Instrument, ...]:
     found = instruments_of(tags.lazy(), present_from).filter(pl.col("windows") > 0)
     order = ["source", "seconds_present", "score", "instrument"]
-    most_first = found.sort(order, descending=[False, True, True, False], nulls_last=True).collect()
+    longest_first = found.sort(order, descending=[False, True, True, False], nulls_last=True).collect()
     return tuple(
         Instrument(
             source=row["source"],
@@ -156,14 +156,14 @@ def _instruments(tags: pl.DataFrame, present_from: PresentFrom) -> tuple[Instrum
             seconds=row["seconds_present"],
             intervals=tuple(Interval(**interval) for interval in row["intervals"]),
         )
-        for row in most_first.iter_rows(named=True)
+        for row in longest_first.iter_rows(named=True)
     )
 
 
-def _tagging(rows: pl.DataFrame) -> Tagging:
+def _tag_counts(rows: pl.DataFrame) -> TagCounts:
     windows = rows.filter(pl.col("start_s").is_not_null())
     labels = windows.filter(pl.col("instrument").is_not_null())
-    return Tagging(
+    return TagCounts(
         windows=windows.select("source", "start_s").n_unique() if windows.height else 0,
         lost=windows.filter(pl.col("error").is_not_null()).select("source", "start_s").n_unique(),
         labels=labels.height,

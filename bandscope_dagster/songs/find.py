@@ -1,4 +1,4 @@
-"""Songs by name: an id, a file name, a title, or a glob over these."""
+"""Find songs by id, file name or title, or by a glob."""
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -13,20 +13,20 @@ class NoSuchSong(BandscopeError):
     """No stored song matches."""
 
 
-def is_called(pattern: str, *names: str | None) -> bool:
-    """True if one of ``names`` is ``pattern`` itself, which may hold brackets, or matches it as a glob."""
+def name_matches(pattern: str, *names: str | None) -> bool:
+    """True if one of ``names`` equals ``pattern``, which may contain brackets, or matches it as a glob."""
     return any(name is not None and (name == pattern or fnmatchcase(name, pattern)) for name in names)
 
 
 def matching(songs: Sequence[str], filenames: Mapping[str, str], pattern: str | None) -> list[str]:
-    """The songs whose id or file name is ``pattern`` or matches it as a glob; all songs without a pattern."""
+    """The songs whose id or file name equals ``pattern`` or matches it as a glob; all songs if it is None."""
     if pattern is None:
         return list(songs)
-    return [song for song in songs if is_called(pattern, song, filenames.get(song))]
+    return [song for song in songs if name_matches(pattern, song, filenames.get(song))]
 
 
 def find_songs(store: ObjectStore, pattern: str) -> list[str]:
-    """The ids of the stored songs whose id, file name or title is ``pattern`` or matches it as a glob.
+    """The ids of the stored songs whose id, file name or title equals ``pattern`` or matches it as a glob.
 
     Raises:
         NoSuchSong: no song matches.
@@ -36,7 +36,7 @@ def find_songs(store: ObjectStore, pattern: str) -> list[str]:
     ):
         return [pattern]  # without reading every other song
     songs = query(store, "SELECT song_id, filename, title FROM songs ORDER BY uploaded_at, song_id")
-    found = [row[0] for row in songs.iter_rows() if is_called(pattern, *row)]
+    found = [row[0] for row in songs.iter_rows() if name_matches(pattern, *row)]
     if not found:
         raise NoSuchSong(f"no song matches {pattern!r}; `bandscope status` lists all songs")
     return found

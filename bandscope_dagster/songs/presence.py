@@ -1,4 +1,4 @@
-"""From tags per window to instruments per song: scores over all windows, and the intervals of presence."""
+"""Turn tags per window into instruments per song: scores over all windows, and intervals of presence."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import polars as pl
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG
 
 TOP_INSTRUMENTS = 5
-LAYERS = ("foreground", "middle_ground", "background")  # from the foremost
+LAYERS = ("foreground", "middle_ground", "background")  # the foremost first
 
 PresentFrom: TypeAlias = Mapping[str | None, float]
-"""Tagger → the score from which an instrument counts as present in a window; under None, that of all others.
+"""Tagger → the lowest score at which an instrument counts as present in a window; None → that of all other taggers.
 
-Where the model gives no score, what it names is present.
+If the tagger has no scores, every instrument that it names is present.
 """
 
 _GROUP = ["song_id", "source", "instrument", "family"]
@@ -23,7 +23,7 @@ _GROUP = ["song_id", "source", "instrument", "family"]
 
 def instruments_of(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
     """One row per song, source and instrument, as in ``instrument_catalog``, from the rows of a tag table."""
-    # Several labels may mean one instrument: a window counts once, with the best of their scores.
+    # Several labels can mean one instrument. Its window counts once, with the best of their scores.
     windows = (
         tags.filter(pl.col("error").is_null())
         .with_columns(
@@ -49,10 +49,7 @@ def instruments_of(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFram
 
 
 def top_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
-    """Per song its tagger and at most five instruments that are present, best first.
-
-    By mean score, and then by the seconds of presence.
-    """
+    """Per song, its tagger and the five best instruments that are present: by mean score, then by seconds."""
     return (
         _best_first(instruments.filter(pl.col("windows") > 0))
         .group_by("song_id", maintain_order=True)
@@ -66,10 +63,10 @@ def top_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def all_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
-    """Per song all instruments that are present in any source, each once, best first.
+    """Per song, all instruments that are present in any source, each once, best first.
 
-    An instrument has the score and the seconds of the source where it is heard best and longest, the foremost of
-    its layers, and the sources where it is present.
+    An instrument has its best score and longest presence over the sources, the foremost of its layers, and the
+    list of sources in which it is present.
     """
     over_sources = (
         instruments.filter(pl.col("windows") > 0)
@@ -98,7 +95,7 @@ def all_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def as_setting(present_from: PresentFrom) -> dict[str, float]:
-    """The same as JSON takes it: the threshold of all others stands under ``*``."""
+    """``present_from`` for JSON: the threshold of all other taggers has the key ``*``."""
     return {model or "*": score for model, score in present_from.items()}
 
 
@@ -123,7 +120,7 @@ def _threshold(present_from: PresentFrom) -> pl.Expr:
 
 
 def _intervals(present: pl.LazyFrame) -> pl.LazyFrame:
-    """Windows that touch or overlap are one interval, of the largest of their scores."""
+    """Join windows that touch or overlap into one interval, with the largest of their scores."""
     before = pl.col("end_s").cum_max().shift(1).over(_GROUP, order_by="start_s")
     apart = (pl.col("start_s") > before).fill_null(True)
     return (

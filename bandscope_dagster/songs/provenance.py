@@ -1,4 +1,4 @@
-"""The origin of every stored table of a song, from its files alone, and what no longer fits together."""
+"""The origin of every stored table of a song, read from its files alone, and the files that do not fit together."""
 
 import json
 import logging
@@ -33,108 +33,100 @@ from bandscope_dagster.storage.tables.song_tables import read_table
 
 logger = logging.getLogger(__name__)
 
-COMPUTED_ON: Final = ("device", "batch", "segment")  # of the notes; segment in frames at 44.1 kHz
+COMPUTED_ON: Final = ("device", "batch", "segment")  # names in the notes; segment in frames at 44.1 kHz
 
 
 @dataclass(frozen=True, slots=True)
 class TableOrigin:
-    """What the song's file in one table records of its origin, and how it fits the others."""
+    """The origin of the song's file in one table, and remarks if it does not fit the other files."""
 
     table: str
-    lineage: Lineage | None = None  # None: there is no file, or it cannot be read
+    lineage: Lineage | None = None  # None if there is no file, or it cannot be read
     maker: Maker | None = None
-    computed_on: Mapping[str, Any] | None = None  # device, batch, and of stems segment; None where not known
-    remarks: tuple[str, ...] = ()  # what does not fit, in words
+    computed_on: Mapping[str, Any] | None = None  # device, batch, and segment for stems; None if unknown
+    remarks: tuple[str, ...] = ()  # the reasons why it does not fit
 
 
 @dataclass(frozen=True, slots=True)
 class SongOrigin:
-    """The origin of all that is stored of a song."""
+    """The origin of all files of a song."""
 
     song_id: str
-    song: Mapping[str, Any] | None  # the row of ``songs``: the upload, and what was decoded; None without one
+    song: Mapping[str, Any] | None  # the row of ``songs``: upload and audio format; None if there is none
     evidence: Evidence  # decides the status
-    tables: tuple[TableOrigin, ...]  # the per-song tables in the order of the pipeline, then failures if any
+    tables: tuple[TableOrigin, ...]  # the per-song tables in the order of the pipeline, then failures
 
     @property
     def has_files(self) -> bool:
-        """True if the store holds anything of the song."""
+        """True if the store has any file of the song."""
         return any(origin.lineage is not None or origin.remarks for origin in self.tables)
 
 
 def trace(store: ObjectStore, song_id: str) -> SongOrigin:
-    """Read the footers of the song's files, and its row in ``songs``. A damaged file gets a remark."""
+    """Read the footers of the song's files and its row in ``songs``. A damaged file gets a remark."""
     origins = {table.name: _read(store, table, song_id) for table in SOURCES}
     lineages = {name: origin.lineage for name, origin in origins.items() if origin.lineage is not None}
     evidence = read_evidence(files_of(store, song_id, SOURCES))[song_id]
     song = _song(store, song_id) if SONGS.name in lineages else None
-    found = remarks(song, {table.name: lineages.get(table.name) for table in SONG_TABLES})
-    failed = {each.table: (f"the last run could not make it: {each.error}",) for each in evidence.failures}
-    shown = [*SONG_TABLES, *([SONG_FAILURES] if SONG_FAILURES.name in lineages else [])]
     tables: list[TableOrigin] = []
-    for table in shown:
+    for table in (*SONG_TABLES, *([SONG_FAILURES] if SONG_FAILURES.name in lineages else [])):
         origin = origins[table.name]
-        more = (*failed.get(table.name, ()), *found.get(table.name, ()))
-        tables.append(replace(origin, remarks=(*origin.remarks, *more)))
+        remarks = [*origin.remarks]
+        remarks += [
+            f"the last run could not compute it: {each.error}"
+            for each in evidence.failures
+            if each.table == table.name
+        ]
+        if origin.lineage is not None and table is not SONG_FAILURES:
+            remarks += _remarks(table.name, origin.lineage, song, lineages)
+        tables.append(replace(origin, remarks=tuple(remarks)))
     return SongOrigin(song_id, song, evidence, tuple(tables))
-
-
-def remarks(
-    song: Mapping[str, Any] | None, lineages: Mapping[str, Lineage | None]
-) -> dict[str, tuple[str, ...]]:
-    """Table → sentences on what does not fit of the song's files; tables without a remark are left out.
-
-    ``song`` is its row in ``songs``; ``lineages`` are those of the per-song tables. Input digests are computed again
-    from what the files record, and compared.
-    """
-    known = {table: lineage for table, lineage in lineages.items() if lineage is not None}
-    return {
-        table: found
-        for table, lineage in known.items()
-        if (found := tuple(_remarks(table, lineage, song, known)))
-    }
 
 
 def _remarks(
     table: str, lineage: Lineage, song: Mapping[str, Any] | None, lineages: Mapping[str, Lineage]
 ) -> Iterator[str]:
+    """The reasons why the song's file in a table does not fit its other files.
+
+    ``song`` is its row in ``songs``. Input digests are computed again from what the files record, and compared.
+    """
     current = input_digests.CODE_VERSIONS[table]
     if lineage.code_version != current:
-        yield f"made by version {lineage.code_version} of its code; the present version is {current}"
+        yield f"computed by code version {lineage.code_version}; the current version is {current}"
     if song is None:
-        yield "songs has no row of the song, so the upload cannot be compared"
+        yield "songs has no row for this song, so the upload cannot be compared"
         return
     error: str | None = song["error"]
     is_analysis = table != SONGS.name
     if is_analysis and error is not None:
         if has_failed(error) or lineage.input_digest != input_digests.of_rejection(lineage.song_id, error):
-            yield f"made before songs found that the upload cannot be used ({error})"
+            yield f"computed before songs recorded an error of the upload ({error})"
         return
     if is_analysis and _is_rejection(lineage):
-        yield "passes on an error of the upload that songs no longer has"
+        yield "contains an error of the upload that songs no longer has"
         return
     if lineage.song_hash != (song["song_hash"] or ""):
-        yield f"made from other bytes of the upload, of SHA-256 {lineage.song_hash or '(not read)'}"
+        yield f"computed from an upload with other bytes (SHA-256 {lineage.song_hash or 'not read'})"
         return
-    yield from _of_inputs(table, lineage, lineages)
+    yield from _input_remarks(table, lineage, lineages)
 
 
-def _of_inputs(table: str, lineage: Lineage, lineages: Mapping[str, Lineage]) -> Iterator[str]:
+def _input_remarks(table: str, lineage: Lineage, lineages: Mapping[str, Lineage]) -> Iterator[str]:
     stems, tags = lineages.get(STEMS.name), lineages.get(INSTRUMENT_TAGS.name)
     is_current = lineage.input_digest == input_digests.of_stored(table, lineage, stems)
     if table == STEM_INSTRUMENT_TAGS.name:
         if stems is None:
-            yield "the stems that it was made from are no longer stored"
+            yield "its stems are no longer stored"
         elif not is_current:
-            yield f"made from other stems than those that are stored ({_named(stems)})"
+            yield f"computed from other stems than the stored ones ({_model_and_time(stems)})"
         if tags is not None and _tagger(tags) != _tagger(lineage):
-            yield f"made by another tagger, weights or parameters than instrument_tags ({_named(tags)})"
+            yield f"its tagger, weights or parameters differ from instrument_tags ({_model_and_time(tags)})"
     elif not is_current:
-        yield "its input digest is not that of its upload, model and parameters: another version made it"
+        yield "its input digest does not match its upload, model and parameters: another version computed it"
 
 
 def _is_rejection(lineage: Lineage) -> bool:
-    """True if the file only passes an error of ``songs`` on: every computed table has parameters."""
+    """True if the file only passes on an error of ``songs``. Every computed table has parameters."""
     return not lineage.model and not json.loads(lineage.params or "{}")
 
 
@@ -142,7 +134,7 @@ def _tagger(lineage: Lineage) -> tuple[str, str, dict[str, Any]]:
     return lineage.model, lineage.model_sha256, json.loads(lineage.params or "{}")
 
 
-def _named(lineage: Lineage) -> str:
+def _model_and_time(lineage: Lineage) -> str:
     return f"{lineage.model or 'without a model'}, {lineage.created_at:%Y-%m-%d %H:%M} UTC"
 
 
@@ -158,14 +150,14 @@ def _read(store: ObjectStore, table: Table, song_id: str) -> TableOrigin:
     note: dict[str, Any] = json.loads(notes.get(USED_NOTE) or notes.get(TAGS_NOTE) or "{}")
     computed_on = {name: note[name] for name in COMPUTED_ON if name in note}
     version = maker.table_version
-    present = TABLES[table.name].version
-    is_older = version is not None and version < present
-    older = (f"has the columns of version {version}; the present version is {present}",)
+    current = TABLES[table.name].version
+    is_older = version is not None and version < current
+    older = (f"has the columns of version {version}; the current version is {current}",)
     return TableOrigin(table.name, lineage, maker, computed_on or None, older if is_older else ())
 
 
 def _song(store: ObjectStore, song_id: str) -> Mapping[str, Any] | None:
-    """The song's row; None where only the footer of its file can be read."""
+    """The song's row; None if only the footer of its file can be read."""
     try:
         rows = read_table(store, SONGS, song_id)
     except ValueError as error:

@@ -17,16 +17,16 @@ class QueryError(BandscopeError):
 
 
 def query(store: ObjectStore, sql: str) -> pl.DataFrame:
-    """The answer to ``sql``, as a whole in memory; see ``lazy_query``."""
+    """The whole answer to ``sql`` in memory; see ``lazy_query``."""
     with polars_errors():
         return lazy_query(store, sql).collect()
 
 
 def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
-    """The answer to ``sql``, in which every table of Bandscope stands under its name. Nothing is read yet.
+    """The answer to ``sql``, which uses all tables of Bandscope by name. Nothing is read until it is collected.
 
-    Only what the query needs will be read. A table that holds nothing yet is there, with its columns and no rows.
-    What is collected from it raises in the terms of polars, unless that happens within ``polars_errors``.
+    A collection reads only what the query needs. A table without files has all its columns and no rows. Collect
+    within ``polars_errors``, or errors have the terms of polars.
 
     Raises:
         QueryError: the statement would write, or polars does not understand it.
@@ -34,7 +34,7 @@ def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
     refused = writing_word(sql)
     if refused is not None:
         raise QueryError(
-            f"bandscope sql only reads, and does not take {refused}: give one query that begins with "
+            f"bandscope sql is read-only and does not accept {refused}; give one query that begins with "
             f"{', '.join(READING[:-1])} or {READING[-1]}"
         )
     context = pl.SQLContext(eager=False)
@@ -46,15 +46,15 @@ def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
 
 @contextmanager
 def polars_errors() -> Generator[None]:
-    """Within it, what polars raises becomes a QueryError that names the tables."""
+    """Turn an error of polars into a QueryError that names the tables."""
     try:
         yield
     except pl.exceptions.PolarsError as error:
-        cause = str(error).partition("\n\n")[0]  # the plan is of no use to who wrote the query
+        cause = str(error).partition("\n\n")[0]  # without the query plan, which does not help the user
         raise QueryError(f"{cause}\nThe tables are: {', '.join(TABLES)}") from None
 
 
 def _scan(store: ObjectStore, table: Table) -> pl.LazyFrame:
-    """The table's files as the store lists them: no glob, which would misread brackets in the store's own path."""
+    """Scan the table's files as the store lists them. A glob would misread brackets in the store's path."""
     files = [store.uri(found.key) for found in store.list(table.name) if found.key.endswith(".parquet")]
     return scan_files(table, files, store.polars_options())

@@ -1,18 +1,18 @@
-"""Whether an SQL text does nothing but read: told by its words, before anything runs."""
+"""Decide from the words of an SQL text, before it runs, if it only reads."""
 
 import re
 from collections.abc import Iterator
 from typing import Final
 
 READING: Final = ("SELECT", "WITH", "FROM", "VALUES", "SHOW", "EXPLAIN")
-"""What a query may begin with."""
+"""The words that a query may begin with."""
 
 WRITING: Final = frozenset(
     {"INSERT", "UPDATE", "DELETE", "MERGE", "UPSERT", "TRUNCATE", "CREATE", "ALTER", "DROP", "COPY"}
 )
-"""What no statement may begin with, also not one inside another."""
+"""The words that no statement may begin with, including a statement inside another."""
 
-# Strings, names in quotes and comments are one token each: what they say does nothing.
+# A string, a quoted name or a comment is one token: its content is not executed.
 TOKEN: Final = re.compile(
     r"""
       (?P<ignored> --[^\n]* | /\*.*?\*/ )
@@ -25,10 +25,10 @@ TOKEN: Final = re.compile(
 
 
 def writing_word(sql: str) -> str | None:
-    """The word by which ``sql`` would do more than read, such as ``DELETE``; None where it only reads.
+    """The word in ``sql`` that makes it do more than read, such as ``DELETE``; None if it only reads.
 
-    A statement begins the text, or follows an opening bracket, the last common table expression or EXPLAIN. Where
-    it is empty, or there is more than one, that is said instead of a word.
+    A statement begins the text, or follows an opening bracket, the last common table expression or EXPLAIN. For an
+    empty text and for several statements the answer is a description instead of a word.
     """
     tokens = list(_tokens(sql))
     while tokens and tokens[-1] == ";":
@@ -42,13 +42,13 @@ def writing_word(sql: str) -> str | None:
         return first
     for before, word, after in zip(tokens, tokens[1:], [*tokens[2:], ""], strict=False):
         starts = before in ("(", ")", "EXPLAIN", "ANALYZE")
-        if starts and word in WRITING and after != "(":  # with a bracket it is the name of a function
+        if starts and word in WRITING and after != "(":  # before a bracket it is the name of a function
             return word
     return None
 
 
 def _tokens(sql: str) -> Iterator[str]:
-    """Words in capitals, signs as they are, and anything in quotes as ``''``."""
+    """Words in capitals, signs unchanged, and anything in quotes as ``''``."""
     for token in TOKEN.finditer(sql):
         if token["word"]:
             yield token["word"].upper()

@@ -1,7 +1,7 @@
-"""The status of a stored song: the one rule, and the evidence that it decides by.
+"""The status of a stored song: the only rule for it, and the evidence that it uses.
 
-``song_catalog``, ``song_errors``, ``bandscope status``, ``lineage``, pages and exports all use this module. A new
-status is a member of ``Status``, its evidence in ``Evidence``, and its place in ``Evidence.status``.
+``song_catalog``, ``song_errors``, ``bandscope status``, ``bandscope lineage``, pages and exports all use this module.
+To add a status, add a member to ``Status``, its evidence to ``Evidence``, and its rule to ``Evidence.status``.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SOURCES: Final = (*SONG_TABLES, SONG_FAILURES)
 """The tables that decide the status of a song."""
 
 DAMAGED: Final = "damaged"
-"""The reason of a problem with a stored file that cannot be read."""
+"""The reason code of a stored file that cannot be read."""
 
 
 class Status(StrEnum):
-    """How far a song got, as the column ``status`` of ``song_catalog`` has it."""
+    """The progress of a song, as in the column ``status`` of ``song_catalog``."""
 
     OK = "ok"  # every analysis table has a file without an error
     PARTIAL = "partial"  # tables are missing, windows have no tags, or a passed-on error is out of date
@@ -41,12 +41,12 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """The reason why a table has no result for a song, or for some of its windows."""
+    """The reason why a table has no result for a song or for some of its windows."""
 
     table: str
-    stage: str  # the table that found it: ``songs`` for errors that others pass on
+    stage: str  # the table that found it; ``songs`` if other tables only pass its error on
     error: str  # ``<reason>: <message>``; some model errors have no reason
-    windows: int = 0  # that have this error or another instead of tags; 0: the whole table
+    windows: int = 0  # number of windows with an error instead of tags; 0 if the whole table has no result
 
     @property
     def reason(self) -> str | None:
@@ -60,38 +60,44 @@ class Problem:
         _, colon, sentence = self.error.partition(": ")
         return sentence if colon else self.error
 
+    @property
+    def windows_text(self) -> str:
+        """The words before an error of some windows: ``2 windows without tags, the first: ``; else empty."""
+        noun = "window" if self.windows == 1 else "windows"
+        return f"{self.windows} {noun} without tags, the first: " if self.windows else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that decides the status of one song; tables are named in the order of the pipeline."""
+    """The facts that decide the status of one song; tables are in the order of the pipeline."""
 
-    song_error: str | None = None  # the error of its row in ``songs``
+    song_error: str | None = None  # the error in its row of ``songs``
     failures: tuple[Problem, ...] = ()  # rows of ``song_failures``: the last run could not make these tables
     damaged: tuple[Problem, ...] = ()  # stored files that cannot be read
-    errors: tuple[Problem, ...] = ()  # that the analysis tables hold
+    errors: tuple[Problem, ...] = ()  # stored in the analysis tables
     missing: tuple[str, ...] = ()  # analysis tables without a file
 
     @property
     def status(self) -> Status:
-        """The song's status. The first rule that applies decides."""
+        """The song's status: the first rule that applies decides."""
         own = [each for each in self.errors if each.stage != SONGS.name and not each.windows]
         decisive = self.song_error or (own[0].error if own else None)
         if self.failures or self.damaged or has_failed(decisive):
             return Status.FAILED
         if decisive is not None:
             return Status.REJECTED
-        # An error that was passed on, while ``songs`` no longer has it, is out of date.
+        # A passed-on error that ``songs`` no longer has is out of date.
         return Status.PARTIAL if self.errors or self.missing else Status.OK
 
     @property
     def without_rows(self) -> set[str]:
-        """The analysis tables that hold nothing of the song: no file, one that cannot be read, or only an error."""
+        """The analysis tables without a result for the song: no file, a file that cannot be read, or only an error."""
         whole = [each.table for each in (*self.errors, *self.damaged) if not each.windows]
         return {*self.missing, *whole}
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """One for each table that has any, in the order of the pipeline: the newest knowledge counts."""
+        """The newest problem of each table that has any, in the order of the pipeline."""
         in_songs = () if self.song_error is None else (Problem(SONGS.name, SONGS.name, self.song_error),)
         newest_first = (*self.failures, *self.damaged, *in_songs, *self.errors)
         by_table = {each.table: each for each in reversed(newest_first)}
@@ -99,7 +105,7 @@ class Evidence:
 
 
 def read_evidence(files: SongFiles) -> dict[str, Evidence]:
-    """Song → its evidence, for every song of ``files``. A file that cannot be read is evidence, and no error."""
+    """Song → its evidence, for every song in ``files``. A file that cannot be read is evidence, not an error."""
     song_errors = dict(files.read(SONGS, lambda rows: rows.select("song_id", "error")).iter_rows())
     errors = _problems_of(files)
     failures = _failures_of(files)
@@ -116,9 +122,9 @@ def read_evidence(files: SongFiles) -> dict[str, Evidence]:
             failures=tuple(failures.get(song_id, ())),
             damaged=tuple(damaged.get(song_id, ())),
             errors=tuple(errors.get(song_id, ())),
-            missing=tuple(lacking),
+            missing=tuple(tables),
         )
-        for song_id, lacking in files.versions.select("song_id", missing.list.drop_nulls()).iter_rows()
+        for song_id, tables in files.versions.select("song_id", missing.list.drop_nulls()).iter_rows()
     }
 
 
@@ -143,7 +149,7 @@ def _failures_of(files: SongFiles) -> Mapping[str, list[Problem]]:
 
 
 def _first_error(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Per song with an error: the first one, and the number of windows that have one (0: the whole table)."""
+    """Per song with an error, its first error, and the number of windows with an error (0: the whole table)."""
     windows = pl.col("start_s").is_not_null().sum() if "start_s" in rows.collect_schema() else pl.lit(0)
     return (
         rows.filter(pl.col("error").is_not_null())

@@ -1,4 +1,4 @@
-"""What a stored file of a song says of itself in its footer, and whether it keeps its table's promises."""
+"""The footer of a song's stored file: its lineage, its notes, and the promises of its table that it breaks."""
 
 from __future__ import annotations
 
@@ -10,34 +10,32 @@ from typing import Any
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import Lineage, lineage_and_notes, read_footer
-from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS, Table
-
-AUDIO_TABLES = (DECODED_WAVEFORMS, STEMS)
+from bandscope_dagster.storage.tables.schemas import Table
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file as it was found in the store."""
+    """A file in the store."""
 
     lineage: Lineage
-    notes: Mapping[str, str]  # beside the lineage: what was measured when it was written
+    notes: Mapping[str, str]  # measurements made when it was written
     frames: (
         int | None
-    )  # in the blocks of an audio table, at 44.1 kHz; None of other tables and of an error's row
-    faults: tuple[str, ...]  # promises that an audio table's file does not keep, in words
+    )  # in an audio table, at 44.1 kHz; None in other tables and if the file only has an error
+    faults: tuple[str, ...]  # broken promises of an audio table, in words
 
 
 def read_stored_file(store: ObjectStore, table: Table, song_id: str) -> StoredFile | None:
-    """What is known of the song's file, from one read of its end; None where the song has no file.
+    """Read the footer of the song's file, with one request for its end; None if the song has no file.
 
     Raises:
-        ValueError: it is not Parquet, or has no lineage: it was not written by Bandscope.
+        ValueError: the file is not Parquet, or has no lineage: Bandscope did not write it.
     """
     footer = read_footer(store, table, song_id)
     if footer is None:
         return None
     lineage, notes = lineage_and_notes(footer, store, table, song_id)
-    if table not in AUDIO_TABLES:
+    if table.kind != "audio":
         return StoredFile(lineage, notes, None, ())
     groups = [_statistics(footer.row_group(index)) for index in range(footer.num_row_groups)]
     if len(groups) == 1 and groups[0].get("block") is None:  # the row of a rejection
@@ -50,35 +48,35 @@ def read_stored_file(store: ObjectStore, table: Table, song_id: str) -> StoredFi
 def _schema_faults(footer: Any, table: Table) -> Iterator[str]:
     found = footer.schema.to_arrow_schema()
     expected = table.schema
-    # A file of before a column was added ends earlier.
+    # A file that is older than a column ends before it.
     if found.names != expected.names[: len(found.names)]:
         yield f"its columns are {', '.join(found.names)}"
         return
     for field in found:
         wanted = expected.field(field.name).type
         if field.type != wanted:
-            yield f"its column {field.name} is {field.type}, and not {wanted}"
+            yield f"its column {field.name} has the type {field.type} instead of {wanted}"
 
 
 def _block_faults(groups: list[dict[str, tuple[Any, Any]]]) -> Iterator[str]:
-    """What is wrong with the blocks; each group's statistics are column → (smallest, largest)."""
+    """The faults of the blocks. Each group is the statistics of a row group: column → (smallest, largest)."""
     for index, group in enumerate(groups):
         start = index * BLOCK_FRAMES
         if group.get("block") != (index, index) or group.get("start_frame") != (start, start):
-            yield f"its row group {index} is not block {index}, from frame {start:,} on"
+            yield f"its row group {index} is not block {index}, which starts at frame {start:,}"
             return
         frames = group.get("frames")
         last = index == len(groups) - 1
         if frames is None or frames[0] != frames[1] or not (last or frames[0] == BLOCK_FRAMES):
-            yield f"its block {index} does not hold {BLOCK_FRAMES:,} frames of every stem"
+            yield f"its block {index} does not have {BLOCK_FRAMES:,} frames of every stem"
         for level in ("peak", "gain"):
             extremes = group.get(level)
             if extremes is None or not all(map(math.isfinite, extremes)):
-                yield f"its block {index} has a {level} that is no number"
+                yield f"its block {index} has a {level} that is not a number"
 
 
 def _statistics(group: Any) -> dict[str, tuple[Any, Any]]:
-    """Column → (smallest, largest) value of a row group; not of columns that hold only nulls, or only NaN."""
+    """Column → (smallest, largest) value in a row group, without columns that have only nulls or only NaN."""
     found: dict[str, tuple[Any, Any]] = {}
     for index in range(group.num_columns):
         column = group.column(index)

@@ -1,4 +1,4 @@
-"""The instrument catalog says what is heard in the mixture and in each stem, and when."""
+"""The instrument catalog lists the instruments in the mixture and in each stem, with their times."""
 
 import pytest
 from catalog_songs import INSTRUMENT_CATALOG, analyze, refreshed
@@ -12,7 +12,7 @@ def test_an_instrument_is_aggregated_over_its_windows(store: ObjectStore):
     tags = [
         tag_row("song", "guitar", 0.4, 0.0, layer="background"),
         tag_row("song", "guitar", 0.8, 1.5, layer="foreground"),  # overlaps the first by 1.5 s
-        tag_row("song", "guitar", 0.6, 1.5, label="fuzz guitar"),  # the same window in other words
+        tag_row("song", "guitar", 0.6, 1.5, label="fuzz guitar"),  # the same window with another label
         tag_row("song", "guitar", 0.1, 6.0),  # not present
         tag_row("song", "guitar", 0.3, 9.0),
         tag_row("song", None, 0.9, 0.0, label="theremin", family=None),
@@ -45,7 +45,7 @@ def test_an_instrument_that_never_reaches_the_threshold_has_no_seconds(store: Ob
     assert row["intervals"] == []
 
 
-def test_every_tagger_has_a_threshold_of_its_own(store: ObjectStore):
+def test_every_tagger_has_its_own_threshold(store: ObjectStore):
     tags = [tag_row("song", "harp", 0.3, 0.0), tag_row("song", "flute", 0.3, 0.0, model="ast")]
     analyze(store, "song", tags)
     rows = refreshed(store, instrument_catalog({"ast": 0.25, None: 0.5}, "1"))

@@ -1,4 +1,4 @@
-"""Who reads a catalog while it is refreshed, or after a refresh was killed, finds it whole."""
+"""Readers always find a complete catalog: during a refresh, and after a refresh was killed."""
 
 import os
 import random
@@ -28,7 +28,7 @@ TURNS = 50
 
 
 def start(request: pytest.FixtureRequest, store: ObjectStore, first: int, last: int) -> subprocess.Popen[str]:
-    """A process that changes and refreshes, turn after turn."""
+    """Start a process that changes the songs and refreshes the catalogs, turn after turn."""
     arguments = [store.url, str(first), str(last)]
     if store.url.startswith("s3://"):
         server = request.getfixturevalue("s3_server")
@@ -41,11 +41,11 @@ def run_until(process: subprocess.Popen[str], line: str) -> None:
     for printed in process.stdout:
         if printed.strip() == line:
             return
-    raise AssertionError(f"it ended before it printed {line!r}")
+    raise AssertionError(f"the process ended before it printed {line!r}")
 
 
 def kill_in_turn(process: subprocess.Popen[str], turn: int, after_s: float) -> int:
-    """Kill the process so long after the refresh of this turn has begun; returns the turn that it had come to."""
+    """Kill the process ``after_s`` seconds after it began this turn's refresh; return the last turn that it began."""
     try:
         run_until(process, f"begin {turn}")
         time.sleep(after_s)
@@ -53,29 +53,29 @@ def kill_in_turn(process: subprocess.Popen[str], turn: int, after_s: float) -> i
         os.kill(process.pid, signal.SIGKILL)
         rest, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL
-    # It does not wait for who reads what it prints.
+    # It does not wait for the reader of its output, so later turns may have begun.
     return max([turn, *(int(line.split()[1]) for line in rest.splitlines() if line.startswith("begin "))])
 
 
 def look(store: ObjectStore, table: Table) -> list[dict]:
-    """The catalog, as someone finds it who opens the file once."""
+    """The catalog as a reader sees it who opens the file once."""
     while True:
         try:
             with store.open(catalog_key(table)) as file:
                 return pq.read_table(file).to_pylist()
         except ObjectChanged:
-            """S3 has no open files: what the store cannot read on, it says, and never mixes."""
+            continue  # S3 has no open files: the store raises instead of mixing two versions
 
 
 def turn_of(rows: list[dict], column: str) -> int:
-    """The one turn that all rows are of."""
+    """The turn of the rows; all rows must have the same."""
     (value,) = {row[column] for row in rows}
     turn = int(value) if column == "title" else round(value * 128)
     assert [row["song_id"] for row in rows] == songs_of(turn)
     return turn
 
 
-def test_a_reader_never_sees_a_mix_through_fifty_refreshes_of_which_one_is_killed(
+def test_a_reader_never_sees_a_mix_during_fifty_refreshes_of_which_one_is_killed(
     request: pytest.FixtureRequest, store: ObjectStore
 ):
     change(store, 0)
@@ -89,7 +89,7 @@ def test_a_reader_never_sees_a_mix_through_fifty_refreshes_of_which_one_is_kille
             last = 0
             while not stop.is_set():
                 turn = turn_of(look(store, table), column)
-                assert turn >= last, "the old after the new"
+                assert turn >= last, "an older catalog after a newer one"
                 last = turn
                 seen[column][turn] += 1
                 stop.wait(0.005)  # the refreshes need the cores too
@@ -113,7 +113,7 @@ def test_a_reader_never_sees_a_mix_through_fifty_refreshes_of_which_one_is_kille
             reader.join()
     assert errors == []
     for turns in seen.values():
-        assert len(turns) > TURNS / 2, "the reader was too slow to see anything"
+        assert len(turns) > TURNS / 2, "the reader was too slow for this test"
     assert turn_of(look(store, SONG_CATALOG.table), "title") == TURNS
 
 
@@ -134,7 +134,7 @@ def test_after_a_kill_at_any_moment_a_refresh_equals_a_full_build(
             assert_frame_equal(pl.DataFrame(found[each.table.name]), pl.DataFrame(rows_of(store, each.table)))
 
 
-def test_what_killed_refreshes_left_is_cleared_away_in_time(tmp_path: Path):
+def test_states_of_killed_refreshes_are_deleted_after_a_day(tmp_path: Path):
     store = open_store(str(tmp_path))
     change(store, 0)
     list(refresh(store, REFRESHED))
@@ -146,10 +146,10 @@ def test_what_killed_refreshes_left_is_cleared_away_in_time(tmp_path: Path):
     change(store, 2)
     list(refresh(store, REFRESHED))
     assert young.exists() and not old.exists()
-    assert len(list(states.iterdir())) == 2, "and the state of this refresh alone"
+    assert len(list(states.iterdir())) == 2, "young.parquet and the state of this refresh"
 
 
-def test_a_catalogs_folder_holds_the_catalog_alone(tmp_path: Path):
+def test_the_folder_of_a_catalog_contains_only_the_catalog(tmp_path: Path):
     store = open_store(str(tmp_path))
     for turn in range(3):
         change(store, turn)

@@ -1,4 +1,4 @@
-"""A refresh reads only what has changed, and gives what a build from all songs would give."""
+"""A refresh reads only changed songs, and its result equals a build from all songs."""
 
 import os
 import threading
@@ -47,7 +47,7 @@ def refresh_one(store: ObjectStore, catalog: Catalog) -> Refreshed:
 
 
 def counts(done: Refreshed) -> tuple[bool, int, int, int]:
-    """Whether all songs were read; and how many there are, were read, and were removed."""
+    """(True if all songs were read, songs in the store, songs read, songs removed)."""
     changes = done.changes
     return changes.full, changes.songs, len(changes.read), len(changes.removed)
 
@@ -62,7 +62,7 @@ def catalogs(store: ObjectStore) -> dict[str, pl.DataFrame]:
 
 
 def assert_equals_a_full_build(store: ObjectStore) -> None:
-    """The catalogs as they stand, against those that are built when there are none."""
+    """Compare the stored catalogs with catalogs that are built from nothing."""
     found = catalogs(store)
     for catalog in CATALOGS:
         store.delete(catalog_key(catalog.table))
@@ -91,7 +91,7 @@ def test_an_empty_store_has_empty_catalogs_with_the_right_columns(store: ObjectS
         assert all(field.metadata[b"description"] for field in schema)
 
 
-def test_new_changed_and_removed_songs_are_told_apart(store: ObjectStore):
+def test_new_changed_and_removed_songs_are_counted(store: ObjectStore):
     for song in ("a", "b", "c"):
         analyze(store, song, harp(song))
     assert [counts(done) for done in refresh_all(store)] == [(True, 3, 3, 0)] * 3
@@ -118,7 +118,7 @@ def test_a_refresh_without_changes_writes_nothing(store: ObjectStore):
     assert [counts(done) for done in again] == [(False, 1, 0, 0)] * 3
 
 
-def test_a_song_that_is_gone_from_songs_is_in_no_catalog(store: ObjectStore):
+def test_a_song_deleted_from_songs_is_in_no_catalog(store: ObjectStore):
     analyze(store, "gone", harp("gone"))
     reject(store, "stays", "empty: 0 bytes")
     refresh_all(store)
@@ -127,7 +127,7 @@ def test_a_song_that_is_gone_from_songs_is_in_no_catalog(store: ObjectStore):
     assert {song for table in catalogs(store).values() for song in table["song_id"]} == {"stays"}
 
 
-def test_the_file_of_a_song_that_did_not_change_is_not_opened(tmp_path: Path):
+def test_the_files_of_an_unchanged_song_are_not_opened(tmp_path: Path):
     store = open_store(str(tmp_path))
     for song in ("same", "changed"):
         analyze(store, song, harp(song))
@@ -153,7 +153,7 @@ def test_the_file_of_a_song_that_did_not_change_is_not_opened(tmp_path: Path):
     ],
     ids=["threshold", "threshold-of-a-tagger", "code", "order"],
 )
-def test_what_was_made_in_another_way_is_built_anew(tmp_path: Path, changed: Catalog):
+def test_a_catalog_with_other_settings_code_or_order_is_rebuilt(tmp_path: Path, changed: Catalog):
     store = open_store(str(tmp_path))
     analyze(store, "song", harp("song"))
     refresh_one(store, INSTRUMENT_CATALOG)
@@ -162,13 +162,13 @@ def test_what_was_made_in_another_way_is_built_anew(tmp_path: Path, changed: Cat
     assert refresh_one(store, INSTRUMENT_CATALOG).changes.full
 
 
-def test_a_catalog_of_before_a_column_was_added_is_built_anew(store: ObjectStore):
+def test_a_catalog_without_an_added_column_is_rebuilt(store: ObjectStore):
     analyze(store, "song")
     table = SONG_CATALOG.table
-    younger = replace(
+    older = replace(
         SONG_CATALOG, layout=replace(SONG_CATALOG.layout, table=replace(table, columns=table.columns[:-1]))
     )
-    refresh_one(store, younger)
+    refresh_one(store, older)
     assert "instruments" not in rows_of(store, table)[0]
     assert refresh_one(store, SONG_CATALOG).changes.full
     assert rows_of(store, table)[0]["instruments"] == []
@@ -207,7 +207,7 @@ def put_a_foreign_catalog(store: ObjectStore) -> None:
     "damage",
     [lose_state, break_state, lose_catalog, empty_catalog, break_pages_of_catalog, put_a_foreign_catalog],
 )
-def test_a_catalog_or_state_that_is_lost_or_broken_is_built_anew(
+def test_a_missing_or_damaged_catalog_or_state_is_rebuilt(
     store: ObjectStore, damage: Callable[[ObjectStore], None]
 ):
     for song in ("a", "b"):
@@ -221,8 +221,8 @@ def test_a_catalog_or_state_that_is_lost_or_broken_is_built_anew(
     assert len(refresh_one(store, SONG_CATALOG).changes.read) == 1
 
 
-def test_an_old_state_under_a_new_catalog_is_not_believed(store: ObjectStore):
-    """As after a restore of a part of the store from a backup."""
+def test_a_catalog_without_its_own_state_is_rebuilt(store: ObjectStore):
+    """The case of a store that was restored in part from a backup."""
     analyze(store, "a", harp("a"))
     refresh_one(store, INSTRUMENT_CATALOG)
     key = catalog_key(INSTRUMENT_CATALOG.table)
@@ -234,7 +234,7 @@ def test_an_old_state_under_a_new_catalog_is_not_believed(store: ObjectStore):
     assert rows_of(store, INSTRUMENT_CATALOG.table)[0]["score"] == pytest.approx(0.9)
 
 
-def test_refreshes_at_the_same_time_leave_a_catalog_that_the_next_completes(store: ObjectStore):
+def test_after_refreshes_at_the_same_time_the_next_refresh_completes_the_catalog(store: ObjectStore):
     for song in ("a", "b"):
         analyze(store, song, harp(song))
     refresh_all(store)
@@ -258,17 +258,17 @@ def test_refreshes_at_the_same_time_leave_a_catalog_that_the_next_completes(stor
         assert_equals_a_full_build(store)
 
 
-def test_a_file_from_before_a_column_was_added_is_still_read(store: ObjectStore):
+def test_a_file_without_an_added_column_is_still_read(store: ObjectStore):
     analyze(store, "old")
     table = read_table(store, SONGS, "old").drop_columns(["genre"])
     with store.create("songs/old.parquet") as pending:
         pq.write_table(table, pending.file)
-    analyze(store, "young")
+    analyze(store, "new")
     refresh_one(store, SONG_CATALOG)
     assert [row["genre"] for row in rows_of(store, SONG_CATALOG.table)] == [None, None]
 
 
-def test_a_store_whose_path_holds_brackets_and_stars_is_read(tmp_path: Path):
+def test_a_store_with_brackets_and_stars_in_its_path_is_read(tmp_path: Path):
     store = open_store(str(tmp_path / "My [music] * 100%"))
     analyze(store, "song")
     assert refresh_one(store, SONG_CATALOG).file.rows == 1
@@ -276,12 +276,12 @@ def test_a_store_whose_path_holds_brackets_and_stars_is_read(tmp_path: Path):
     assert refresh_one(store, SONG_CATALOG).file.rows == 2
 
 
-def test_how_far_a_refresh_is_can_be_told(tmp_path: Path):
+def test_a_refresh_reports_its_progress(tmp_path: Path):
     store = open_store(str(tmp_path))
     analyze(store, "song")
-    told: list[str] = []
-    list(refresh(store, [SONG_ERRORS], told.append))
-    assert told and all("song_errors" in sentence for sentence in told)
+    reports: list[str] = []
+    list(refresh(store, [SONG_ERRORS], reports.append))
+    assert reports and all("song_errors" in sentence for sentence in reports)
 
 
 SONG = st.sampled_from(["a", "a-b", "c", "d"])

@@ -1,8 +1,15 @@
-"""The song catalog says of every song what it is, what it holds and how far it got."""
+"""The song catalog has the properties, stems, instruments and status of every song."""
 
 import polars as pl
 import pytest
-from catalog_songs import QUALITY, SONG_CATALOG, analyze, refreshed, reject
+from catalog_songs import (
+    QUALITY,
+    SONG_CATALOG,
+    analyze,
+    refreshed,
+    reject,
+    tags_with_lost_windows,
+)
 from song_rows import block_rows, lineage, song_row, tag_row
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -11,7 +18,7 @@ from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, SONGS, STE
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
 
 
-def test_every_song_has_the_status_that_its_tables_tell(store: ObjectStore):
+def test_every_song_has_the_status_that_follows_from_its_tables(store: ObjectStore):
     analyze(store, "whole")
     analyze(store, "half")
     store.delete("stems/half.parquet")
@@ -20,8 +27,10 @@ def test_every_song_has_the_status_that_its_tables_tell(store: ObjectStore):
     reject(store, "away", "unavailable: the storage does not answer")
     analyze(store, "not-finite")
     write_error_row(store, STEMS, "not-finite", "not_finite: the stems", lineage("not-finite"))
-    analyze(store, "mended")  # was rejected once; only one table was made again since
-    write_error_row(store, STEMS, "mended", "upstream: unavailable: away", lineage("mended"))
+    analyze(store, "no-longer-rejected")  # only its stems still have the old error
+    write_error_row(
+        store, STEMS, "no-longer-rejected", "upstream: unavailable: away", lineage("no-longer-rejected")
+    )
 
     rows = refreshed(store, SONG_CATALOG)
     assert [row["song_id"] for row in rows] == sorted(row["song_id"] for row in rows)
@@ -32,7 +41,7 @@ def test_every_song_has_the_status_that_its_tables_tell(store: ObjectStore):
         "broken": "rejected",
         "away": "failed",
         "not-finite": "rejected",
-        "mended": "partial",
+        "no-longer-rejected": "partial",
     }
     missing = {row["song_id"]: row["missing_tables"] for row in rows}
     assert missing["whole"] == []
@@ -57,18 +66,18 @@ def test_stem_energies_are_shares_of_their_sum(store: ObjectStore):
 
 def test_the_quality_of_stems_is_read_from_their_footers(store: ObjectStore):
     analyze(store, "measured", quality=QUALITY)
-    analyze(store, "of-before")
-    analyze(store, "of-later", quality=QUALITY | {"sdr_db": 7.5})
+    analyze(store, "older")
+    analyze(store, "newer", quality=QUALITY | {"sdr_db": 7.5})
     reject(store, "rejected", "empty: 0 bytes")
     write_table(store, SONGS, [song_row("new")], lineage("new"))
     rows = {row["song_id"]: row for row in refreshed(store, SONG_CATALOG)}
-    for song in ("measured", "of-later"):
+    for song in ("measured", "newer"):
         assert rows[song]["residual_db"] == -41.5
         assert rows[song]["stem_quality"] == QUALITY["stems"]
-    for song in ("of-before", "rejected", "new"):
+    for song in ("older", "rejected", "new"):
         assert rows[song]["residual_db"] is None
         assert rows[song]["stem_quality"] is None
-    assert [len(rows[song]["stem_energy_share"] or []) for song in ("measured", "of-before")] == [2, 2]
+    assert [len(rows[song]["stem_energy_share"] or []) for song in ("measured", "older")] == [2, 2]
 
 
 def test_the_top_instruments_are_the_five_best_that_are_present_in_the_mixture(store: ObjectStore):
@@ -87,7 +96,7 @@ def test_the_top_instruments_are_the_five_best_that_are_present_in_the_mixture(s
     assert row["tagger"] == "tagger"
 
 
-def test_a_model_without_scores_ranks_by_the_seconds_of_presence(store: ObjectStore):
+def test_instruments_without_scores_are_sorted_by_seconds_of_presence(store: ObjectStore):
     tags = [tag_row("song", "oboe", None, 0.0)] + [tag_row("song", "viola", None, 3.0 * k) for k in range(3)]
     analyze(store, "song", tags)
     (row,) = refreshed(store, SONG_CATALOG)
@@ -98,11 +107,7 @@ def test_a_model_without_scores_ranks_by_the_seconds_of_presence(store: ObjectSt
 
 
 def test_windows_without_tags_make_a_song_partial(store: ObjectStore):
-    lost = {"label": None, "family": None, "error": "unparseable: no list", "answer": "I hear music."}
-    tags = [tag_row("song", "harp", None, 0.0)]
-    tags += [tag_row("song", None, None, start, **lost) for start in (3.0, 6.0)]
-    tags += [tag_row("song", None, None, 9.0, label=None, family=None, answer="[]")]  # nothing, but no error
-    analyze(store, "song", tags)
+    analyze(store, "song", tags_with_lost_windows("song"))
     (song,) = refreshed(store, SONG_CATALOG)
     assert song["status"] == "partial"
     assert [top["instrument"] for top in song["top_instruments"]] == ["harp"]
@@ -132,7 +137,7 @@ def test_every_instrument_is_listed_once_with_the_best_of_its_sources(store: Obj
     ]
 
 
-def test_a_song_without_instruments_is_told_from_one_that_was_not_tagged(store: ObjectStore):
+def test_a_song_without_instruments_differs_from_one_that_was_not_tagged(store: ObjectStore):
     analyze(store, "silence")
     analyze(store, "untagged")
     store.delete("instrument_tags/untagged.parquet")

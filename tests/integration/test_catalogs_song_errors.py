@@ -1,9 +1,9 @@
-"""Every error that a table holds is listed, with its reason and since when."""
+"""``song_errors`` lists every error in the tables, with its reason and time."""
 
 from datetime import timedelta
 
-from catalog_songs import SONG_ERRORS, analyze, refreshed, reject
-from song_rows import NOW, lineage, tag_row
+from catalog_songs import SONG_ERRORS, analyze, refreshed, reject, tags_with_lost_windows
+from song_rows import NOW, lineage
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, STEMS
@@ -29,11 +29,7 @@ def test_errors_are_listed_by_song_and_table_with_the_time_of_their_file(store: 
 
 
 def test_windows_without_tags_are_one_error_of_their_table(store: ObjectStore):
-    lost = {"label": None, "family": None, "error": "unparseable: no list", "answer": "I hear music."}
-    tags = [tag_row("song", "harp", None, 0.0)]
-    tags += [tag_row("song", None, None, start, **lost) for start in (3.0, 6.0)]
-    tags += [tag_row("song", None, None, 9.0, label=None, family=None, answer="[]")]  # nothing, but no error
-    analyze(store, "song", tags)
+    analyze(store, "song", tags_with_lost_windows("song"))
     (row,) = refreshed(store, SONG_ERRORS)
     assert (row["table"], row["stage"], row["reason"]) == (
         "instrument_tags",

@@ -10,7 +10,7 @@ from song_rows import block_rows, lineage, song_row, tag_row
 
 from bandscope_dagster.cli.status import print_overview, print_songs
 from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
-from bandscope_dagster.songs.find import NoSuchSong, find_songs, is_called
+from bandscope_dagster.songs.find import NoSuchSong, find_songs, name_matches
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
@@ -193,8 +193,8 @@ def test_songs_are_found_by_id_file_name_title_and_glob(store: ObjectStore) -> N
 
 
 def test_a_name_with_brackets_is_itself_and_also_a_pattern() -> None:
-    assert is_called("a[1].wav", "a[1].wav") and is_called("a[1].wav", "a1.wav")
-    assert not is_called("a[1].wav", "a2.wav", None)
+    assert name_matches("a[1].wav", "a[1].wav") and name_matches("a[1].wav", "a1.wav")
+    assert not name_matches("a[1].wav", "a2.wav", None)
 
 
 @pytest.fixture

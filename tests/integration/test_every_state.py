@@ -27,7 +27,7 @@ from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan
 from bandscope_dagster.separation.quality import SeparationQuality
-from bandscope_dagster.songs.facts import gather
+from bandscope_dagster.songs.facts import read_facts
 from bandscope_dagster.songs.stored_files import StoredFile
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -180,7 +180,7 @@ def test_the_overview_needs_no_catalog_and_believes_none_that_is_older_than_a_fi
 
 @pytest.mark.parametrize("song", STATES)
 def test_a_song_alone_has_the_same_status_everywhere(store: ObjectStore, song: str, tmp_path: Path) -> None:
-    facts = gather(store, song, PRESENT_FROM)
+    facts = read_facts(store, song, PRESENT_FROM)
     assert facts is not None and facts.status == STATUSES[song]
 
     details = printed(lambda console: print_songs(store, console, song, PRESENT_FROM))
@@ -204,7 +204,7 @@ def test_a_song_alone_has_the_same_status_everywhere(store: ObjectStore, song: s
 def test_every_problem_is_in_song_errors_on_the_page_and_in_the_details(
     store: ObjectStore, song: str
 ) -> None:
-    facts = gather(store, song, PRESENT_FROM)
+    facts = read_facts(store, song, PRESENT_FROM)
     assert facts is not None
     problems = {(each.table, each.stage, each.reason) for each in facts.evidence.problems}
     rows = catalog(store, "song_errors").filter(pl.col("song_id") == song)
@@ -233,7 +233,7 @@ def test_a_song_exports_where_its_stems_are_whole_and_else_the_error_has_its_sta
 def test_a_residual_is_judged_alike_in_dagster_and_on_the_page(
     store: ObjectStore, residual_db: float, outcome: str
 ) -> None:
-    facts = gather(store, "ok", PRESENT_FROM)
+    facts = read_facts(store, "ok", PRESENT_FROM)
     assert facts is not None and facts.quality is not None
     quality = SeparationQuality(residual_db, facts.quality.stems)
     from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a page tells of a song is what the catalogs tell of it."""
+"""The facts about a song agree with the catalogs."""
 
 import io
 
@@ -10,7 +10,7 @@ from song_rows import lineage, song_row, tag_row
 from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
 from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.catalogs.song_catalog import song_catalog
-from bandscope_dagster.songs.facts import SongFacts, gather
+from bandscope_dagster.songs.facts import SongFacts, read_facts
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, SONGS, STEMS
@@ -23,7 +23,7 @@ def local(tmp_path) -> ObjectStore:
 
 
 def facts_of(store: ObjectStore, song_id: str) -> SongFacts:
-    facts = gather(store, song_id, PRESENT_FROM)
+    facts = read_facts(store, song_id, PRESENT_FROM)
     assert facts is not None
     return facts
 
@@ -33,11 +33,11 @@ def catalog(store: ObjectStore, name: str) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(io.BytesIO(store.read(key))) for key in keys])
 
 
-def test_the_status_is_that_of_the_catalog_however_a_song_ended(local: ObjectStore) -> None:
-    def with_error(song: str, error: str, handed_on: str) -> None:
+def test_every_status_is_the_same_as_in_the_catalog(local: ObjectStore) -> None:
+    def with_error(song: str, error: str, passed_on: str) -> None:
         write_table(local, SONGS, [song_row(song, error=error or None)], lineage(song))
         for table in ANALYSIS_TABLES:
-            write_error_row(local, table, song, handed_on, lineage(song))
+            write_error_row(local, table, song, passed_on, lineage(song))
 
     store_song(local, "ok", {"a": noise(1)})
     store_song(local, "no-stems", {"a": noise(1)})
@@ -57,7 +57,7 @@ def test_the_status_is_that_of_the_catalog_however_a_song_ended(local: ObjectSto
     assert {song: facts_of(local, song).status for song in wanted} == wanted
 
 
-def test_the_instruments_are_those_of_the_catalog_that_are_present(local: ObjectStore) -> None:
+def test_the_instruments_are_the_present_ones_of_the_catalog(local: ObjectStore) -> None:
     tags = [
         tag_row("song", "guitar", 0.9, 0.0),
         tag_row("song", "guitar", 0.3, 3.0, layer="foreground"),
@@ -76,7 +76,7 @@ def test_the_instruments_are_those_of_the_catalog_that_are_present(local: Object
     assert [(i.start_s, i.end_s, round(i.score or 0, 3)) for i in guitar.intervals] == [(0.0, 6.0, 0.9)]
 
 
-def test_sound_is_what_has_no_error_and_lasts_as_long_as_its_blocks(local: ObjectStore) -> None:
+def test_sources_have_no_error_and_the_duration_is_that_of_their_blocks(local: ObjectStore) -> None:
     store_song(local, "song", {"vocals": noise(11), "bass": noise(11, 0.5)})
     facts = facts_of(local, "song")
     assert (facts.sources, facts.frames, facts.seconds) == (("mixture", "vocals", "bass"), 11 * 44_100, 11.0)
@@ -84,5 +84,5 @@ def test_sound_is_what_has_no_error_and_lasts_as_long_as_its_blocks(local: Objec
     assert facts_of(local, "song").sources == ("mixture",)
 
 
-def test_a_song_that_is_in_no_table_has_no_facts(local: ObjectStore) -> None:
-    assert gather(local, "nobody", PRESENT_FROM) is None
+def test_a_song_in_no_table_has_no_facts(local: ObjectStore) -> None:
+    assert read_facts(local, "unknown", PRESENT_FROM) is None

@@ -1,4 +1,4 @@
-"""SQL over the tables: all of them are always there, files of all ages are read together, and nothing is written."""
+"""SQL over the tables: all tables exist even without files, all file versions are read together, nothing is written."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def fill(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
-def test_every_table_is_there_with_its_columns_before_it_holds_anything(table, store: ObjectStore) -> None:
+def test_every_table_without_files_has_its_columns_and_no_rows(table, store: ObjectStore) -> None:
     answer = query(store, f"SELECT * FROM {table.name}")
     assert (answer.height, tuple(answer.columns)) == (0, table.names)
 
@@ -43,7 +43,7 @@ def test_tables_are_joined(store: ObjectStore) -> None:
     assert answer.rows() == [("Song 0", pytest.approx(0.4), 2)]
 
 
-def test_all_songs_are_one_table(store: ObjectStore) -> None:
+def test_one_table_contains_all_songs(store: ObjectStore) -> None:
     fill(store)
     assert query(store, "SELECT COUNT(*), SUM(duration_s) FROM songs").row(0) == (2, 41.0)
     assert query(store, "FROM stems SELECT stem ORDER BY stem")["stem"].to_list() == [
@@ -66,7 +66,7 @@ def test_an_empty_table_can_be_joined_to_a_full_one(store: ObjectStore) -> None:
         'SELECT COUNT(*) AS "song_catalog" FROM songs',
     ],
 )
-def test_a_tables_name_inside_a_string_or_an_alias_does_no_harm(text: str, store: ObjectStore) -> None:
+def test_the_name_of_a_table_in_a_string_or_an_alias_is_no_problem(text: str, store: ObjectStore) -> None:
     fill(store)
     assert query(store, text).row(0)[-1] == 2
 
@@ -95,9 +95,7 @@ def test_the_tables_can_be_listed(statement: str, store: ObjectStore) -> None:
         "   ",
     ],
 )
-def test_a_statement_that_does_not_only_read_is_refused_and_nothing_changes(
-    statement: str, tmp_path: Path
-) -> None:
+def test_a_statement_that_writes_is_refused_and_nothing_changes(statement: str, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     fill(store)
     before = list(store.list())
@@ -107,26 +105,24 @@ def test_a_statement_that_does_not_only_read_is_refused_and_nothing_changes(
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "cause"),
     [
         ("SELECT * FROM song", "relation 'song' was not found"),
         ("SELECT nope FROM songs", 'unable to find column "nope"'),
         ("SELECT COUNT( FROM songs", "sql parser error"),
     ],
 )
-def test_an_error_says_what_was_wrong_and_which_tables_there_are(
-    text: str, says: str, store: ObjectStore
-) -> None:
+def test_an_error_says_the_cause_and_lists_the_tables(text: str, cause: str, store: ObjectStore) -> None:
     fill(store)
     with pytest.raises(QueryError) as refused:
         query(store, text)
     message = str(refused.value)
-    assert says in message
+    assert cause in message
     assert message.endswith(f"The tables are: {', '.join(TABLES)}")
-    assert "PROJECT" not in message, "polars's plan is of no use to who wrote the query"
+    assert "PROJECT" not in message, "the query plan of polars does not help the user"
 
 
-def test_files_of_before_and_after_a_column_was_added_are_read_together(store: ObjectStore) -> None:
+def test_files_with_and_without_an_added_column_are_read_together(store: ObjectStore) -> None:
     fill(store)
     with store.open("songs/one.parquet") as file:
         full = pq.read_table(file)
@@ -145,7 +141,7 @@ def test_a_store_whose_path_looks_like_a_pattern_is_read(tmp_path: Path) -> None
     assert query(store, "SELECT COUNT(*) FROM songs").item() == 2
 
 
-def test_strange_files_beside_the_tables_are_not_read(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_of_a_table_are_not_read(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     fill(store)
     for name in (".DS_Store", "notes.txt", ".one.parquet.tmp"):
@@ -153,7 +149,7 @@ def test_strange_files_beside_the_tables_are_not_read(tmp_path: Path) -> None:
     assert query(store, "SELECT COUNT(*) FROM songs").item() == 2
 
 
-def test_a_lazy_answer_reads_only_what_is_taken_from_it(tmp_path: Path) -> None:
+def test_a_lazy_answer_reads_only_the_collected_columns(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     fill(store)
     answer = lazy_query(store, "SELECT stem, audio FROM stems")

@@ -10,7 +10,7 @@ import pytest
 from catalog_songs import CATALOGS, PRESENT_FROM, refreshed, rows_of
 from song_rows import block_rows, lineage, song_row, tag_row
 
-from bandscope_dagster.songs.facts import gather
+from bandscope_dagster.songs.facts import read_facts
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.songs.stored_files import read_stored_file
 from bandscope_dagster.storage.objects.open_store import open_store
@@ -213,7 +213,7 @@ def test_catalogs_and_pages_are_made_of_files_of_all_versions(ages: ObjectStore)
     assert songs["older"]["title"] is None and songs["newer"]["title"] == "Night Bus"
     assert [songs[song]["instruments"][0]["instrument"] for song in ("older", "newer")] == ["guitar"] * 2
     for song in songs:
-        facts = gather(ages, song, PRESENT_FROM)
+        facts = read_facts(ages, song, PRESENT_FROM)
         assert facts is not None and facts.sources == ("mixture", "vocals", "drums")
 
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pyarrow.parquet as pq
-from song_rows import block_rows, lineage, song_row
+from song_rows import block_rows, lineage, song_row, tag_row
 
 from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
 from bandscope_dagster.catalogs.refresh import Catalog, refresh
@@ -61,6 +61,16 @@ def analyze(store: ObjectStore, song: str, tags=(), stem_tags=(), quality=None) 
             writer.commit({QUALITY_NOTE: json.dumps(quality)} if quality and table is STEMS else {})
     write_table(store, INSTRUMENT_TAGS, list(tags), lineage(song))
     write_table(store, STEM_INSTRUMENT_TAGS, list(stem_tags), lineage(song))
+
+
+def tags_with_lost_windows(song: str) -> list[dict[str, Any]]:
+    """Rows of four windows: a harp, two windows without tags because of an error, and an empty answer."""
+    lost = {"label": None, "family": None, "error": "unparseable: no list", "answer": "I hear music."}
+    return [
+        tag_row(song, "harp", None, 0.0),
+        *(tag_row(song, None, None, start, **lost) for start in (3.0, 6.0)),
+        tag_row(song, None, None, 9.0, label=None, family=None, answer="[]"),
+    ]
 
 
 def reject(store: ObjectStore, song: str, error: str) -> None:

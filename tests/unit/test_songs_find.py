@@ -1,4 +1,4 @@
-"""Songs by id, file name, or a glob."""
+"""Find songs by id, file name or glob."""
 
 from bandscope_dagster.songs.find import matching
 

@@ -1,4 +1,4 @@
-"""What only reads is told from what does more by its words, wherever they stand."""
+"""The words of an SQL text, at any position, decide if it only reads."""
 
 import pytest
 
@@ -27,7 +27,7 @@ from bandscope_dagster.songs.read_only import writing_word
         "SHOW TABLES",
     ],
 )
-def test_what_only_reads_is_let_through(sql: str) -> None:
+def test_a_text_that_only_reads_is_accepted(sql: str) -> None:
     assert writing_word(sql) is None
 
 
@@ -55,5 +55,5 @@ def test_what_only_reads_is_let_through(sql: str) -> None:
         ("-- SELECT 1", "an empty text"),
     ],
 )
-def test_what_does_more_is_named(sql: str, word: str) -> None:
+def test_the_word_that_does_more_than_read_is_named(sql: str, word: str) -> None:
     assert writing_word(sql) == word

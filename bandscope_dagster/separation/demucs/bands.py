@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from demucs.htdemucs import HTDemucs
     from torch import Tensor
 
-ROWS: Final = (
-    64  # of a band, counted on the side of a layer with fewer rows: an encoder's output, a decoder's input
-)
+ROWS: Final = 64  # of a band, counted where a layer has fewer rows: an encoder's output, a decoder's input
 
 
 def compute_in_bands(network: HTDemucs) -> None:

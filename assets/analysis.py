@@ -12,16 +12,9 @@ from bandscope_dagster.orchestration.executors import op_tags
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.resources import Models
-from bandscope_dagster.orchestration.song_events import (
-    Upstream,
-    already_emitted,
-    keep_connections_open,
-    materialization,
-    raise_failures,
-    tag_run,
-    wants_reuse,
-    without_useless_retries,
-)
+from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
+from bandscope_dagster.orchestration.song_events import Upstream, already_emitted, materialization
+from bandscope_dagster.orchestration.steps import raise_failures, song_step
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pictures.song_picture import as_markdown
 from bandscope_dagster.pipeline.analyze import analyze_batch
@@ -81,8 +74,7 @@ def analyze(
     models: dg.ResourceParam[Models],
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
     """Decode, store, separate and tag the songs of the batch; each is reported the moment it is stored."""
-    with without_useless_retries():
-        keep_connections_open(context.instance)
+    with song_step(context.instance):
         keys = list(context.partition_keys)
         tag_run(context)
         selected = {key.to_user_string() for key in context.selected_asset_keys}

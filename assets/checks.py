@@ -6,13 +6,9 @@ from typing import Any, Final, TypeVar
 
 import dagster as dg
 
-# Without it the UI takes a check of a song for one of an earlier materialization; Dagster 1.13 has no public name.
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData as Target,
-)
-
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
+from bandscope_dagster.orchestration.private_api import AssetCheckEvaluationTargetMaterializationData
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.pipeline.validate import SongChecked
 from bandscope_dagster.separation.quality import RESIDUAL_LIMIT_DB, SeparationQuality
@@ -178,5 +174,7 @@ def _evaluation(
         metadata=metadata,
         target_materialization_data=None
         if target is None
-        else Target(storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp),
+        else AssetCheckEvaluationTargetMaterializationData(
+            storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
+        ),
     )

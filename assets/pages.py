@@ -9,16 +9,9 @@ import dagster as dg
 from bandscope_dagster.orchestration.executors import op_tags
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import PAGES_BACKFILL_POLICY, RETRY_POLICY
-from bandscope_dagster.orchestration.song_events import (
-    DATA_VERSION_DIGITS,
-    Upstream,
-    already_emitted,
-    keep_connections_open,
-    raise_failures,
-    tag_run,
-    wants_reuse,
-    without_useless_retries,
-)
+from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
+from bandscope_dagster.orchestration.song_events import DATA_VERSION_DIGITS, Upstream, already_emitted
+from bandscope_dagster.orchestration.steps import raise_failures, song_step
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.shelf import Shelf
 from bandscope_dagster.pages.song_page import CODE_VERSION, WrittenPage, write_page
@@ -58,10 +51,9 @@ def song_pages(
     store: dg.ResourceParam[ObjectStore],
 ) -> Iterator[dg.AssetMaterialization]:
     """Write the pages of the batch, each reported the moment it is stored, and then the index over all pages."""
-    with without_useless_retries():
+    with song_step(context.instance):
         keys = list(context.partition_keys)
         tag_run(context)
-        keep_connections_open(context.instance)
         upstream = Upstream(context)
         emitted = already_emitted(context)
         reuse = wants_reuse(context)

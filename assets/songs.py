@@ -11,14 +11,9 @@ from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import op_tags
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
-from bandscope_dagster.orchestration.song_events import (
-    Upstream,
-    keep_connections_open,
-    songs_checked,
-    tag_run,
-    wants_reuse,
-    without_useless_retries,
-)
+from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
+from bandscope_dagster.orchestration.song_events import Upstream
+from bandscope_dagster.orchestration.steps import song_step, songs_checked
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
@@ -56,8 +51,7 @@ def songs(
     store: dg.ResourceParam[ObjectStore],
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckEvaluation]:
     """Check every upload of the batch; a bad one is a row that says why, and never stops the others."""
-    with without_useless_retries():
-        keep_connections_open(context.instance)
+    with song_step(context.instance):
         keys = list(context.partition_keys)
         uploads = list_uploads(store).by_song
         tag_run(context, (uploads[key].owner for key in keys if key in uploads))

@@ -1,6 +1,7 @@
-"""What glibc's allocator keeps of freed memory, and what it gives back; with another C library nothing happens here.
+"""Settings of glibc's allocator: freed memory is shared by threads, reused, and returned to the system.
 
-Options and their numbers are those of glibc's ``malloc.h``: https://man7.org/linux/man-pages/man3/mallopt.3.html
+With another C library, these functions do nothing. The numbers of the options are from glibc's ``malloc.h``:
+https://man7.org/linux/man-pages/man3/mallopt.3.html
 """
 
 import ctypes
@@ -15,24 +16,24 @@ from typing import Final
 logger = logging.getLogger(__name__)
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -3, -4, -8
-OWN_PAGES_FROM_BYTES: Final = (64 * 2**20, 32 * 2**20)  # older versions of glibc take no more than the second
-UNUSED_BYTES: Final = 256 * 2**20  # that are kept at the end of the heap
-KEEP_BYTES: Final = 2**31 - 1  # the largest int: free memory is not given back to the system
-GROW_BYTES: Final = 256 * 2**20  # by which the heap grows
+OWN_PAGES_FROM_BYTES: Final = (64 * 2**20, 32 * 2**20)  # older versions of glibc accept only the second
+UNUSED_BYTES: Final = 256 * 2**20  # free bytes that the heap keeps at its end
+KEEP_BYTES: Final = 2**31 - 1  # the largest int: free memory stays with the process
+GROW_BYTES: Final = 256 * 2**20  # the heap grows in steps of this size
 
 GIVE_BACK_EVERY_S: Final = 20.0
 
 
 def without_thread_caches() -> dict[str, str]:
-    """What has to be in the environment of a program so that glibc keeps no small blocks for each of its threads.
+    """The environment variable that turns off glibc's caches of small blocks, one for each thread.
 
-    Torch aligns its tensors, and what is left over beside each one goes into the thread's cache. What is put there
-    later stands between tensors, so that no large one fits there again: in a program that takes hundreds of songs the
-    heap grows with the longest of them, for ever, and with HTDemucs on a CPU it is a sixth larger
-    (``benchmarks/RESULTS.md``). glibc reads this as a program begins, and at no other time:
+    Torch aligns its tensors, and the bytes left over beside each tensor go into the thread's cache. Later allocations
+    then use blocks between tensors, and no large tensor fits there again: in a process that computes hundreds of songs
+    the heap grows with the longest of them and never shrinks, and with HTDemucs on a CPU it is a sixth larger
+    (``benchmarks/RESULTS.md``). glibc reads the variable only when a program starts:
     https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html
 
-    Empty where it is there already, or the C library is another one.
+    Empty if the variable is already set, or the C library is not glibc.
     """
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if not hasattr(_glibc(), "mallopt") or "glibc.malloc.tcache_count" in tunables:
@@ -41,9 +42,9 @@ def without_thread_caches() -> dict[str, str]:
 
 
 def restart_without_thread_caches() -> None:
-    """Start this program anew in its process, with the same arguments, where it was started with thread caches."""
+    """Restart this program in its process, with the same arguments, if it was started with thread caches."""
     setting = without_thread_caches()
-    same_program = sys.orig_argv[-len(sys.argv) :] == sys.argv  # and not one that imported this one
+    same_program = sys.orig_argv[-len(sys.argv) :] == sys.argv  # False in a program that only imports it
     if setting and same_program:
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | setting)
@@ -51,16 +52,15 @@ def restart_without_thread_caches() -> None:
 
 @cache
 def share_freed_memory() -> None:
-    """Have all threads of this process allocate from one heap, so that what one frees another uses.
+    """Make all threads of this process allocate from one heap, so that memory freed by one is used by another.
 
-    By default each thread that reads, decodes, encodes or stores gets a heap of its own, up to eight for each core,
-    and what it frees stays there: some 80 MB more for the same songs, and more with time; and a tensor does not fit
-    into the 64 MB of such a heap. Threads that have begun to allocate keep theirs and leave it to those that come
-    later, so this belongs to the beginning of a program; where that is another's, ``MALLOC_ARENA_MAX=1`` in the
-    environment does the same.
+    By default each thread that reads, decodes, encodes or stores gets its own heap, up to eight per core, and memory
+    that it frees stays there: about 80 MB more for the same songs, and more with time. A tensor also does not fit into
+    the 64 MB of such a heap. Threads that have already allocated keep their heaps, and leave them to later threads. So
+    call this when a program or a step begins. ``MALLOC_ARENA_MAX=1`` in the environment of a program does the same.
 
-    Blocks of up to 64 MB lie in that heap too, and its end is not given back for each that is freed there: by default
-    what the embedded separator needs for a segment is in part faulted in anew, which takes a tenth of its time.
+    Blocks of up to 64 MB are also in that heap, and the free end of the heap is kept. By default, page faults for part
+    of the embedded separator's memory take a tenth of its time in every segment.
     """
     _set({M_ARENA_MAX: 1}, "the process takes more memory")
     mallopt = getattr(_glibc(), "mallopt", None)
@@ -70,10 +70,10 @@ def share_freed_memory() -> None:
 
 @cache
 def keep_freed_memory() -> None:
-    """Have glibc reuse the memory of freed tensors, instead of giving each back to the system and faulting it in anew.
+    """Make glibc reuse the memory of freed tensors, instead of returning each to the system and faulting it in again.
 
-    A segment of HTDemucs otherwise costs half a million page faults and a sixth of the CPU time. It counts for
-    tensors allocated from now on, in this process.
+    Otherwise a segment of HTDemucs costs half a million page faults and a sixth of the CPU time. This applies to
+    tensors that are allocated from now on in this process.
     """
     share_freed_memory()
     options = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: KEEP_BYTES, M_TOP_PAD: GROW_BYTES}
@@ -81,19 +81,19 @@ def keep_freed_memory() -> None:
 
 
 class FreedMemory:
-    """Gives what was freed back to the system from time to time, where glibc would keep it for ever.
+    """Returns freed memory to the system every 20 s; glibc alone would keep it for ever.
 
-    What is allocated and freed leaves gaps of all sizes between what is in use, and more of them with time: without
-    this, 500 songs in one process made it grow by a quarter (``benchmarks/RESULTS.md``). What is needed again costs its
-    page faults once more: every 5 s they would take 2 % of the time, with the embedded models as with HTDemucs.
+    Allocations leave gaps of all sizes between blocks in use, and more with time: without this class, a process grew by
+    a quarter over 500 songs (``benchmarks/RESULTS.md``). Returned memory that is needed again costs page faults: every
+    5 s they would take 2 % of the time, with the embedded models and with HTDemucs.
     """
 
     def __init__(self) -> None:
-        self._given_back = -inf  # loading the models has left gaps
+        self._given_back = -inf  # loading the models left gaps
         self._trim = getattr(_glibc(), "malloc_trim", None)
 
     def give_back(self) -> None:
-        """Give it back, if the last time was long enough ago; else nothing."""
+        """Return freed memory, if the last time was at least 20 s ago."""
         if self._trim is not None and monotonic() - self._given_back > GIVE_BACK_EVERY_S:
             self._trim(0)
             self._given_back = monotonic()

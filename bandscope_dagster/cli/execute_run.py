@@ -1,4 +1,4 @@
-"""Execute one run of the asset graph in this process, and watch it through Dagster's own records."""
+"""Executes one run of the asset graph in this process, and follows its progress in Dagster's records."""
 
 import threading
 import uuid
@@ -11,23 +11,23 @@ from typing import Any, Final
 import dagster as dg
 
 from bandscope_dagster.definitions import defs
-from bandscope_dagster.orchestration.song_events import INTERRUPTED, checked_by
+from bandscope_dagster.orchestration.steps import INTERRUPTED, checked_by
 
 QUIET: Final[Mapping[str, Any]] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 WATCH_EVERY_S: Final = 0.5
 
 OnProgress = Callable[[str, int], None]
-"""Called with an asset's name and how many songs of the run are done in it."""
+"""Called with an asset's name and the number of the run's songs that are done in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """How a run ended."""
+    """The result of a run."""
 
     run_id: str
     success: bool
     interrupted: bool  # it was stopped from outside, as by Ctrl-C
-    problems: list[str]  # what the failed steps say, for people
+    problems: list[str]  # the messages of failed steps, for people
 
 
 def launch(
@@ -38,7 +38,7 @@ def launch(
 ) -> RunReport:
     """Run ``assets`` to the end; ``on_progress`` is called from a thread as songs are done.
 
-    A failed step does not raise: the report says it.
+    A failed step does not raise; its message is in the report.
     """
     run_id = str(uuid.uuid4())
     job = defs.resolve_implicit_global_asset_job_def()
@@ -57,11 +57,11 @@ def launch(
 
 
 def _problem(event: dg.DagsterEvent) -> str:
-    """What a step's failure says; an error that is no ``dg.Failure`` says it with its traceback."""
+    """The message of a failed step; with a traceback, if the error is not a ``dg.Failure``."""
     failure = event.step_failure_data
     error = failure.error
     if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-        return INTERRUPTED  # it came while Dagster recorded an event, where no code of the step could see it
+        return INTERRUPTED  # it came while Dagster recorded an event, outside the step's own code
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
     return error.to_string() if error is not None else "no message"
@@ -69,7 +69,7 @@ def _problem(event: dg.DagsterEvent) -> str:
 
 @contextmanager
 def _watching(instance: dg.DagsterInstance, run_id: str, on_progress: OnProgress) -> Generator[None]:
-    """Report how far the run's songs are while the block runs."""
+    """Report the progress of the run's songs while the block runs."""
     stopped = threading.Event()
 
     def watch() -> None:

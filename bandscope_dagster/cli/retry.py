@@ -1,4 +1,4 @@
-"""What ``bandscope retry`` does: hand the songs that failed or are missing to the Dagster daemon."""
+"""``bandscope retry``: hands the songs that failed or are missing to the Dagster daemon."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,31 +14,29 @@ from bandscope_dagster.settings import Settings
 
 
 def retry(settings: Settings, home: Path, console: Console, select: Sequence[str] | None) -> None:
-    """Request a backfill over what is unfinished in the selected assets (all per-song ones by default), and say so.
+    """Request a backfill of unfinished songs in the selected assets (by default all per-song assets), and print it.
 
     Raises:
         RunError: an unknown asset is selected.
-        ModelFileError: the weights of a model that is needed are missing or wrong; nothing was requested.
-        CannotRetry: there is no daemon that would start the runs, or a ``bandscope run`` is at work.
+        ModelFileError: the weights of a needed model are missing or wrong; nothing was requested.
+        CannotRetry: no daemon is running to start the runs, or a ``bandscope run`` computes the same songs.
     """
     assets = selected(select)
     require(chosen_models(settings, assets), settings.models_path)
     with dg.DagsterInstance.get() as instance:
         if not daemon_is_alive(instance):
             raise CannotRetry(
-                f"no Dagster daemon is alive on {home}, which would start the runs: start one (`dagster dev`), or let"
-                " `bandscope run` compute the same songs in its own process"
+                f"no Dagster daemon runs on {home}, and only a daemon starts these runs: start one with `dg dev`, or"
+                " compute the songs in this process with `bandscope run`"
             )
         found = retry_songs(instance, assets, settings.songs_per_run)
     if found.in_progress:
-        console.print(
-            f"{found.in_progress} songs are left to runs that are queued or running.", highlight=False
-        )
+        console.print(f"{found.in_progress} songs are in runs that are queued or running.", highlight=False)
     if found.backfill_id is None:
         console.print("No other song has failed or is missing.", highlight=False)
         return
     console.print(
         f"{found.unfinished} songs failed or are missing. Backfill {found.backfill_id} computes them in"
-        f" {len(found.ranges)} ranges and keeps what is done; watch it in the UI under Runs, Backfills.",
+        f" {len(found.ranges)} ranges and keeps finished results; see Runs > Backfills in the UI.",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""What ``bandscope run`` does, told as it happens: new uploads, batches of songs, then the catalogs."""
+"""``bandscope run``: registers new uploads, runs batches of songs, then the catalogs, and prints the progress."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,21 +12,27 @@ from rich.progress import Progress
 
 from bandscope_dagster.cli.execute_run import RunReport, launch
 from bandscope_dagster.cli.models import require_models
-from bandscope_dagster.cli.run_selection import RunError, matching
+from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
-from bandscope_dagster.orchestration.home_lock import only_one
+from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry import daemon_is_alive
-from bandscope_dagster.orchestration.song_events import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
+from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.songs.find import matching
 from bandscope_dagster.songs.query import query
+from bandscope_dagster.songs.status import Status
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
-ALL_DONE: Final = "All of these songs are done. `--recompute` computes them again."
+ALL_DONE: Final = "All of these songs are done. To compute them again, add `--recompute`."
+
+
+class RunError(BandscopeError):
+    """The command cannot start, or was stopped; the message says why."""
 
 
 def run_songs(
@@ -40,18 +46,20 @@ def run_songs(
     *,
     recompute: bool,
 ) -> bool:
-    """Do the whole of ``bandscope run``; returns whether any run failed.
+    """Do all of ``bandscope run``; returns True if any run failed.
 
     Raises:
-        RunError: an unknown asset is selected, nothing matches, or this command was interrupted.
-        HomeInUse: another such command is at work.
-        ModelFileError: the weights of a model that is needed are missing or wrong; nothing was begun.
+        RunError: an unknown asset is selected, no song matches, or the command was interrupted.
+        HomeInUse: another ``bandscope run`` uses this home.
+        ModelFileError: the weights of a needed model are missing or wrong; no run was started.
     """
     assets = selected(select)
     require_models(console, chosen_models(settings, assets), settings.models_path)
     with only_one(home), dg.DagsterInstance.get() as instance:
         for run_id in end_dead_runs(instance):
-            console.print(f"Run {run_id[:8]} had died; its songs are taken up again.", highlight=False)
+            console.print(
+                f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
+            )
         listing = list_uploads(store)
         new = register_uploads(instance, listing)
         songs = list(instance.get_dynamic_partitions(SONGS_NAME))
@@ -65,15 +73,17 @@ def run_songs(
         )
         if not chosen:
             raise RunError(
-                f"no song matches {pattern!r}" if pattern else "there are no uploads; `bandscope ingest` some"
+                f"no song matches {pattern!r}"
+                if pattern
+                else "there are no uploads; add some with `bandscope ingest`"
             )
         states = song_states(instance, songs, assets)
         unfinished = set(songs) if recompute else states.unfinished
-        # What a run was doing when its daemon died stays "in progress" for ever: only a living one is waited for.
+        # After a daemon has died, the songs of its runs stay "in progress" for ever.
         left_alone = states.in_progress if daemon_is_alive(instance) else set[str]()
         if count := len(chosen & left_alone):
             console.print(
-                f"{count} of them are left to runs of the Dagster daemon that are queued or running"
+                f"Skipping {count} songs in queued or running runs of the Dagster daemon"
                 " (if such a run is dead, terminate it in the UI).",
                 highlight=False,
             )
@@ -90,19 +100,19 @@ def run_songs(
             *_run_batches(instance, ranges, assets, console, progress, reuse=not recompute),
             _run_catalogs(instance, console),
         ]
-        _tell_errors(store, console)
+        _print_bad_songs(store, console)
         return not all(report.success for report in reports)
 
 
 def selected(select: Sequence[str] | None) -> list[str]:
-    """The per-song assets to compute, in the order of the graph; all of them where none is named.
+    """The per-song assets to compute, in the order of the graph; all of them if none is named.
 
     Raises:
-        RunError: one of them is unknown.
+        RunError: a name is unknown.
     """
     unknown = sorted(set(select or ()) - set(PER_SONG))
     if unknown:
-        raise RunError(f"unknown assets: {', '.join(unknown)}; those per song are {', '.join(PER_SONG)}")
+        raise RunError(f"unknown assets: {', '.join(unknown)}; choose from {', '.join(PER_SONG)}")
     return [asset for asset in PER_SONG if select is None or asset in select]
 
 
@@ -131,7 +141,9 @@ def _run_batches(
             report = launch(instance, assets, tags, on_progress)
             before += len(batch.songs)
             if report.interrupted:
-                raise RunError("interrupted; what is done stays, and `bandscope run` goes on from there")
+                raise RunError(
+                    "interrupted; finished songs are kept, and `bandscope run` continues with the rest"
+                )
             reports.append(report)
             for problem in report.problems:
                 console.print(f"[red]Run {report.run_id[:8]}:[/red] {escape(problem)}", highlight=False)
@@ -146,10 +158,16 @@ def _run_catalogs(instance: dg.DagsterInstance, console: Console) -> RunReport:
     return report
 
 
-def _tell_errors(store: ObjectStore, console: Console) -> None:
-    """Say how many songs there are without results: rejections turn nothing red, and would go unseen."""
-    count = query(store, "SELECT COUNT(DISTINCT song_id) AS songs FROM song_errors").item()
-    if count:
-        console.print(
-            f"Songs that cannot be used: {count}; `bandscope status` tells which, and why.", highlight=False
-        )
+def _print_bad_songs(store: ObjectStore, console: Console) -> None:
+    """Print how many songs were rejected or failed: a rejection makes nothing red, and would go unseen."""
+    found = query(store, "SELECT status, COUNT(*) AS songs FROM song_catalog GROUP BY status")
+    counts = dict(found.iter_rows())
+    bad = [
+        f"{counts[status]} song{'s were' if counts[status] > 1 else ' was'} {status}"
+        if status is Status.REJECTED
+        else f"{counts[status]} failed"
+        for status in (Status.REJECTED, Status.FAILED)
+        if status in counts
+    ]
+    if bad:
+        console.print(f"{' and '.join(bad)}; run `bandscope status` to see why.", highlight=False)

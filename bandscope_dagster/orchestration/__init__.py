@@ -1,1 +1,1 @@
-"""All that knows Dagster, except the assets themselves."""
+"""Everything that uses Dagster, except the assets and the command line."""

@@ -1,8 +1,8 @@
-"""Runs whose process is gone without a word: a power cut, a kill of everything at once.
+"""Runs whose process ended without a record of it: after a power cut, or when all processes were killed at once.
 
-Dagster's default launcher starts runs as processes of this machine, and reports those that die while their code server
-lives. Nobody asks for the others: they would stay "started" for ever, and their songs would be left to them. Where
-another launcher starts runs, or several machines share a database, Dagster's run monitoring looks after them.
+Dagster's default launcher starts runs as processes on this machine, and reports a process that died while the code
+server lives. If the code server died too, the run would stay "started" for ever, and no other run would take its songs.
+Where another launcher starts runs, or several machines share a database, Dagster's run monitoring does this.
 """
 
 import time
@@ -10,16 +10,15 @@ from typing import Final
 
 import dagster as dg
 import psutil
-from dagster._core.launcher import DefaultRunLauncher
-from dagster._core.storage.runs import SqliteRunStorage
 
-from bandscope_dagster.orchestration.song_events import LAUNCHER, LAUNCHER_TAG
+from bandscope_dagster.orchestration.private_api import DefaultRunLauncher, SqliteRunStorage
+from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG
 
 BEGUN: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 STARTS_WITHIN_S: Final = 60.0
-"""A run's process, once its run has left the queue. One that is later finds its run ended, and does nothing."""
+"""For a run's process, after its run has left the queue. A later process finds its run ended, and does nothing."""
 
-CLOCK_TICK_S: Final = 1.0  # by which a process may seem younger than what it has said
+CLOCK_TICK_S: Final = 1.0  # a process may seem this much younger than its first event
 
 
 def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
@@ -27,11 +26,10 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
 
     Does nothing in homes that more than one machine may share.
     """
-    # Dagster has no public names for what a home is made of.
-    ours = isinstance(instance.run_launcher, DefaultRunLauncher)
-    if not ours or not isinstance(instance.run_storage, SqliteRunStorage):
+    on_this_machine = isinstance(instance.run_launcher, DefaultRunLauncher)
+    if not on_this_machine or not isinstance(instance.run_storage, SqliteRunStorage):
         return []
-    # A queue starts what has not begun; who runs songs without one has begun, or was killed in that moment.
+    # A queue starts runs that have not begun. `bandscope run` has no queue: its run begins at once, or was killed.
     unqueued = dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED], tags={LAUNCHER_TAG: LAUNCHER})
     begun = [
         *instance.get_run_records(dg.RunsFilter(statuses=BEGUN)),
@@ -40,19 +38,19 @@ def end_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     dead = [record.dagster_run for record in begun if _is_dead(instance, record)]
     for run in dead:
         instance.report_run_failed(
-            run, "The process of this run is gone; another run goes on with its songs."
+            run, "The process of this run is gone; another run continues with its songs."
         )
     return [run.run_id for run in dead]
 
 
 def _is_dead(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
-    """Whether the process that did the run is gone, or has not begun where it should have."""
+    """True if the run's process is gone, or did not start in time."""
     starts = instance.all_logs(record.dagster_run.run_id, of_type=dg.DagsterEventType.RUN_START)
     if not starts or (event := starts[-1].dagster_event) is None or event.pid is None:
         return time.time() - record.update_timestamp.timestamp() > STARTS_WITHIN_S
     try:
         process = psutil.Process(event.pid)
-        # A zombie is dead; and numbers are given again.
+        # A zombie has exited; PIDs are reused, so compare start times.
         return (
             process.status() == psutil.STATUS_ZOMBIE
             or process.create_time() > starts[-1].timestamp + CLOCK_TICK_S

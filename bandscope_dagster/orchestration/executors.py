@@ -1,4 +1,4 @@
-"""Where steps run, by setting: in the run's process, or as jobs of Ray or Kubernetes; and what they ask for there."""
+"""The executor by setting: steps run in the run's process, or as jobs of Ray or Kubernetes with resource requests."""
 
 import importlib
 from collections.abc import Mapping
@@ -10,24 +10,24 @@ from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.settings import ExecutorName, Settings
 
 GPU_NODE_LABEL: Final = "nvidia.com/gpu.present"  # set by NVIDIA's GPU feature discovery
-GPU_RESOURCE: Final = "nvidia.com/gpu"  # of NVIDIA's device plugin; also the taint that keeps others off
+GPU_RESOURCE: Final = "nvidia.com/gpu"  # by NVIDIA's device plugin; also the taint on its nodes
 
 _EXECUTORS: Final[Mapping[ExecutorName, tuple[str, str, str]]] = {
-    "ray": ("bandscope_dagster.orchestration.ray", "ray_executor", "ray"),
+    "ray": ("dagster_ray", "ray_executor", "ray"),
     "kubernetes": ("dagster_k8s", "k8s_job_executor", "k8s"),
 }
-"""Setting → the module of its executor, the executor's name there, and the extra of this package that it needs."""
+"""Setting → the module of its executor, the executor's name there, and the extra of our package that installs it."""
 
 
 def op_tags(cpus: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
-    """What a step asks of Ray and of Kubernetes; in the run's own process these tags mean nothing.
+    """The tags with a step's resource requests to Ray and Kubernetes; other executors ignore them.
 
-    Memory is a request on Kubernetes alone: Ray's is bookkeeping that its nodes' own processes do not take part in.
+    Memory is requested from Kubernetes only: Ray counts the memory of jobs, but not that of its own processes.
     """
     requests = {"cpu": str(cpus), "memory": f"{memory_gib}Gi"}
     container: dict[str, Any] = {"resources": {"requests": requests}}
     ray: dict[str, Any] = {"num_cpus": cpus}
-    # A step reads strangers' uploads. It starts no pods; the run that started it does.
+    # A step reads untrusted uploads, and needs no access to the Kubernetes API: the run's pod starts the pods.
     pod: dict[str, Any] = {"automount_service_account_token": False}
     if gpus:
         container["resources"]["limits"] = {GPU_RESOURCE: str(gpus)}
@@ -41,7 +41,7 @@ def op_tags(cpus: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
 
 
 def step_executor(settings: Settings) -> dg.ExecutorDefinition:
-    """The executor that the settings choose.
+    """The executor of the settings.
 
     Raises:
         SettingsError: its libraries are not installed.
@@ -53,6 +53,6 @@ def step_executor(settings: Settings) -> dg.ExecutorDefinition:
         return getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise SettingsError(
-            f"BANDSCOPE_EXECUTOR={settings.executor!r} needs libraries that are not installed here: "
+            f"BANDSCOPE_EXECUTOR={settings.executor!r} needs libraries that are not installed; run "
             f'pip install "bandscope[{extra}]" ({error})'
         ) from error

@@ -1,4 +1,4 @@
-"""The jobs that people start from the UI, and that the sensors start: each a part of the graph by a name."""
+"""The jobs that people and sensors start: each is a named part of the graph."""
 
 from typing import Final
 
@@ -21,13 +21,13 @@ process_songs: Final = dg.define_asset_job(
 validate_songs: Final = dg.define_asset_job(
     "validate_songs",
     selection=["songs"],
-    description="Only read each upload to its end and describe it, or say why it is rejected. Needs no GPU.",
+    description="Only read each upload to its end and describe it, or reject it with a reason. Needs no GPU.",
 )
 
 tag_songs: Final = dg.define_asset_job(
     "tag_songs",
     selection=["songs", "instrument_tags"],
-    description="The fast path over a large library: validate, and name the instruments of the mixture; no stems.",
+    description="The fast path for a large library: validate, and tag the mixture; no stems.",
 )
 
 separate_songs: Final = dg.define_asset_job(
@@ -39,30 +39,32 @@ separate_songs: Final = dg.define_asset_job(
 write_pages: Final = dg.define_asset_job(
     "write_pages",
     selection=["song_pages"],
-    description="A page for each song: its stems to hear and its instruments to see, as far as they are made.",
+    description="A page for each song with what is computed so far: its stems to play, its instruments to see.",
 )
 
 refresh_catalogs: Final = dg.define_asset_job(
     "refresh_catalogs",
     selection=list(CATALOGS),
-    description="Compact what the tables hold of all songs into the catalogs. A sensor starts it after each batch.",
+    description="Compact the tables of all songs into the catalogs. A sensor starts it after each batch.",
 )
 
 
 class RetryConfig(dg.Config):
-    """What to retry; nothing needs to be set."""
+    """The assets to retry; by default all."""
 
     assets: list[str] = Field(default=list(PER_SONG), description="Only these per-song assets.")
 
 
-@dg.op(description="Find the songs that failed or are missing, and ask the daemon for runs over them.")
+@dg.op(
+    description="Find the songs that failed or are missing, and request a backfill of them from the daemon."
+)
 def find_and_request(
     context: dg.OpExecutionContext, config: RetryConfig, settings: dg.ResourceParam[Settings]
 ) -> None:
-    """Leave one backfill that computes what is missing and keeps what is done."""
+    """Request one backfill that computes missing results and keeps finished ones."""
     retry = request_retry(context.instance, config.assets, settings.songs_per_run)
     if retry.in_progress:
-        context.log.info(f"{retry.in_progress} songs are left to runs that are queued or running.")
+        context.log.info(f"{retry.in_progress} songs are in runs that are queued or running.")
     if retry.backfill_id is None:
         context.log.info("No other song has failed or is missing.")
         return
@@ -80,10 +82,10 @@ def find_and_request(
 
 
 @dg.job(
-    description="Compute what failed or is missing, of every song, and keep what is done. Its runs are one backfill."
+    description="Compute all failed or missing results and keep finished ones. Its runs are one backfill."
 )
 def retry_songs() -> None:
-    """Started from the UI without any configuration."""
+    """Start it from the UI without any configuration."""
     find_and_request()
 
 

@@ -1,4 +1,4 @@
-"""A song is a partition: the definition that all per-song assets share, how songs come into it, and how far each is."""
+"""The partitions: one per song. Their definition, the registration of uploads, and the state of each song."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ SONGS_PARTITIONS: Final = dg.DynamicPartitionsDefinition(name=SONGS_NAME)
 
 @dataclass(frozen=True, slots=True)
 class SongStates:
-    """What Dagster knows of songs, over some of the per-song assets."""
+    """The state of songs in Dagster's records, over some of the per-song assets."""
 
     unfinished: set[str]  # not materialized in every asset: new, failed, interrupted, or in progress
-    in_progress: set[str]  # a run that is queued or running does them
+    in_progress: set[str]  # songs of a queued or running run
 
 
 def register_uploads(instance: dg.DagsterInstance, listing: Listing, limit: int | None = None) -> list[str]:
-    """Add a partition for every upload that has none yet, oldest first; returns the new song ids.
+    """Add a partition for every upload without one, oldest first; returns the new song ids.
 
-    With ``limit`` no more songs than that are added; the next call goes on.
+    At most ``limit`` songs are added, if it is given; the next call continues.
     """
     known = set(instance.get_dynamic_partitions(SONGS_NAME))
     new = [upload.song_id for upload in listing.uploads if upload.song_id not in known][:limit]
@@ -34,7 +34,7 @@ def register_uploads(instance: dg.DagsterInstance, listing: Listing, limit: int 
 
 
 def song_states(instance: dg.DagsterInstance, songs: Sequence[str], assets: Collection[str]) -> SongStates:
-    """How far ``songs`` are in ``assets``."""
+    """The state of ``songs`` in ``assets``."""
     states = SongStates(set(), set())
     for asset in assets:
         statuses = _statuses(instance, songs, asset)
@@ -48,7 +48,7 @@ def song_states(instance: dg.DagsterInstance, songs: Sequence[str], assets: Coll
 
 
 def untouched_songs(instance: dg.DagsterInstance, songs: Sequence[str], asset: str) -> set[str]:
-    """The songs that no run has done, has failed at, is doing, or is queued for in ``asset``."""
+    """The songs without any run in ``asset``: none that is queued, runs, succeeded or failed."""
     statuses = _statuses(instance, songs, asset)
     return {song for song in songs if statuses.get(song) is None}
 

@@ -1,4 +1,4 @@
-"""How batches are cut and how steps are retried: the same for every op that works song by song."""
+"""The backfill and retry policies of every op that works song by song."""
 
 from typing import Final
 
@@ -11,9 +11,9 @@ _SETTINGS: Final = load_settings()
 BACKFILL_POLICY: Final = dg.BackfillPolicy.multi_run(max_partitions_per_run=_SETTINGS.songs_per_run)
 
 PAGES_BACKFILL_POLICY: Final = dg.BackfillPolicy.multi_run(max_partitions_per_run=2 * _SETTINGS.songs_per_run)
-"""Another one, which gives pages runs of their own, behind those that make their tables.
+"""A different policy, so that Dagster gives pages their own runs, after those that compute their tables.
 
-In one run with them they would be skipped: Dagster takes what reports its songs one by one for a step without outputs.
+In one run with them, pages would be skipped: to Dagster a step that reports its songs one by one has no outputs.
 """
 
 RETRY_POLICY: Final = dg.RetryPolicy(

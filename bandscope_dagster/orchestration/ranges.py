@@ -1,30 +1,30 @@
-"""Ranges of songs: a run covers songs that are neighbours in the order of registration, and only such."""
+"""Ranges of songs: a run covers only songs that are neighbours in the order of registration."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
 
 
 @dataclass(frozen=True, slots=True)
 class SongRange:
-    """Songs that are neighbours in the order of registration, and so can be one run."""
+    """Songs of one run: neighbours in the order of registration."""
 
     songs: tuple[str, ...]  # never empty
 
     @property
     def first(self) -> str:
-        """Where the range begins."""
+        """The first song."""
         return self.songs[0]
 
     @property
     def last(self) -> str:
-        """Where the range ends; it is part of it."""
+        """The last song, which is part of the range."""
         return self.songs[-1]
 
     @property
     def tags(self) -> dict[str, str]:
-        """The run tags by which Dagster runs the range."""
+        """The run tags that make Dagster run the range."""
         return {RANGE_START_TAG: self.first, RANGE_END_TAG: self.last}
 
 
@@ -33,8 +33,8 @@ def song_ranges(
 ) -> list[SongRange]:
     """Cover ``wanted`` with few ranges of ``songs`` (neighbours, in order), each of at most ``songs_per_run``.
 
-    A range may pass over songs of ``may_pass_over``, however many: kept results cost about a tenth of a second a song,
-    and another run costs its start and the loading of the models. It never takes in any other song.
+    A range may include any number of songs of ``may_pass_over``: a kept result costs about a tenth of a second, and
+    another run costs its start and the loading of the models. A range includes no other song.
     """
     ranges: list[SongRange] = []
     current: list[str] = []  # from a wanted song to a wanted song

@@ -1,4 +1,4 @@
-"""What the assets are given: the settings, the object store, and the models, each loaded once per process."""
+"""The resources of the assets: the settings, the object store, and the models, each loaded once per process."""
 
 from collections.abc import Collection
 from functools import cache
@@ -30,19 +30,19 @@ def _tagger(name: str, models_folder: Path, device: str, options: TaggingOptions
 
 
 class Models:
-    """The models that the settings choose, verified and loaded at first use, and kept for the process."""
+    """The models of the settings: verified and loaded at first use, and kept for the process."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def separator(self) -> Separator:
-        """The separator, on the device that the settings name."""
+        """The separator, on the device of the settings."""
         settings = self._settings
         device = resolve_device(settings.models_device)
         return _separator(settings.separator, settings.models_path, device, settings.separation)
 
     def tagger(self) -> Tagger:
-        """The tagger, on the device that the settings name."""
+        """The tagger, on the device of the settings."""
         settings = self._settings
         return _tagger(
             settings.tagger, settings.models_path, resolve_device(settings.models_device), settings.tagging
@@ -50,10 +50,10 @@ class Models:
 
 
 def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:
-    """The models of the inventory that the settings choose and without which ``tables`` cannot be computed.
+    """The models of the settings that are needed to compute ``tables``.
 
     Raises:
-        SettingsError: a setting names none that there is.
+        SettingsError: a setting names an unknown model.
     """
     needed = {TABLES[table].model for table in tables}
     chosen = {"separator": (settings.separator, SEPARATORS), "tagger": (settings.tagger, TAGGERS)}
@@ -70,7 +70,7 @@ def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:
 
 
 def resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:
-    """The resources of the code location; nothing is opened or loaded before a run needs it."""
+    """The resources of the code location; they are opened and loaded when a run needs them."""
     return {
         "settings": dg.ResourceDefinition.hardcoded_resource(settings),
         "store": dg.ResourceDefinition(lambda _: settings.open_store()),

@@ -1,9 +1,8 @@
-"""Failed and missing songs, handed to the Dagster daemon as one backfill: few range runs that keep what is done.
+"""Hands failed and missing songs to the Dagster daemon as one backfill: few range runs that keep finished songs.
 
 A process that is neither the daemon nor the webserver has no workspace, and so cannot submit runs itself
-(``DagsterInstance.submit_run`` asks for one). What it can do is what a click in the UI does: leave a request for a
-backfill, which the daemon cuts into runs by the assets' backfill policy, and which people can watch and cancel as one
-thing. Dagster 1.13 has no public name for such a request; this module is the only one that uses the private ones.
+(``DagsterInstance.submit_run`` needs one). It can request a backfill, as a click in the UI does. The daemon splits the
+backfill into runs by the assets' backfill policy, and people watch and cancel it as one item.
 """
 
 import time
@@ -13,62 +12,64 @@ from pathlib import Path
 from typing import Final
 
 import dagster as dg
-from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-from dagster._core.utils import make_new_backfill_id
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
-from bandscope_dagster.orchestration.home_lock import is_in_use
+from bandscope_dagster.orchestration.home import is_in_use
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS, song_states
+from bandscope_dagster.orchestration.private_api import (
+    AssetGraphSubset,
+    BulkActionStatus,
+    PartitionBackfill,
+    make_new_backfill_id,
+)
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
-from bandscope_dagster.orchestration.song_events import REUSE_TAG
+from bandscope_dagster.orchestration.run_tags import RETRY_TAG, REUSE_TAG
 
-ALIVE_WITHIN_S: Final = 180.0  # the daemon's heartbeat comes every 30 s, at most 60 s where it sleeps between
-RETRY_TAG: Final = "bandscope/retry"
+ALIVE_WITHIN_S: Final = 180.0  # the daemon's heartbeat comes every 30 to 60 s
 DAEMONS: Final = frozenset({"SENSOR", "BACKFILL", "QUEUED_RUN_COORDINATOR"})
 
 
 class CannotRetry(BandscopeError):
-    """No retry can be requested now; the message says why and what to do."""
+    """A retry cannot be requested now; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What was found, and what was asked of the daemon for it."""
+    """The songs that were found, and the backfill that was requested for them."""
 
-    unfinished: int  # songs that failed or were never made, and that no run is queued for or doing
-    in_progress: int  # songs that are left to such runs
-    ranges: list[SongRange]  # with done songs between those that are not
-    backfill_id: str | None  # None where there is nothing to do
+    unfinished: int  # songs that failed or are missing, without a queued or running run
+    in_progress: int  # songs with a queued or running run, which computes them
+    ranges: list[SongRange]  # may contain finished songs between unfinished ones
+    backfill_id: str | None  # None if no song is unfinished
 
 
 def daemon_is_alive(instance: dg.DagsterInstance) -> bool:
-    """Whether a Dagster daemon has given a sign of life on this instance in the last minutes."""
+    """True if a Dagster daemon has sent a heartbeat to this instance in the last minutes."""
     beats = instance.get_daemon_heartbeats()
     alive_since = time.time() - ALIVE_WITHIN_S
     return any(beat.timestamp > alive_since for name, beat in beats.items() if name in DAEMONS)
 
 
 def retry_songs(instance: dg.DagsterInstance, assets: Collection[str], songs_per_run: int) -> Retry:
-    """Ask the daemon for the songs that failed or are missing in one of ``assets``.
+    """Request a backfill of the songs that failed or are missing in one of ``assets``.
 
-    Failed songs are scattered, and Dagster batches only neighbours. So the ranges pass over done songs, which the
-    runs keep (they carry the reuse tag): a tenth of a second each, where one more run would start a process and load
-    the models. No range is longer than ``songs_per_run``.
+    Failed songs are scattered, and Dagster batches only neighbours. The ranges therefore include finished songs, which
+    the runs keep (by the reuse tag). That costs a tenth of a second per song; one more run would start a process and
+    load the models. No range is longer than ``songs_per_run``.
 
     Raises:
-        CannotRetry: a ``bandscope run`` or an earlier retry is at work on the same songs.
+        CannotRetry: a ``bandscope run`` or an earlier retry computes the same songs now.
     """
     if is_in_use(Path(instance.root_directory)):
-        raise CannotRetry("`bandscope run` is at work and takes these songs; wait for it, or stop it")
+        raise CannotRetry("`bandscope run` is computing these songs; wait for it, or stop it")
     for backfill in instance.get_backfills(status=BulkActionStatus.REQUESTED):
         if RETRY_TAG in backfill.tags:
             raise CannotRetry(
-                f"backfill {backfill.backfill_id}, an earlier retry, is still at work; wait for it,"
+                f"backfill {backfill.backfill_id}, an earlier retry, is still running; wait for it,"
                 " or cancel it in the UI"
             )
-    end_dead_runs(instance)  # else their songs would be left to them
+    end_dead_runs(instance)  # their songs would otherwise count as in progress
     songs = list(instance.get_dynamic_partitions(SONGS_NAME))
     states = song_states(instance, songs, assets)
     wanted = states.unfinished - states.in_progress
@@ -83,7 +84,7 @@ def retry_songs(instance: dg.DagsterInstance, assets: Collection[str], songs_per
 def _request(
     instance: dg.DagsterInstance, assets: Collection[str], ranges: Collection[SongRange], title: str
 ) -> str:
-    """Leave a request for a backfill of ``ranges`` in every one of ``assets``; returns its id."""
+    """Request a backfill of ``ranges`` in each of ``assets``; returns its id."""
     songs = [song for part in ranges for song in part.songs]
     subset = SONGS_PARTITIONS.subset_with_partition_keys(songs)
     backfill = PartitionBackfill.from_asset_graph_subset(

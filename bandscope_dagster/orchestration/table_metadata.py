@@ -1,4 +1,4 @@
-"""What the Dagster UI shows of a table: its columns, and where and how large a stored file is."""
+"""Metadata of a table for the Dagster UI: its columns, and the place and size of a stored file."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def _description(column: Column) -> str:
 
 
 def written_metadata(written: Written) -> dict[str, Any]:
-    """Where a file lies, its rows and bytes."""
+    """A file's URI, rows and size."""
     return {
         "dagster/uri": written.uri,
         "dagster/partition_row_count": written.rows,

@@ -1,9 +1,9 @@
-# Code server, runs, steps, and the `bandscope` command: everything that loads our code.
+# The image of everything that loads our code: code server, runs, steps, and the `bandscope` command.
 #   docker build -f deploy/docker/worker.Dockerfile -t REGISTRY/bandscope-worker:0.2.0 .
 # For machines without a GPU, several gigabytes smaller: --build-arg TORCH_BACKEND=cpu
 
 FROM python:3.11.14-slim-bookworm AS build
-# Which of PyTorch's builds: cpu, or one for the CUDA version of the nodes' driver. The version is constraints.txt's.
+# The build of PyTorch: cpu, or one for the CUDA version of the nodes' driver. Its version is in constraints.txt.
 ARG TORCH_BACKEND=cu130
 ARG HATCHLING=1.33.0
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_TORCH_BACKEND=$TORCH_BACKEND VIRTUAL_ENV=/opt/venv
@@ -20,14 +20,14 @@ RUN echo "hatchling==$HATCHLING" > build-constraints.txt \
     && uv pip install --no-cache --no-deps --build-constraints build-constraints.txt .
 
 FROM python:3.11.14-slim-bookworm
-# A number for the user, so that Kubernetes can see that it is not root.
+# A numeric user, so that Kubernetes can check that it is not root.
 RUN groupadd --gid 10001 bandscope \
     && useradd --uid 10001 --gid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin bandscope \
     && install -d -o bandscope -g bandscope /opt/dagster/dagster_home/storage /models
 COPY --from=build /opt/venv /opt/venv
-# HOME: what libraries keep for the next time (compiled kernels, fonts) goes where a read-only container can write.
-# MALLOC_ARENA_MAX: threads share one heap (bandscope_dagster/allocator.py); this one is set before any thread begins.
+# HOME: libraries cache compiled kernels and fonts there, so it must be writable in a read-only container.
+# MALLOC_ARENA_MAX, GLIBC_TUNABLES: less memory for many songs in one process (bandscope_dagster/allocator.py).
 ENV PATH=/opt/venv/bin:$PATH DAGSTER_HOME=/opt/dagster/dagster_home HOME=/tmp PYTHONUNBUFFERED=1 \
-    MALLOC_ARENA_MAX=1 BANDSCOPE_MODELS_FOLDER=/models
+    MALLOC_ARENA_MAX=1 GLIBC_TUNABLES=glibc.malloc.tcache_count=0 BANDSCOPE_MODELS_FOLDER=/models
 USER 10001:10001
 WORKDIR /tmp

@@ -1,4 +1,4 @@
-"""Freed memory of glibc: shared by threads, kept for tensors, given back from time to time; a process for each test."""
+"""Freed memory in glibc: shared by threads, kept for tensors, and returned every 20 s; a new process for each test."""
 
 import json
 import os
@@ -144,13 +144,21 @@ def test_a_program_whose_caches_are_set_is_not_restarted(tunables: str, tmp_path
     assert done.stdout.count("begins") == 1 and tunables in done.stdout
 
 
-def test_the_processes_that_dagster_starts_for_runs_have_no_thread_caches() -> None:
-    code = "import bandscope_dagster.definitions, json, os; print(json.dumps(os.environ['GLIBC_TUNABLES']))"
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert json.loads(done.stdout) == "glibc.malloc.tcache_count=0"
+STEP = """
+import json, sys
+import dagster as dg
+from bandscope_dagster.orchestration.steps import song_step
+called = []
+sys.addaudithook(lambda event, details: called.append(details[1]) if event == "ctypes.dlsym" else None)
+before = called.count("mallopt")
+with dg.DagsterInstance.ephemeral() as instance, song_step(instance):
+    print(json.dumps([before, called.count("mallopt")]))
+"""
+
+
+def test_a_step_over_songs_shares_freed_memory_from_its_beginning() -> None:
+    before, within = in_a_process(STEP)
+    assert before == 0 and within > 0
 
 
 def test_a_program_that_only_imports_the_command_is_not_restarted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
-"""What the Dagster UI is shown: the graph, and on every asset what a person looks for."""
+"""The code location: the graph, the facts that the UI shows on every asset, and no side effect of an import."""
 
+import os
 import subprocess
 import sys
 
@@ -30,13 +31,13 @@ def specs() -> dict[str, dg.AssetSpec]:
     return {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
 
 
-def test_the_graph_is_the_designs(specs: dict[str, dg.AssetSpec]) -> None:
+def test_the_graph(specs: dict[str, dg.AssetSpec]) -> None:
     assert {
         name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in specs.items()
     } == GRAPH
 
 
-def test_every_asset_tells_what_it_is(specs: dict[str, dg.AssetSpec]) -> None:
+def test_every_asset_is_described(specs: dict[str, dg.AssetSpec]) -> None:
     page = specs["song_pages"]
     assert page.description and page.group_name == "pages" and page.kinds == {"html"}
     assert page.owners and page.code_version
@@ -54,7 +55,7 @@ def test_every_song_is_a_partition_of_every_per_song_asset(specs: dict[str, dg.A
         assert spec.partitions_def == (None if name in CATALOGS else SONGS_PARTITIONS)
 
 
-def test_analyze_asks_for_a_gpu_and_retries_with_backoff() -> None:
+def test_analyze_requests_a_gpu_and_retries_with_backoff() -> None:
     analyze = defs.resolve_assets_def("stems")
     assert analyze.op.pool == "gpu"
     assert analyze.op.tags["dagster-k8s/config"] is not None
@@ -71,7 +72,7 @@ def test_the_catalogs_say_when_they_are_too_old(specs: dict[str, dg.AssetSpec]) 
         assert (spec.freshness_policy is not None) == (name in CATALOGS)
 
 
-def test_jobs_and_sensors_have_names_and_say_what_they_are_for() -> None:
+def test_jobs_and_sensors_have_names_and_descriptions() -> None:
     jobs = {
         "process_songs",
         "validate_songs",
@@ -92,4 +93,25 @@ def test_jobs_and_sensors_have_names_and_say_what_they_are_for() -> None:
 def test_the_code_location_loads_without_a_warning() -> None:
     code = "from bandscope_dagster.definitions import defs; defs.get_repository_def().load_all_definitions()"
     loaded = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert loaded.returncode == 0, loaded.stderr
+
+
+IMPORT = """
+import ctypes, os, sys
+called = []
+sys.addaudithook(lambda event, details: called.append(details[1]) if event == "ctypes.dlsym" else None)
+import polars  # sets _RJEM_MALLOC_CONF, for its own allocator
+before = dict(os.environ)
+import bandscope_dagster.definitions
+changed = {name for name in before.keys() | os.environ if before.get(name) != os.environ.get(name)}
+assert not changed, f"changed variables: {changed}"
+assert not {"mallopt", "malloc_trim"} & set(called), "the allocator was set"
+ctypes.CDLL(None).malloc_trim
+assert "malloc_trim" in called, "the hook sees such a call"
+"""
+
+
+def test_importing_the_code_location_leaves_the_environment_and_the_allocator_alone() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    loaded = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, env=environment)
     assert loaded.returncode == 0, loaded.stderr

@@ -24,7 +24,7 @@ from platforms import PER_SONG, Platform, local_settings, song_bytes
 from postgres import run_postgres
 
 from bandscope_dagster.definitions import defs
-from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ from bandscope_dagster.orchestration.sensors.alert_on_failure import (
     describe,
     failure_sensor,
 )
-from bandscope_dagster.orchestration.song_events import raise_failures
+from bandscope_dagster.orchestration.steps import raise_failures
 from bandscope_dagster.pipeline.outcomes import SongFailed
 
 UI = "http://songs.example/"

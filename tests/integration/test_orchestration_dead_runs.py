@@ -12,7 +12,7 @@ from daemon import open_instance, wait_for
 from bandscope_dagster.orchestration import dead_runs
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
-from bandscope_dagster.orchestration.song_events import LAUNCHER, LAUNCHER_TAG
+from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG
 
 # A process that does a run, and does not end it.
 RUN = """

@@ -60,8 +60,8 @@ def run(instance: dg.DagsterInstance) -> str:
     return dg.materialize([stems], instance=instance, tags=tags, raise_on_error=False).run_id
 
 
-def told(instance: dg.DagsterInstance, run_id: str) -> dict[str, Any]:
-    """What people and Dagster ask an event log for."""
+def recorded(instance: dg.DagsterInstance, run_id: str) -> dict[str, Any]:
+    """The answers of an event log to the questions that people and Dagster ask."""
     log = instance.event_log_storage
     statuses = instance.get_status_by_partition(dg.AssetKey("stems"), KEYS, SONGS) or {}
     checks = log.get_asset_check_execution_history(CHECK.key, limit=100)
@@ -77,51 +77,27 @@ def told(instance: dg.DagsterInstance, run_id: str) -> dict[str, Any]:
     }
 
 
-def test_it_holds_what_dagsters_own_holds(tmp_path: Path) -> None:
+def test_its_records_equal_those_of_dagsters_own(tmp_path: Path) -> None:
     with home(tmp_path / "ours", DAGSTER_YAML) as ours, home(tmp_path / "theirs", DEFAULT_YAML) as theirs:
         assert isinstance(ours.event_log_storage, SqliteEventLog)
         assert not isinstance(theirs.event_log_storage, SqliteEventLog)
-        found, expected = told(ours, run(ours)), told(theirs, run(theirs))
+        found, expected = recorded(ours, run(ours)), recorded(theirs, run(theirs))
     assert len(found["events"]) > 3 * len(KEYS)
     assert found == expected
 
 
-def test_a_home_can_change_between_the_two(tmp_path: Path) -> None:
+def test_a_home_can_switch_between_the_two(tmp_path: Path) -> None:
     with home(tmp_path / "home", DEFAULT_YAML) as before:
         run_id = run(before)
-        expected = told(before, run_id)
+        expected = recorded(before, run_id)
     (tmp_path / "home" / "dagster.yaml").write_text(DAGSTER_YAML)
     with open_instance(tmp_path / "home") as during:
-        assert told(during, run_id) == expected
+        assert recorded(during, run_id) == expected
         second = run(during)
-        expected = told(during, second)
+        expected = recorded(during, second)
     (tmp_path / "home" / "dagster.yaml").write_text(DEFAULT_YAML)
     with open_instance(tmp_path / "home") as after:
-        assert told(after, second) == expected
-
-
-def test_a_batch_of_events_is_stored_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with home(tmp_path / "home", DAGSTER_YAML) as instance:
-        run_id = run(instance)
-        before = told(instance, run_id)
-        entries = list(instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION))
-        store = SqliteEventLogStorage.store_event
-
-        def full_disk(log: SqliteEventLogStorage, event: dg.EventLogEntry) -> None:
-            if event is entries[-1]:
-                raise OSError("the disk is full")
-            store(log, event)
-
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
-            patch.setattr(SqliteEventLogStorage, "store_event", full_disk)
-            instance.event_log_storage.store_event_batch(entries)
-        assert told(instance, run_id) == before
-
-        instance.event_log_storage.store_event_batch(entries)
-        events = told(instance, run_id)["events"]
-        assert len(events) == len(before["events"]) + len(entries)
+        assert recorded(after, second) == expected
 
 
 def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
@@ -153,7 +129,7 @@ def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
         assert found == {f"{name}-{number}" for name in "abcd" for number in range(40)}
 
 
-def test_the_databases_of_few_runs_stay_open(tmp_path: Path) -> None:
+def test_the_databases_of_a_few_runs_stay_open(tmp_path: Path) -> None:
     with home(tmp_path / "home", DAGSTER_YAML) as instance:
         runs = [run(instance) for _ in range(KEPT_OPEN + 3)]
         for run_id in runs:
@@ -164,18 +140,23 @@ def test_the_databases_of_few_runs_stay_open(tmp_path: Path) -> None:
         assert 0 < len(shards) <= KEPT_OPEN
 
 
+def test_creating_one_leaves_the_environment_alone(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    with home(tmp_path / "home", DAGSTER_YAML) as instance:
+        run(instance)
+    assert dict(os.environ) == before
+
+
 def test_everything_can_be_wiped(tmp_path: Path) -> None:
     with home(tmp_path / "home", DAGSTER_YAML) as instance:
         run_id = run(instance)
         instance.event_log_storage.wipe()
         assert instance.all_logs(run_id) == []
         again = run(instance)
-        assert told(instance, again)["statuses"] == dict.fromkeys(KEYS, "MATERIALIZED")
+        assert recorded(instance, again)["statuses"] == dict.fromkeys(KEYS, "MATERIALIZED")
 
 
-def test_songs_are_read_again_where_they_have_changed_and_only_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_songs_are_read_again_only_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[str] = []
     read = SqliteEventLogStorage.get_dynamic_partitions
 
@@ -189,11 +170,11 @@ def test_songs_are_read_again_where_they_have_changed_and_only_there(
         for _ in range(3):
             assert ours.get_dynamic_partitions("songs") == KEYS[:2]
         ours.report_runless_asset_event(dg.AssetMaterialization("stems", partition=KEYS[0]))
-        ours.get_dynamic_partitions("songs").append("what callers do to their answer")
+        ours.get_dynamic_partitions("songs").append("a caller may change its list")
         assert ours.get_dynamic_partitions("songs") == KEYS[:2] and len(reads) == 1
         theirs.add_dynamic_partitions("songs", KEYS[2:3])
         assert ours.get_dynamic_partitions("songs") == KEYS[:3] and len(reads) == 2
-        # The number of the row that is deleted is given again, to another song.
+        # SQLite gives the id of a deleted row to the next row: another song.
         theirs.delete_dynamic_partition("songs", KEYS[2])
         theirs.add_dynamic_partitions("songs", KEYS[3:4])
         assert ours.get_dynamic_partitions("songs") == [*KEYS[:2], KEYS[3]]

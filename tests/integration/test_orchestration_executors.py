@@ -1,4 +1,4 @@
-"""Where steps run: what each asks a cluster for, which executor the setting chooses, and no CPU by accident."""
+"""The executors: what each step requests from a cluster, the setting that chooses one, and no CPU by accident."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from bandscope_dagster.settings import Settings
 
 
 def asked_of_ray(asset: str) -> Mapping[str, Any]:
-    """What the op of an asset asks Ray for."""
+    """The resources that the op of an asset requests from Ray."""
     tags = defs.resolve_assets_def(asset).op.tags
     found = tags["dagster-ray/config"]
     return json.loads(found) if isinstance(found, str) else found
@@ -49,17 +49,27 @@ def test_a_step_that_asked_for_a_gpu_never_takes_the_cpu_instead(executor: str) 
     on_cluster = Settings(executor=executor, device="auto")  # type: ignore[arg-type]
     assert on_cluster.models_device == "cuda"
     with pytest.raises(SettingsError, match="cuda"):
-        Models(on_cluster).tagger()  # where torch sees no GPU, as here
-    assert Settings(device="auto").models_device == "auto", "one machine takes what it has"
+        Models(on_cluster).tagger()  # torch sees no GPU here
+    assert Settings(device="auto").models_device == "auto", (
+        "without a cluster, auto takes what the machine has"
+    )
     assert Settings(executor=executor, device="cpu").models_device == "cpu"  # type: ignore[arg-type]
     assert Settings(executor=executor, gpus=0).models_device == "auto"  # type: ignore[arg-type]
 
 
 def test_the_setting_chooses_the_executor() -> None:
-    names = {
-        name: step_executor(Settings(executor=name)).name for name in ("in_process", "ray", "kubernetes")
-    }  # type: ignore[arg-type]
-    assert names == {"in_process": dg.in_process_executor.name, "ray": "ray", "kubernetes": "k8s"}
+    from dagster_k8s import k8s_job_executor
+    from dagster_ray import ray_executor
+
+    executors = {"in_process": dg.in_process_executor, "ray": ray_executor, "kubernetes": k8s_job_executor}
+    for name, executor in executors.items():
+        assert step_executor(Settings(executor=name)) is executor  # type: ignore[arg-type]
+
+
+def test_each_executor_runs_without_run_configuration() -> None:
+    for name in ("ray", "kubernetes"):
+        executor = step_executor(Settings(executor=name))  # type: ignore[arg-type]
+        assert not executor.config_schema.is_required, "the UI's launch button gives none"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from platforms import ASSETS, PER_SONG, Platform, local_settings, song_bytes
 
 from bandscope_dagster.orchestration.jobs import CATALOGS, JOBS
 from bandscope_dagster.orchestration.resources import resources
-from bandscope_dagster.orchestration.song_events import FIRST_SONG_TAG, LAST_SONG_TAG, OWNERS_TAG, SONGS_TAG
+from bandscope_dagster.orchestration.run_tags import FIRST_SONG_TAG, LAST_SONG_TAG, OWNERS_TAG, SONGS_TAG
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 
 SONGS_PER_RUN = 4

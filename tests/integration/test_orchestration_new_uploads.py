@@ -19,27 +19,27 @@ from platforms import ASSETS, Platform, local_settings, song_bytes
 from pydantic import SecretStr
 from s3_server import S3Server
 
-from bandscope_dagster.orchestration.home_lock import only_one
+from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
 from bandscope_dagster.orchestration.resources import resources
-from bandscope_dagster.orchestration.sensors.new_uploads import (
-    LOOK_EVERY_S,
-    PRIORITY_TAG,
-    REGISTERED_PER_TICK,
-    RUN_KEY_TAG,
-    SENSOR_TAG,
-    UPLOADS_SENSOR,
-    Cursor,
-    uploads_sensor,
-)
-from bandscope_dagster.orchestration.song_events import (
+from bandscope_dagster.orchestration.run_tags import (
     FIRST_SONG_TAG,
     LAST_SONG_TAG,
     OWNERS_TAG,
+    PRIORITY_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
     REUSE_TAG,
+    RUN_KEY_TAG,
+    SENSOR_TAG,
     SONGS_TAG,
+)
+from bandscope_dagster.orchestration.sensors.new_uploads import (
+    LOOK_EVERY_S,
+    REGISTERED_PER_TICK,
+    UPLOADS_SENSOR,
+    Cursor,
+    uploads_sensor,
 )
 from bandscope_dagster.pipeline.uploads import list_uploads
 

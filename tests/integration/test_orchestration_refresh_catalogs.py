@@ -11,13 +11,13 @@ from assets.catalog import FRESHNESS
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG, refresh_catalogs, validate_songs
 from bandscope_dagster.orchestration.partitions import SONGS_NAME
 from bandscope_dagster.orchestration.resources import resources
+from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.orchestration.sensors import refresh_catalogs as refresh
 from bandscope_dagster.orchestration.sensors.refresh_catalogs import (
     REFRESH_DAILY_S,
     REFRESH_EVERY_S,
     catalogs_sensor,
 )
-from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 
 BEGUN, SUCCESS, FAILURE, CANCELED = (

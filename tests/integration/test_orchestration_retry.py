@@ -14,11 +14,11 @@ from rich.console import Console
 from bandscope_dagster.cli.retry import retry
 from bandscope_dagster.cli.run import RunError
 from bandscope_dagster.models.inventory import find_model
-from bandscope_dagster.orchestration.home_lock import only_one
+from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import JOBS, PER_SONG
 from bandscope_dagster.orchestration.resources import resources
 from bandscope_dagster.orchestration.retry import ALIVE_WITHIN_S, CannotRetry, daemon_is_alive, retry_songs
-from bandscope_dagster.orchestration.song_events import REUSE_TAG
+from bandscope_dagster.orchestration.run_tags import REUSE_TAG
 
 NAMES = [f"{name}.wav" for name in "abcdefgh"]
 TAGS = ("songs", "instrument_tags")
@@ -129,7 +129,7 @@ def printed(scattered: Platform, monkeypatch: pytest.MonkeyPatch) -> Console:
 
 
 def test_the_command_without_a_daemon_says_what_to_do(scattered: Platform, printed: Console) -> None:
-    with pytest.raises(CannotRetry, match=r"no Dagster daemon is alive.*`dagster dev`.*`bandscope run`"):
+    with pytest.raises(CannotRetry, match=r"no Dagster daemon runs on.*`dg dev`.*`bandscope run`"):
         retry(scattered.settings, Path("home"), printed, TAGS)
 
 
@@ -140,7 +140,7 @@ def test_the_command_says_what_the_daemon_will_do(scattered: Platform, printed: 
     retry(scattered.settings, Path("home"), printed, TAGS)
     (backfill,) = scattered.instance.get_backfills(status=BulkActionStatus.REQUESTED)
     text = printed.file.getvalue()
-    assert "1 songs are left to runs that are queued or running" in text
+    assert "1 songs are in runs that are queued or running" in text
     assert f"3 songs failed or are missing. Backfill {backfill.backfill_id}" in text and "2 ranges" in text
 
 

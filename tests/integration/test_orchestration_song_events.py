@@ -33,7 +33,7 @@ from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.models.inventory import ModelFile, find_model
 from bandscope_dagster.orchestration.resources import resources
-from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.pipeline import stream as analysis_stream
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.separation import registry

@@ -19,7 +19,7 @@ from assets.pages import song_pages
 from assets.songs import songs
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS, register_uploads
 from bandscope_dagster.orchestration.resources import resources
-from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
+from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG, REUSE_TAG
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import Settings, load_settings

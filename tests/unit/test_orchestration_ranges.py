@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bandscope_dagster.orchestration.ranges import song_ranges
-from bandscope_dagster.orchestration.song_events import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
 
 SONGS = [f"song-{number}" for number in range(30)]
 subsets = st.sets(st.sampled_from(SONGS))

@@ -1,1 +1,1 @@
-"""The sensors: new uploads, catalogs after runs, alerts."""
+"""The sensors: new uploads, catalogs after runs, alerts on failure."""

@@ -1,4 +1,4 @@
-"""The sensor ``alert_on_failure``: tells somebody of every run that failed, by a hook that is easy to replace."""
+"""The sensor ``alert_on_failure``: reports every failed run through a hook that is easy to replace."""
 
 import json
 import urllib.request
@@ -10,21 +10,18 @@ import dagster as dg
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.orchestration.run_tags import WILL_RETRY_TAG
+from bandscope_dagster.orchestration.steps import FAILED_SONGS
 
 LOOK_EVERY_S: Final = 30
 SHOWN_SONGS: Final = 20
 SHOWN_CHARACTERS: Final = 1000  # of the message, and of each song's cause
-FAILED_SONGS: Final = (
-    "failed_songs"  # what a step that failed for its songs names them by: batches.raise_failures
-)
 
-# Dagster reports up to 5 runs in a tick and gives a tick 60 s: 3 × 3 s + 1 s + 2 s for each, at worst.
+# Dagster reports up to 5 runs in a tick, and a tick may take 60 s: each takes at most 3 × 3 s + 1 s + 2 s.
 ATTEMPTS: Final = 3
 TIMEOUT_S: Final = 3.0
 WAIT_S: Final = 1.0
-"""Before the second attempt; doubles."""
-
-WILL_RETRY_TAG: Final = "dagster/will_retry"
+"""Before the second attempt; doubles each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +30,26 @@ class Alert:
 
     run_id: str
     job: str
-    message: str  # why, for people; at most SHOWN_CHARACTERS
+    message: str  # the cause, for people; at most SHOWN_CHARACTERS
     failed_songs: Mapping[str, str]  # song id → cause; SHOWN_SONGS at most
-    failed_songs_total: int  # 0 where the run itself failed, not its songs
-    will_retry: bool  # Dagster starts the run again by itself
+    failed_songs_total: int  # 0 if the run itself failed, not its songs
+    will_retry: bool  # Dagster starts the run again
     link: str  # the run in the UI
 
     @property
     def text(self) -> str:
-        """The alert in a sentence or two, as chats show it."""
-        again = " It is started again." if self.will_retry else ""
+        """The alert in a sentence or two, for chats."""
+        again = " Dagster starts it again." if self.will_retry else ""
         return f"Bandscope: run {self.run_id[:8]} ({self.job}) failed: {self.message}{again} {self.link}"
 
 
 Hook = Callable[[Alert], None]
-"""Called once for each failed run, from a sensor's tick. What it raises makes the tick red, and nothing else."""
+"""Called once for each failed run, in a sensor's tick. An exception fails the tick, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Posts alerts as JSON: the fields of ``Alert`` and its ``text``, which Slack and Mattermost show."""
+    """Posts alerts as JSON: the fields of ``Alert``, and its ``text``, which Slack and Mattermost show."""
 
     url: str  # often a secret
     attempts: int = ATTEMPTS
@@ -63,18 +60,18 @@ class Webhook:
         # urllib would also open file:// and ftp://
         if not self.url.startswith(("https://", "http://")):
             raise SettingsError(
-                "BANDSCOPE_ALERT_WEBHOOK must be a URL that begins with https:// or http://; unset it to alert nobody"
+                "BANDSCOPE_ALERT_WEBHOOK must be a URL that begins with https:// or http://; unset it for no alerts"
             )
 
     def __call__(self, alert: Alert) -> None:
-        """Post, with some patience.
+        """Post the alert, in a few attempts.
 
         Raises:
-            OSError: the server could not be reached, or answered with an error, each time.
+            OSError: each time the server could not be reached, or answered with an error.
         """
         body = json.dumps(asdict(alert) | {"text": alert.text}).encode()
         attempt = retry(
-            retry=retry_if_exception_type(OSError),  # urllib.error's and the socket's errors are such
+            retry=retry_if_exception_type(OSError),  # the base of urllib's and the socket's errors
             stop=stop_after_attempt(self.attempts),
             wait=wait_exponential(multiplier=self.wait_s),
             reraise=True,
@@ -88,16 +85,16 @@ class Webhook:
 
 
 def failure_sensor(hook: Hook | None, ui_url: str, *, every_s: int = LOOK_EVERY_S) -> dg.SensorDefinition:
-    """The sensor that calls ``hook`` for every failed run of any job; without one it only logs.
+    """The sensor that calls ``hook`` for every failed run of any job; without a hook it only logs.
 
-    ``ui_url`` is where people find the UI, which Dagster itself does not know.
+    ``ui_url`` is the address of the UI, which Dagster itself does not know.
     """
 
     @dg.run_failure_sensor(
         name="alert_on_failure",
         minimum_interval_seconds=every_s,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Reports every failed run, each once: to the webhook of the settings, or else to this log.",
+        description="Reports every failed run once: to its log, and to the webhook of the settings if there is one.",
     )
     def alert_on_failure(context: dg.RunFailureSensorContext) -> None:
         alert = describe(context, ui_url)
@@ -109,7 +106,7 @@ def failure_sensor(hook: Hook | None, ui_url: str, *, every_s: int = LOOK_EVERY_
 
 
 def describe(context: dg.RunFailureSensorContext, ui_url: str) -> Alert:
-    """What people should know of a failed run."""
+    """The alert for a failed run."""
     run = context.dagster_run
     failed: dict[str, str] = {}
     causes: list[str] = []
@@ -122,9 +119,8 @@ def describe(context: dg.RunFailureSensorContext, ui_url: str) -> Alert:
             if isinstance(songs, dg.JsonMetadataValue):
                 failed |= cast(dict[str, str], songs.value)
         elif data.error is not None:
-            causes.append(
-                (data.error.cause or data.error).message.strip()
-            )  # Dagster wraps what a step raises
+            # Dagster wraps the exception of a step in one of its own.
+            causes.append((data.error.cause or data.error).message.strip())
     message = "\n".join(causes) or context.failure_event.message or "no message"
     return Alert(
         run_id=run.run_id,

@@ -1,12 +1,12 @@
-"""The sensor ``new_uploads``: every upload becomes a registered song, and every song that no run has touched a run.
+"""The sensor ``new_uploads``: registers every upload as a song, and requests a run for every song without one.
 
-What has been done is asked of Dagster, not remembered. A song is registered first and requested then, so whatever is
-interrupted between the two leaves a registered song that no run was planned for, and the next tick takes it up. A run's
-songs are planned when the run is created, so a song of a run that exists, in whatever state, is never requested again.
-What a tick had requested when the daemon died, the daemon itself goes on with when it is back. Only a run that it was
-about to launch stays "starting" until run monitoring ends it and run retries begin it again: a home wants both.
+The sensor asks Dagster for the state of songs, and keeps none of its own. A song is registered before its run is
+requested, so an interruption between the two leaves a registered song without a run, and the next tick requests it. A
+run's songs are planned when the run is created, so a song of an existing run, in any state, is never requested again.
+If the daemon dies during a tick, it continues with the requests of that tick when it is back. Only a run that it was
+about to launch stays "starting", until run monitoring ends it and run retries start it again: a home needs both.
 
-The cursor only spares looking at all songs every time.
+The cursor only avoids a look at all songs in every tick.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,11 +17,17 @@ import dagster as dg
 from dagster import ResourceParam
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bandscope_dagster.orchestration.home_lock import is_in_use
+from bandscope_dagster.input_digests import digest
+from bandscope_dagster.orchestration.home import is_in_use
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, untouched_songs
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
-from bandscope_dagster.orchestration.song_events import REUSE_TAG, search_tags
-from bandscope_dagster.pipeline.plan import digest
+from bandscope_dagster.orchestration.run_tags import (
+    PRIORITY_TAG,
+    REUSE_TAG,
+    RUN_KEY_TAG,
+    SENSOR_TAG,
+    search_tags,
+)
 from bandscope_dagster.pipeline.uploads import Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -29,33 +35,29 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 UPLOADS_SENSOR: Final = "new_uploads"
 LOOK_EVERY_S: Final = 30
 REGISTERED_PER_TICK: Final = 5000
-"""New songs that one tick registers at most; the next goes on."""
+"""New songs that one tick registers at most; the next tick continues."""
 
 SONGS_PER_TICK: Final = 256
-"""Songs that one tick requests at most, so that it ends in time: Dagster notes for each song of a run which assets are
-planned, which takes about a second for 64 songs (SQLite; four where a home has Dagster's own event log). What waits is
-requested while these are worked on.
+"""Songs that one tick requests at most, so that it ends in time: Dagster writes an event for each song of a run and
+planned asset, which takes about a second for 64 songs (SQLite; four with Dagster's own event log). Later ticks request
+the other songs while these are processed.
 """
 
 RUN_KEY_DIGITS: Final = 32
-RUN_KEY_TAG: Final = "dagster/run_key"
-SENSOR_TAG: Final = "dagster/sensor_name"
-PRIORITY_TAG: Final = "dagster/priority"  # of a queued run: the highest goes first, and 0 is every other's
 
 
 class Cursor(BaseModel):
-    """How far the songs were looked through, in the order of registration."""
+    """The position in the list of songs, in the order of registration."""
 
     model_config = ConfigDict(frozen=True)
 
     last_song: str | None = None
-    requested: int = Field(
-        default=0, ge=0
-    )  # songs ever: makes a song that was deleted and comes back a new request
+    # Songs requested so far. It is part of the run key, so a song that was deleted and comes back is a new request.
+    requested: int = Field(default=0, ge=0)
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
-        """The cursor of the last tick; a new one where there was none, or what an operator typed is none."""
+        """The cursor of the last tick; a new one if there is none, or an operator typed text that is not a cursor."""
         try:
             return cls.model_validate_json(text) if text else cls()
         except ValidationError:
@@ -69,7 +71,7 @@ def uploads_sensor(
     songs_per_tick: int = SONGS_PER_TICK,
     turned_on: bool = False,
 ) -> dg.SensorDefinition:
-    """The sensor that starts the job over new songs; unless it is ``turned_on``, an operator does that in the UI."""
+    """The sensor that starts the job over new songs. Unless ``turned_on``, an operator turns it on in the UI."""
     status = dg.DefaultSensorStatus.RUNNING if turned_on else dg.DefaultSensorStatus.STOPPED
 
     @dg.sensor(
@@ -78,8 +80,8 @@ def uploads_sensor(
         minimum_interval_seconds=every_s,
         default_status=status,
         description=(
-            "Registers every new upload as a song, and starts runs over the songs that no run has touched:"
-            " neighbours together, the oldest first. One listing per tick; no audio is read."
+            "Registers every new upload as a song, and starts runs over songs that have none: neighbours"
+            " together, the oldest first. Lists the uploads once per tick, and reads no audio."
         ),
     )
     def new_uploads(
@@ -88,10 +90,10 @@ def uploads_sensor(
         store: ResourceParam[ObjectStore],
     ) -> dg.SensorResult | dg.SkipReason:
         if is_in_use(Path(context.instance.root_directory)):
-            return dg.SkipReason("`bandscope run` is at work and takes the new uploads; looking again later.")
+            return dg.SkipReason("`bandscope run` is running and takes the new uploads.")
         cursor = Cursor.parse(context.cursor)
         before = list(context.instance.get_dynamic_partitions(SONGS_NAME))
-        # A last song that is gone was deleted: everything is looked through again.
+        # The last song was deleted: start again from the first song.
         looked_through = before.index(cursor.last_song) + 1 if cursor.last_song in before else 0
         listing = list_uploads(store)
         register_uploads(context.instance, listing, REGISTERED_PER_TICK)
@@ -125,7 +127,7 @@ def uploads_sensor(
 
 
 def _up_to(songs: Sequence[str], counted: Collection[str], limit: int) -> Sequence[str]:
-    """``songs`` from the first on, until ``limit`` of them are among ``counted``."""
+    """The first ``songs``, up to the one that is number ``limit`` among ``counted``."""
     found = 0
     for position, song in enumerate(songs, start=1):
         found += song in counted
@@ -137,7 +139,7 @@ def _up_to(songs: Sequence[str], counted: Collection[str], limit: int) -> Sequen
 def _run_request(
     part: SongRange, cursor: Cursor, by_song: Mapping[str, Upload], songs_per_run: int
 ) -> dg.RunRequest:
-    # Few songs do not wait for all the batches of a large upload or of a backfill that are queued before them.
+    # A few songs start before the queued batches of a large upload or backfill.
     first = {PRIORITY_TAG: "1"} if len(part.songs) < songs_per_run else {}
     owners = (by_song[song].owner for song in part.songs if song in by_song)
     return dg.RunRequest(
@@ -147,9 +149,9 @@ def _run_request(
 
 
 def _created_but_never_launched(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """Ask again for runs of a tick that was interrupted between creating a run and submitting it.
+    """Request again the runs of a tick that was interrupted after it created a run and before it submitted it.
 
-    Dagster resumes such a tick by itself for a day, and then gives it up; by its run key it knows the run.
+    Dagster resumes such a tick for a day, and then drops it. It recognises the run by its run key.
     """
     left = instance.get_runs(
         dg.RunsFilter(tags={SENSOR_TAG: UPLOADS_SENSOR}, statuses=[dg.DagsterRunStatus.NOT_STARTED])

@@ -1,0 +1,51 @@
+"""Run tags: Dagster's that we read or set, and our own, by which people find a batch."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import dagster as dg
+
+PARTITION_TAG: Final = "dagster/partition"
+RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
+RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
+PRIORITY_TAG: Final = "dagster/priority"  # of a queued run: the highest number starts first; the default is 0
+RUN_KEY_TAG: Final = "dagster/run_key"
+SENSOR_TAG: Final = "dagster/sensor_name"
+WILL_RETRY_TAG: Final = "dagster/will_retry"
+
+REUSE_TAG: Final = "bandscope/reuse"
+RETRY_TAG: Final = "bandscope/retry"
+LAUNCHER_TAG: Final = "bandscope/launched-by"
+LAUNCHER: Final = "bandscope run"  # the value on runs in that command's own process
+
+SONGS_TAG: Final = "bandscope/songs"
+FIRST_SONG_TAG: Final = "bandscope/first-song"
+LAST_SONG_TAG: Final = "bandscope/last-song"
+OWNERS_TAG: Final = "bandscope/owners"
+SHOWN_OWNERS: Final = 3  # more would not fit in the UI's list of runs
+
+
+def search_tags(songs: Sequence[str], owners: Iterable[str | None]) -> dict[str, str]:
+    """The run tags by which people find a batch: the number of songs, the first, the last, and their owners."""
+    tags = {SONGS_TAG: str(len(songs)), FIRST_SONG_TAG: songs[0], LAST_SONG_TAG: songs[-1]}
+    names = sorted({owner for owner in owners if owner is not None})
+    if names:
+        tags[OWNERS_TAG] = ", ".join([*names[:SHOWN_OWNERS], *(["…"] if len(names) > SHOWN_OWNERS else [])])
+    return tags
+
+
+def tag_run(context: dg.AssetExecutionContext, owners: Iterable[str | None] = ()) -> None:
+    """Add the search tags to the run, unless it has them: the UI and backfills start runs without them."""
+    run = context.instance.get_run_by_id(context.run.run_id)
+    # Dagster reads a range whose ends are swapped as a range without songs.
+    if run is not None and SONGS_TAG not in run.tags and context.partition_keys:
+        context.instance.add_run_tags(run.run_id, search_tags(context.partition_keys, owners))
+
+
+def wants_reuse(context: dg.AssetExecutionContext) -> bool:
+    """True if the run keeps stored results of the same input and code: a step's retry, a re-execution, or by tag."""
+    return (
+        context.retry_number > 0
+        or context.run.parent_run_id is not None
+        or context.run.tags.get(REUSE_TAG) == "true"
+    )

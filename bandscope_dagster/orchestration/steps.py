@@ -1,0 +1,88 @@
+"""The frame of every step that works song by song: its process, its progress, and how it ends.
+
+A batch succeeds song by song: the other songs are finished and reported first, and only then does the step fail. In
+Dagster 1.13, events that were reported before a step raises are kept.
+"""
+
+import re
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import dagster as dg
+
+from bandscope_dagster.allocator import share_freed_memory
+from bandscope_dagster.errors import CannotAnalyze, ModelFileError, SettingsError, SongRejected
+from bandscope_dagster.pipeline.failures import failure_text
+from bandscope_dagster.pipeline.outcomes import SongFailed
+
+INTERRUPTED: Final = "Interrupted"  # a step that was stopped from outside starts its message with this
+FAILED_SONGS: Final = "failed_songs"  # metadata of a failed step: song id → cause
+
+# The values of Dagster's own webserver, except for the timeout: no one waits in front of a page.
+STATEMENT_TIMEOUT_MS: Final = 60_000
+POOL_RECYCLE_S: Final = 3600
+MAX_OVERFLOW: Final = 20  # connections beyond one, when several threads ask at once
+
+
+def keep_connections_open(instance: dg.DagsterInstance) -> None:
+    """Keep this process's connections to PostgreSQL open; it reports thousands of events.
+
+    By default Dagster opens one for every statement, which is three quarters of the cost of an event. SQLite is not
+    affected.
+    """
+    instance.optimize_for_webserver(
+        statement_timeout=STATEMENT_TIMEOUT_MS, pool_recycle=POOL_RECYCLE_S, max_overflow=MAX_OVERFLOW
+    )
+
+
+@contextmanager
+def song_step(instance: dg.DagsterInstance) -> Generator[None]:
+    """Set up the process for a step over songs, and end the step without a retry if a retry could not succeed.
+
+    Wrong settings and missing weights fail again on every retry. Dagster also counts an interrupt (Ctrl-C, or
+    "terminate" in the UI) as a failed attempt, and would start the step again.
+
+    Raises:
+        dg.Failure: it is not retried. Stored results are kept.
+    """
+    share_freed_memory()
+    keep_connections_open(instance)
+    try:
+        yield
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
+        raise dg.Failure(
+            description=f"{INTERRUPTED}: finished songs are kept, and a re-execution continues with the rest.",
+            allow_retries=False,
+        ) from interrupt
+    except (ModelFileError, SettingsError) as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
+    """Fail the step if any of its ``songs`` failed, and name each failed song with its cause.
+
+    Dagster may retry the step unless a retry in the same run cannot fix any of the causes.
+
+    Raises:
+        dg.Failure: at least one song failed.
+    """
+    if not failed:
+        return
+    causes = "\n".join(f"  {song.song_id}: {failure_text(song.error)}" for song in failed)
+    raise dg.Failure(
+        description=f"{len(failed)} of {songs} songs failed; the others are done.\n{causes}",
+        metadata={FAILED_SONGS: dg.MetadataValue.json({s.song_id: failure_text(s.error) for s in failed})},
+        allow_retries=not all(isinstance(song.error, CannotAnalyze | SongRejected) for song in failed),
+    )
+
+
+def songs_checked(number: int, songs: int) -> str:
+    """The log message on the progress of ``songs``, which reports all of its materializations at its end."""
+    return f"{number} of {songs} songs checked"
+
+
+def checked_by(message: str) -> int | None:
+    """The number in a message of ``songs_checked``; None for any other message."""
+    found = re.fullmatch(r"(\d+) of \d+ songs checked", message)
+    return int(found[1]) if found else None

@@ -1,1 +1,1 @@
-"""Instrument tagging: windowed taggers behind one Protocol, and one vocabulary."""
+"""Instrument tagging: taggers that share one Protocol, and one vocabulary for their labels."""

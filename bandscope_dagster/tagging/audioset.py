@@ -1,22 +1,23 @@
-"""Which of AudioSet's 527 classes are instruments or voices: what a model of AudioSet is asked for here.
+"""The instruments and voices among AudioSet's 527 classes: the labels that a model of AudioSet may return as tags.
 
 Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP 2017. The names are the
-display names of its ``class_labels_indices.csv``, as models spell them in their ``id2label``; what lies below what is
-said by its ``ontology.json``.
+display names in its ``class_labels_indices.csv``, as models have them in ``id2label``; its ``ontology.json`` defines
+which class is below which.
 
-Chosen by rule, so that nobody has to guess:
+The rules of the selection:
 
-- Every class below "Musical instrument" (/m/04szw) is in: groups ("Brass instrument", "Percussion", "Orchestra"),
-  techniques ("Strum", "Pizzicato", "Rimshot", "Drum roll", "Scratching (performance technique)"), which the ontology
-  files under the instrument that they are played on, and bells of every kind, the bicycle's and the tuning fork too.
-- "Singing" and all that is below it, rapping too, "Humming", "Beatboxing", "Vocal music" and "A capella" are in.
-- "Whistling", "Finger snapping" and "Clapping" are human sounds to the ontology; songs use them as instruments, and
-  General MIDI has two of the three.
+- Every class below "Musical instrument" (/m/04szw) is included: groups ("Brass instrument", "Percussion",
+  "Orchestra"), techniques ("Strum", "Pizzicato", "Rimshot", "Drum roll", "Scratching (performance technique)"), which
+  the ontology lists under their instrument, and all bells, with "Bicycle bell" and "Tuning fork".
+- "Singing" and every class below it, with "Rapping", "Humming", "Beatboxing", "Vocal music" and "A capella" are
+  included.
+- "Whistling", "Finger snapping" and "Clapping" are included. The ontology has them under human sounds, but songs use
+  them as instruments, and General MIDI has two of the three.
 
-Left out, because they name no instrument: "Music" and "Musical instrument", which are true of every song; "Speech" and
-its kin, which models of AudioSet also hear in singing and rap; genres and moods, "Opera" among them; "Effects unit",
-"Chorus effect", "Distortion" and "Reverberation", which are done to an instrument; "Sound effect", "Noise" and "Sine
-wave"; "Whistle", the object; "Applause", the audience; "Computer keyboard" and every horn with an engine behind it.
+Excluded, because they name no instrument: "Music" and "Musical instrument", which every song has; "Speech" and the
+classes near it, which models of AudioSet also find in singing and rap; genres and moods, with "Opera"; "Effects unit",
+"Chorus effect", "Distortion" and "Reverberation", which are effects on an instrument; "Sound effect", "Noise" and
+"Sine wave"; "Whistle", the object; "Applause"; "Computer keyboard"; and the horns of vehicles.
 """
 
 from typing import Final
@@ -37,4 +38,4 @@ INSTRUMENT_CLASSES: Final = (
     "Change ringing (campanology)", "Harmonica", "Accordion", "Bagpipes", "Didgeridoo", "Shofar", "Theremin",
     "Singing bowl", "Scratching (performance technique)", "Beatboxing", "Vocal music", "A capella",
 )  # fmt: skip
-"""In the order of AudioSet's indices."""
+"""The selected classes, in the order of AudioSet's indices."""

@@ -1,8 +1,8 @@
-"""Log-mel features as kaldi's ``compute-fbank-feats`` makes them, of a batch of windows at once and on any device.
+"""Log-mel features as kaldi's ``compute-fbank-feats`` computes them, for a batch of windows, on any device.
 
-Without dither and energy and with a Hann window, in float32: what torchaudio's ``compliance.kaldi.fbank`` gives, which
-AST was trained with. transformers' own ``ASTFeatureExtractor`` needs torchaudio for that, and without it goes through
-the frames one by one in Python.
+Float32, with a Hann window, without dither and energy: equal to torchaudio's ``compliance.kaldi.fbank``, which AST was
+trained with. The ``ASTFeatureExtractor`` of transformers needs torchaudio for that; without it, it loops over the
+frames in Python.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 SAMPLE_RATE: Final = 16_000  # Hz
 FRAME: Final = 400  # samples: 25 ms
 FRAME_HOP: Final = 160  # samples: 10 ms
-N_FFT: Final = 512  # the power of two that a frame is padded to
+N_FFT: Final = 512  # a frame is padded to this power of two
 LOWEST_HZ: Final = 20.0
 PREEMPHASIS: Final = 0.97
 POWER_FLOOR: Final = 2.0**-23  # float32's epsilon
 
 
 def hann_window() -> NDArray[np.float32]:
-    """``(FRAME,)``, symmetric: both ends are zero."""
+    """A symmetric window, ``(FRAME,)``: both ends are zero."""
     return np.hanning(FRAME).astype(np.float32)
 
 
 def mel_filters(bands: int) -> NDArray[np.float32]:
-    """``(N_FFT // 2 + 1, bands)`` triangles of height 1, straight and equally wide on the mel scale.
+    """``(N_FFT // 2 + 1, bands)`` triangles of height 1, with straight sides and equal width on the mel scale.
 
-    The scale is O'Shaughnessy's, 1127 ln(1 + f / 700 Hz). With 128 bands one of the lowest is so narrow that it
-    holds no bin of the FFT; it was empty in the training too.
+    The scale is O'Shaughnessy's, 1127 ln(1 + f / 700 Hz). With 128 bands, one of the lowest is so narrow that no bin
+    of the FFT is in it; it was empty in training too.
     """
 
     def mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -51,13 +51,13 @@ def mel_filters(bands: int) -> NDArray[np.float32]:
 def log_mel(samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
     """``(batch, n)`` mono samples at 16 kHz → ``(batch, frames, bands)``, the natural logarithm of the power.
 
-    ``window`` and ``filters`` are those above. Only frames that lie wholly within the samples count.
+    ``window`` and ``filters`` are those of the functions above. A last frame that would be incomplete is left out.
     """
     import torch
 
     frames = samples.unfold(1, FRAME, FRAME_HOP)
     frames = frames - frames.mean(dim=2, keepdim=True)
-    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)  # the first sample has itself before it
+    before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)  # the first sample is its own predecessor
     frames = (frames - PREEMPHASIS * before) * window
     power = torch.fft.rfft(frames, n=N_FFT).abs().square()
     return (power @ filters).clamp(min=POWER_FLOOR).log()

@@ -1,8 +1,8 @@
-"""The embedded tagger: MusiCNN, trained on MagnaTagATune, as a torch module over windows of 3 s.
+"""The embedded tagger: MusiCNN, trained on MagnaTagATune, as a torch module for windows of 3 s.
 
 Pons et al., "End-to-end learning for music audio tagging at scale", ISMIR 2018; Pons & Serra, "musicnn:
-pre-trained convolutional neural networks for music audio tagging", 2019. Layers, constants and the order of
-the tags are those of the authors' release, musicnn 0.1.0 (``models.py``, ``configuration.py``).
+pre-trained convolutional neural networks for music audio tagging", 2019. Layers, constants and the order of the
+tags are those of the authors' release, musicnn 0.1.0 (``models.py``, ``configuration.py``).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SAMPLE_RATE = 16_000  # Hz
 N_FFT = 512  # frames
 HOP = 256  # frames
 MEL_BANDS = 96
-PATCH = 187  # mel frames that the network sees at once: 3 s
+PATCH = 187  # mel frames in the network's input: 3 s
 BATCH_NORM_EPS = 1e-3  # TensorFlow's default; torch's is 1e-5
 CPU_BATCH = (
-    1  # windows; more lose to page faults what they gain, and round differently by their place in the batch
+    1  # window; larger batches lose their gain to page faults, and then rounding depends on the position
 )
 ACCELERATOR_BATCH = 32  # windows
 
-# In the order of the network's output; the misfits among them (synonyms, negations) are the dataset's own.
+# In the order of the network's output. The synonyms and negations come from the dataset.
 TAGS = (
     "guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast", "piano",
     "ambient", "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male", "singing",
@@ -44,7 +44,7 @@ TAGS = (
     "choral",
 )  # fmt: skip
 
-# Those that name an instrument or a voice. What a negation denies is not heard, so it is not among them.
+# The tags that name an instrument or a voice, without negations: "no vocals" names nothing that is heard.
 INSTRUMENT_TAGS = (
     "guitar", "strings", "drums", "beat", "beats", "piano", "violin", "synth", "harpsichord", "flute",
     "sitar", "harp", "cello", "choir", "choral", "vocal", "vocals", "singing", "voice", "male", "female",
@@ -52,13 +52,13 @@ INSTRUMENT_TAGS = (
 )  # fmt: skip
 _INSTRUMENT_COLUMNS = [TAGS.index(tag) for tag in INSTRUMENT_TAGS]
 
-# The original frames a whole song with centring. What the 187 frames of its patch k see, centred every 256
-# samples, is what uncentred frames see of window k with half an FFT before it.
+# The original cuts a whole song into centred frames. The 187 frames of its patch k, one every 256 samples, see the same
+# samples as uncentred frames of window k with half an FFT before it.
 PLAN = WindowPlan(sample_rate=SAMPLE_RATE, length=PATCH * HOP, hop=PATCH * HOP, lead=N_FFT // 2)
 
 
 def mel_filters() -> NDArray[np.float32]:
-    """``(MEL_BANDS, N_FFT // 2 + 1)`` triangles on Slaney's mel scale, each of unit area: librosa's default.
+    """``(MEL_BANDS, N_FFT // 2 + 1)`` triangles on Slaney's mel scale, each of area 1, as librosa's default.
 
     Slaney, "Auditory Toolbox", 1998: 200/3 Hz a mel below 1 kHz, and above it 27 mels for a factor of 6.4.
     """
@@ -81,7 +81,7 @@ def build_network() -> nn.Module:
     from torch.nn import functional
 
     class Block(nn.Module):
-        """Convolution, ReLU, batch normalisation, in this order; time keeps its length."""
+        """Convolution, ReLU, batch normalisation, in this order; the length in time stays the same."""
 
         def __init__(self, channels_in: int, channels_out: int, kernel: tuple[int, int]) -> None:
             super().__init__()
@@ -120,7 +120,7 @@ def build_network() -> nn.Module:
             window, filters = cast("Tensor", self.window), cast("Tensor", self.filters)
             spectrum = torch.stft(samples, N_FFT, HOP, window=window, center=False, return_complex=True)
             power = spectrum.abs().square()
-            # The original halves the precision before the logarithm, where 10000 × power overflows.
+            # The original converts to half precision before the logarithm, and 10000 × power overflows.
             return torch.log10(1 + 10_000 * (filters @ power)).transpose(1, 2)
 
         def forward(self, samples: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def build_network() -> nn.Module:
                 layer = block(layers[-1][:, None])[..., 0].transpose(1, 2)  # (batch, time, mid)
                 layers.append(layer if number == 0 else layer + layers[-1])
             sequence = torch.cat(layers, 2)
-            # TensorFlow flattened (channels, [max, mean]): the two alternate.
+            # TensorFlow flattens (channels, [max, mean]), so the two alternate.
             pooled = torch.stack([sequence.amax(1), sequence.mean(1)], 2).flatten(1)
             hidden = functional.relu(self.dense(self.bn_pool(pooled)))
             return torch.sigmoid(self.out(self.bn_dense(hidden)))
@@ -143,16 +143,16 @@ def build_network() -> nn.Module:
 
 
 class Musicnn:
-    """The ``Tagger`` over MusiCNN's instrument and voice tags. Weights are verified before they are read."""
+    """The ``Tagger`` with MusiCNN: its instrument and voice tags. Weights are verified before they are read."""
 
     plan = PLAN
     fixed_batch = True
 
     def __init__(self, device: str, options: TaggingOptions | None = None) -> None:
-        """``device`` is one that torch knows and that exists: "cpu", "cuda", "cuda:1", "mps".
+        """``device`` is a device of torch that exists: "cpu", "cuda", "cuda:1", "mps".
 
         Raises:
-            SettingsError: an option is set that the network does not have; it listens to patches of 3 s.
+            SettingsError: an option is set that the network does not have; its windows are always 3 s.
         """
         from safetensors.torch import load
 
@@ -184,15 +184,13 @@ class Musicnn:
         """``(batch, lead + length)`` mono float32 in [-1, 1] → ``(batch, 50)`` probabilities of ``TAGS``."""
         import torch
 
-        expected = PLAN.lead + PLAN.length
-        if windows.ndim != 2 or windows.shape[1] != expected:
-            raise ValueError(f"musicnn takes windows of shape (batch, {expected}), not {windows.shape}.")
+        PLAN.check(windows, NAME)
         with torch.inference_mode():
             probabilities = self._network(torch.from_numpy(windows).to(self.device))
         return probabilities.cpu().numpy()
 
     def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
-        """``(batch, lead + length)`` mono float32 in [-1, 1] → all instrument tags and scores, by window."""
+        """``(batch, lead + length)`` mono float32 in [-1, 1] → the scores of all instrument tags in each window."""
         return [
             Heard(ScoredLabels(INSTRUMENT_TAGS, scores[_INSTRUMENT_COLUMNS]))
             for scores in self.taggram(windows)

@@ -1,4 +1,4 @@
-"""What a tagger is: a model that names what is heard in fixed-length windows of audio."""
+"""The interface of taggers: models that name the instruments in windows of audio of one length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ Layer = Literal["foreground", "middle_ground", "background"]
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """How audio is cut into windows. All in frames at ``sample_rate``.
+    """The windows that audio is cut into, in frames at ``sample_rate``.
 
-    Window ``k`` covers ``[k * hop, k * hop + length)``; the model is given ``lead`` frames more before it,
-    which at the song's start are a reflection of the audio after it.
+    Window ``k`` covers ``[k * hop, k * hop + length)``. The model also gets the ``lead`` frames before the window; at
+    the start of a song, they are a reflection of the audio after it.
     """
 
     sample_rate: int  # Hz, mono
@@ -25,26 +25,35 @@ class WindowPlan:
     hop: int  # at most the length
     lead: int = 0
 
+    def check(self, windows: NDArray[np.float32], tagger: str) -> None:
+        """Raise ValueError unless ``windows`` are ``(batch, lead + length)`` float32."""
+        expected = self.lead + self.length
+        if windows.ndim != 2 or windows.shape[1] != expected or windows.dtype != np.float32:
+            raise ValueError(
+                f"{tagger} takes float32 windows of shape (batch, {expected}), mono at {self.sample_rate} Hz, "
+                f"not {windows.dtype} of shape {windows.shape}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One thing that a model heard in one window."""
+    """One label that a model assigned to a window."""
 
     label: str  # in the model's own words
-    score: float | None  # in [0, 1]; None where the model gives none
+    score: float | None  # in [0, 1]; None if the model has no scores
     layer: Layer | None = None
 
 
 class ScoredLabels(Sequence[Tag]):
-    """A score for each of a model's labels, as tags that are made when they are asked for.
+    """A score for each of a model's labels; a tag is created when it is read.
 
-    As objects, the tags of two hours would be 20 MB; of models with a score for every label they are many.
+    As objects, the tags of two hours would take 20 MB with a model that scores every label.
     """
 
     __slots__ = ("_labels", "_scores")
 
     def __init__(self, labels: Sequence[str], scores: NDArray[np.float32]) -> None:
-        """``scores`` is one row, ``(labels,)``, that is not part of a larger array, which would be kept as well."""
+        """``scores`` is one row, ``(labels,)``; not a view, which would keep its whole array in memory."""
         if scores.shape != (len(labels),):
             raise ValueError(f"{len(labels)} labels cannot have scores of shape {scores.shape}")
         self._labels = labels
@@ -68,12 +77,12 @@ class ScoredLabels(Sequence[Tag]):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a tagger says of one window. What is None in every answer of a tagger does not apply to it."""
+    """A tagger's result for one window. A field that does not apply to the tagger is always None."""
 
     tags: Sequence[Tag]
-    answer: str | None = None  # the model's whole answer, where it answers in words
-    note: str | None = None  # what of the answer was mended or dropped
-    error: str | None = None  # "<reason>: <message>" where the answer tells nothing; there are no tags then
+    answer: str | None = None  # the complete answer of a language model
+    note: str | None = None  # corrections to the answer, and dropped parts
+    error: str | None = None  # "<reason>: <message>" if the answer is unreadable; there are no tags then
 
 
 class Tagger(Protocol):
@@ -81,14 +90,14 @@ class Tagger(Protocol):
 
     identity: ModelIdentity
     plan: WindowPlan
-    device: str  # as torch names it
-    batch: int  # windows that one call takes at best
-    fixed_batch: bool  # whether calls are filled up to ``batch`` windows with silence; see WindowQueue
+    device: str  # a device name of torch
+    batch: int  # windows, the best number for one call
+    fixed_batch: bool  # True: calls are filled up to ``batch`` windows with silence; see WindowQueue
 
     def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
-        """``(batch, lead + length)`` mono float32 in [-1, 1] → what is heard in each window; any batch.
+        """``(batch, lead + length)`` mono float32 in [-1, 1] → the result for each window; any batch size.
 
-        What is heard in a window does not depend on the others. Only labels that name instruments (or voices) are
-        returned; moods and genres are not.
+        The result for a window must not depend on the other windows. Labels name instruments or voices only, no moods
+        or genres.
         """
         ...

@@ -1,7 +1,7 @@
 """Qwen2.5-Omni and Qwen3-Omni as taggers: language models that listen to a window and answer in words.
 
-They are asked as ``prompts`` says, for all windows of a call at once. The likeliest token is always taken, so that the
-same window gets the same answer every time, whichever windows it shares the call with.
+``prompts`` has the questions; all windows of a call are asked at once. Decoding is greedy, so that a window always
+gets the same answer, whichever windows share its call.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE_RATE: Final = 16_000  # Hz; both models' preprocessor_config.json
-WINDOW_S: Final = 30.0  # long enough for what alternates within a song to be heard together
+WINDOW_S: Final = 30.0  # long enough to contain instruments that take turns
 SHORTEST_WINDOW_S: Final = 1.0
-LONGEST_WINDOW_S: Final = 300.0  # the longest audio that both models' feature extractors are set to
+LONGEST_WINDOW_S: Final = 300.0  # the limit of both models' feature extractors
 
 CPU_BATCH: Final = 1  # windows
 ACCELERATOR_BATCH: Final = 8  # windows
 
 
 def load_qwen_omni(model: Model, folder: Path, device: str, options: TaggingOptions) -> QwenOmni:
-    """A model of the inventory, whose files lie in ``folder``, on ``device`` as torch names it.
+    """A model of the inventory with its files in ``folder``, on ``device``, a device name of torch.
 
     Raises:
-        ModelFileError: a file is missing, is not the one in the inventory, or does not fit the classes.
+        ModelFileError: a file is missing, is not the one in the inventory, or is of another kind of model.
         SettingsError: the options do not fit the model.
     """
-    window_plan(model.name, options)  # before gigabytes are read
+    window_plan(model.name, options)  # checks the options before gigabytes are read
     checkpoint = load_checkpoint(model, folder, device)
     return QwenOmni(model.name, checkpoint, load_dialogue(options.mode or "list"), device, options)
 
 
 def window_plan(name: str, options: TaggingOptions) -> WindowPlan:
-    """Windows of ``options.window_s`` (30 s) every ``options.hop_s`` (a window's length), without a lead.
+    """Windows of ``options.window_s`` (default 30 s) every ``options.hop_s`` (default: the length of a window).
 
     Raises:
-        SettingsError: the window is not one that the model can listen to, or the hop would leave out audio.
+        SettingsError: the window is too short or too long for the model, or the hop does not fit it.
     """
     window_s = WINDOW_S if options.window_s is None else options.window_s
     if not SHORTEST_WINDOW_S <= window_s <= LONGEST_WINDOW_S:
@@ -58,18 +58,11 @@ def window_plan(name: str, options: TaggingOptions) -> WindowPlan:
             f"BANDSCOPE_TAG_WINDOW_S={window_s:g} does not fit {name}: it must be from {SHORTEST_WINDOW_S:g} to "
             f"{LONGEST_WINDOW_S:g} s"
         )
-    length = round(window_s * SAMPLE_RATE)
-    hop = length if options.hop_s is None else round(options.hop_s * SAMPLE_RATE)
-    if not 0 < hop <= length:
-        raise SettingsError(
-            f"BANDSCOPE_TAG_HOP_S={options.hop_s} does not fit {name}: it must be above 0 and at most the "
-            f"{window_s:g} s of its windows"
-        )
-    return WindowPlan(sample_rate=SAMPLE_RATE, length=length, hop=hop)
+    return options.window_plan(name, SAMPLE_RATE, round(window_s * SAMPLE_RATE))
 
 
 class QwenOmni:
-    """The ``Tagger`` over the thinker of a Qwen-Omni model. Its tags have no scores."""
+    """The ``Tagger`` with the thinker of a Qwen-Omni model. Its tags have no scores."""
 
     fixed_batch = False
 
@@ -81,7 +74,7 @@ class QwenOmni:
         device: str,
         options: TaggingOptions,
     ) -> None:
-        """``checkpoint`` is on ``device``; ``dialogue`` is what every window is asked.
+        """``checkpoint`` is on ``device``; ``dialogue`` has the questions for every window.
 
         Raises:
             SettingsError: the options do not fit the model.
@@ -108,18 +101,14 @@ class QwenOmni:
         )
 
     def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
-        """``(batch, length)`` mono float32 in [-1, 1] → what the model says of each window.
+        """``(batch, length)`` mono float32 in [-1, 1] → the model's answer for each window, parsed.
 
-        A window whose answer has no structure is asked once more; if that helps nothing its ``Heard`` has an error.
+        If an answer cannot be parsed, the model is asked once more; if that fails too, the ``Heard`` has an error.
 
         Raises:
-            RuntimeError: the model computed what is no number; or torch's own, where memory runs out.
+            RuntimeError: the model computed values that are not finite; or torch's own, if memory runs out.
         """
-        if windows.ndim != 2 or windows.shape[1] != self.plan.length or windows.dtype != np.float32:
-            raise ValueError(
-                f"{self.identity.name} takes float32 windows of shape (batch, {self.plan.length}), mono at "
-                f"{SAMPLE_RATE} Hz, not {windows.dtype} of shape {windows.shape}"
-            )
+        self.plan.check(windows, self.identity.name)
         chats = [_Chat(self._dialogue.system) for _ in windows]
         for question in self._dialogue.questions:
             self._ask(question, chats, windows)
@@ -135,7 +124,7 @@ class QwenOmni:
         return [replace(each, answer=chat.transcript) for each, chat in zip(heard, chats, strict=True)]
 
     def _ask(self, question: Question, chats: Sequence[_Chat], windows: NDArray[np.float32]) -> None:
-        """Put a question to the model in every chat, and add its answers to them."""
+        """Ask the model a question in every chat, and add its answers."""
         import torch
         from transformers import GenerationConfig
 
@@ -144,14 +133,14 @@ class QwenOmni:
         prompts = self._processor.apply_chat_template(
             [chat.messages for chat in chats], add_generation_prompt=True, tokenize=False
         )
-        # Qwen2.5's features are of audio filled up to 300 s with silence, which the thinker then leaves out. What it
-        # does see is the same when no more silence follows than the last of the extractor's frames reaches into.
+        # Qwen2.5's processor pads audio with silence to 300 s, and the thinker ignores the padding. Padding that covers
+        # the last frame of the extractor gives the same features, so no more is added.
         filled = self.plan.length + self._processor.feature_extractor.n_fft
         inputs = self._processor(
             text=prompts,
             audio=list(windows),
             return_tensors="pt",
-            text_kwargs={"padding": True, "padding_side": "left"},  # answers continue what is on the right
+            text_kwargs={"padding": True, "padding_side": "left"},  # answers continue at the right end
             audio_kwargs={"max_length": filled},
         ).to(self.device)
         tokenizer = self._processor.tokenizer
@@ -178,16 +167,15 @@ class QwenOmni:
 
 
 def _known_tokens(tokens: int, name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """For ``generate``: leaves only the first ``tokens`` of the vocabulary, which the tokenizer knows.
+    """A logits processor that excludes all tokens but the first ``tokens``, which the tokenizer knows.
 
-    The network's own vocabulary is filled up to a round number with tokens that mean nothing.
+    The network's vocabulary is padded to a round number with unused tokens.
     """
 
     def process(_: Tensor, logits: Tensor) -> Tensor:
         if not logits.isfinite().all():
             raise RuntimeError(
-                f"{name} computed logits that are not finite; run it again with BANDSCOPE_DEVICE=cpu or another "
-                f"BANDSCOPE_TAGGER"
+                f"{name} computed logits that are not finite; use BANDSCOPE_DEVICE=cpu or another BANDSCOPE_TAGGER"
             )
         logits[:, tokens:] = -np.inf
         return logits
@@ -196,33 +184,33 @@ def _known_tokens(tokens: int, name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 class _Chat:
-    """What was asked and answered about one window."""
+    """The questions and answers about one window."""
 
     def __init__(self, system: str) -> None:
         self.messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
-        self._answers: list[tuple[str, str]] = []  # the question's name, what the model said
-        self._asked = ""  # the name of the question that is open
+        self._answers: list[tuple[str, str]] = []  # (name of the question, answer)
+        self._asked = ""  # name of the open question
 
     def ask(self, question: Question) -> None:
-        """Add a question; the first comes with the audio."""
+        """Add a question; the first has the audio too."""
         text = {"type": "text", "text": question.text}
         content = [text] if self._answers else [{"type": "audio", "audio": "the window"}, text]
         self.messages.append({"role": "user", "content": content})
         self._asked = question.name
 
     def answer(self, text: str) -> None:
-        """Add what the model said to the question."""
+        """Add the model's answer to the open question."""
         self.messages.append({"role": "assistant", "content": text})
         self._answers.append((self._asked, text))
 
     @property
     def last_answer(self) -> str:
-        """What the model said last."""
+        """The model's latest answer."""
         return self._answers[-1][1]
 
     @property
     def transcript(self) -> str:
-        """All that the model said, whole: a single answer as it is, several each under its question's name."""
+        """All answers, complete: a single one as it is, several ones each below the name of its question."""
         if len(self._answers) == 1:
             return self.last_answer
         return "\n\n".join(f"[{name}]\n{text}" for name, text in self._answers)

@@ -1,4 +1,4 @@
-"""The taggers by name: the one place that knows which there are."""
+"""All taggers, by name. Add a new tagger here."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ TAGGERS: Final[Mapping[str, Loader]] = {
 }
 
 PRESENT_FROM: Final[Mapping[str | None, float]] = {"musicnn": 0.2, "ast": 0.2, None: 0.5}
-"""Tagger → the score from which an instrument counts as present in a window; under None, that of all others.
+"""Tagger → the lowest score of an instrument that counts as present in a window; None → the default of the others.
 
-musicnn's scores are low. In the ten windows of the excerpt in the stempeg package (the mixture and its four true
-stems), of the instruments at or above 0.1 there were 15 right and 14 wrong, at 0.15 11 and 8, at 0.2 9 and 4, at 0.3 4
-and 1, and none at 0.4. That of AST was not measured: its weights could not be had.
+musicnn's scores are low. In ten windows (the excerpt in the stempeg package: the mixture and its four true stems), 15
+instruments with a score of at least 0.1 were right and 14 wrong; at 0.15, 11 and 8; at 0.2, 9 and 4; at 0.3, 4 and 1;
+at 0.4, none. The value for AST is not measured: its weights were not available.
 """
 
 
 def present_from(setting: float | None) -> Mapping[str | None, float]:
-    """From which score on an instrument counts as present, by tagger; a ``setting`` stands above each tagger's own."""
+    """Tagger → the lowest score of an instrument that counts as present; a ``setting`` overrides the table."""
     return PRESENT_FROM if setting is None else {None: setting}
 
 
 def load_tagger(name: str, models_folder: Path, device: str, options: TaggingOptions) -> Tagger:
-    """The tagger called ``name``, its weights verified and on ``device``, as torch names it ("cuda:0").
+    """The tagger ``name``, with verified weights, on ``device``, a device name of torch ("cuda:0").
 
     Raises:
-        SettingsError: there is no such tagger, or an option does not fit it.
+        SettingsError: the tagger does not exist, or an option does not fit it.
         ModelFileError: one of its files is missing or is not the one in the inventory.
     """
     if name not in TAGGERS:

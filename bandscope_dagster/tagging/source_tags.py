@@ -1,4 +1,4 @@
-"""From one source's audio to its tag rows: resample, cut into windows, and map what was heard to the vocabulary."""
+"""From the audio of one source to its tag rows: resample, cut into windows, map labels to the vocabulary."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -17,23 +17,23 @@ from bandscope_dagster.tagging.windows import Window, Windows
 
 @dataclass(frozen=True, slots=True)
 class TaggedWindow:
-    """What was heard where; the window's audio is not kept."""
+    """The tagger's result for one window, without the audio."""
 
-    start_frame: int
+    start_frame: int  # at the tagger's sample rate, like ``frames``
     frames: int
     heard: Heard
 
 
 @dataclass(slots=True)
 class SourceTags:
-    """The tags of one source (the mixture or a stem) of one song, as they come in."""
+    """The tags of one source (the mixture or a stem) of one song, collected window by window."""
 
     source: str
     tagger: Tagger
     sample_rate: int  # Hz, of the audio that is pushed
     tagged: list[TaggedWindow] = field(default_factory=list["TaggedWindow"])
-    waiting: int = 0  # windows that the tagger has not heard yet
-    error: Exception | None = None
+    waiting: int = 0  # windows in the queue to the tagger
+    error: Exception | None = None  # the first; once set, no further window is tagged
     _resampler: StreamResampler = field(init=False)
     _windows: Windows = field(init=False)
 
@@ -42,23 +42,23 @@ class SourceTags:
         self._windows = Windows(self.tagger.plan)
 
     def push(self, block: NDArray[np.float32]) -> list[Window]:
-        """Add a block ``(channels, frames)``; returns the windows that it completes and that are not silent."""
+        """Add a block ``(channels, frames)``; return the windows that it completes, without the silent ones."""
         mono = block.mean(axis=0, keepdims=True)
         return [w for w in self._windows.push(self._resampler.push(mono)[0]) if not w.silent]
 
     def finish(self) -> list[Window]:
-        """The last windows, once all audio was pushed."""
+        """The last windows, without the silent ones; call it once, after all audio was pushed."""
         last = self._windows.push(self._resampler.finish()[0]) + self._windows.finish()
         return [w for w in last if not w.silent]
 
     def rows(self, vocabulary: Vocabulary) -> Iterator[dict[str, Any]]:
-        """One row per instrument and window, without the columns that are the same for the whole file.
+        """One row per instrument and window, without the columns that are equal in the whole file.
 
-        Labels that mean the same instrument are one row, that of the highest score. A window of which the tagger
-        said in words that there is nothing, or nothing that can be read, is one row without an instrument.
+        If several labels mean the same instrument, the row has the one with the highest score. If a language model
+        named no instrument in a window, or its answer is unreadable, the window has one row without an instrument.
         """
         rate = self.tagger.plan.sample_rate
-        match_once = cache(vocabulary.match)  # a tagger says the same few labels over and over
+        match_once = cache(vocabulary.match)  # a tagger repeats the same few labels
         for window in sorted(self.tagged, key=lambda window: window.start_frame):
             heard = window.heard
             common = {
@@ -88,5 +88,5 @@ class SourceTags:
 
 
 def with_vocabulary(tagger: ModelIdentity) -> ModelIdentity:
-    """The tagger's identity with the vocabulary that its labels are mapped by: both decide on the rows."""
+    """The tagger's identity plus the digest of the vocabulary: the rows depend on both."""
     return replace(tagger, params=tagger.params | {"vocabulary_sha256": load_vocabulary().sha256})

@@ -1,4 +1,4 @@
-"""What came of tagging one table of a song, for the people who watch."""
+"""A summary of one tag table of a song, for metadata and checks."""
 
 import json
 from collections import defaultdict
@@ -9,37 +9,37 @@ from typing import Any, Final, Self
 from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
-TOP: Final = 5  # instruments
-SUMMARIZED: Final = ("source", "instrument", "mapped", "score", "error")  # what ``summarize`` reads of a row
+TOP: Final = 5  # instruments in a summary
+SUMMARIZED: Final = ("source", "instrument", "mapped", "score", "error")  # columns that ``summarize`` reads
 
 UNMAPPED_LIMIT: Final = 0.1
-"""From this share of unknown labels on, the vocabulary should learn them: searches by instrument miss too much."""
+"""The share of unmapped labels from which searches by instrument miss too much: extend the vocabulary then."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagSummary:
-    """The tags of a song's mixture, or of all its stems."""
+    """A summary of the tags of a song's mixture, or of all its stems. Stored as JSON: keep the names of the fields."""
 
-    windows: int  # that were listened to; silent ones are not
-    lost: int  # of these, windows that have an error instead of tags
+    windows: int  # tagged; silent ones are not
+    lost: int  # windows among these with an error instead of tags
     labels: int  # rows with an instrument
-    unmapped: int  # of these, rows whose label is not in the vocabulary
-    top_instruments: Mapping[str, float]  # the instruments of the highest mean score over a source's windows
-    device: str  # as torch names it
-    batch: int  # windows in one call of the tagger, at most; less than was asked for where memory ran out
+    unmapped: int  # rows among these whose label is not in the vocabulary
+    top_instruments: Mapping[str, float]  # instrument → mean score in a source; the highest ``TOP``
+    device: str  # a device name of torch
+    batch: int  # windows, most in one call of the tagger; below the option if memory ran out
 
     @property
     def unmapped_share(self) -> float:
-        """Of the rows with an instrument, those whose label is not in the vocabulary, in [0, 1]."""
+        """The share of rows whose label is not in the vocabulary, in [0, 1], among rows with an instrument."""
         return self.unmapped / self.labels if self.labels else 0.0
 
     def to_json(self) -> str:
-        """As one object, with the names of the fields."""
+        """The summary as a JSON object, with the names of the fields."""
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The inverse of ``to_json``; what a later version has added is passed over."""
+        """The inverse of ``to_json``; ignores fields that a later version has added."""
         values = json.loads(text)
         return cls(**{entry.name: values[entry.name] for entry in fields(cls)})
 
@@ -47,7 +47,7 @@ class TagSummary:
 def summarize(
     sources: Iterable[SourceTags], rows: Iterable[Mapping[str, Any]], queue: WindowQueue
 ) -> TagSummary:
-    """Summarize the ``rows`` of these sources, which ``queue`` tagged."""
+    """The summary of the ``rows`` of these sources, which ``queue`` tagged."""
     windows = {source.source: len(source.tagged) for source in sources}
     means: defaultdict[tuple[str, str], float] = defaultdict(float)  # (source, instrument) → mean score
     lost = labels = unmapped = 0

@@ -1,4 +1,4 @@
-"""One vocabulary for all taggers: what a model calls an instrument becomes a canonical name and a family."""
+"""The vocabulary of all taggers: maps the label of a model to a canonical instrument and a family."""
 
 import hashlib
 import re
@@ -10,35 +10,35 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-LONGEST_NAME: Final = 20  # words; more than that is prose, and no name of an instrument
+LONGEST_NAME: Final = 20  # words; a longer label is prose, not the name of an instrument
 
-# What changes how a character looks, and not which it is: accents, and the choice between text and emoji.
+# Characters that change only the appearance of another: accents, and selectors of text or emoji.
 _DECORATION = re.compile("[\u0300-\u036f\ufe00-\ufe0f]")
 _IN_WORDS = re.compile(r"[^\W_]")
 _NOT_IN_WORDS = re.compile(r"[\W_]")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
-_ASIDE = re.compile("[(\uff08]([^()\uff08\uff09]*)[)\uff09]")  # in parentheses, those of Chinese texts too
+_ASIDE = re.compile("[(\uff08]([^()\uff08\uff09]*)[)\uff09]")  # text in parentheses, also full-width ones
 _NEGATIONS = frozenset({"no", "not", "none", "without", "absent"})
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a label stands for, and why. A label that is not known stands for itself, without a family."""
+    """The instrument of a label, and the reason. An unknown label is its own instrument, without a family."""
 
     instrument: str
     family: str | None = None  # None: unmapped
-    synonym: str | None = None  # the phrase of the vocabulary that was found; None: unmapped
-    found: str = ""  # the words of the label that are that phrase, normalised
-    dropped: tuple[str, ...] = ()  # the words around them, which do not change the instrument, normalised
+    synonym: str | None = None  # the phrase in the vocabulary that matched; None: unmapped
+    found: str = ""  # the words of the label that matched it, normalised
+    dropped: tuple[str, ...] = ()  # the other words, which do not change the instrument, normalised
 
     @property
     def mapped(self) -> bool:
-        """Whether the label is in the vocabulary."""
+        """True if the label is in the vocabulary."""
         return self.family is not None
 
 
 def normalize(label: str) -> str:
-    """Lower case without accents, ``&`` as "and", words joined by single spaces, each in the singular.
+    """The label in lower case, without accents, ``&`` as "and", words in the singular, joined by single spaces.
 
     A word is a run of letters, digits and their marks in any script: "Hi-Hats" is "hi hat", "singer's" is "singer",
     and "电吉他" stays one word.
@@ -53,7 +53,7 @@ def normalize(label: str) -> str:
 
 
 def _singular(word: str) -> str:
-    """English plurals of instruments' names; "bass", "brass" and "chorus" are none."""
+    """The singular of an English word; "bass", "brass" and "chorus" are no plurals."""
     if len(word) > 4 and word.endswith("ies"):
         return word[:-3] + "y"
     if word.endswith(("sses", "xes", "ches", "shes", "ruses")):
@@ -64,10 +64,10 @@ def _singular(word: str) -> str:
 
 
 def _readings(label: str) -> Iterator[tuple[list[str], list[str]]]:
-    """The ways to read a label, best first: its words, and those that are left aside as an explanation.
+    """The ways to read a label, best first: the words to match, and words in parentheses that are ignored.
 
-    "guitar (acoustic)" is read as "acoustic guitar", then as it is written, then as "guitar", with the parenthesis
-    aside. What denies, as in "drums (none)", is never left aside.
+    "guitar (acoustic)" is read as "acoustic guitar", then as "guitar acoustic", then as "guitar", without the
+    parenthesis. A label with a negation, as "drums (none)", is never read without the parenthesis.
     """
     words = normalize(label).split()
     asides = _ASIDE.findall(label)
@@ -83,7 +83,7 @@ def _readings(label: str) -> Iterator[tuple[list[str], list[str]]]:
 
 
 class Vocabulary:
-    """Matches labels, in any model's words, to canonical instruments."""
+    """Maps labels, in the words of any model, to canonical instruments."""
 
     def __init__(
         self,
@@ -98,18 +98,18 @@ class Vocabulary:
         Args:
             families: family → canonical instrument → synonyms.
             qualifiers: words that do not change which instrument a phrase names.
-            words: word → another word that it means the same as, wherever it stands.
+            words: word → another word of the same meaning, replaced everywhere.
             translations: canonical instrument → its names in other languages.
-            sha256: of the file it was read from; a change of it changes tags.
+            sha256: of the file; part of the input digest of tags.
 
         Raises:
-            ValueError: two instruments share a synonym, or a translation is that of no instrument.
+            ValueError: two instruments share a synonym, or the instrument of a translation is unknown.
         """
         self.sha256 = sha256
         self.families = {family: tuple(instruments) for family, instruments in families.items()}
         self._words = {normalize(word): normalize(meaning) for word, meaning in (words or {}).items()}
         self._qualifiers = frozenset(self._read(map(normalize, qualifiers)))
-        self._known: dict[str, Match] = {}  # by the words as they are read, without spaces
+        self._known: dict[str, Match] = {}  # key: the words after ``_read``, joined without spaces
         translations = translations or {}
         for family, instruments in families.items():
             for instrument, synonyms in instruments.items():
@@ -118,20 +118,20 @@ class Vocabulary:
         foreign = translations.keys() - self.instruments()
         if foreign:
             raise ValueError(
-                f"Vocabulary: there are translations of {', '.join(map(repr, sorted(foreign)))}, which is in no family;"
-                " add it to one, or translate an instrument that is there."
+                f"Vocabulary: translations of {', '.join(map(repr, sorted(foreign)))}, which is in no family;"
+                " add it to a family, or correct its name."
             )
 
     def _add(self, match: Match) -> None:
         known = self._known.setdefault("".join(self._read(normalize(match.synonym or "").split())), match)
         if known.instrument != match.instrument:
             raise ValueError(
-                f"Vocabulary: {match.synonym!r} stands for both {known.instrument!r} and {match.instrument!r};"
-                " keep it with one of them."
+                f"Vocabulary: {match.synonym!r} is a synonym of both {known.instrument!r} and {match.instrument!r};"
+                " remove it from one of them."
             )
 
     def _read(self, words: Iterable[str]) -> list[str]:
-        """Normalised words, each replaced by the one that it means the same as."""
+        """Normalised words, each replaced as the table ``words`` says."""
         return [self._words.get(word, word) for word in words]
 
     def instruments(self) -> set[str]:
@@ -139,22 +139,22 @@ class Vocabulary:
         return {instrument for instruments in self.families.values() for instrument in instruments}
 
     def match(self, label: str) -> Match:
-        """The instrument that ``label`` names, with as few words dropped as give a known phrase.
+        """The instrument that ``label`` names. Drops as few words as possible to find a phrase of the vocabulary.
 
-        Only qualifiers are dropped, only from the start and the end of the phrase, and what stands in parentheses.
-        What remains must be a whole phrase of the vocabulary; spaces within it do not matter ("drumkit", "hi hat"),
-        but a part of a word is never found. So a phrase of several instruments ("guitar and piano") is not taken
-        apart: unless the vocabulary has it as a phrase of its own ("claps and snaps"), it is unmapped as a whole.
+        Only qualifiers at the start and the end, and text in parentheses, can be dropped. The rest must be a whole
+        phrase of the vocabulary. Spaces in it do not matter ("drumkit", "hi hat"); a part of a word never matches. A
+        phrase of several instruments ("guitar and piano") is not split: it is unmapped, unless the vocabulary has the
+        whole phrase ("claps and snaps").
         """
         found = [
             match for words, aside in _readings(label) if (match := self._find(words, aside)) is not None
         ]
         if not found:
             return Match(normalize(label) or label.strip() or label)
-        return min(found, key=lambda match: len(match.dropped))  # the first of equals
+        return min(found, key=lambda match: len(match.dropped))  # of equals, the first
 
     def _find(self, words: list[str], aside: list[str]) -> Match | None:
-        """The longest known phrase that is left when qualifiers are dropped from both ends of ``words``."""
+        """The longest known phrase after dropping qualifiers from both ends of ``words``."""
         count = len(words)
         if count > LONGEST_NAME:
             return None
@@ -162,7 +162,7 @@ class Vocabulary:
         leading = next((at for at in range(count) if read[at] not in self._qualifiers), count)
         trailing = next((at for at in range(count) if read[-1 - at] not in self._qualifiers), count)
         for length in range(count, 0, -1):
-            # Among equals the last one: what an English phrase is about stands at its end.
+            # Of equals, the last: an English phrase has its main noun at the end.
             for start in range(min(leading, count - length), -1, -1):
                 end = start + length
                 if end < count - trailing:
@@ -176,7 +176,10 @@ class Vocabulary:
 
 @cache
 def load_vocabulary() -> Vocabulary:
-    """The vocabulary that comes with Bandscope, ``vocabulary.toml``."""
+    """The vocabulary of Bandscope, ``vocabulary.toml``.
+
+    The digest of the whole file is part of the input digest of tags: an edit of a comment makes stored tags outdated.
+    """
     content = files("bandscope_dagster.tagging").joinpath("vocabulary.toml").read_bytes()
     tables = tomllib.loads(content.decode())
     return Vocabulary(

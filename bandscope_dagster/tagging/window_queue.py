@@ -1,4 +1,4 @@
-"""Windows of several sources and songs in shared calls of one tagger, within the memory that there is."""
+"""Batch windows of several sources and songs into calls of one tagger, and shrink the batch if memory runs out."""
 
 import logging
 import traceback
@@ -19,34 +19,34 @@ _Entry = tuple[SourceTags, Window]
 
 
 class BadScores(BandscopeError):
-    """The tagger gave a score that is not a number in [0, 1]; nothing of it can be stored."""
+    """The tagger returned a score that is not a number in [0, 1]; its tags cannot be stored."""
 
 
 class WindowQueue:
     """Fills the tagger's batches with windows of several sources and songs.
 
-    What is heard in a window does not depend on its company. Where the tagger gives scores (``fixed_batch``) each of
-    its calls is of one size, filled up with silence, because on every device the rounding of sums depends on it; a
-    language model, which would have to answer for the silence as well, gets only windows.
+    The tags of a window must not depend on the other windows of its batch. On every device the rounding of sums
+    depends on the size of a batch: if the tagger returns scores (``fixed_batch``), all calls have one size, filled up
+    with silence. A language model would have to answer for the silence too, so it gets only the windows.
 
-    Where memory runs out the batch is halved, for all calls to come. A window that the tagger cannot be told at all,
-    alone, is the error of its own source; the others of its batch are tagged without it.
+    If memory runs out, the batch is halved for all further calls. If the tagger fails on a single window, the error
+    belongs to the source of that window; the other windows of the batch are tagged.
     """
 
     def __init__(self, tagger: Tagger) -> None:
         self.tagger = tagger
-        self.batch = tagger.batch  # less than the tagger's own where memory has run out
+        self.batch = tagger.batch  # below the tagger's own once memory has run out
         self._waiting: deque[_Entry] = deque()
 
     def add(self, source: SourceTags, windows: list[Window]) -> None:
-        """Queue windows of ``source``; the tagger runs whenever a batch is full."""
+        """Queue windows of ``source``; run the tagger for each full batch."""
         source.waiting += len(windows)
         self._waiting.extend((source, window) for window in windows)
         while len(self._waiting) >= self.batch:
             self._run()
 
     def flush(self) -> None:
-        """Tag everything that waits, without waiting for a full batch."""
+        """Tag all windows in the queue, without waiting for a full batch."""
         while self._waiting:
             self._run()
 
@@ -57,22 +57,20 @@ class WindowQueue:
             source.waiting -= 1
 
     def _attempt(self, entries: list[_Entry]) -> None:
-        """Tag windows that are few enough for one call."""
+        """Tag windows that fit into one call; on an error, in smaller calls."""
         if not entries:
             return
         try:
             self._tag(entries)
             return
         except Exception as error:
-            traceback.clear_frames(
-                error.__traceback__
-            )  # keeps the lines, frees the tensors of the failed call
+            traceback.clear_frames(error.__traceback__)  # frees the tensors of the failed call
             failure = error
         name = self.tagger.identity.name
         if is_out_of_memory(failure) and self.batch > 1:
             self._shrink()
             logger.warning(
-                "%s ran out of memory on %s and goes on with %d windows at a time (%s: %s)",
+                "%s ran out of memory on %s; continuing with %d windows at a time (%s: %s)",
                 *(name, self.tagger.device, self.batch, type(failure).__name__, failure),
             )
             while entries:
@@ -90,7 +88,7 @@ class WindowQueue:
 
         self.batch //= 2
         if self.tagger.device.startswith("cuda"):
-            torch.cuda.empty_cache()  # what the larger call left in torch's cache is in pieces of the wrong size
+            torch.cuda.empty_cache()  # the cached blocks of the larger call have the wrong sizes
 
     def _tag(self, entries: list[_Entry]) -> None:
         size = self.batch if self.tagger.fixed_batch else len(entries)
@@ -100,9 +98,9 @@ class WindowQueue:
         name = self.tagger.identity.name
         answers = self.tagger.tag(windows)
         if len(answers) != len(windows):
-            raise ValueError(f"{name} gave the tags of {len(answers)} windows instead of {len(windows)}")
+            raise ValueError(f"{name} returned tags of {len(answers)} windows instead of {len(windows)}")
         heard = list(zip(entries, answers[: len(entries)], strict=True))
-        for (source, _), answer in heard:  # all before any is kept: a batch that fails is tagged again
+        for (source, _), answer in heard:  # check all before keeping any: a failed batch is tagged again
             _check_scores(answer.tags, name, source.source)
         for (source, window), answer in heard:
             source.tagged.append(TaggedWindow(window.start_frame, window.frames, answer))
@@ -110,8 +108,8 @@ class WindowQueue:
 
 def _check_scores(tags: Iterable[Tag], tagger: str, source: str) -> None:
     for tag in tags:
-        if tag.score is not None and not 0.0 <= tag.score <= 1.0:  # also where it is no number
+        if tag.score is not None and not 0.0 <= tag.score <= 1.0:  # NaN too
             raise BadScores(
-                f"{tagger} gave {tag.label!r} in the {source} the score {tag.score}; run it again with"
+                f"{tagger} returned the score {tag.score} for {tag.label!r} in the {source}; use"
                 " BANDSCOPE_DEVICE=cpu or another BANDSCOPE_TAGGER"
             )

@@ -1,4 +1,4 @@
-"""Cuts a mono signal that arrives in blocks of any size into the windows that a tagger listens to."""
+"""Cut a mono signal that arrives in blocks of any size into the windows of a tagger."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -10,59 +10,58 @@ from bandscope_dagster.audio.levels import SILENCE_DB
 from bandscope_dagster.tagging.protocol import WindowPlan
 
 SHORTEST_REST_S: Final = 1.5
-"""An end of the song of this length is listened to, however long the windows are: an instrument can enter in it."""
+"""A rest of the song of at least this length gets a window, however long windows are: an instrument may enter in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
     """One window of a song. Frames are at the plan's sample rate.
 
-    ``frames`` is how much of the song the window speaks for, from ``start_frame`` on: less than the plan's
-    length in a song that is shorter than a window, and more where a short end of the song falls to its last
-    window.
+    ``frames`` is the length of the song, from ``start_frame``, that the tags of the window apply to: less than the
+    plan's length in a song shorter than a window, and more if a short rest of the song is added to its last window.
     """
 
     start_frame: int
     frames: int
     samples: NDArray[np.float32]  # (lead + length,) mono in [-1, 1]
-    silent: bool  # nothing to be heard: not worth a model's time
+    silent: bool  # True if nothing is audible: such windows are not tagged
 
 
 class Windows:
-    """Cuts one song; memory is bounded by a window and a half and the block that is pushed.
+    """Cuts one song into windows; holds at most one and a half windows and the block that is pushed.
 
-    At the song's end, a rest of at least ``SHORTEST_REST_S`` or half a window gets a window of its own, which ends
-    with the song and so overlaps the one before; a shorter rest falls to the window before. A song shorter than one
-    window is repeated to fill it, as musicnn does with short patches. An empty song has no windows.
+    At the end of the song, a rest of at least ``SHORTEST_REST_S`` or half a window gets a window of its own, which
+    ends with the song and so overlaps the window before. A shorter rest is added to the window before. A song shorter
+    than one window is repeated to fill it, as musicnn does with short patches. An empty song has no windows.
     """
 
     def __init__(self, plan: WindowPlan) -> None:
         self._plan = plan
-        # With so many frames after its end, a window cannot have the song's rest fall to it: it is final.
+        # A window is final if this many frames follow its end: the rest of the song gets a window of its own then.
         rest = min(-(-plan.length // 2), round(SHORTEST_REST_S * plan.sample_rate))
         self._final_after = min(plan.hop, rest)
         self._pending: list[NDArray[np.float32]] = []
-        self._pending_from = 0  # the frame of the song that is first in ``_pending``
+        self._pending_from = 0  # the song's frame at the start of ``_pending``
         self._received = 0  # frames
-        self._next_start = 0  # frame
+        self._next_start = 0  # the song's frame at the start of the next window
 
     def push(self, block: NDArray[np.float32]) -> list[Window]:
         """Take the next ``(frames,)`` mono samples; return the windows that are now final."""
         if block.ndim != 1:
-            raise ValueError(f"Windows are cut from mono blocks of shape (frames,), not {block.shape}.")
+            raise ValueError(f"a block must be mono of shape (frames,), not {block.shape}")
         self._pending.append(np.array(block, dtype=np.float32))  # a copy: the caller may reuse its buffer
         self._received += len(block)
 
         windows: list[Window] = []
         while self._received >= self._next_start + self._plan.length + self._final_after:
             windows.append(self._window(self._next_start, self._plan.length))
-            # No later window starts before this frame, not even one that is aligned to the song's end.
+            # Every later window starts at or after this frame, even one that is aligned to the end of the song.
             self._forget_before(self._next_start + self._final_after - self._plan.lead)
             self._next_start += self._plan.hop
         return windows
 
     def finish(self) -> list[Window]:
-        """The song has ended: return its last window, or none if it is empty."""
+        """End the song; return its last window, or none if the song is empty."""
         length = self._plan.length
         if self._received == 0:
             return []

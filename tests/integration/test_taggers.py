@@ -1,4 +1,4 @@
-"""Every tagger on the whole path: from weights in a folder through the model store and the graph to Parquet."""
+"""Every tagger from end to end: from weights in a folder, through the model store and the graph, to Parquet."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ Choose = Callable[..., Settings]
 
 @pytest.fixture
 def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
-    """Puts a tiny model into the model store as a person without a network does, and chooses it as the tagger."""
+    """Add a tiny model to the model store, as an offline user does, and select it as the tagger."""
     listed: dict[str, Model] = {}
     monkeypatch.setattr(registry, "find_model", lambda name: listed.get(name) or find_model(name))
 
@@ -132,7 +132,7 @@ def test_answers_of_qwen_omni_do_not_depend_on_the_batch(
     )
     alone = choose(
         tagger, omni(tagger), tag_window_s=3.0, tag_batch=1
-    )  # random weights: it hears, and babbles
+    )  # random weights: the answers depend on the audio, and make no sense
     platform, _ = analyzed(alone, instance, songs=1)
     found = platform.table("stem_instrument_tags").select(HELD)
     assert found["answer"].n_unique() > 1, "what it says depends on what it hears"
@@ -141,7 +141,7 @@ def test_answers_of_qwen_omni_do_not_depend_on_the_batch(
     assert shared.table("stem_instrument_tags").select(HELD).equals(found)
 
 
-def test_a_window_whose_answer_cannot_be_read_is_an_error_of_that_window_and_is_seen(
+def test_an_unreadable_answer_is_an_error_of_its_window_and_fails_the_check(
     choose: Choose, instance: dg.DagsterInstance
 ) -> None:
     settings = choose("qwen2.5-omni", omni("qwen2.5-omni", PROSE, STILL_PROSE), tag_window_s=6.0)

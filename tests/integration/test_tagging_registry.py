@@ -1,4 +1,4 @@
-"""tagging/registry: a tagger by its name, and a clear refusal of any other."""
+"""tagging/registry: taggers by name, and a clear error for any other name."""
 
 import subprocess
 import sys
@@ -20,17 +20,17 @@ def test_the_embedded_tagger_loads_by_its_name(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", [name for name in TAGGERS if name != "musicnn"])
-def test_a_tagger_whose_weights_are_not_here_says_how_to_get_them(name: str, tmp_path: Path):
+def test_a_tagger_without_weights_names_the_command_that_gets_them(name: str, tmp_path: Path):
     with pytest.raises(ModelFileError, match=f"bandscope models pull {name}"):
         load_tagger(name, tmp_path, "cpu", NO_CHOICE)
 
 
-def test_an_unknown_tagger_is_refused_with_the_setting_and_what_it_accepts(tmp_path: Path):
+def test_an_unknown_tagger_is_refused_with_the_setting_and_its_accepted_values(tmp_path: Path):
     with pytest.raises(SettingsError, match=r"BANDSCOPE_TAGGER='shazam'.*choose one of musicnn"):
         load_tagger("shazam", tmp_path, "cpu", NO_CHOICE)
 
 
-def test_every_threshold_is_of_a_tagger_or_of_all_others():
+def test_every_threshold_belongs_to_a_tagger_or_to_all_others():
     assert set(PRESENT_FROM) <= {*TAGGERS, None}
 
 

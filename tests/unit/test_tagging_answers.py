@@ -1,4 +1,4 @@
-"""tagging/answers: a list is found in whatever a language model wrote, prose is none, nothing is lost in silence."""
+"""tagging/answers: lists are found in any answer, prose gives no labels, and every loss has a note or an error."""
 
 # ruff: noqa: RUF001 (full-width brackets, commas and quotes are meant)
 
@@ -22,12 +22,12 @@ DROPPED = "no labels"
 def answer(
     text: str, *expected: object, note: str | None = None, error: str | None = None
 ) -> tuple[object, ...]:
-    """An answer, the tags that it gives, and words of its note and its error; None: there is none."""
+    """An answer, its tags, and a part of its note and of its error; None if it has none."""
     return text, list(expected), note, error
 
 
 LIST_ANSWERS: dict[str, tuple[object, ...]] = {
-    # as asked
+    # as requested
     "json": answer('["piano", "drums", "bass guitar"]', "piano", "drums", "bass guitar"),
     "one label": answer('["piano"]', "piano"),
     "over several lines": answer('[\n  "piano",\n  "drums"\n]\n', "piano", "drums"),
@@ -46,7 +46,7 @@ LIST_ANSWERS: dict[str, tuple[object, ...]] = {
     "without quotes": answer(
         "[piano, electric guitar (clean), drums]", "piano", "electric guitar (clean)", "drums"
     ),
-    # with something around it
+    # with text around it
     "prose around": answer('Sure! Here\'s what I hear: ["piano", "drums"]. Hope it helps!', "piano", "drums"),
     "brackets in the prose": answer('[Intro] The song (a ballad [slow]) has: ["piano"] [1]', "piano"),
     "fenced": answer('```json\n["piano", "drums"]\n```', "piano", "drums"),
@@ -107,7 +107,7 @@ LIST_ANSWERS: dict[str, tuple[object, ...]] = {
     "a list begun again": answer(
         '["piano", "dr\n\nOnce more: ["piano", "drums"]', "piano", "drums", note="one of 2"
     ),
-    # items that are none
+    # items that are not labels
     "numbers, null, nested": answer(
         '["piano", 5, null, true, ["drums"], {"a": 1}]', "piano", note=f"{DROPPED}: 5"
     ),
@@ -250,7 +250,7 @@ LAYERS_ANSWERS: dict[str, tuple[object, ...]] = {
     ),
     "a list before it": answer(f'I hear ["pad", "vocals"].\n{WHOLE}', *WHOLE_TAGS, note="one of 2"),
     "a list after it": answer(f'{WHOLE}\nAll of them: ["pad", "vocals"]', *WHOLE_TAGS, note="one of 2"),
-    # items that are none, duplicates
+    # items that are not labels, duplicates
     "in two layers": answer(
         '{"background": ["Piano", "pad"], "foreground": ["piano"]}',
         ("Piano", F),
@@ -346,7 +346,7 @@ def test_a_hostile_megabyte_is_parsed_and_never_silently_empty(parse: Callable[[
     assert heard.answer == text and (heard.tags or heard.note or heard.error)
 
 
-def test_what_comes_after_the_part_that_is_read_is_said_to_be_unread():
+def test_a_note_says_that_the_end_of_a_long_answer_was_not_read():
     heard = parse_list('["piano"]' + " " * 200_000)
     assert [tag.label for tag in heard.tags] == ["piano"]
     assert heard.note == "only the first 50000 of 200009 characters read"
@@ -375,14 +375,14 @@ SPELLED = st.sampled_from(sorted(SPELLINGS))
 
 
 @given(LABELS, SPELLED)
-def test_labels_come_back_as_they_were_written(labels: list[str], spelling: str):
+def test_labels_are_read_exactly_as_written(labels: list[str], spelling: str):
     heard = parse_list(SPELLINGS[spelling](labels))
     assert [tag.label for tag in heard.tags] == labels
     assert heard.error is None
 
 
 @given(LABELS, LABELS, SPELLED)
-def test_layers_come_back_as_they_were_written(front: list[str], back: list[str], spelling: str):
+def test_layers_are_read_exactly_as_written(front: list[str], back: list[str], spelling: str):
     back = [label for label in back if label not in front]
     answer: object = {"background": back, "middle_ground": [], "foreground": front}
     heard = parse_layers(SPELLINGS[spelling](answer))
@@ -420,7 +420,7 @@ ANSWERS = st.text() | st.lists(FRAGMENTS).map("".join)
 @pytest.mark.parametrize("parse", [parse_list, parse_layers])
 @given(ANSWERS)
 @example('{"foreground": {"foreground": {"foreground"')
-def test_any_answer_is_kept_and_says_something(parse: Callable[[str], Heard], text: str):
+def test_any_answer_is_kept_and_has_tags_a_note_or_an_error(parse: Callable[[str], Heard], text: str):
     heard = parse(text)
     assert heard.answer == text
     assert heard.tags or heard.note or heard.error

@@ -1,4 +1,4 @@
-"""tagging/ast_audioset: transformers' own scores, of exactly the audio that was meant."""
+"""tagging/ast: the scores of transformers itself, for exactly the given audio."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LENGTH = 163_840  # samples: 10.24 s at 16 kHz
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of a tiny network with windows of 10.24 s; not to be changed."""
+    """The files of a tiny network with windows of 10.24 s, shared by all tests: do not change them."""
     folder = tmp_path_factory.mktemp("ast")
     save_tiny_ast(folder)
     return folder
@@ -40,7 +40,7 @@ def ast(folder: Path) -> Ast:
 
 @pytest.fixture
 def own_folder(tmp_path: Path) -> Path:
-    """The files of a tinier network, to be changed."""
+    """The files of a smaller network, for tests that change them."""
     save_tiny_ast(tmp_path, frames=128)
     return tmp_path
 
@@ -54,7 +54,7 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 
 def music(windows: int, length: int = LENGTH) -> Audio:
-    """``(windows, length)``: in each, notes of other pitches over noise of another level."""
+    """``(windows, length)``: each has notes of different pitches over noise of a different level."""
     rng = np.random.default_rng(0)
     time = np.arange(length) / 16_000
     notes = [
@@ -77,12 +77,12 @@ def peak_bins(ast: Ast, windows: Sequence[Audio]) -> NDArray[np.intp]:
 
 
 def mel(hz: float) -> float:
-    """O'Shaughnessy's scale, which kaldi and HTK use."""
+    """O'Shaughnessy's mel scale, as kaldi and HTK use it."""
     return 1127 * np.log(1 + hz / 700)
 
 
 def mel_bin(hz: float) -> float:
-    """Where a tone lies among 128 filters whose edges and centres are equally spaced from 20 Hz to 8 kHz."""
+    """The bin of a tone among 128 filters, whose edges and centres are equally spaced in mel from 20 Hz to 8 kHz."""
     return (mel(hz) - mel(20)) / (mel(8000) - mel(20)) * 129 - 1
 
 
@@ -94,7 +94,7 @@ def test_a_tone_in_a_stereo_song_of_any_rate_lands_in_its_mel_bin(ast: Ast, hz: 
     windows = source.push(np.stack([tone, 0.5 * tone])) + source.finish()
     for found in peak_bins(ast, [window.samples for window in windows]):
         assert found == pytest.approx(mel_bin(hz), abs=1)
-    # What a mistake would give: 44.1 kHz taken for 16 kHz, or two interleaved channels for one.
+    # Likely mistakes: 44.1 kHz read as 16 kHz, or two interleaved channels as one.
     assert mel_bin(hz) - mel_bin(hz * 16 / 44.1) > 5 and mel_bin(hz) - mel_bin(hz / 2) > 5
 
 
@@ -186,7 +186,7 @@ def test_the_batch_is_the_chosen_one(own_folder: Path) -> None:
 
 
 def test_every_weight_arrives_under_the_names_of_the_published_file(own_folder: Path) -> None:
-    """The published file names its tensors as transformers did before its version 5, which still writes it so."""
+    """The published file has the tensor names of transformers before version 5, which still writes them."""
     names = set(load_file(own_folder / "model.safetensors"))
     assert "audio_spectrogram_transformer.encoder.layer.1.attention.attention.query.weight" in names
     network, _ = read_network(entry(own_folder), own_folder)
@@ -216,16 +216,16 @@ def test_tensors_that_are_not_exactly_the_networks_are_refused(own_folder: Path,
         (
             "config.json",
             {"architectures": ["WhisperForConditionalGeneration"]},
-            "config.json is for .'Whisper",
+            r"config.json is for .'Whisper.*; only ASTForAudioClassification is supported",
         ),
-        ("config.json", {"id2label": dict.fromkeys(range(9), "Rain")}, "none of the labels in config.json"),
-        ("preprocessor_config.json", {"sampling_rate": 44_100}, "sampling_rate = 44100, and 16000 is needed"),
-        ("preprocessor_config.json", {"max_length": 512}, "max_length = 512, and 128 is needed"),
-        ("preprocessor_config.json", {"num_mel_bins": 64}, "num_mel_bins = 64, and 128 is needed"),
+        ("config.json", {"id2label": dict.fromkeys(range(9), "Rain")}, "no label in config.json"),
+        ("preprocessor_config.json", {"sampling_rate": 44_100}, "sampling_rate = 44100; it must be 16000"),
+        ("preprocessor_config.json", {"max_length": 512}, "max_length = 512; it must be 128"),
+        ("preprocessor_config.json", {"num_mel_bins": 64}, "num_mel_bins = 64; it must be 128"),
         (
             "preprocessor_config.json",
             {"do_normalize": False},
-            "do_normalize = False, and True is needed",
+            "do_normalize = False; it must be True",
         ),
     ],
 )
@@ -239,7 +239,9 @@ def test_a_configuration_of_something_else_is_refused(
 
 def test_an_entry_without_one_of_the_files_is_refused(own_folder: Path) -> None:
     (own_folder / "preprocessor_config.json").unlink()
-    with pytest.raises(ModelFileError, match=f"{NAME} is no AST tagger: it has no preprocessor_config.json"):
+    with pytest.raises(
+        ModelFileError, match=f"{NAME} is not an AST tagger: it has no preprocessor_config.json"
+    ):
         load(own_folder)
 
 

@@ -1,4 +1,4 @@
-"""tagging/audioset: which of AudioSet's classes are asked for."""
+"""tagging/audioset: the classes of AudioSet that become tags."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from bandscope_dagster.tagging.audioset import INSTRUMENT_CLASSES
 
 
 def test_there_are_95_classes_and_none_twice():
-    # By index: 27 to 37 voices, 40, 62 and 63 of the body, 92 the cowbell, 139 to 215 below "Musical instrument",
-    # 218, 254 and 255 voices that the ontology has under music.
+    # By index: 27 to 37 voices; 40, 62 and 63 sounds of the body; 92 the cowbell; 139 to 215 below "Musical
+    # instrument"; 218, 254 and 255 voices that the ontology has below "Music".
     assert len(set(INSTRUMENT_CLASSES)) == len(INSTRUMENT_CLASSES) == 11 + 3 + 1 + 77 + 3
 
 

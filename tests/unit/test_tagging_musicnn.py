@@ -1,4 +1,4 @@
-"""tagging/musicnn: the original's scores on a real song and its true stems."""
+"""tagging/musicnn: the scores of the original network for a real song and its true stems."""
 
 import json
 from dataclasses import asdict
@@ -17,7 +17,7 @@ from bandscope_dagster.tagging.musicnn import INSTRUMENT_TAGS, PLAN, TAGS, Music
 from bandscope_dagster.tagging.options import TaggingOptions
 from bandscope_dagster.tagging.windows import Windows
 
-# Mean over the two 3 s patches, from the authors' checkpoint: stream of the stem file → tag → score.
+# Stream of the stem file → tag → mean score over the two 3 s patches, from the authors' checkpoint.
 REFERENCE = {
     "mixture": (0, {"techno": 0.271, "electronic": 0.249, "synth": 0.191, "guitar": 0.185, "piano": 0.117}),
     "drums": (1, {"drums": 0.366, "beat": 0.295}),
@@ -32,8 +32,8 @@ def musicnn() -> Musicnn:
 
 
 def windows_of(stream: int) -> NDArray[np.float32]:
-    """``(windows, lead + length)`` of a stream of the excerpt that stempeg brings, at 16 kHz mono."""
-    package = find_spec("stempeg")  # not imported: it insists on an ffmpeg program
+    """``(windows, lead + length)`` of one stream of the excerpt in the stempeg package, at 16 kHz mono."""
+    package = find_spec("stempeg")  # not imported: the import needs an ffmpeg program
     assert package is not None and package.origin is not None
     path = Path(package.origin).parent / "data" / "The Easton Ellises - Falcon 69.stem.mp4"
     with av.open(str(path)) as container:
@@ -77,7 +77,7 @@ def test_samples_at_full_scale_give_finite_scores(musicnn: Musicnn):
 
 
 def test_a_window_of_the_wrong_length_is_refused(musicnn: Musicnn):
-    with pytest.raises(ValueError, match=r"\(batch, 48128\), not \(1, 48000\)"):
+    with pytest.raises(ValueError, match=r"musicnn takes .* \(batch, 48128\), .* of shape \(1, 48000\)"):
         musicnn.tag(np.zeros((1, 48_000), np.float32))
 
 

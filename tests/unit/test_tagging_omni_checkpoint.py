@@ -1,4 +1,4 @@
-"""tagging/omni_checkpoint: the thinker of a whole published checkpoint, every weight of it, and nothing else."""
+"""tagging/omni_checkpoint: every weight of the thinker is read from a published checkpoint, and nothing else."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def with_other_weights(folder: Path, family: str, change: Callable[[Tensors], Any]) -> Model:
-    """A checkpoint in ``folder`` after ``change`` to its tensors, with its entry in the inventory."""
+    """Save a checkpoint in ``folder`` after ``change`` to its tensors; return its entry in the inventory."""
     save_tiny_omni(folder, family)
     for path in folder.glob("model*"):
         path.unlink()
@@ -37,7 +37,7 @@ def with_other_weights(folder: Path, family: str, change: Callable[[Tensors], An
 
 
 def logits(thinker: Any, family: str) -> torch.Tensor:
-    """What a thinker makes of two seconds of noise and a few bytes of text."""
+    """The output of a thinker for two seconds of noise and a few bytes of text."""
     vocabulary = Vocabulary(family, ())
     generator = torch.Generator().manual_seed(7)
     audio = [vocabulary.id(vocabulary.audio)] * (50 if family == "qwen2.5-omni" else 26)
@@ -125,7 +125,7 @@ def test_another_kind_of_model_is_refused(tmp_path: Path):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "qwen2_audio"}))
     with pytest.raises(
-        ModelFileError, match="'qwen2_audio', and only qwen2_5_omni and qwen3_omni_moe are read"
+        ModelFileError, match="'qwen2_audio'; only qwen2_5_omni and qwen3_omni_moe are supported"
     ):
         load_checkpoint(entry(tmp_path, "qwen2.5-omni"), tmp_path, "cpu")
 

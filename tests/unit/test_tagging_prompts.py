@@ -1,4 +1,4 @@
-"""tagging/prompts: what is asked in each mode, and the digest that says so in the lineage."""
+"""tagging/prompts: the questions of each mode, and their digest for the lineage."""
 
 import re
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""Scores of all labels as tags."""
+"""tagging/protocol: a score for every label, read as tags."""
 
 import sys
 

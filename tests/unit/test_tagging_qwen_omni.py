@@ -1,4 +1,4 @@
-"""tagging/qwen_omni: real thinkers that listen, answer, and are asked again; tiny, in the published layout."""
+"""tagging/qwen_omni: real but tiny thinkers, in the published layout, that answer and are asked again."""
 
 import logging
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ FOLDERS = count()
 
 
 def noises(windows: int) -> NDArray[np.float32]:
-    """Windows of different content: noise whose spectrum and loudness differ from one to the next."""
+    """Windows of different content: noise with a different spectrum and loudness in each."""
     random = np.random.default_rng(0)
     white = random.standard_normal((windows, round(WINDOW_S * SAMPLE_RATE)))
     for index, row in enumerate(white):
@@ -64,7 +64,7 @@ def answers(tagger: QwenOmni, windows: NDArray[np.float32]) -> list[str | None]:
 
 
 def short(dialogue: Dialogue, tokens: int) -> Dialogue:
-    """The same turns, in few words, with answers of at most ``tokens`` tokens: what a random model says has no end."""
+    """The same questions, shortened, with answers of at most ``tokens`` tokens: a random model never stops."""
 
     def cut(question: Question) -> Question:
         return replace(question, text=question.text[:20], max_new_tokens=tokens)
@@ -79,12 +79,12 @@ def short(dialogue: Dialogue, tokens: int) -> Dialogue:
 
 @contextmanager
 def prompts_to(checkpoint: OmniCheckpoint) -> Iterator[list[torch.Tensor]]:
-    """Notes which tokens of every prompt that really reaches a thinker are no padding."""
+    """Record the tokens of every prompt that reaches a thinker, without padding."""
     masks: list[torch.Tensor] = []
 
     def note(_: Any, __: Any, named: dict[str, Any]) -> None:
         if named.get("input_features") is not None:
-            mask = named.get("attention_mask")  # left out by ``generate`` where there is no padding
+            mask = named.get("attention_mask")  # ``generate`` omits it if there is no padding
             masks.append(torch.ones_like(named["input_ids"]) if mask is None else mask)
 
     hook = checkpoint.thinker.register_forward_pre_hook(note, with_kwargs=True)
@@ -222,21 +222,21 @@ def test_the_audio_reaches_the_model_at_16_khz_in_mono(random_checkpoint: OmniCh
     random.tag(0.5 * tones)
     hook.remove()
 
-    # Slaney's mel scale from 0 to 8 kHz (1 kHz is 15, and from there 27 for each factor of 6.4), 128 bands.
+    # Slaney's mel scale from 0 to 8 kHz (1 kHz is 15; above, 27 for each factor of 6.4), 128 bands.
     top = 15 + 27 * np.log(8) / np.log(6.4)
     expected = [15 / top * 129 - 1, (15 + 27 * np.log(4) / np.log(6.4)) / top * 129 - 1]
-    frames = round(100 * WINDOW_S)  # a frame every 10 ms
+    frames = round(100 * WINDOW_S)  # one frame every 10 ms
     for call in features:
         assert call.shape == (128, 2 * frames)
         found = [call[:, :frames].mean(dim=1).argmax(), call[:, frames:].mean(dim=1).argmax()]
         assert np.abs(np.array(found) - expected).max() < 1
     assert len(features) == (
         3 if mode == "layers" else 2
-    )  # every question comes with the audio, the repair too
+    )  # every question is sent with the audio, the repair too
 
 
 def test_what_the_model_sees_does_not_depend_on_the_silence_after_the_window(tmp_path: Path):
-    """Qwen2.5's own processor fills every window up to 300 s, which takes 4.8 million samples for each."""
+    """Qwen2.5's own processor pads every window to 300 s, 4.8 million samples."""
     model, folder = saved(tmp_path)
     checkpoint = load_checkpoint(model, folder, "cpu")
     seen: list[torch.Tensor] = []
@@ -294,7 +294,7 @@ def test_logits_that_are_not_finite_are_an_error(tmp_path: Path):
 def test_tokens_that_the_tokenizer_does_not_know_are_never_said(tmp_path: Path):
     model, folder = saved(tmp_path, LIST)
     checkpoint = load_checkpoint(model, folder, "cpu")
-    checkpoint.thinker.lm_head.weight[-1] = 100  # the likeliest after every token
+    checkpoint.thinker.lm_head.weight[-1] = 100  # the most likely one after every token
     (heard,) = QwenOmni("tiny", checkpoint, load_dialogue("list"), "cpu", OPTIONS).tag(noises(1))
     assert heard.answer == LIST.text
 

@@ -1,4 +1,4 @@
-"""From audio to tag rows: what becomes a row, and in which order."""
+"""tagging/source_tags: the rows made from the tags of a source, and their order."""
 
 import numpy as np
 from level_tagger import FAINT, LOUD, ByLevel, always, level, tagged

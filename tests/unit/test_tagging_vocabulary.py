@@ -1,4 +1,4 @@
-"""tagging/vocabulary: every label becomes one instrument, explains itself, and none is lost."""
+"""tagging/vocabulary: every label maps to one instrument, with the reason, and no label is lost."""
 
 import tomllib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ QUALIFIERS: list[str] = TABLES["qualifiers"]
 
 
 def entries() -> Iterator[tuple[str, str, str]]:
-    """Family, instrument and phrase of everything that is in the file, translations last."""
+    """(family, instrument, phrase) of everything in the file, translations last."""
     for family, instruments in TABLES["families"].items():
         for instrument, synonyms in instruments.items():
             for phrase in (instrument, *synonyms, *TABLES["translations"].get(instrument, ())):
@@ -64,7 +64,7 @@ def test_the_instruments_of_the_fields_data_sets_are_mapped(labels: tuple[str, .
 
 
 @pytest.mark.parametrize("instrument", SAID)
-def test_what_a_model_says_becomes_the_instrument_that_it_means(instrument: str):
+def test_a_label_maps_to_the_instrument_that_it_means(instrument: str):
     became = {label: VOCABULARY.match(label).instrument for label in SAID[instrument]}
     assert became == dict.fromkeys(SAID[instrument], instrument)
 
@@ -91,7 +91,7 @@ def test_what_a_model_says_becomes_the_instrument_that_it_means(instrument: str)
         ("Synthetic singing", "synthetic vocals", "voice"),
     ],
 )
-def test_groups_and_techniques_of_audioset_go_where_its_ontology_has_them(
+def test_groups_and_techniques_of_audioset_map_as_its_ontology_has_them(
     label: str, instrument: str, family: str
 ):
     match = VOCABULARY.match(label)
@@ -120,7 +120,7 @@ def test_qualifiers_are_single_words_and_none_is_written_twice():
     assert len(QUALIFIERS) == len(set(map(normalize, QUALIFIERS)))
 
 
-def test_a_word_means_another_in_one_step():
+def test_a_word_is_replaced_in_one_step():
     words = TABLES["words"]
     assert [word for word in (*words, *words.values()) if " " in normalize(word)] == []
     assert words.keys().isdisjoint(words.values())
@@ -136,7 +136,7 @@ def test_few_qualifiers_are_also_names_of_instruments():
 @pytest.mark.parametrize("synonym", ["Fiddles", "fid-dle", "singing fiddle"])
 def test_two_instruments_cannot_share_a_synonym(synonym: str):
     families = {"bowed strings": {"violin": ["fiddle", "vocal fiddle"], "viola": [synonym]}}
-    with pytest.raises(ValueError, match=rf"{synonym!r} stands for both 'violin' and 'viola'"):
+    with pytest.raises(ValueError, match=rf"{synonym!r} is a synonym of both 'violin' and 'viola'"):
         Vocabulary(families, words={"singing": "vocal"})
 
 
@@ -147,7 +147,7 @@ def test_a_translation_of_no_instrument_is_an_error():
 
 def test_a_translation_cannot_be_the_name_of_another_instrument():
     families = {"percussion": {"claves": []}, "keyboards": {"harpsichord": []}}
-    with pytest.raises(ValueError, match=r"'clave' stands for both 'claves' and 'harpsichord'"):
+    with pytest.raises(ValueError, match=r"'clave' is a synonym of both 'claves' and 'harpsichord'"):
         Vocabulary(families, translations={"harpsichord": ["clave"]})
 
 
@@ -169,7 +169,7 @@ def test_a_translation_cannot_be_the_name_of_another_instrument():
         ),
     ],
 )
-def test_a_match_tells_what_was_found_and_what_was_dropped(label: str, expected: Match):
+def test_a_match_has_the_words_that_were_found_and_dropped(label: str, expected: Match):
     assert VOCABULARY.match(label) == expected
     assert expected.mapped
 
@@ -190,11 +190,11 @@ def test_a_match_tells_what_was_found_and_what_was_dropped(label: str, expected:
         ("pizzicato cello", "cello"),
     ],
 )
-def test_as_few_qualifiers_are_dropped_as_give_a_known_phrase(label: str, instrument: str):
+def test_as_few_qualifiers_as_possible_are_dropped(label: str, instrument: str):
     assert VOCABULARY.match(label).instrument == instrument
 
 
-def test_of_two_phrases_of_one_length_the_later_is_meant():
+def test_of_two_phrases_of_one_length_the_later_one_matches():
     vocabulary = Vocabulary({"family": {"beat": [], "sample": []}}, ["beat", "sample"])
     assert vocabulary.match("beat sample").instrument == "sample"
     assert vocabulary.match("sample beat").instrument == "beat"
@@ -231,14 +231,14 @@ def test_a_part_of_a_word_is_never_found(label: str):
         "钢琴和吉他",
     ],
 )
-def test_a_phrase_of_several_instruments_is_not_taken_apart(label: str):
+def test_a_phrase_of_several_instruments_is_not_split(label: str):
     assert not VOCABULARY.match(label).mapped
 
 
 @pytest.mark.parametrize(
     "label", ["no vocals", "no drums", "without guitar", "drums (none)", "vocals (no lyrics)"]
 )
-def test_what_is_denied_is_not_heard(label: str):
+def test_a_negated_instrument_is_unmapped(label: str):
     assert not VOCABULARY.match(label).mapped
 
 
@@ -263,7 +263,7 @@ def test_an_unknown_label_is_kept_and_unmapped(label: str, kept: str):
     assert not match.mapped and match.family is None
 
 
-def test_prose_is_no_name():
+def test_prose_is_unmapped():
     within = "the " * (LONGEST_NAME - 1) + "piano"
     assert VOCABULARY.match(within).instrument == "piano"
     assert not VOCABULARY.match("the " + within).mapped
@@ -326,7 +326,7 @@ def plural(phrase: str) -> str:
 
 def test_every_english_phrase_is_known_in_the_plural():
     unknown = {phrase for phrase in ENGLISH if VOCABULARY.match(plural(phrase)).synonym != phrase}
-    # Too short to have one; and "kemenches" could as well be several of a "kemench".
+    # Too short for a plural; and "kemenches" could also be the plural of "kemench".
     assert unknown == {"ud", "ep", "b3", "hammond b3", "dj", "mc", "gu", "kemenche", "afoxe"}
 
 

@@ -1,4 +1,4 @@
-"""Windows in shared calls: no window depends on its company, and what fails one fails only its own source."""
+"""tagging/window_queue: windows in a call do not depend on each other, and an error fails only its own source."""
 
 import math
 from collections.abc import Callable
@@ -25,10 +25,10 @@ def test_the_model_always_sees_batches_of_its_own_size() -> None:
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -0.1, 1.5])
-def test_a_score_that_is_no_number_between_0_and_1_is_an_error_that_names_it(score: float) -> None:
+def test_a_score_that_is_not_a_number_between_0_and_1_is_an_error_that_names_it(score: float) -> None:
     tags = tagged(ByLevel(always(Tag("piano", score))), level(LOUD))
     assert isinstance(tags.error, BadScores)
-    assert "by-level gave 'piano' in the mixture the score" in str(tags.error)
+    assert f"by-level returned the score {score} for 'piano' in the mixture" in str(tags.error)
     assert "BANDSCOPE_TAGGER" in str(tags.error)
 
 
@@ -68,17 +68,17 @@ def test_a_source_that_has_failed_costs_no_more_model_time() -> None:
     assert len(tagger.calls) == before
 
 
-def test_a_tagger_that_forgets_a_window_is_an_error_and_not_a_song_without_instruments() -> None:
+def test_a_tagger_that_omits_a_window_is_an_error_and_not_a_song_without_instruments() -> None:
     class Forgets(ByLevel):
         def tag(self, windows: Audio) -> list[Heard]:
             return super().tag(windows)[1:]
 
     tags = tagged(Forgets(always(PIANO)), level(LOUD, LOUD))
     assert tags.error is not None
-    assert "by-level gave the tags of 3 windows instead of 4" in str(tags.error)
+    assert "by-level returned tags of 3 windows instead of 4" in str(tags.error)
 
 
-def test_a_language_model_gets_only_windows_and_no_silence_to_answer_for() -> None:
+def test_a_language_model_gets_no_silence_to_fill_its_batch() -> None:
     tagger = ByLevel(always(PIANO), batch=4, fixed_batch=False)
     tagged(tagger, level(*[LOUD] * 5))
     assert tagger.calls == [4, 1]
@@ -95,7 +95,7 @@ def test_windows_that_wait_for_a_batch_are_counted_until_they_are_tagged() -> No
 
 @dataclass
 class WithLittleMemory(ByLevel):
-    """A tagger that cannot take more than so many windows at once."""
+    """A tagger that runs out of memory with more than a given number of windows in a call."""
 
     most: int = 1
 
@@ -107,7 +107,7 @@ class WithLittleMemory(ByLevel):
 
 
 @pytest.mark.parametrize("fixed", [True, False])
-def test_where_memory_runs_out_the_batch_is_halved_and_stays_so(fixed: bool) -> None:
+def test_if_memory_runs_out_the_batch_is_halved_for_all_further_calls(fixed: bool) -> None:
     tagger = WithLittleMemory(always(PIANO), batch=8, fixed_batch=fixed, most=2)
     queue, tags = WindowQueue(tagger), SourceTags("mixture", tagger, RATE)
     queue.add(tags, tags.push(level(*[LOUD] * 16)) + tags.finish())
@@ -118,7 +118,7 @@ def test_where_memory_runs_out_the_batch_is_halved_and_stays_so(fixed: bool) -> 
     assert queue.batch == 2
 
 
-def test_a_window_for_which_memory_never_suffices_fails_its_own_source() -> None:
+def test_a_window_that_never_fits_into_memory_fails_its_own_source() -> None:
     def too_much(loudest: float) -> Heard:
         if loudest == np.float32(LOUD):
             raise MemoryError
@@ -140,7 +140,7 @@ def musicnn() -> Musicnn:
     return Musicnn("cpu")
 
 
-def test_a_windows_scores_are_the_same_to_the_last_bit_alone_and_in_any_company(musicnn: Musicnn) -> None:
+def test_a_windows_scores_are_equal_to_the_last_bit_alone_and_in_any_batch(musicnn: Musicnn) -> None:
     def song(seed: int) -> Audio:
         start = 20_000 * seed
         return np.roll(excerpt(), -start, axis=1)[:, : 44_100 * (2 + seed)] * np.float32(1 / (1 + seed))

@@ -1,4 +1,4 @@
-"""tagging/windows: the same windows however the audio arrives, and honest ends."""
+"""tagging/windows: the windows do not depend on the blocks, and the end of a song is covered."""
 
 import tracemalloc
 
@@ -15,7 +15,7 @@ TEN = WindowPlan(sample_rate=100, length=10, hop=10, lead=3)
 
 
 def song(frames: int) -> NDArray[np.float32]:
-    """A ramp, so that a sample tells its own frame."""
+    """A ramp: each sample is the number of its frame."""
     return np.arange(1, frames + 1, dtype=np.float32)
 
 
@@ -40,19 +40,19 @@ def test_before_the_song_starts_there_is_its_reflection():
     np.testing.assert_array_equal(window.samples, [4, 3, 2, *range(1, 11)])
 
 
-def test_a_rest_of_half_a_window_is_heard_in_a_window_that_ends_with_the_song():
+def test_a_rest_of_half_a_window_gets_a_window_that_ends_with_the_song():
     windows = cut(TEN, song(25))
     assert spans(windows) == [(0, 10), (10, 10), (15, 10)]
     np.testing.assert_array_equal(windows[-1].samples, song(25)[12:])
 
 
-def test_a_shorter_rest_falls_to_the_window_before():
+def test_a_shorter_rest_is_added_to_the_window_before():
     windows = cut(TEN, song(24))
     assert spans(windows) == [(0, 10), (10, 14)]
     np.testing.assert_array_equal(windows[-1].samples, song(24)[7:20])
 
 
-def test_however_long_the_windows_are_a_second_and_a_half_at_the_end_is_heard():
+def test_a_rest_of_a_second_and_a_half_gets_a_window_however_long_windows_are():
     long = WindowPlan(sample_rate=100, length=3000, hop=3000)
     assert spans(cut(long, song(3150))) == [(0, 3000), (150, 3000)]
     assert spans(cut(long, song(3149))) == [(0, 3149)]
@@ -70,7 +70,7 @@ def test_an_empty_song_has_no_windows():
 
 
 def test_a_window_without_sound_is_marked_silent():
-    # RMS -71 dBFS, -69 dBFS and, after a loud lead, nothing at all.
+    # RMS of −71 dBFS, −69 dBFS, and digital silence after a loud lead.
     levels = np.repeat(10 ** (np.array([-71, -69, -300]) / 20), 10).astype(np.float32)
     assert [window.silent for window in cut(TEN, levels)] == [True, False, True]
 
@@ -100,7 +100,7 @@ plans = st.integers(1, 20).flatmap(
 
 
 @given(plan=plans, blocks=st.lists(st.integers(0, 50), max_size=12))
-def test_windows_do_not_depend_on_how_the_audio_arrives(plan: WindowPlan, blocks: list[int]):
+def test_windows_do_not_depend_on_the_size_of_blocks(plan: WindowPlan, blocks: list[int]):
     audio = song(sum(blocks))
     windows, streamed = Windows(plan), list[Window]()
     for end, frames in zip(np.cumsum(blocks), blocks, strict=True):

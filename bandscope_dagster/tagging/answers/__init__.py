@@ -1,1 +1,1 @@
-"""Reading the answers of language models."""
+"""Parsing the answers of language models."""

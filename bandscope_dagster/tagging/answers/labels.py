@@ -1,4 +1,4 @@
-"""What of a language model's words is a label: "electric guitar" is, a sentence about one is not."""
+"""Tell labels from prose in the words of a language model: "electric guitar" is a label, a sentence is not."""
 
 # ruff: noqa: RUF001 (full-width brackets, commas and quotes are meant)
 
@@ -25,7 +25,7 @@ _AND = re.compile(r" (?:and|und|&) ")
 
 
 def plain_text(text: str) -> str:
-    """One line without what cannot be seen: control characters, lone surrogates, zero-width characters."""
+    """The text as one line, without control characters, lone surrogates and zero-width characters."""
     if not text.isprintable():
         text = "".join(
             "" if unicodedata.category(char) == "Cf" else char if char.isprintable() else " " for char in text
@@ -34,7 +34,7 @@ def plain_text(text: str) -> str:
 
 
 def clean_label(text: str) -> str | None:
-    """The label without the marks around it, or None where it is none: no letters, too long, a sentence."""
+    """The label without quotes and punctuation around it; None if it is too long, a sentence, or has no letters."""
     written = plain_text(text)
     label = _bare(written)
     if not any(char.isalnum() for char in label) or len(label) > MAX_LABEL or _is_sentence(written):
@@ -58,12 +58,12 @@ def _is_sentence(text: str) -> bool:
 
 
 def says_nothing(text: str) -> bool:
-    """Whether the words are the model's way to say that it hears no instrument: "none", "N/A"."""
+    """True if the text means that the model hears no instrument: "none", "N/A"."""
     return _bare(plain_text(text)).casefold() in _NOTHING
 
 
 def comma_items(text: str) -> list[str]:
-    """The parts of "piano, drums (kick, snare) and bass"; a comma in brackets parts nothing."""
+    """The items of "piano, drums (kick, snare) and bass"; a comma in parentheses does not separate items."""
     items = [item.strip() for item in _COMMA_ITEM.findall(text)]
     items = [item.removeprefix("and ").removeprefix("und ") for item in items if item]
     return items[:-1] + [part.strip() for part in _AND.split(items[-1])] if items else []

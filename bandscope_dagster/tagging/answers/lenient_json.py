@@ -1,8 +1,7 @@
-"""Finds the lists and objects in what a language model wrote: JSON, Python's spelling of it, and damaged ones.
+"""Find lists and objects in the answer of a language model: JSON, Python literals, and damaged ones of both.
 
-A tolerant scanner of its own, because neither ``json`` nor ``ast`` reads what was cut off, and both fail on deep
-nesting. Every character is looked at a bounded number of times: the regular expressions are possessive, and a bracket
-that opens no structure is passed over without reading on.
+This scanner is lenient: ``json`` and ``ast`` reject truncated text, and both fail on deep nesting. Its time is linear:
+the regular expressions are possessive, and a bracket that opens no structure is skipped without reading ahead.
 """
 
 # ruff: noqa: RUF001 (full-width brackets, commas and quotes are meant)
@@ -13,15 +12,15 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-MAX_DEPTH = 8  # brackets in brackets; what means something here has four at most
+MAX_DEPTH = 8  # nested brackets; a useful answer has four at most
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """What stands without quotes: a number, ``null``, or a label whose quotes were forgotten."""
+    """A value without quotes: a number, ``null``, or a label whose quotes are missing."""
 
     text: str
-    whole: bool = True  # False: a quote is never closed, or the answer ends here and may have been cut off
+    whole: bool = True  # False: a quote is never closed, or the answer ends here and may be truncated
 
 
 @dataclass(slots=True)
@@ -29,8 +28,8 @@ class Structure:
     """A list (also a tuple) or, in braces, an object (also a set)."""
 
     is_object: bool
-    entries: list[tuple[str | None, Value]]  # each with its key, which those of a list have not
-    complete: bool = False  # its bracket was closed
+    entries: list[tuple[str | None, Value]]  # (key, value); the key is None in a list
+    complete: bool = False  # True if its bracket is closed
     title: str = ""  # the line before it: "Final answer:", "Foreground:"
 
 
@@ -49,7 +48,7 @@ _INVISIBLE = "\u200b\u2060\ufeff"  # zero-width space, word joiner, byte order m
 _ASCII = str.maketrans("【［｛（】］｝）", "[[{(]]})")
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 
-# A quote in the middle of a string ('singer's voice') is known by what follows it.
+# The text after a quote shows if it ends the string or is part of it ('singer's voice').
 _AFTER_STRING = rf"[ \t\r{_INVISIBLE}]*+(?:[\n{_COMMA}{_COLON}{_CLOSE}{_QUOTE}#`]|//|\Z)"
 _STRING = "|".join(
     rf"[{opening}](?:[^{closing}\\\n]++|\\.|[{closing}](?!{_AFTER_STRING}))*+[{closing}]"
@@ -61,8 +60,8 @@ _TOKEN = re.compile(
     rf"|(?P<fence>```)|(?P<space>[\s{_INVISIBLE}]++|`|(?://|\#)[^\n]*+)"
     rf"|(?P<word>(?:[^\n`{_OPEN}{_CLOSE}{_COMMA}{_COLON}]++|\([^()\n]*+\))++)"
 )
-# A list needs a quote, a bracket, or a place of its own, and a tuple both a quote and a place of its own: prose has
-# brackets too ("a kick (808)", "[Intro]").
+# Prose has brackets too ("a kick (808)", "[Intro]"). So a list must contain a quote or a bracket first, or be at the
+# start of a line or after ":" or "="; a tuple must contain a quote first and be at such a place.
 _START = re.compile(
     rf"[{{｛]|[\[【［](?=[\s{_INVISIBLE}]*+(?:[{_OPEN}{_CLOSE}{_QUOTE}]|\Z))"
     rf"|(?:^|[{_COLON}=])[ \t]*+(?:[\[【［]|[(（](?=\s*+(?:[{_QUOTE}]|\Z)))",
@@ -76,14 +75,14 @@ _CONTROL_ESCAPES = str.maketrans("bfnrt", "\b\f\n\r\t")
 
 
 def read_structures(text: str) -> list[Structure]:
-    """The outermost structures of ``text`` in their order; one that was cut off has all that came before the cut."""
+    """The outermost structures in ``text``, in order; a truncated one has everything before the cut."""
     found: list[Structure] = []
     end = 0
     while start := _START.search(text, end):
         title = _title(text[max(end, start.end() - 200) : start.end() - 1])
         structure, end = _read(text, start.end() - 1)
         bare = all(isinstance(value, Word) for _, value in structure.entries)
-        if not bare or _ENDED.match(text, end):  # else prose: "[Intro] a piano"
+        if not bare or _ENDED.match(text, end):  # otherwise it is prose: "[Intro] a piano"
             structure.title = title
             found.append(structure)
     return found
@@ -91,12 +90,12 @@ def read_structures(text: str) -> list[Structure]:
 
 @dataclass(slots=True)
 class _Open:
-    """A structure whose closing bracket is still to come."""
+    """A structure whose closing bracket has not been read yet."""
 
     structure: Structure
     closing: str
-    key: str | None = None  # of the value that comes next
-    last: Value | None = None  # what a colon would make a key
+    key: str | None = None  # of the next value
+    last: Value | None = None  # becomes a key if a colon follows
 
     def put(self, value: Value) -> None:
         self.structure.entries.append((self.key, value))
@@ -113,7 +112,7 @@ class _Open:
 
 
 def _read(text: str, at: int) -> tuple[Structure, int]:
-    """The structure whose bracket opens at ``at``, and where it ends."""
+    """The structure whose bracket opens at ``at``, and the position of its end."""
     root = Structure(is_object=False, entries=[])
     stack: list[_Open] = []
     while token := _TOKEN.match(text, at):
@@ -141,7 +140,7 @@ def _read(text: str, at: int) -> tuple[Structure, int]:
         elif kind == "word":
             stack[-1].put(Word(written.strip(), whole=token.end() < len(text)))
         elif kind == "fence" or (written.count("\n") > 1 and not _GOES_ON.match(text, token.end())):
-            return root, token.end()  # the model closed the block, or went on in prose, without the bracket
+            return root, token.end()  # the code block ends, or prose follows, without the bracket
         at = token.end()
         if not stack:
             break
@@ -149,7 +148,7 @@ def _read(text: str, at: int) -> tuple[Structure, int]:
 
 
 def _close(stack: list[_Open], bracket: str) -> None:
-    """Close the innermost structure of this kind, and what in it was left open; a stray bracket changes nothing."""
+    """Close the innermost structure of this kind, and open ones inside it; ignore a stray bracket."""
     for depth in reversed(range(len(stack))):
         if stack[depth].closing == bracket:
             stack[depth].structure.complete = True
@@ -165,7 +164,7 @@ def _title(before: str) -> str:
 
 
 def _unescaped(written: str) -> str:
-    """The string with JSON's and Python's escapes resolved; an emoji may be written as two surrogates."""
+    """The string with the escapes of JSON and Python resolved; an emoji may be two surrogates."""
     if "\\" not in written:
         return written
     text = _ESCAPE.sub(_escaped_character, written)

@@ -1,15 +1,15 @@
-"""What a language model's answer says of the instruments: strict about structure, generous about noise.
+"""Parse the instruments in the answer of a language model: strict about structure, lenient about the text around it.
 
-Read are lists and objects in JSON's or Python's spelling, whatever stands around them, and where there are none,
+Lists and objects in the syntax of JSON or Python are read first, with any text around them; if there are none,
 bullets, numbered lines and "Instruments: piano, drums". Prose is never read.
 
-- Of several structures, the last one counts that has the shape that was asked for and is complete; before it comes one
-  that is announced as final ("Final answer: …"), and then one that is announced as the instruments.
-- An item may be an object with a name, ``{"instrument": "piano", "confidence": 0.9}``. The confidence is left out: a
-  number that a language model writes is no measured score.
-- In list mode an object stands for its one list, or for the one whose key speaks of instruments, and an object of
-  layers for all its labels. In layers mode a plain list gives labels without a layer.
-- A list without quotes (``[piano, drums]``) counts where it stands alone; beside quoted labels, a word is none.
+- If there are several structures, the best one is read: one of the requested shape, then a complete one, then one after
+  "Final answer:", then one whose heading names instruments. Of equals, the last in the answer is read.
+- An item may be an object with a name, ``{"instrument": "piano", "confidence": 0.9}``. The confidence is ignored: a
+  number that a language model writes is not a measured score.
+- In list mode, an object is read as its only list, or as the list whose key names instruments; an object of layers is
+  read as all its labels. In layers mode, a plain list gives labels without a layer.
+- Bare words are labels in a list without any quotes (``[piano, drums]``); beside quoted labels, they are not.
 """
 
 import re
@@ -22,9 +22,9 @@ from bandscope_dagster.tagging.answers.lenient_json import Structure, Value, Wor
 from bandscope_dagster.tagging.answers.text_lists import announces_instruments, layer_named, read_lists
 from bandscope_dagster.tagging.protocol import Heard, Layer, Tag
 
-MAX_ANSWER = 50_000  # characters, many times what a list needs; what comes after is not read
-MAX_LABELS = 64  # different ones in a window; a full orchestra has about 30 instruments
-LOOPING_FROM = 8  # repeated items; a few are a slip, many a model that does not end
+MAX_ANSWER = 50_000  # characters that are read, many times the length of a list
+MAX_LABELS = 64  # distinct ones in a window; a full orchestra has about 30 instruments
+LOOPING_FROM = 8  # repeated items; fewer are a slip, as many are a model in a loop
 
 NAMED_NOTHING = "the model named nothing"
 TRUNCATED = "truncated"
@@ -38,12 +38,12 @@ _FOREMOST: Sequence[Layer | None] = ("foreground", "middle_ground", "background"
 
 
 def parse_list(text: str) -> Heard:
-    """The labels of an answer to "name the instruments, as a JSON list of strings"; no layers, no scores."""
+    """The labels in an answer to "name the instruments, as a JSON list of strings"; no layers, no scores."""
     return _parse(text, layers=False)
 
 
 def parse_layers(text: str) -> Heard:
-    """The labels of an answer to "name the instruments, as a JSON object of background, middle_ground, foreground"."""
+    """The labels in an answer to "name the instruments, as a JSON object of background, middle_ground, foreground"."""
     return _parse(text, layers=True)
 
 
@@ -59,7 +59,7 @@ def _parse(text: str, layers: bool) -> Heard:
             [], text, "; ".join(notes) or None, f"unparseable: {_nothing_readable(read, structures)}"
         )
 
-    # The first of equals is the last in the answer.
+    # Of equals, ``max`` takes the first, which is the last in the answer.
     chosen, groups = max(reversed(candidates), key=lambda candidate: _rank(*candidate, layers))
     labels = _Labels()
     for layer, items in groups:
@@ -97,7 +97,7 @@ def _nothing_readable(text: str, structures: list[Structure]) -> str:
 
 
 def _joined_by_title(structures: list[Structure]) -> list[Structure]:
-    """Lists that are each announced by a layer ("Foreground: […]") are one object."""
+    """Structures in which lists with the heading of a layer ("Foreground: […]") are joined into one object."""
     lists = [one for one in structures if not one.is_object and layer_named(one.title)]
     others = [one for one in structures if one.is_object or not layer_named(one.title)]
     if not lists:
@@ -108,7 +108,7 @@ def _joined_by_title(structures: list[Structure]) -> list[Structure]:
 
 
 def _rank(structure: Structure, groups: _Groups, layers: bool) -> tuple[bool, bool, bool, bool]:
-    """What makes a structure the answer, the weightiest first."""
+    """The criteria for the answer among several structures, the most important first."""
     return (
         any(layer is not None for layer, _ in groups) == layers,
         structure.complete,
@@ -118,7 +118,7 @@ def _rank(structure: Structure, groups: _Groups, layers: bool) -> tuple[bool, bo
 
 
 def _groups(structure: Structure) -> _Groups | None:
-    """The items by layer, those without one under None; None where the structure is no answer."""
+    """The items by layer, those without a layer under None; None if the structure is no answer."""
     layered = _layers(structure)
     if not layered and not structure.is_object:  # [{"foreground": […]}, {"background": […]}]
         layered = [
@@ -133,14 +133,14 @@ def _groups(structure: Structure) -> _Groups | None:
     children = [value for _, value in structure.entries if isinstance(value, Structure)]
     if len(children) == 1 and (items is None or (items == children and _name(children[0]) is None)):
         wrapped = _groups(children[0])  # [["piano"]], {"layers": {…}}
-        # What is cut off of an object may be the list that was meant.
+        # The missing part of a truncated object may be the right list.
         certain = structure.complete or not structure.is_object or any(layer for layer, _ in wrapped or [])
         return wrapped if certain else None
     return None if items is None else [(None, items)]
 
 
 def _layers(structure: Structure) -> _Groups:
-    """The lists under an object's layer keys. A list under another key is an item that is no label."""
+    """The lists under the layer keys of an object. A list under another key counts as an item that is no label."""
     groups: _Groups = []
     for key, value in structure.entries if structure.is_object else ():
         layer = None if key is None else layer_named(key)
@@ -152,7 +152,7 @@ def _layers(structure: Structure) -> _Groups:
 
 
 def _items(value: Value) -> list[Value]:
-    """What stands under a key: a list, or labels in one string."""
+    """The items under a key: those of a list, or labels in one string."""
     if isinstance(value, str):
         return [*comma_items(value)]
     if isinstance(value, Word):
@@ -162,12 +162,12 @@ def _items(value: Value) -> list[Value]:
 
 
 def _listed(structure: Structure) -> list[Value] | None:
-    """The items of a list, of a set, or of the one list in an object."""
+    """The items of a list, of a set, or of the only list in an object; None if there is none."""
     if not structure.is_object:
         return [value if key is None else Word("") for key, value in structure.entries]
     keyed = [(key, value) for key, value in structure.entries if key is not None]
     if not keyed:
-        # Before its bracket is closed, what looks like an item of a set may be a key.
+        # Until the bracket is closed, an item of a set may turn out to be a key.
         return [value for _, value in structure.entries] if structure.complete else None
     announced = [value for key, value in keyed if announces_instruments(key) and not isinstance(value, Word)]
     lists: list[Value] = [value for _, value in keyed if isinstance(value, Structure) and structure.complete]
@@ -182,20 +182,20 @@ def _name(item: Structure) -> str | None:
 
 
 def _layer(item: Structure) -> Layer | None:
-    """The layer that an item names itself: ``{"instrument": "piano", "layer": "background"}``."""
+    """The layer in an item that is an object: ``{"instrument": "piano", "layer": "background"}``."""
     named = (value for key, value in item.entries if key and key.strip().casefold() == "layer")
     return next((layer_named(name) for name in named if isinstance(name, str)), None)
 
 
 @dataclass(slots=True)
 class _Labels:
-    """The labels as they come in: each once, in its first spelling and its foremost layer."""
+    """The labels collected so far: each once, in its first spelling and its foremost layer."""
 
     tags: dict[str, Tag] = field(default_factory=dict[str, Tag])
-    dropped: int = 0  # items that are no labels
+    dropped: int = 0  # items that are not labels
     repeated: int = 0  # in the same layer
     in_two_layers: list[str] = field(default_factory=list[str])
-    beyond: int = 0  # labels after MAX_LABELS different ones
+    beyond: int = 0  # labels after MAX_LABELS distinct ones
 
     def add(self, items: list[Value], layer: Layer | None) -> None:
         unquoted = all(isinstance(item, Word) for item in items)

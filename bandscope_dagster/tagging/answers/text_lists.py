@@ -1,4 +1,4 @@
-"""Reads lists that a language model wrote as text: bullets, numbers, and "Instruments: piano, drums"."""
+"""Find lists that a language model wrote as text: bullets, numbers, and "Instruments: piano, drums"."""
 
 # ruff: noqa: RUF001 (full-width brackets, commas and quotes are meant)
 
@@ -25,10 +25,10 @@ _LAYERS: dict[str, Layer] = {
 }
 _BESIDE_LAYER = re.compile(r"^the|(?:layer|instruments?|elements?|sounds?|层|乐器)$")
 _NO_LETTER = re.compile(r"[\W\d_]+")
-# "strument" is in "instruments" as in "Instrumente", "instrumentos" and "strumenti".
+# "strument" is a part of "instruments", "Instrumente", "instrumentos" and "strumenti".
 _INSTRUMENTS = re.compile(r"strument|answer|乐器|樂器|楽器|악기|инструмент|答案", re.IGNORECASE)
 MAX_HEADING = 60  # characters
-_SPLIT_BULLET = 4  # words; with more in a part, a bullet's commas are those of a phrase
+_SPLIT_BULLET = 4  # words; if a part has more, the commas of a bullet are part of a phrase
 
 _EMPHASIS = re.compile(r"\*\*|__|`")
 _BULLET = re.compile(r"[-*+–—] |[•·‣◦▪●○►▶✓✔→] ?|\(?\d{1,3}[.)、] ?")
@@ -37,7 +37,7 @@ _DESCRIPTION = re.compile(r" ?[:：](?: |$)| [-–—] ")
 
 
 def layer_named(heading: str) -> Layer | None:
-    """The layer that a key or heading names, in any spelling: "Middle ground", "1. mid_ground:"."""
+    """The layer that a key or heading names, in any spelling: "Middle ground", "1. mid_ground:"; None if none."""
     if len(heading) > MAX_HEADING:
         return None
     letters = _NO_LETTER.sub("", heading.partition("(")[0].casefold())
@@ -45,23 +45,23 @@ def layer_named(heading: str) -> Layer | None:
 
 
 def announces_instruments(heading: str) -> bool:
-    """Whether a key or heading says that the instruments follow: "Instruments I hear:", "answer", "乐器"."""
+    """True if a key or heading says that instruments follow: "Instruments I hear:", "answer", "乐器"."""
     return len(heading) <= MAX_HEADING and _INSTRUMENTS.search(heading) is not None
 
 
 @dataclass(slots=True)
 class _Section:
     heading: str
-    announced: bool  # by a layer or by instruments, so that also what is no bullet is an item
+    announced: bool  # True if the heading names a layer or instruments: any line below is items then
     items: list[str] = field(default_factory=list[str])
-    ended: bool = False  # a blank line came after the items: from here on only bullets are items
+    ended: bool = False  # True after a blank line below the items: then only bullets are items
 
 
 def read_lists(text: str) -> list[Structure]:
-    """The layers' lists, each titled by its layer; or else one list; nothing where the text is prose.
+    """One list per layer, with the layer as its title, or else one list; none if the text is prose.
 
-    Where some lists are announced, only they count; "Mood:" may have bullets too. A bullet's description ("Piano:
-    soft chords") is left out. Whether the last item was cut off cannot be seen in text.
+    If some lists have a heading that names instruments, only those are read: "Mood:" may have bullets too. The
+    description in a bullet ("Piano: soft chords") is dropped. Text does not show if its last item is truncated.
     """
     sections = [_Section("", announced=False)]
     for line in text.splitlines():
@@ -85,7 +85,7 @@ def _read_line(line: str, sections: list[_Section]) -> None:
     section = sections[-1]
     if announced:
         sections.append(_Section(heading, announced=True, items=_comma_list(rest)))
-        if rest:  # "1. Instruments: piano, drums": the next bullet, "2. Mood: calm", is none of its items
+        if rest:  # "1. Instruments: piano, drums": the next bullet, "2. Mood: calm", is not one of its items
             sections.append(_Section("", announced=False))
     elif bullet:
         section.items.extend(_bullet_items(body))
@@ -98,7 +98,7 @@ def _read_line(line: str, sections: list[_Section]) -> None:
 
 
 def _comma_list(text: str) -> list[str]:
-    """The parts of a line, unless one of them shows that it is prose."""
+    """The items of a line, or none if one of them shows that the line is prose."""
     items = comma_items(text)
     return items if all(clean_label(item) for item in items) else []
 

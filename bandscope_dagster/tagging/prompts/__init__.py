@@ -1,4 +1,4 @@
-"""What a language model is asked about a window of audio: the texts beside this module, by mode."""
+"""The questions to a language model about a window of audio, by mode; the texts are the files in this folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bandscope_dagster.tagging.answers.parse import parse_layers, parse_list
 from bandscope_dagster.tagging.options import Mode
 from bandscope_dagster.tagging.protocol import Heard
 
-# A list of thirty instruments takes about 150 tokens, and the object of the layers 50 more than its lists. An answer
-# that needs more is looping.
+# A list of thirty instruments takes about 150 tokens, and the object with layers 50 more than its lists. An answer that
+# needs more is in a loop.
 LIST_TOKENS: Final = 256
 DESCRIPTION_TOKENS: Final = 256
 LAYERS_TOKENS: Final = 512
@@ -21,26 +21,26 @@ LAYERS_TOKENS: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One turn of the person who asks."""
+    """One question of a dialogue."""
 
-    name: str  # what its answer is called in the transcript
+    name: str  # heading of its answer in the transcript
     text: str
     max_new_tokens: int  # of the answer
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """How a window is asked about. The answer to the last question is the one that is parsed."""
+    """The questions about a window. The answer to the last one is parsed."""
 
     mode: Mode
     system: str
-    questions: tuple[Question, ...]  # the first comes with the audio
-    repair: Question  # asked once more of a window whose last answer cannot be parsed
+    questions: tuple[Question, ...]  # the first is sent with the audio
+    repair: Question  # asked if the last answer cannot be parsed, once
     parse: Callable[[str], Heard]
-    sha256: str  # over all texts of the mode
+    sha256: str  # of all texts of the mode; part of the input digest of tags
 
 
-# The files of each mode: the questions in the order in which they are asked, with their answers' tokens.
+# Mode → ((question and most tokens of its answer, in order), parser of the last answer).
 _MODES: Final[dict[Mode, tuple[tuple[tuple[str, int], ...], Callable[[str], Heard]]]] = {
     "list": ((("list", LIST_TOKENS),), parse_list),
     "layers": ((("description", DESCRIPTION_TOKENS), ("layers", LAYERS_TOKENS)), parse_layers),
@@ -48,7 +48,7 @@ _MODES: Final[dict[Mode, tuple[tuple[tuple[str, int], ...], Callable[[str], Hear
 
 
 def load_dialogue(mode: Mode) -> Dialogue:
-    """The dialogue of a mode: ``list`` asks once, ``layers`` for a description and then for its layers."""
+    """The dialogue of a mode: ``list`` asks once; ``layers`` asks for a description, then for its layers."""
     asked, parse = _MODES[mode]
     names = ["system", *(name for name, _ in asked), f"{mode}_repair"]
     texts = {name: files(__name__).joinpath(f"{name}.txt").read_text("utf-8").strip() for name in names}

@@ -13,7 +13,7 @@ from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
 from bandscope_dagster.orchestration.song_events import DATA_VERSION_DIGITS, Upstream, already_emitted
 from bandscope_dagster.orchestration.steps import raise_failures, song_step
 from bandscope_dagster.pages.index_page import write_index
-from bandscope_dagster.pages.shelf import Shelf
+from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import CODE_VERSION, WrittenPage, write_page
 from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.settings import Settings
@@ -58,12 +58,12 @@ def song_pages(
         emitted = already_emitted(context)
         reuse = wants_reuse(context)
         present = present_from(settings.present_from)
-        shelf = Shelf(store)
+        pages = PageFolder(store)
         failed: list[SongFailed] = []
         for song_id in keys:
             started = perf_counter()
             try:
-                page = write_page(store, shelf, song_id, present, keep=reuse)
+                page = write_page(store, pages, song_id, present, keep=reuse)
             except Exception as error:  # a song's failure is its own, whatever it is
                 context.log.error(f"{song_id}: failed: {error}")
                 failed.append(SongFailed(song_id, error))
@@ -71,7 +71,7 @@ def song_pages(
             seconds = perf_counter() - started
             if ("song_pages", song_id) not in emitted:
                 yield _materialization(page, seconds, upstream)
-        write_index(shelf)
+        write_index(pages)
         raise_failures(failed, len(keys))
 
 

@@ -20,7 +20,7 @@ from browser import REPOSITORY, Ui, dagster_ui, store_variables
 from playwright.sync_api import expect
 from s3_server import run_s3_server
 
-from bandscope_dagster.pages.shelf import Shelf
+from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.storage.objects.open_store import open_store
@@ -88,8 +88,8 @@ class Camera:
 
     def page(self, song: str, store: ObjectStore) -> None:
         """The song's page, which does not need Dagster."""
-        shelf = Shelf(open_store(str(self.folder / "pages")), folder="")
-        written = write_page(store, shelf, song, present_from(None))
+        pages = PageFolder(open_store(str(self.folder / "pages")), folder="")
+        written = write_page(store, pages, song, present_from(None))
         self.ui.page.set_viewport_size({"width": 1280, "height": 1140})
         self.ui.page.goto(Path(written.uri).as_uri())
         self.ui.page.wait_for_timeout(3000)

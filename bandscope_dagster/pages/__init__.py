@@ -1,1 +1,1 @@
-"""A page for every song, which plays its stems and shows its instruments, and an index of all pages."""
+"""An HTML page for every song, which plays its stems and shows its instruments, and an index of all pages."""

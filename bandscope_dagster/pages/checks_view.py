@@ -1,4 +1,4 @@
-"""The checks of a song as its page shows them."""
+"""The checks of a song for its page."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -18,25 +18,25 @@ MARKS: Final = {"passed": "✓", "warned": "!", "failed": "✕"}
 
 
 def residual(level: float) -> str:
-    """The level of a residual in dB, and "none" where the stems add up to the mixture in every bit."""
-    return "none: exact" if level <= FLOOR_DB else decibels(level, "dB")
+    """The level of a residual in dB, or "none" if the stems add up to exactly the mixture."""
+    return "none (exact)" if level <= FLOOR_DB else decibels(level, "dB")
 
 
 def checks_view(facts: SongFacts) -> Iterator[dict[str, str]]:
-    """Each check as its name, its outcome ("passed", "warned" or "failed") and a detail."""
+    """Each check with its name, its outcome ("passed", "warned" or "failed") and a detail."""
     usable = song_is_usable(facts.song["error"])
-    yield _line(usable, "The upload is usable", "a whole piece of audio within the limits")
+    yield _line(usable, "The upload is usable", "complete audio within the limits")
     for problem in facts.evidence.damaged:
-        yield _line(blocks_are_whole([problem.message]), f"The file of {problem.table} is whole", "")
+        yield _line(blocks_are_whole([problem.message]), f"The file of {problem.table} can be read", "")
     if facts.quality is not None:
         limit = decibels(RESIDUAL_LIMIT_DB, "dB")
-        detail = f"residual: {residual(facts.quality.residual_db)}; at most {limit} is expected"
+        detail = f"residual: {residual(facts.quality.residual_db)}; the limit is {limit}"
         yield _line(stems_sum_to_mixture(facts.quality), "The stems add up to the mixture", detail)
     for table in TAG_TABLES:
         tags = facts.tag_counts.get(table.name)
         if tags is not None and tags.windows:
             source = "the mixture" if table is TAG_TABLES[0] else "the stems"
-            detail = f"{tags.windows} windows with rows (silent ones have none), {tags.labels} tags"
+            detail = f"{tags.windows} windows with rows (silent windows have none), {tags.labels} tags"
             check = tags_are_complete(tags.windows, tags.lost, tags.labels, tags.unmapped)
             yield _line(check, f"The tags of {source} are complete", detail)
 

@@ -1,45 +1,45 @@
-"""Writes the page that lists all songs, with a search and filters that work without a server."""
+"""The index: a page that lists all songs, with a search and filters that work without a server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from bandscope_dagster.pages.shelf import Shelf, Summary
+from bandscope_dagster.pages.page_folder import PageFolder, Summary
 from bandscope_dagster.pages.text import moment
 from bandscope_dagster.pages.web_files import INDEX_PAGE, render
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenIndex:
-    """The index, as it lies in its place."""
+    """The index in its folder."""
 
     uri: str
     songs: int
     bytes: int
 
 
-def write_index(shelf: Shelf) -> WrittenIndex:
-    """Write the index over the pages that are there, in place of the one before, in one step.
+def write_index(pages: PageFolder) -> WrittenIndex:
+    """Write the index of all pages in the folder; it replaces the old index in one step.
 
-    It is made from the pages' own heads, so that it never names a page that is not there.
+    Its rows come from the pages themselves, so it never lists a page that does not exist.
     """
-    summaries = sorted(shelf.summaries(), key=lambda song: (song.title.casefold(), song.song_id))
+    summaries = sorted(pages.summaries(), key=lambda song: (song.title.casefold(), song.song_id))
     values = {"songs": _table(summaries), "count": len(summaries), "made": moment(datetime.now(UTC))}
-    with shelf.store.create(shelf.index_key) as page:
+    with pages.store.create(pages.index_key) as page:
         page.write(render(INDEX_PAGE, values).encode())
         size = page.commit()
-    return WrittenIndex(shelf.store.uri(shelf.index_key), len(summaries), size)
+    return WrittenIndex(pages.store.uri(pages.index_key), len(summaries), size)
 
 
 def _table(summaries: Sequence[Summary]) -> dict[str, Any]:
-    """The songs as rows of plain values, their instruments as numbers of one list: half the size of objects."""
-    named = sorted({instrument for song in summaries for instrument in song.instruments})
-    numbers = {instrument: number for number, instrument in enumerate(named)}
+    """The songs as rows, with instruments as positions in one list: half the size of a list of objects."""
+    instruments = sorted({instrument for song in summaries for instrument in song.instruments})
+    numbers = {instrument: number for number, instrument in enumerate(instruments)}
     columns = ("song_id", "title", "artist", "owner", "filename", "status", "seconds", "loudness_lufs")
     return {
         "columns": [*columns, "instruments"],
-        "instruments": named,
+        "instruments": instruments,
         "rows": [
             [*(getattr(song, column) for column in columns), [numbers[found] for found in song.instruments]]
             for song in summaries

@@ -1,4 +1,4 @@
-"""The lineage of a song's tables as its page tells it: from the upload to each table, by what their footers say."""
+"""The lineage of a song's tables for its page: the upload, then each table with the entries of its footer."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ from bandscope_dagster.storage.tables.schemas import SONG_TABLES
 
 
 def lineage_view(facts: SongFacts) -> Iterator[dict[str, Any]]:
-    """The upload, and then every table with what its footer says."""
+    """The upload, then every table with the entries of its footer."""
     song = facts.song
     upload = {"key": song["upload_key"], "SHA-256": song["song_hash"], "song": song["song_id"]}
     if song["uploaded_at"] is not None:
@@ -29,7 +29,7 @@ def lineage_view(facts: SongFacts) -> Iterator[dict[str, Any]]:
 
 
 def lineage_facts(lineage: Lineage) -> dict[str, str]:
-    """What people want to know of a file, by the names that they know it by: not the upload, which all tables share."""
+    """Name → value of a file's lineage, without the upload, which all tables share."""
     return {
         "model": lineage.model,
         "weights": lineage.model_sha256,
@@ -42,12 +42,12 @@ def lineage_facts(lineage: Lineage) -> dict[str, str]:
 
 
 def in_words(values: Mapping[str, Any]) -> str:
-    """``overlap 0.25, shifts 0``."""
-    told = {
-        name: " ".join(map(str, value)) if isinstance(value, list) else value
-        for name, value in values.items()
-    }
-    return ", ".join(f"{name} {value}" for name, value in told.items())
+    """Names and values as text: ``overlap 0.25, sources vocals drums``."""
+
+    def text(value: Any) -> str:
+        return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return ", ".join(f"{name} {text(value)}" for name, value in values.items())
 
 
 def _entries(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
-"""One source of a song as Opus packets: small enough that a page holds all of them, and decoded by every browser.
+"""Encode one source of a song as Opus packets: small enough for a page, and decoded by every browser.
 
-Of the codecs that browsers decode from memory, Opus alone is still good at 40–90 kbit/s; MP3 is not, and AAC is
-missing from free builds of Chromium. It is put into WebM, in the page: Chrome and Firefox decode that, and Safari
-since 15, which before WebKit's change 58484 (2026) took Opus in Web Audio from no other container.
+Opus is the only codec that browsers decode from memory and that is still good at 40–90 kbit/s. MP3 is not, and free
+builds of Chromium have no AAC. The page puts the packets into WebM, which Chrome, Firefox and Safari (from 15) decode.
+Before WebKit's change 58484 (2026), Safari took Opus in Web Audio from no other container.
 """
 
 from typing import Final
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from bandscope_dagster.audio.blocks import SAMPLE_RATE, Reblock
 from bandscope_dagster.audio.resample import StreamResampler
 
-OPUS_RATE: Final = 48_000  # Hz: the rate that every Opus decoder gives (RFC 6716)
-PACKET_FRAMES: Final = 960  # 20 ms, what RFC 7587 recommends
+OPUS_RATE: Final = 48_000  # Hz, the output rate of every Opus decoder (RFC 6716)
+PACKET_FRAMES: Final = 960  # 20 ms, as RFC 7587 recommends
 
 
 class OpusEncoder:
-    """Takes the stereo blocks of one source in order; gives packets of 20 ms as they are full."""
+    """Turns the stereo blocks of one source, in order, into packets of 20 ms."""
 
     def __init__(self, bit_rate: int) -> None:
         codec = CodecContext.create("libopus", "w")
         assert isinstance(codec, AudioCodecContext)
         codec.sample_rate, codec.bit_rate = OPUS_RATE, bit_rate
         codec.layout, codec.format = "stereo", "flt"  # pyright: ignore[reportAttributeAccessIssue]
-        # Constrained: no second takes much more than its share, so that the page's size can be told beforehand.
+        # "constrained" keeps every second close to the bit rate, so that the size of a page can be predicted.
         codec.options = {"vbr": "constrained", "application": "audio", "frame_duration": "20"}
         codec.open()
         self._codec = codec
@@ -37,17 +37,17 @@ class OpusEncoder:
 
     @property
     def delay(self) -> int:
-        """Frames at 48 kHz that a decoder gives before the first of the source: the pre-skip of RFC 7845."""
+        """Frames at 48 kHz that a decoder returns before the source begins: the pre-skip of RFC 7845."""
         header = self._codec.extradata
         assert header is not None
         return int.from_bytes(header[10:12], "little")
 
     def push(self, block: NDArray[np.float32]) -> list[bytes]:
-        """``(2, n)`` float32 at 44.1 kHz in; the packets that are now ready out: none, one or several."""
+        """Add a block, ``(2, n)`` float32 at 44.1 kHz; return the packets that are now full, perhaps none."""
         return self._encode(self._resampler.push(block))
 
     def finish(self) -> list[bytes]:
-        """The packets that end the source; together with those before, they hold all of it and the delay."""
+        """The last packets. All packets together contain the whole source and the delay."""
         packets = self._encode(self._resampler.finish())
         packets += self._encode(np.zeros((2, self.delay), np.float32))
         rest = self._frames.finish()

@@ -1,4 +1,4 @@
-"""What the page of a song shows, in the words and numbers that its template puts on paper."""
+"""The words and numbers on the page of a song, for its template."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,12 +14,12 @@ from bandscope_dagster.storage.tables.schemas import SONGS
 
 
 def title_of(facts: SongFacts) -> str:
-    """The song's title, or what else it may be called by."""
+    """The song's title; its file name or id if it has none."""
     return visible(facts.song["title"] or facts.song["filename"] or facts.song["song_id"])
 
 
-def view(facts: SongFacts) -> dict[str, Any]:
-    """The values of ``song.html``, but for its summary."""
+def song_view(facts: SongFacts) -> dict[str, Any]:
+    """The values for ``song.html``, except its summary."""
     song = facts.song
     byline = [visible(song[name]) for name in ("artist", "album", "genre") if song[name]]
     return {
@@ -78,7 +78,7 @@ def _facts(facts: SongFacts) -> Iterator[tuple[str, str]]:
 
 
 def _notices(facts: SongFacts) -> Iterator[dict[str, Any]]:
-    """The reasons why there is no sound, or what is incomplete."""
+    """The reasons why the song has no results, or not all of them."""
     headings = {
         Status.REJECTED: "This upload was rejected",
         Status.FAILED: "This song could not be processed",
@@ -86,7 +86,7 @@ def _notices(facts: SongFacts) -> Iterator[dict[str, Any]]:
     }
     if facts.status not in headings:
         return
-    lines: dict[str, str] = {}  # error → sentence: several tables may have one cause
+    lines: dict[str, str] = {}  # error → sentence: several tables may have the same error
     for problem in facts.evidence.problems:
         lines.setdefault(problem.error, _sentence(problem))
     missing = facts.evidence.missing
@@ -97,8 +97,7 @@ def _notices(facts: SongFacts) -> Iterator[dict[str, Any]]:
 
 def _sentence(problem: Problem) -> str:
     where = "" if problem.stage == SONGS.name else f"{problem.table}: "
-    windows = f"{problem.windows} window{'s' if problem.windows > 1 else ''} without tags, the first: "
-    return visible(f"{where}{windows if problem.windows else ''}{problem.error}")
+    return visible(f"{where}{problem.windows_text}{problem.error}")
 
 
 def _track(facts: SongFacts, source: str) -> dict[str, Any]:

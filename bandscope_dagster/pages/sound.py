@@ -1,4 +1,4 @@
-"""The stored blocks of a song as the sound of its page: every source in Opus, in chunks of a few seconds."""
+"""The sound of a page: every source of the song, from its stored blocks, in Opus chunks of a few seconds."""
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,30 +9,29 @@ import numpy as np
 from bandscope_dagster.audio.blocks import MIXTURE
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.pages.opus import OPUS_RATE, PACKET_FRAMES, OpusEncoder
-from bandscope_dagster.pages.waveform import Waveform, WaveformMeasure
+from bandscope_dagster.pages.waveform import Waveform, WaveformMeter
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
 
-BIT_RATE: Final = 280_000  # bit/s, of all sources together
-"""A page of four minutes is to stay below 12 MB, of which base64 leaves 9 MB, or 300 kbit/s, for everything."""
+BIT_RATE: Final = 280_000  # bit/s, all sources together
+"""The page of a song of four minutes must stay below 12 MB. Base64 leaves 9 MB of this, or 300 kbit/s in total."""
 
-MOST_BIT_RATE: Final = 96_000  # bit/s of one source: stereo music that few tell from the original
+MOST_BIT_RATE: Final = 96_000  # bit/s of one source: most people hear no difference to the original
 
-CHUNK_S: Final = 5  # a browser decodes six sources of this length in a fifth of a second, and 2 MB each
+CHUNK_S: Final = 5  # a browser decodes six sources of this length in 0.2 s, into 2 MB each
 CHUNK_PACKETS: Final = CHUNK_S * OPUS_RATE // PACKET_FRAMES
 
-THREADS: Final = 4  # one a source; decoders and encoders work outside Python's lock
+THREADS: Final = 4  # one per source; decoders and encoders release Python's lock
 
 Chunk = list[bytes]
-"""The packets of one stretch of time, for each source: every packet behind its length in two bytes, little-endian."""
+"""The packets of a few seconds, for each source. Before each packet is its length: two bytes, little-endian."""
 
 
 class SongSound:
-    """Encodes the sources of one song, block by block; memory holds a block and what its encoders have ready.
+    """Encodes the sources of one song, block by block. Memory contains one block and the packets that are ready.
 
-    ``sources`` are "mixture" and the names of stems, as they are stored. Samples are at their true level times
-    ``scale``, one for all sources.
+    ``sources`` are "mixture" and the names of stored stems. All samples are multiplied by ``scale``.
     """
 
     def __init__(
@@ -45,19 +44,19 @@ class SongSound:
 
     @property
     def delay(self) -> int:
-        """Frames at 48 kHz that decoders give before the song."""
+        """Frames at 48 kHz that decoders return before the song begins."""
         return next(iter(self._sources.values())).encoder.delay
 
     @property
     def waveforms(self) -> dict[str, Waveform]:
-        """The outline of each source, once all chunks were taken."""
+        """The waveform of each source, after all chunks were taken."""
         return {name: source.waveform.finish() for name, source in self._sources.items()}
 
     def chunks(self) -> Iterator[Chunk]:
-        """The song in chunks of ``CHUNK_S``; the last is shorter, and no longer than a chunk and a packet.
+        """The song in chunks of ``CHUNK_S``. The last one may be shorter, or longer by one packet.
 
         Raises:
-            ValueError: a block lacks one of the sources, or they are not equally long.
+            ValueError: a block lacks one of the sources, or the sources differ in length.
         """
         with ThreadPoolExecutor(THREADS) as pool:
             for block in _blocks(self._store, self._song_id, self._sources.keys()):
@@ -67,7 +66,7 @@ class SongSound:
             list(pool.map(_Source.finish, self._sources.values()))
         if len({len(source.ready) for source in self._sources.values()}) > 1:
             raise ValueError(
-                f"{self._song_id}: the mixture and its stems are not equally long; analyze it again"
+                f"{self._song_id}: the mixture and its stems differ in length; analyze the song again"
             )
         while any(source.ready for source in self._sources.values()):
             yield self._take()
@@ -77,11 +76,11 @@ class SongSound:
 
 
 class _Source:
-    """One source while it is encoded."""
+    """The encoder and the waveform of one source."""
 
     def __init__(self, bit_rate: int, frames: int, scale: float) -> None:
         self.encoder = OpusEncoder(bit_rate)
-        self.waveform = WaveformMeasure(frames)
+        self.waveform = WaveformMeter(frames)
         self.ready: list[bytes] = []
         self._scale = np.float32(scale)
 
@@ -101,7 +100,7 @@ class _Source:
 def _blocks(
     store: ObjectStore, song_id: str, sources: Collection[str]
 ) -> Iterator[dict[str, dict[str, Any]]]:
-    """The song's blocks in order, each as source → its row."""
+    """The song's blocks in order, each as source → row."""
     mixture = read_blocks(store, DECODED_WAVEFORMS, song_id) if MIXTURE in sources else None
     stems = read_blocks(store, STEMS, song_id) if set(sources) - {MIXTURE} else None
     if mixture is None or stems is None:

@@ -1,4 +1,4 @@
-"""The instruments of a song over time as its page draws them: a part per source, a row per instrument."""
+"""The instruments of a song over time, for its page: a part per source, a row per instrument."""
 
 from typing import Any, Final
 
@@ -7,8 +7,8 @@ from bandscope_dagster.pages.text import span, visible
 from bandscope_dagster.pictures.timeline import LEVELS, MOST_INSTRUMENTS
 from bandscope_dagster.songs.facts import Instrument, Interval, SongFacts
 
-UNMAPPED: Final = "unmapped"  # what stands for the family of an instrument that the vocabulary does not know
-SHORTEST: Final = 0.3  # percent of the plot: a bar that can be seen and hit
+UNMAPPED: Final = "unmapped"  # the family of an instrument that is not in the vocabulary
+SHORTEST: Final = 0.3  # percent of the plot: a bar that people can see and click
 
 
 def timeline_view(facts: SongFacts) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def timeline_view(facts: SongFacts) -> dict[str, Any]:
     return {
         "parts": parts,
         "families": [
-            {"name": family, "css": _css(family)}
+            {"name": family, "css": _css_class(family)}
             for family in sorted({instrument.family or UNMAPPED for instrument in present})
         ],
         "scores": [f"{score:.2f}" for score in bounds] if bounds else None,
@@ -47,7 +47,7 @@ def _row(instrument: Instrument, scores: tuple[float, float] | None, seconds: fl
     return {
         "name": visible(instrument.name),
         "family": family,
-        "family_class": _css(family),
+        "family_class": _css_class(family),
         "layer": instrument.layer and instrument.layer.replace("_", " "),
         "bars": [_bar(instrument, interval, scores, seconds) for interval in instrument.intervals],
     }
@@ -56,22 +56,22 @@ def _row(instrument: Instrument, scores: tuple[float, float] | None, seconds: fl
 def _bar(
     instrument: Instrument, interval: Interval, scores: tuple[float, float] | None, seconds: float
 ) -> dict[str, Any]:
-    told = [
+    label = [
         visible(instrument.name).replace(",", " "),
         instrument.family or UNMAPPED,
         visible(instrument.source),
     ]
     if instrument.layer:
-        told.append(instrument.layer.replace("_", " "))
+        label.append(instrument.layer.replace("_", " "))
     if interval.score is not None:
-        told.append(f"score {interval.score:.2f}")
-    told.append(f"{span(interval.start_s, interval.end_s)} ({interval.end_s - interval.start_s:.1f} s)")
+        label.append(f"score {interval.score:.2f}")
+    label.append(f"{span(interval.start_s, interval.end_s)} ({interval.end_s - interval.start_s:.1f} s)")
     start = 100 * interval.start_s / seconds
     return {
         "level": _level(interval.score, scores),
         "x": round(min(start, 100 - SHORTEST), 3),
         "width": round(max(SHORTEST, min(100 * interval.end_s / seconds, 100.0) - start), 3),
-        "label": ", ".join(told),
+        "label": ", ".join(label),
         "start": interval.start_s,
         "end": interval.end_s,
         "score": None if interval.score is None else round(interval.score, 4),
@@ -79,11 +79,11 @@ def _bar(
 
 
 def _level(score: float | None, scores: tuple[float, float] | None) -> int:
-    """1 … LEVELS: how strongly a bar is coloured."""
+    """The opacity of a bar, from 1 to LEVELS."""
     if score is None or scores is None or scores[0] == scores[1]:
         return LEVELS
     return min(LEVELS, 1 + int((score - scores[0]) / (scores[1] - scores[0]) * LEVELS))
 
 
-def _css(family: str) -> str:
+def _css_class(family: str) -> str:
     return family.replace(" ", "-")

@@ -1,4 +1,4 @@
-"""The outline of one source, as a player draws it: its peaks, and within them how loud it is."""
+"""The waveform of one source for the player: its peaks and its RMS over time."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,22 +6,22 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS: Final = 1600  # of an outline: two for a pixel of the widest plot
+COLUMNS: Final = 1600  # of a waveform: two per pixel of the widest plot
 
 
 @dataclass(frozen=True, slots=True)
 class Waveform:
     """Peak and RMS over time, in columns of equal length; 1.0 = full scale."""
 
-    peak: NDArray[np.float64]  # (columns,): largest absolute sample
-    rms: NDArray[np.float64]  # (columns,): root mean square over both channels
+    peak: NDArray[np.float64]  # (columns,), largest absolute sample
+    rms: NDArray[np.float64]  # (columns,), root mean square over both channels
 
 
-class WaveformMeasure:
-    """Takes the blocks of a source whose length is known, in order, and holds two numbers a column.
+class WaveformMeter:
+    """Measures a source of known length from its blocks, in order; keeps two numbers per column.
 
-    The pictures in Dagster's UI are measured while a song is still being read, by ``EnvelopeMeter``; they know
-    neither its length nor its peaks, without which a drum is no more than a swelling.
+    ``EnvelopeMeter``, for the pictures in Dagster's UI, runs while a song is still being read. It knows neither the
+    length nor the peaks, and a drum hit without its peak looks like a slow swell.
     """
 
     def __init__(self, frames: int, columns: int = COLUMNS) -> None:
@@ -31,7 +31,7 @@ class WaveformMeasure:
         self._frames = 0
 
     def push(self, block: NDArray[np.float32]) -> None:
-        """Add the next ``(channels, n)`` float32; what lies behind the stated length is left out."""
+        """Add the next block, ``(channels, n)`` float32; samples beyond the given length are ignored."""
         start = self._frames
         end = min(start + block.shape[1], int(self._edges[-1]))
         self._frames = start + block.shape[1]
@@ -46,5 +46,5 @@ class WaveformMeasure:
         self._energy[first : last + 1] += np.add.reduceat(power, begins, dtype=np.float64)
 
     def finish(self) -> Waveform:
-        """The outline of everything pushed so far."""
+        """The waveform of all blocks so far."""
         return Waveform(self._peak, np.sqrt(self._energy / np.diff(self._edges)))

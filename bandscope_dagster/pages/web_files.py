@@ -1,4 +1,4 @@
-"""The pages' templates, styles and scripts, and the policy under which a browser runs them."""
+"""The templates, styles and scripts of the pages, and the policy for the browser that runs them."""
 
 import hashlib
 from base64 import b64encode
@@ -17,30 +17,30 @@ POLICY: Final = (
     "default-src 'none'; img-src data:; script-src {scripts}; style-src {styles}; base-uri 'none'; "
     "form-action 'none'"
 )
-"""Nothing is fetched, sent or framed; only the scripts and styles that the page came with run, by their digests."""
+"""Blocks all requests, forms and frames. Only the page's own scripts and styles run, identified by their digests."""
 
 SONG_PAGE: Final = (
     "song.html",
     ("base.css", "song.css"),
-    ("webm.js", "player.js", "waveforms.js", "timeline.js", "song.js"),
+    ("clock.js", "webm.js", "player.js", "waveforms.js", "timeline.js", "song.js"),
 )
-INDEX_PAGE: Final = ("index.html", ("base.css", "index.css"), ("index.js",))
+INDEX_PAGE: Final = ("index.html", ("base.css", "index.css"), ("clock.js", "index.js"))
 
 Page = tuple[str, Sequence[str], Sequence[str]]  # template, styles, scripts: names of files
 
 
 def render(page: Page, values: Mapping[str, Any]) -> str:
-    """The page with ``values``, each escaped for where it stands; one that the template lacks is an error."""
+    """The page with ``values``, escaped for HTML. A name in the template without a value is an error."""
     template, styles, scripts = page
     parts = {"styles": [_read(name) for name in styles], "scripts": [_read(name) for name in scripts]}
     policy = POLICY.format(scripts=_sources(parts["scripts"]), styles=_sources(parts["styles"]))
-    ours = {name: [Markup(part) for part in own] for name, own in parts.items()}  # as it is, unescaped
+    ours = {name: [Markup(part) for part in own] for name, own in parts.items()}  # not escaped
     return _environment().get_template(template).render(values, policy=policy, **ours)
 
 
 @cache
 def version(page: Page) -> str:
-    """Changes with every file that the page is made from."""
+    """The digest of all web files of the page."""
     template, styles, scripts = page
     return hashlib.sha256(
         "\0".join(_read(name) for name in (template, *styles, *scripts)).encode()

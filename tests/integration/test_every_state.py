@@ -4,6 +4,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -22,6 +23,7 @@ from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.exporting.song import read_song
 from bandscope_dagster.pages.checks_view import checks_view
 from bandscope_dagster.pages.index_page import write_index
+from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
@@ -189,9 +191,7 @@ def test_a_song_alone_has_the_same_status_everywhere(store: ObjectStore, song: s
     origin = json.loads(printed(lambda console: print_lineage(store, console, song, as_json=True)))
     assert origin["status"] == STATUSES[song]
 
-    from bandscope_dagster.pages.shelf import Shelf
-
-    pages = Shelf(open_store(str(tmp_path)), folder="")
+    pages = PageFolder(open_store(str(tmp_path)), folder="")
     page = write_page(store, pages, song, PRESENT_FROM)
     assert page.status == STATUSES[song]
     html = (tmp_path / f"{song}.html").read_text()
@@ -236,8 +236,6 @@ def test_a_residual_is_judged_alike_in_dagster_and_on_the_page(
     facts = read_facts(store, "ok", PRESENT_FROM)
     assert facts is not None and facts.quality is not None
     quality = SeparationQuality(residual_db, facts.quality.stems)
-    from dataclasses import replace
-
     [on_page] = [line for line in checks_view(replace(facts, quality=quality)) if "add up" in line["name"]]
     stored = StoredFile(lineage("ok"), {}, 44_100, ())
     plan = SongPlan("ok", "ab" * 32, "uploads/a.wav", 1.0, {"stems": lineage("ok")}, {})

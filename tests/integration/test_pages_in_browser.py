@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import demo_songs
 
 from bandscope_dagster.pages.index_page import write_index
-from bandscope_dagster.pages.shelf import Shelf
+from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.songs.presence import instruments_of
 from bandscope_dagster.storage.objects.open_store import open_store
@@ -39,7 +39,7 @@ TONES = {
     "drums": 1000.0,
     "bass": 200.0,
     "mixture": 2500.0,
-}  # Hz; the last is in the mixture alone
+}  # Hz; the last only in the mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     store_song(store, "clicks", dict.fromkeys(STEMS, pulse), tags, title="Clicks", owner="mia")
     tones = {stem: tone(SONG_S, TONES[stem], 0.1) for stem in STEMS}
     store_song(store, "tones", tones, [], beside=tone(SONG_S, TONES["mixture"], 0.1))
-    shelf = Shelf(store)
+    folder = PageFolder(store)
     for song in (*ids.values(), "clicks", "tones"):
-        write_page(store, shelf, song, PRESENT_FROM)
-    write_index(shelf)
-    yield Pages(store, Path(store.url) / shelf.folder, ids[f"mia/{title}.flac"], ids["leo/empty.wav"])
+        write_page(store, folder, song, PRESENT_FROM)
+    write_index(folder)
+    yield Pages(store, Path(store.url) / folder.folder, ids[f"mia/{title}.flac"], ids["leo/empty.wav"])
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +106,13 @@ def test_it_plays_and_pauses(pages: Pages, chromium: Browser) -> None:
         song.until("player.position > 1")
         expect(song.page.locator("#now")).to_have_text("0:01")
         song.page.get_by_role("button", name="Pause").click()
-        rested = song.position
+        paused_at = song.position
         song.page.wait_for_timeout(300)
-        assert song.position == rested
+        assert song.position == paused_at
         assert song.complaints == []
 
 
-def test_it_plays_to_the_end_and_from_there_again_from_the_start(pages: Pages, chromium: Browser) -> None:
+def test_it_plays_to_the_end_and_then_again_from_the_start(pages: Pages, chromium: Browser) -> None:
     with visit(chromium, pages.url(pages.song)) as song:
         seconds = song.page.evaluate("player.sound.seconds")
         song.page.keyboard.press("End")
@@ -144,7 +144,7 @@ def test_the_stems_are_in_sync_across_chunks_and_after_seeks(
     marks = np.flatnonzero(np.diff(recorded["mark"])) / OPUS_RATE
     assert len(marks) > seconds
     for mark in marks[marks < first[-1] + 0.1]:
-        assert np.abs(first - mark).min() < 0.003, "the position is that of the sound, without gap or overlap"
+        assert np.abs(first - mark).min() < 0.003, "position and sound agree, without gap or overlap"
 
 
 def test_a_soloed_stem_is_heard_alone_and_a_muted_one_not_at_all(pages: Pages, chromium: Browser) -> None:
@@ -166,7 +166,7 @@ def test_a_soloed_stem_is_heard_alone_and_a_muted_one_not_at_all(pages: Pages, c
         song.page.keyboard.press("2")
         assert heard() == {"drums", "vocals"}
         song.page.keyboard.press("1")
-        assert heard() == set(TONES), "the mixture is soloed alone"
+        assert heard() == set(TONES), "the mixture is never soloed together with stems"
         song.page.keyboard.press("0")
         song.page.keyboard.press("Shift+2")
         assert heard() == {"drums", "bass"}, (
@@ -177,7 +177,7 @@ def test_a_soloed_stem_is_heard_alone_and_a_muted_one_not_at_all(pages: Pages, c
         assert song.complaints == []
 
 
-def test_what_is_heard_has_the_level_of_what_is_stored(clicking: Visit) -> None:
+def test_a_stem_plays_at_its_stored_level(clicking: Visit) -> None:
     clicking.page.keyboard.press("2")
     clicking.play()
     recorded = clicking.record(3)
@@ -240,7 +240,7 @@ def test_the_timeline_shows_what_the_tables_say(pages: Pages, chromium: Browser)
             assert (left, right) == pytest.approx((start, min(end, seconds)), abs=0.1)
 
 
-def test_a_bar_tells_what_it_stands_for_and_plays_from_its_start(clicking: Visit) -> None:
+def test_a_bar_shows_its_instrument_and_plays_from_its_start(clicking: Visit) -> None:
     page = clicking.page
     tip = page.locator("#tip")
     expect(tip).to_be_hidden()
@@ -257,7 +257,7 @@ def test_a_bar_tells_what_it_stands_for_and_plays_from_its_start(clicking: Visit
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_theme_is_the_readers_own(pages: Pages, chromium: Browser, scheme: str) -> None:
+def test_the_theme_follows_the_browser(pages: Pages, chromium: Browser, scheme: str) -> None:
     with visit(chromium, pages.url(pages.song), scheme) as song:
         colour = song.page.evaluate("getComputedStyle(document.body).backgroundColor")
         brightness = sum(int(part) for part in colour.removeprefix("rgb(").rstrip(")").split(",")) / 3
@@ -268,14 +268,12 @@ def test_the_theme_is_the_readers_own(pages: Pages, chromium: Browser, scheme: s
 def test_a_rejected_song_says_why_without_a_player(pages: Pages, chromium: Browser) -> None:
     with visit(chromium, pages.url(pages.rejected)) as rejected:
         expect(rejected.page.get_by_role("heading", name="This upload was rejected")).to_be_visible()
-        expect(rejected.page.get_by_text("empty: the file holds no bytes").first).to_be_visible()
+        expect(rejected.page.get_by_text("empty: the file is empty; upload it again").first).to_be_visible()
         assert rejected.page.locator("canvas, button").count() == 0
         assert rejected.complaints == []
 
 
-def test_nothing_is_asked_for_but_the_page_itself_from_files_and_over_http(
-    pages: Pages, chromium: Browser
-) -> None:
+def test_a_page_requests_only_itself_from_a_file_and_over_http(pages: Pages, chromium: Browser) -> None:
     with file_server(pages.folder) as server:
         for base in (pages.folder.as_uri(), server):
             for name in (pages.song, pages.rejected, "index"):
@@ -292,7 +290,7 @@ def test_nothing_is_asked_for_but_the_page_itself_from_files_and_over_http(
                     assert len(refused) >= 2 and all("example.org" in text for text in found.complaints)
 
 
-def test_the_index_searches_filters_sorts_and_leads_to_a_song(pages: Pages, chromium: Browser) -> None:
+def test_the_index_searches_filters_sorts_and_opens_a_song(pages: Pages, chromium: Browser) -> None:
     with visit(chromium, pages.url("index")) as index:
         page = index.page
         titles = page.locator("td.song a")
@@ -322,8 +320,10 @@ def test_the_index_searches_filters_sorts_and_leads_to_a_song(pages: Pages, chro
         assert index.complaints == []
 
 
-def test_an_index_of_thousands_makes_only_the_rows_that_are_seen(chromium: Browser, tmp_path: Path) -> None:
-    shelf = Shelf(open_store(str(tmp_path)), folder="")
+def test_an_index_of_thousands_makes_only_the_rows_that_are_on_screen(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    pages = PageFolder(open_store(str(tmp_path)), folder="")
     head = '<script type="application/json" id="summary">{}</script>'
     for number in range(3000):
         summary = {
@@ -332,7 +332,7 @@ def test_an_index_of_thousands_makes_only_the_rows_that_are_seen(chromium: Brows
             "instruments": [["sitar", "plucked strings"]],
         }  # fmt: skip
         (tmp_path / f"song-{number:04}.html").write_text(head.format(json.dumps(summary)))
-    write_index(shelf)
+    write_index(pages)
     with visit(chromium, (tmp_path / "index.html").as_uri()) as index:
         rows = index.page.locator("tbody tr")
         assert 0 < rows.count() < 200

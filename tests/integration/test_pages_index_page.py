@@ -1,4 +1,4 @@
-"""The index: a row per page that is there, from the pages' own heads."""
+"""The index has a row for every page, read from the top of the page."""
 
 import json
 
@@ -6,7 +6,7 @@ from page_songs import element, noise, page_of, store_song
 from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.pages.index_page import write_index
-from bandscope_dagster.pages.shelf import HEAD_BYTES, Shelf
+from bandscope_dagster.pages.page_folder import HEAD_BYTES, PageFolder
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
@@ -14,14 +14,14 @@ from bandscope_dagster.storage.tables.song_tables import write_table
 
 
 def songs_of(store: ObjectStore) -> list[dict]:
-    """The rows of the index, their instruments by name."""
-    write_index(Shelf(store))
+    """The rows of the index, with the names of their instruments."""
+    write_index(PageFolder(store))
     table = json.loads(element(store.read("song_pages/index.html").decode(), "songs"))
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
     return [row | {"instruments": [table["instruments"][n][0] for n in row["instruments"]]} for row in rows]
 
 
-def test_every_page_is_listed_with_what_can_be_searched(store: ObjectStore) -> None:
+def test_every_page_is_listed_with_its_searchable_values(store: ObjectStore) -> None:
     tags = [
         tag_row("a", "guitar", 0.5, 0.0, source="vocals"),
         tag_row("a", "flute", 0.5, 0.0),
@@ -45,24 +45,26 @@ def test_every_page_is_listed_with_what_can_be_searched(store: ObjectStore) -> N
         "mia",
         6.0,
     )
-    assert second["instruments"] == ["flute", "guitar"], "present in any source, the longest first; no sitar"
+    assert second["instruments"] == ["flute", "guitar"], (
+        "present in any source, longest first; the sitar is not present"
+    )
 
 
-def test_what_is_no_page_of_ours_is_left_out(tmp_path) -> None:
+def test_other_files_in_the_folder_are_left_out(tmp_path) -> None:
     store = open_store(str(tmp_path))
-    shelf = Shelf(store, folder="")
+    pages = PageFolder(store, folder="")
     for name in ("mine.html", "notes.txt", "index.html"):
         (tmp_path / name).write_text('<script type="application/json" id="summary">{"title": 1}</script>')
-    assert list(shelf.summaries()) == []
-    assert write_index(shelf).songs == 0
+    assert list(pages.summaries()) == []
+    assert write_index(pages).songs == 0
 
 
-def test_the_head_of_a_page_holds_its_summary_however_much_is_found(tmp_path) -> None:
+def test_the_head_of_a_page_contains_its_summary_for_any_number_of_instruments(tmp_path) -> None:
     store = open_store(str(tmp_path / "store"))
     tags = [tag_row("song", f"{number} {'很' * 400}", 0.9, 0.0, family=None) for number in range(80)]
     long = dict.fromkeys(("title", "artist", "owner", "filename"), "很" * 5000)
     store_song(store, "song", {"a": noise(1)}, tags, **long)
-    assert store.read("song_pages/song.html") if page_of(store, "song") else False
-    summary = Shelf(store).summary("song")
+    page_of(store, "song")
+    summary = PageFolder(store).summary("song")
     assert summary is not None and len(summary.instruments) == 40
     assert store.read("song_pages/song.html").index(b"</script>") < HEAD_BYTES

@@ -1,4 +1,4 @@
-"""The sound of a page: every source at its true level, as long as the song, in chunks that can be decoded alone."""
+"""The sound of a page: every source at its true level and length, in chunks that can be decoded alone."""
 
 import numpy as np
 import pytest
@@ -40,20 +40,20 @@ def snr_db(audio: Audio, reference: Audio) -> float:
 
 
 @pytest.mark.parametrize("frames", [1, 441, 44_100, 441_000, 441_001])
-def test_a_source_comes_back_as_long_as_it_was(frames: int) -> None:
+def test_a_source_keeps_its_length(frames: int) -> None:
     encoder = OpusEncoder(64_000)
     packets = encoder.push(noise(10.1)[:, :frames]) + encoder.finish()
-    held = len(packets) * PACKET_FRAMES - encoder.delay
+    decoded = len(packets) * PACKET_FRAMES - encoder.delay
     wanted = round(frames * OPUS_RATE / SAMPLE_RATE)
-    assert wanted <= held < wanted + 2 * PACKET_FRAMES
+    assert wanted <= decoded < wanted + 2 * PACKET_FRAMES
     assert decode(packets).shape == (2, len(packets) * PACKET_FRAMES)
 
 
-def test_every_source_of_a_page_has_the_level_and_the_shape_of_what_is_stored(store: ObjectStore) -> None:
+def test_every_source_of_a_page_has_the_level_and_the_shape_of_the_stored_one(store: ObjectStore) -> None:
     stems = {"vocals": tone(12, 440), "bass": tone(12, 110, 0.1)}
     mixture = store_song(store, "song", stems)
     sound = sound_of(page_of(store, "song"))
-    assert sound.told["sources"] == ["mixture", "vocals", "bass"]
+    assert sound.description["sources"] == ["mixture", "vocals", "bass"]
     for name, audio in {"mixture": mixture, **stems}.items():
         decoded, reference = sound.decoded(name), at_48k(audio)
         assert decoded.shape == reference.shape
@@ -61,12 +61,12 @@ def test_every_source_of_a_page_has_the_level_and_the_shape_of_what_is_stored(st
         assert snr_db(decoded, reference) > 20, name
 
 
-def test_the_gain_of_a_block_counts_and_a_loud_song_is_lowered_as_a_whole(store: ObjectStore) -> None:
+def test_block_gains_are_applied_and_a_loud_song_is_lowered_as_a_whole(store: ObjectStore) -> None:
     stems = {"loud": tone(3, 440, 1.6), "soft": tone(3, 220, 0.2)}
     store_song(store, "song", stems)
     sound = sound_of(page_of(store, "song"))
     peak = np.abs(stems["loud"] + stems["soft"]).max()
-    assert sound.told["scale"] == pytest.approx(1 / peak, rel=1e-4)
+    assert sound.description["scale"] == pytest.approx(1 / peak, rel=1e-4)
     for name, audio in stems.items():
         middle = slice(OPUS_RATE, 2 * OPUS_RATE)
         level = np.sqrt((sound.decoded(name)[:, middle] ** 2).mean() / (at_48k(audio)[:, middle] ** 2).mean())
@@ -105,11 +105,11 @@ def test_a_block_without_one_of_the_stems_is_named(store: ObjectStore) -> None:
         list(SongSound(store, "song", ["mixture", "vocals", "drums"], 11 * SAMPLE_RATE, 1.0).chunks())
 
 
-def test_a_mixture_that_is_longer_than_its_stems_is_an_error(store: ObjectStore) -> None:
+def test_a_mixture_longer_than_its_stems_is_an_error(store: ObjectStore) -> None:
     store_sound(store, "song", noise(2), {"vocals": noise(2)})
     other = open_store(store.url + "-2")
     store_sound(other, "song", noise(3), {"vocals": noise(3)})
     with store.create("decoded_waveforms/song.parquet") as file:
         file.write(other.read("decoded_waveforms/song.parquet"))
-    with pytest.raises(ValueError, match="not equally long"):
+    with pytest.raises(ValueError, match="differ in length; analyze the song again"):
         list(SongSound(store, "song", ["mixture", "vocals"], 3 * SAMPLE_RATE, 1.0).chunks())

@@ -14,7 +14,7 @@ from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.audio.flac import encode, quantize
 from bandscope_dagster.audio.levels import LevelMeter, SongMeter, rms_dbfs
-from bandscope_dagster.pages.shelf import Shelf
+from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.separation.quality import QualityMeter
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -123,7 +123,7 @@ def _sound(audio: Audio) -> dict[str, Any]:
 
 def page_of(store: ObjectStore, song_id: str) -> str:
     """Write a song's page, and return its text."""
-    page = write_page(store, Shelf(store), song_id, PRESENT_FROM)
+    page = write_page(store, PageFolder(store), song_id, PRESENT_FROM)
     return store.read(page.key).decode()
 
 
@@ -131,14 +131,14 @@ def page_of(store: ObjectStore, song_id: str) -> str:
 class PageSound:
     """The sound of a page: its description, and the packets of every chunk."""
 
-    told: dict[str, Any]
+    description: dict[str, Any]
     chunks: list[list[list[bytes]]]  # chunk → source → packets
 
     def decoded(self, source: str) -> Audio:
         """A whole source at 48 kHz, without the encoder's delay, cut to the song's length."""
-        number = self.told["sources"].index(source)
+        number = self.description["sources"].index(source)
         audio = decode([packet for chunk in self.chunks for packet in chunk[number]])
-        return audio[:, self.told["delay"] :][:, : round(self.told["seconds"] * OPUS_RATE)]
+        return audio[:, self.description["delay"] :][:, : round(self.description["seconds"] * OPUS_RATE)]
 
 
 def decode(packets: list[bytes]) -> Audio:
@@ -154,9 +154,11 @@ def decode(packets: list[bytes]) -> Audio:
 
 def sound_of(html: str) -> PageSound:
     """The sound in a page's text."""
-    told = json.loads(element(html, "sound"))
+    description = json.loads(element(html, "sound"))
     texts = re.findall(r'<script type="text/plain" id="chunk-\d+">\n(.*?)\n</script>', html, re.DOTALL)
-    return PageSound(told, [[_packets(b64decode(line)) for line in text.split("\n")] for text in texts])
+    return PageSound(
+        description, [[_packets(b64decode(line)) for line in text.split("\n")] for text in texts]
+    )
 
 
 def element(html: str, name: str) -> str:

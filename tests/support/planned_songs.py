@@ -46,7 +46,7 @@ def make(
 def _write(store: ObjectStore, table: str, made: Lineage, rejected: str | None = None) -> None:
     if rejected is not None:
         write_error_row(store, TABLES[table], "song", f"upstream: {rejected}", made)
-    elif table.endswith("instrument_tags"):
+    elif TABLES[table].kind == "tags":
         write_table(store, TABLES[table], [], made, {TAGS_NOTE: json.dumps({"device": "cpu", "batch": 2})})
     else:
         names = ("vocals",) if table == "stems" else ("mixture",)

@@ -1,6 +1,6 @@
 "use strict";
 
-// The list of all songs: filters and sorts them in memory, and makes only the rows that are scrolled to.
+// The list of all songs: filters and sorts them in memory, and adds rows to the page only when the user scrolls to them.
 
 const ROWS_AT_ONCE = 60;
 const SHOWN_INSTRUMENTS = 5;
@@ -19,7 +19,7 @@ const body = document.getElementById("rows");
 const chosen = new Map(); // name of an instrument → its family
 let order = { column: "title", descending: false };
 let matching = songs;
-let made = 0;
+let rowsMade = 0;
 
 /** Lower case, without accents. */
 function folded(text) {
@@ -36,7 +36,7 @@ function matches(song) {
   );
 }
 
-/** What is missing comes last, in either direction. */
+/** Missing values come last, in both directions. */
 function compare(a, b) {
   const [left, right] = [a[order.column], b[order.column]];
   const [noLeft, noRight] = [left === null || left === "", right === null || right === ""];
@@ -47,7 +47,7 @@ function compare(a, b) {
 
 function show() {
   matching = songs.filter(matches).sort(compare);
-  made = 0;
+  rowsMade = 0;
   body.replaceChildren();
   const all = matching.length === songs.length;
   const count = `${songs.length.toLocaleString("en")} song${songs.length === 1 ? "" : "s"}`;
@@ -55,13 +55,13 @@ function show() {
   document.getElementById("nothing").hidden = matching.length > 0;
   makeRows();
   showChosen();
-  remember();
+  saveFilters();
 }
 
 function makeRows() {
-  const next = matching.slice(made, made + ROWS_AT_ONCE);
+  const next = matching.slice(rowsMade, rowsMade + ROWS_AT_ONCE);
   body.append(...next.map(rowOf));
-  made += next.length;
+  rowsMade += next.length;
 }
 
 function rowOf(song) {
@@ -81,18 +81,18 @@ function rowOf(song) {
     element(
       "td",
       "heard",
-      ...song.instruments.slice(0, SHOWN_INSTRUMENTS).map(found),
+      ...song.instruments.slice(0, SHOWN_INSTRUMENTS).map(instrumentOf),
       element("span", "faint", more > 0 ? `+${more}` : ""),
     ),
   );
 }
 
-function found(number) {
+function instrumentOf(number) {
   const [name, family] = stored.instruments[number];
   return element("span", "found", element("span", `swatch ${cssOf(family)}`), element("bdi", "", name));
 }
 
-/** Texts become text, never markup. */
+/** An element. Text in its content never becomes markup. */
 function element(tag, className, ...content) {
   const node = document.createElement(tag);
   node.className = className;
@@ -102,13 +102,6 @@ function element(tag, className, ...content) {
 
 function cssOf(family) {
   return family.replaceAll(" ", "-");
-}
-
-function clock(seconds) {
-  const whole = Math.floor(seconds);
-  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
-  const two = (value) => String(value).padStart(2, "0");
-  return hours ? `${hours}:${two(minutes)}:${two(rest)}` : `${minutes}:${two(rest)}`;
 }
 
 function choose(name) {
@@ -133,22 +126,22 @@ function showChosen() {
   document.getElementById("chosen").replaceChildren(...buttons);
 }
 
-/** The filters stand in the address, so that a list can be kept as a bookmark, and is there on the way back. */
-function remember() {
-  const kept = new URLSearchParams();
-  if (search.value) kept.set("q", search.value);
-  for (const name of chosen.keys()) kept.append("instrument", name);
-  if (owner.value) kept.set("owner", owner.value);
-  if (status.value) kept.set("status", status.value);
-  history.replaceState(null, "", kept.size ? `#${kept}` : location.pathname);
+/** Put the filters into the address, for bookmarks and for the browser's back button. */
+function saveFilters() {
+  const saved = new URLSearchParams();
+  if (search.value) saved.set("q", search.value);
+  for (const name of chosen.keys()) saved.append("instrument", name);
+  if (owner.value) saved.set("owner", owner.value);
+  if (status.value) saved.set("status", status.value);
+  history.replaceState(null, "", saved.size ? `#${saved}` : location.pathname);
 }
 
-function recall() {
-  const kept = new URLSearchParams(location.hash.slice(1));
-  search.value = kept.get("q") ?? "";
-  owner.value = kept.get("owner") ?? "";
-  status.value = kept.get("status") ?? "";
-  for (const name of kept.getAll("instrument")) {
+function loadFilters() {
+  const saved = new URLSearchParams(location.hash.slice(1));
+  search.value = saved.get("q") ?? "";
+  owner.value = saved.get("owner") ?? "";
+  status.value = saved.get("status") ?? "";
+  for (const name of saved.getAll("instrument")) {
     const known = stored.instruments.find(([listed]) => listed === name);
     if (known) chosen.set(...known);
   }
@@ -198,5 +191,5 @@ new IntersectionObserver(([edge]) => edge.isIntersecting && makeRows(), { rootMa
   document.getElementById("end"),
 );
 
-recall();
+loadFilters();
 show();

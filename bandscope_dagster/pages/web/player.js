@@ -1,18 +1,18 @@
 "use strict";
 
-// Plays several sources in sync, on the one clock of Web Audio. A chunk of a few seconds of every source is decoded
-// shortly before it is due, and dropped once it was heard, so that hours of sound never lie in memory.
+// Plays several sources in sync, on the clock of Web Audio. Every few seconds it decodes the next chunk of all sources,
+// shortly before its time, and drops it after playback. So a song of hours needs no more memory than a short one.
 
-const PREROLL = 10; // packets decoded before a chunk and thrown away; RFC 7845 asks for 4, until a decoder has settled
-const AHEAD_S = 6; // chunks that begin within this time are decoded; more than a second, for timers of hidden tabs
+const PREROLL = 10; // packets decoded before a chunk and dropped: a decoder needs some to settle (RFC 7845: 4)
+const AHEAD_S = 6; // decode chunks that begin within this time; well over the 1 s timers of hidden tabs
 const PUMP_MS = 400;
-const LEAD_S = 0.06; // from the order to play to the first sample: time to hand over the nodes of all sources
-const FADE_S = 0.012; // of solo and mute: too short to hear, long enough not to click
+const LEAD_S = 0.06; // from the play command to the first sample: time to schedule the nodes of all sources
+const FADE_S = 0.012; // on solo and mute: too short to hear, long enough to avoid a click
 
 class Player {
   /**
    * sound: {sources: [name], seconds, chunk_s, delay (frames at 48 kHz before the song)};
-   * chunkText(k): the base64 of each source in chunk k. Calls onchange when it starts, stops or fails.
+   * chunkText(k): the base64 of each source in chunk k; onchange(): called when the player starts, stops or fails.
    */
   constructor(sound, chunkText, onchange) {
     this.sound = sound;
@@ -22,12 +22,12 @@ class Player {
     this.state = "paused"; // or "loading", "playing"
     this.error = null;
     this.context = null;
-    this.output = null; // where all sources meet
+    this.output = null; // the sum of all sources
     this.gains = []; // a GainNode for each source
     this.heard = sound.sources.map(() => false);
-    this.resting = 0; // the position while nothing plays, in seconds
-    this.anchor = 0; // the context's time at which the song began, or would have
-    this.attempt = 0; // raised by every start and stop: what an older one still decodes is thrown away
+    this.pausedAt = 0; // the position of the last pause or seek, in seconds
+    this.anchor = 0; // the context's time at position 0 of the song
+    this.attempt = 0; // raised by every start and stop; results of older attempts are dropped
     this.nodes = new Set();
     this.packets = new Map(); // chunk → the packets of each source
   }
@@ -36,26 +36,26 @@ class Player {
     return this.state !== "paused";
   }
 
-  /** Where the song is, in seconds. */
+  /** The position in the song, in seconds. */
   get position() {
-    if (this.state !== "playing") return this.resting;
-    return clamp(this.context.currentTime - this.anchor, this.resting, this.sound.seconds);
+    if (this.state !== "playing") return this.pausedAt;
+    return clamp(this.context.currentTime - this.anchor, this.pausedAt, this.sound.seconds);
   }
 
   async play() {
     if (this.playing) return;
-    if (this.resting >= this.sound.seconds - 0.01) this.resting = 0;
+    if (this.pausedAt >= this.sound.seconds - 0.01) this.pausedAt = 0;
     this.error = null;
     this.state = "loading";
     this.onchange();
     this.open();
-    // Not awaited: where a browser wants another gesture first, it stays pending until there is one.
+    // Not awaited: if the browser needs another user gesture, the promise waits for it.
     this.context.resume();
     await this.start();
   }
 
   pause() {
-    this.resting = this.position;
+    this.pausedAt = this.position;
     this.silence();
     this.state = "paused";
     this.onchange();
@@ -64,13 +64,13 @@ class Player {
   async seek(seconds) {
     const playing = this.playing;
     this.silence();
-    this.resting = clamp(seconds, 0, this.sound.seconds);
+    this.pausedAt = clamp(seconds, 0, this.sound.seconds);
     this.state = playing ? "loading" : "paused";
     this.onchange();
     if (playing) await this.start();
   }
 
-  /** Which sources are heard: a boolean for each. */
+  /** Choose the sources that are heard; `heard` has a boolean for each. */
   mix(heard) {
     this.heard = heard;
     if (!this.context) return;
@@ -93,16 +93,16 @@ class Player {
     });
   }
 
-  /** Begin at the resting position; done when its chunk is handed over, and what follows goes on by itself. */
+  /** Begin at `pausedAt`; done when the first chunk is scheduled. `pump` schedules the others. */
   async start() {
     const attempt = ++this.attempt;
-    const first = Math.min(Math.floor(this.resting / this.sound.chunk_s), this.chunks - 1);
+    const first = Math.min(Math.floor(this.pausedAt / this.sound.chunk_s), this.chunks - 1);
     try {
       const buffers = await this.decode(first);
       if (attempt !== this.attempt) return;
       const frame = Math.ceil((this.context.currentTime + LEAD_S) * OPUS_RATE);
-      this.anchor = frame / OPUS_RATE - this.resting;
-      this.schedule(first, buffers, this.resting);
+      this.anchor = frame / OPUS_RATE - this.pausedAt;
+      this.schedule(first, buffers, this.pausedAt);
       this.state = "playing";
       this.onchange();
       this.pump(attempt, first + 1).catch((error) => this.fail(attempt, error));
@@ -118,14 +118,14 @@ class Player {
     this.onchange();
   }
 
-  /** Keep some seconds scheduled, until the song ends or this attempt does. */
+  /** Keep some seconds scheduled until the song or this attempt ends. */
   async pump(attempt, next) {
     while (attempt === this.attempt) {
       if (next < this.chunks && next * this.sound.chunk_s < this.position + AHEAD_S) {
         const buffers = await this.decode(next);
         if (attempt !== this.attempt) return;
         if (this.anchor + next * this.sound.chunk_s < this.context.currentTime) {
-          // Decoding fell behind, in a machine that was asleep, say: what is late would sound beside what follows.
+          // Decoding is late, for example after the computer slept. A late chunk would overlap the next one: restart.
           await this.seek(this.position);
           return;
         }
@@ -140,7 +140,7 @@ class Player {
     }
   }
 
-  /** Hand chunk k of all sources over, to be heard from the position `from`, all at the same sample. */
+  /** Schedule chunk k of all sources from the position `from`, all at the same sample. */
   schedule(k, buffers, from) {
     const end = Math.min((k + 1) * this.sound.chunk_s, this.sound.seconds);
     if (end <= from) return;
@@ -168,7 +168,7 @@ class Player {
     this.nodes.clear();
   }
 
-  /** Chunk k of every source as AudioBuffers, each with its pre-roll before and one packet after it. */
+  /** Decode chunk k of every source into an AudioBuffer, with the pre-roll before it and one packet after it. */
   decode(k) {
     const parts = [k - 1, k, k + 1].map((near) => this.packetsIn(near));
     for (const kept of this.packets.keys()) if (Math.abs(kept - k) > 1) this.packets.delete(kept);

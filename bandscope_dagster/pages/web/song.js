@@ -1,10 +1,10 @@
 "use strict";
 
-// The page of a song: joins the player, the waveforms and the timeline to what people click and press.
+// The page of a song: connects clicks and keys to the player, the waveforms and the timeline.
 
-const STEP_S = 5; // of the arrow keys
+const STEP_S = 5; // for the arrow keys
 const FINE_STEP_S = 1; // with Shift
-const DRAG_PX = 3; // more than a click trembles
+const DRAG_PX = 3; // a click moves less than this
 
 const sound = JSON.parse(document.getElementById("sound").textContent);
 const page = document.getElementById("player");
@@ -15,7 +15,7 @@ const tracks = [...document.querySelectorAll(".track")].map((row, index) => ({
   canvas: row.querySelector("canvas"),
   solo: row.querySelector(".solo"),
   mute: row.querySelector(".mute"), // null for the mixture
-  outline: outlineOf(sound.waveforms[index]),
+  waveform: waveformOf(sound.waveforms[index]),
 }));
 const isMixture = (track) => track.name === "mixture";
 
@@ -26,8 +26,8 @@ const player = new Player(
 );
 
 /**
- * What is heard: the rows that are soloed; else, once a stem is muted, the other stems; else the mixture itself,
- * because the sum of the stems is not exactly it.
+ * The rows that are heard, a boolean for each: the soloed ones; without solo, the stems that are not muted; without
+ * solo and mute, the mixture, because the sum of the stems is not exactly equal to it.
  */
 function heardTracks() {
   if (tracks.some((track) => isOn(track.solo))) return tracks.map((track) => isOn(track.solo));
@@ -44,7 +44,7 @@ function press(button, on = !isOn(button)) {
   button?.setAttribute("aria-pressed", String(on));
 }
 
-/** The mixture holds the stems: it is soloed alone, or not at all. */
+/** Solo a row or end its solo. The mixture contains the stems, so it is never soloed together with them. */
 function solo(track) {
   press(track.solo);
   if (isOn(track.solo)) {
@@ -82,7 +82,7 @@ function toggle() {
   else player.play();
 }
 
-/** Show the player's state as it is now. */
+/** Show the current state of the player. */
 function refresh() {
   const button = document.getElementById("play");
   page.classList.toggle("playing", player.playing);
@@ -98,22 +98,15 @@ function refresh() {
   const heard = heardTracks();
   const own = isOn(document.getElementById("fit"));
   tracks.forEach((track, index) => {
-    const loudest = own ? track.outline.peak.reduce((most, level) => Math.max(most, level), 0) : 1;
+    const loudest = own ? track.waveform.peak.reduce((most, level) => Math.max(most, level), 0) : 1;
     const look = { played: position / sound.seconds, heard: heard[index], scale: 1 / (loudest || 1) };
-    drawOutline(track.canvas, track.outline, look);
+    drawWaveform(track.canvas, track.waveform, look);
   });
 }
 
 function follow() {
   if (player.playing) refresh();
   requestAnimationFrame(follow);
-}
-
-function clock(seconds) {
-  const whole = Math.floor(seconds);
-  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, String(whole % 60)];
-  const padded = rest.padStart(2, "0");
-  return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${padded}` : `${minutes}:${padded}`;
 }
 
 function seekTo(event) {
@@ -132,7 +125,7 @@ document.getElementById("fit").addEventListener("click", (event) => {
   refresh();
 });
 
-// Pressed on any plot, the position goes there; drawn along it, where it is let go.
+// A press on any plot sets the position; after a drag, the release sets it again.
 let pressedAt = null;
 score.addEventListener("pointerdown", (event) => {
   if (event.button !== 0 || !event.target.closest(".plot")) return;
@@ -161,7 +154,7 @@ const KEYS = {
 
 window.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1]; // of the key: with Shift it types something else
+  const digit = /^(?:Digit|Numpad)(\d)$/.exec(event.code)?.[1]; // the key, not the character: Shift changes that
   if (digit === "0") reset();
   else if (digit && tracks[digit - 1]) (event.shiftKey ? mute : solo)(tracks[digit - 1]);
   else if (event.key === " " && event.target.closest?.("button:not(#play)")) return;

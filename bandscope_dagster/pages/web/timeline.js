@@ -1,14 +1,14 @@
 "use strict";
 
-// The bars of the timeline: what each stands for on hover and focus, and moving between them with the arrow keys.
+// The bars of the timeline: a tooltip on hover and focus, and arrow keys to move between the bars.
 
-/** bars: the rects of all rows, in reading order; seek(seconds) plays from a bar. */
+/** score: the element with all rows; tip: the tooltip; seek(seconds): plays from there. Undefined without bars. */
 function openTimeline(score, tip, seek) {
   const rows = [...score.querySelectorAll(".instrument")]
     .map((row) => [...row.querySelectorAll("rect")])
     .filter((bars) => bars.length > 0);
   if (rows.length === 0) return;
-  let reachable = rows[0][0]; // by Tab: one bar of all, or a keyboard would have to pass hundreds
+  let reachable = rows[0][0]; // by Tab: only one bar, because there may be hundreds
   reachable.tabIndex = 0;
 
   const hide = () => {
@@ -55,7 +55,7 @@ function openTimeline(score, tip, seek) {
   return { focus: () => reachable.focus() };
 }
 
-/** The bar that an arrow key leads to; null where there is none, undefined for other keys. */
+/** The bar that an arrow key leads to; null if there is none, undefined for other keys. */
 function neighbour(rows, bar, key) {
   const row = rows.findIndex((bars) => bars.includes(bar));
   const index = rows[row].indexOf(bar);

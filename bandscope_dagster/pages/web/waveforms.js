@@ -1,15 +1,15 @@
 "use strict";
 
-// Draws the outline of a source: its peaks, and within them its RMS. What was played is in full colour.
+// Draws the waveform of a source: its peaks, and inside them its RMS. The played part has the stronger colour.
 
-/** {peak, rms}: base64 of one byte a column, 255 = the loudest peak of all sources → arrays in 0 … 1. */
-function outlineOf(stored) {
+/** {peak, rms} in base64, one byte a column, 255 = the loudest peak of all sources → {peak, rms} as arrays in 0 … 1. */
+function waveformOf(stored) {
   const levels = (base64) => Float32Array.from(atob(base64), (character) => character.charCodeAt(0) / 255);
   return { peak: levels(stored.peak), rms: levels(stored.rms) };
 }
 
-/** Draw an outline over the width of a canvas; `played` is a share of it, `scale` multiplies its height. */
-function drawOutline(canvas, outline, { played, heard, scale }) {
+/** Draw a waveform over the width of a canvas; `played` is a share of the width, `scale` multiplies the height. */
+function drawWaveform(canvas, waveform, { played, heard, scale }) {
   const ratio = window.devicePixelRatio || 1;
   const width = Math.round(canvas.clientWidth * ratio);
   const height = Math.round(canvas.clientHeight * ratio);
@@ -27,12 +27,12 @@ function drawOutline(canvas, outline, { played, heard, scale }) {
     [edge, width, family],
   ]) {
     const shape = { from, to, width, height, scale };
-    fillShape(paint, outline.peak, shape, colours.getPropertyValue(`${kind}-peak`));
-    fillShape(paint, outline.rms, shape, colours.getPropertyValue(`${kind}-rms`));
+    fillShape(paint, waveform.peak, shape, colours.getPropertyValue(`${kind}-peak`));
+    fillShape(paint, waveform.rms, shape, colours.getPropertyValue(`${kind}-rms`));
   }
 }
 
-/** A level mirrored about the middle of the canvas, one bar a pixel, each of the highest column that falls into it. */
+/** Draw levels mirrored at the middle of the canvas: one bar per pixel, as high as the highest column in it. */
 function fillShape(paint, levels, { from, to, width, height, scale }, colour) {
   paint.fillStyle = colour;
   const middle = height / 2;

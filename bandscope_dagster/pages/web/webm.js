@@ -1,13 +1,13 @@
 "use strict";
 
-// From the Opus packets of a page to a file in memory that a browser's decodeAudioData takes: WebM (RFC 9559).
-// The encoder's delay is not written into the header. Browsers differ in whether they cut it off, so the player does.
+// Puts the Opus packets of a page into a WebM file (RFC 9559) in memory, which decodeAudioData accepts.
+// The header does not have the encoder's delay: only some browsers would cut it off, so the player does.
 
 const OPUS_RATE = 48000; // Hz
 const PACKET_FRAMES = 960; // 20 ms
 const PACKET_MS = 20;
 
-/** The packets of one source in one chunk: each lies behind its length, in two bytes, little-endian. */
+/** The packets of one source in one chunk. Before each packet is its length: two bytes, little-endian. */
 function packetsOf(base64) {
   const text = atob(base64);
   const bytes = new Uint8Array(text.length);
@@ -24,7 +24,7 @@ function packetsOf(base64) {
 /** Stereo Opus packets as a WebM file (ArrayBuffer). */
 function webm(packets) {
   const blocks = packets.map((packet, index) => {
-    const time = index * PACKET_MS; // in a signed 16-bit field: 32 s, and a chunk has 5
+    const time = index * PACKET_MS; // a signed 16-bit field: up to 32 s; a chunk has 5 s
     return element(0xa3, [Uint8Array.of(0x81, time >> 8, time & 0xff, 0x80), packet]);
   });
   const parts = flat([
@@ -76,7 +76,7 @@ function opusHead() {
   return head;
 }
 
-/** An EBML element as nested parts; its size takes four bytes, whatever it is. */
+/** An EBML element as a list of parts; its size always takes four bytes. */
 function element(id, content) {
   const parts = flat(content);
   const size = parts.reduce((sum, part) => sum + part.length, 0);

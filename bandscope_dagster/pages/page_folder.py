@@ -1,26 +1,26 @@
-"""Where pages lie, and what the head of a page says about it without the rest being read."""
+"""The folder of the pages, and the summary at the top of each page, which is read without the rest."""
 
 import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_ID
 
 FOLDER: Final = "song_pages"
-HEAD_BYTES: Final = 32_768  # in which a summary ends; it holds at most some ten texts of bounded length
-HEADS_AT_ONCE: Final = 16  # each read waits for the store, not for the CPU
+HEAD_BYTES: Final = 32_768  # enough for a summary, which is about ten texts of limited length
+HEADS_AT_ONCE: Final = 16  # read in parallel, because each waits for the store and not for the CPU
 _SUMMARY: Final = re.compile(rb'<script type="application/json" id="summary">(.*?)</script>', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A song in a line, as it stands at the top of its page: the index is made from these."""
+    """A song in the index; the top of its page contains these values."""
 
-    digest: str  # of all that the page was made from
+    digest: str  # of everything that the page was made from
     song_id: str
     title: str
     artist: str
@@ -29,19 +29,19 @@ class Summary:
     status: str
     seconds: float
     loudness_lufs: float | None
-    instruments: list[tuple[str, str]]  # present in any source, with their families; the most present first
+    instruments: list[tuple[str, str]]  # (name, family), present in any source; the longest present first
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """The pages of a store, in one folder; ``""`` is its root."""
+class PageFolder:
+    """The pages in one folder of a store; ``""`` is the root of the store."""
 
     store: ObjectStore
     folder: str = FOLDER
 
     @property
     def index_key(self) -> str:
-        """The key of the page that lists all others."""
+        """The key of the index."""
         return self._key("index")
 
     def key(self, song_id: str) -> str:
@@ -49,7 +49,7 @@ class Shelf:
         return self._key(song_id)
 
     def summary(self, song_id: str) -> Summary | None:
-        """What the song's page says of itself; None where there is none, or one that an older version wrote."""
+        """The summary in a song's page; None if there is no page, or an older version wrote it."""
         try:
             with self.store.open(self.key(song_id)) as file:
                 head = file.read(HEAD_BYTES)
@@ -64,18 +64,13 @@ class Shelf:
             return None
 
     def summaries(self) -> Iterator[Summary]:
-        """Those of all pages, in the store's order."""
+        """The summaries of all pages, in the order of the store."""
         names = (found.key.rpartition("/")[2] for found in self.store.list(self.folder))
         songs = [name.removesuffix(".html") for name in names if name.endswith(".html")]
-        # In a folder of somebody's own there may be other pages.
+        # A folder that the user chose may contain other pages.
         known = [song for song in songs if SONG_ID.fullmatch(song) and song != "index"]
         with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
             yield from (summary for summary in pool.map(self.summary, known) if summary is not None)
 
     def _key(self, name: str) -> str:
         return f"{self.folder}/{name}.html" if self.folder else f"{name}.html"
-
-
-def as_json(summary: Summary) -> dict[str, Any]:
-    """The inverse of what ``Shelf.summary`` reads."""
-    return asdict(summary)

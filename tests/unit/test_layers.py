@@ -20,7 +20,7 @@ ROOMS: dict[str, set[str]] = {
     "device": {"errors"},
     "audio": {"errors"},
     "models": {"errors"},
-    "storage.objects": {"errors"},
+    "storage.objects": set(),
     "storage.tables": {"errors", "storage.objects"},
     "separation": {"errors", "allocator", "device", "audio", "models"},
     "tagging": {"errors", "device", "audio", "models"},
@@ -34,14 +34,14 @@ ROOMS: dict[str, set[str]] = {
     "pipeline": {"errors", "allocator", "audio", "models", "separation", "tagging", "pictures"}
     | {"settings", "input_digests", "songs"}
     | STORAGE,
-    "orchestration": {"errors", "device", "models", "separation", "tagging"}
+    "orchestration": {"errors", "allocator", "device", "models", "separation", "tagging"}
     | {"settings", "input_digests", "pipeline"}
     | STORAGE,
     "event_log": {"orchestration"},
     "assets": {"audio", "separation", "tagging", "pictures", "settings", "input_digests"}
     | {"songs", "catalogs", "pages", "pipeline", "orchestration"}
     | STORAGE,
-    "definitions": {"allocator", "settings", "orchestration", "assets"},
+    "definitions": {"settings", "orchestration", "assets"},
     "cli": {"errors", "allocator", "device", "models", "separation", "tagging", "exporting", "settings"}
     | {"songs", "catalogs", "pages", "pipeline", "orchestration", "definitions"}
     | STORAGE,

@@ -26,6 +26,8 @@ NOT_OURS = {
     "demucs/remote/htdemucs_ft.yaml": "demucs",
     "configuration.py": "musicnn",
     "table_format.md": "LevelDB",
+    "residual.py": "a former module, in the history of benchmarks/RESULTS.md",
+    "fusion.py": "a former module, in the history of benchmarks/RESULTS.md",
     "pages/index.html": "`bandscope report` writes it",
     "secrets.yaml": "an operator writes it, from secrets.example.yaml",
 }

@@ -3,7 +3,7 @@
 import numpy as np
 from level_tagger import FAINT, LOUD, ByLevel, always, level, tagged
 
-from bandscope_dagster.tagging.musicnn import Musicnn
+from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.tagging.protocol import Heard, Tag
 from bandscope_dagster.tagging.source_tags import with_vocabulary
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
@@ -113,7 +113,7 @@ def test_both_channels_are_heard() -> None:
 
 
 def test_the_taggers_identity_holds_the_vocabulary_that_maps_its_labels() -> None:
-    musicnn = Musicnn("cpu")
-    identity = with_vocabulary(musicnn.identity)
-    assert identity.params == musicnn.identity.params | {"vocabulary_sha256": VOCABULARY.sha256}
-    assert (identity.name, identity.sha256) == (musicnn.identity.name, musicnn.identity.sha256)
+    tagger = ModelIdentity("tagger", "ab" * 32, {"hop": 1})
+    identity = with_vocabulary(tagger)
+    assert identity.params == {"hop": 1, "vocabulary_sha256": VOCABULARY.sha256}
+    assert (identity.name, identity.sha256) == (tagger.name, tagger.sha256)

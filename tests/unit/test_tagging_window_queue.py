@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from audio_files import excerpt
 from level_tagger import FAINT, LOUD, RATE, Audio, ByLevel, always, level, tagged
 
-from bandscope_dagster.tagging.musicnn import Musicnn
 from bandscope_dagster.tagging.protocol import Heard, Tag
 from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.window_queue import BadScores, WindowQueue
@@ -133,34 +131,3 @@ def test_a_window_that_never_fits_into_memory_fails_its_own_source() -> None:
     assert (good.error, len(good.tagged)) == (None, 2)
     assert isinstance(bad.error, MemoryError)
     assert (good.waiting, bad.waiting) == (0, 0)
-
-
-@pytest.fixture(scope="module")
-def musicnn() -> Musicnn:
-    return Musicnn("cpu")
-
-
-def test_a_windows_scores_are_equal_to_the_last_bit_alone_and_in_any_batch(musicnn: Musicnn) -> None:
-    def song(seed: int) -> Audio:
-        start = 20_000 * seed
-        return np.roll(excerpt(), -start, axis=1)[:, : 44_100 * (2 + seed)] * np.float32(1 / (1 + seed))
-
-    def scores(tags: SourceTags) -> list[tuple[int, Heard]]:
-        return [(window.start_frame, window.heard) for window in tags.tagged]
-
-    def push(queue: WindowQueue, seed: int) -> SourceTags:
-        tags = SourceTags("mixture", musicnn, 44_100)
-        queue.add(tags, tags.push(song(seed)) + tags.finish())
-        return tags
-
-    alone: list[SourceTags] = []
-    for seed in range(4):
-        queue = WindowQueue(musicnn)
-        alone.append(push(queue, seed))
-        queue.flush()
-    shared = WindowQueue(musicnn)
-    company = [push(shared, seed) for seed in (2, 0, 3, 1)]
-    shared.flush()
-
-    assert sum(len(tags.tagged) for tags in alone) > musicnn.batch
-    assert [scores(tags) for tags in alone] == [scores(company[i]) for i in (1, 3, 0, 2)]

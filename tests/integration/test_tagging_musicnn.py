@@ -9,12 +9,16 @@ import av
 import numpy as np
 import pytest
 import soxr
+from audio_files import excerpt
 from numpy.typing import NDArray
 
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.tagging.musicnn import INSTRUMENT_TAGS, PLAN, TAGS, Musicnn
 from bandscope_dagster.tagging.options import TaggingOptions
+from bandscope_dagster.tagging.protocol import Heard
+from bandscope_dagster.tagging.source_tags import SourceTags
+from bandscope_dagster.tagging.window_queue import WindowQueue
 from bandscope_dagster.tagging.windows import Windows
 
 # Stream of the stem file → tag → mean score over the two 3 s patches, from the authors' checkpoint.
@@ -90,3 +94,29 @@ def test_options_that_the_network_does_not_have_are_refused():
     with pytest.raises(SettingsError, match=r"BANDSCOPE_TAG_WINDOW_S=30 has no meaning for musicnn"):
         Musicnn("cpu", TaggingOptions(window_s=30))
     assert Musicnn("cpu", TaggingOptions(batch=3)).batch == 3
+
+
+def test_a_windows_scores_are_equal_to_the_last_bit_alone_and_in_any_batch(musicnn: Musicnn) -> None:
+    def song(seed: int) -> NDArray[np.float32]:
+        start = 20_000 * seed
+        return np.roll(excerpt(), -start, axis=1)[:, : 44_100 * (2 + seed)] * np.float32(1 / (1 + seed))
+
+    def scores(tags: SourceTags) -> list[tuple[int, Heard]]:
+        return [(window.start_frame, window.heard) for window in tags.tagged]
+
+    def push(queue: WindowQueue, seed: int) -> SourceTags:
+        tags = SourceTags("mixture", musicnn, 44_100)
+        queue.add(tags, tags.push(song(seed)) + tags.finish())
+        return tags
+
+    alone: list[SourceTags] = []
+    for seed in range(4):
+        queue = WindowQueue(musicnn)
+        alone.append(push(queue, seed))
+        queue.flush()
+    shared = WindowQueue(musicnn)
+    company = [push(shared, seed) for seed in (2, 0, 3, 1)]
+    shared.flush()
+
+    assert sum(len(tags.tagged) for tags in alone) > musicnn.batch
+    assert [scores(tags) for tags in alone] == [scores(company[i]) for i in (1, 3, 0, 2)]

@@ -1,1 +1,1 @@
-"""What the two per-song steps do with a batch of songs: upload, check, plan, stream, outcome."""
+"""The two steps per song, for a batch of songs: list uploads, validate, plan, stream, analyze, report outcomes."""

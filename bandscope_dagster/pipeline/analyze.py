@@ -1,4 +1,4 @@
-"""The ``analyze`` step over a batch: plan every song, load what the plans need, see every song to an outcome."""
+"""The ``analyze`` step for a batch of songs: plan each song, load the models, compute, yield one outcome per song."""
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,12 +23,12 @@ from bandscope_dagster.tagging.source_tags import with_vocabulary
 
 T = TypeVar("T")
 
-READERS: Final = 8  # songs that are looked up at once; on S3 that is round trips, not work
-OUTCOMES_AHEAD: Final = 16  # songs whose outcome waits until it is reported, while the models go on
+READERS: Final = 8  # songs looked up at once; on S3, a look-up is waiting for the network
+OUTCOMES_AHEAD: Final = 16  # outcomes that may wait for the caller while the models continue
 
 
 class ModelSource(Protocol):
-    """Gives out loaded models; each call may take as long as loading takes."""
+    """Loads models on request; a call may take as long as loading."""
 
     def separator(self) -> Separator: ...
     def tagger(self) -> Tagger: ...
@@ -44,13 +44,13 @@ def analyze_batch(
     *,
     reuse: bool,
 ) -> Iterator[SongAnalyzed | SongFailed]:
-    """See that ``tables`` hold what they should for every song; each song has exactly one outcome.
+    """Bring ``tables`` up to date for every song; yield exactly one outcome per song.
 
-    Songs that ``songs`` rejected come first, as rows that say so; no model is loaded where all were rejected.
+    Songs that ``songs`` rejected come first and get rows with the error. If all were rejected, no model is loaded.
 
-    Everything happens in one thread ahead of the caller, also the loading: each thread that computes with torch has
-    worker threads of its own, and while there are more of them than cores all of them sleep instead of waiting awake,
-    which costs a network on the CPU 6 % of its time.
+    One thread ahead of the caller loads the models and computes. Each thread that computes with torch starts worker
+    threads of its own; with more of them than cores, idle workers sleep instead of spinning, and a network on the CPU
+    takes 6 % longer.
     """
     stopped = threading.Event()
     outcomes = _outcomes(song_ids, tables, store, models, settings, run_id, stopped, reuse=reuse)
@@ -68,7 +68,7 @@ def _outcomes(
     *,
     reuse: bool,
 ) -> Iterator[SongAnalyzed | SongFailed]:
-    """The body of ``analyze_batch``; once ``stopped`` is set it ends."""
+    """The body of ``analyze_batch``; it ends soon after ``stopped`` is set."""
 
     def read(song_id: str) -> Mapping[str, Any] | SongFailed:
         return _attempt(song_id, lambda: read_song(store, song_id))
@@ -92,9 +92,9 @@ def _outcomes(
             if "stems" in tables:
                 separator, load_seconds["stems"] = timed(models.separator)
                 planner = replace(planner, separator=separator.identity)
-            if any(table.endswith("instrument_tags") for table in tables):
+            if tagged := [table for table in tables if TABLES[table].model == "tagger"]:
                 tagger, seconds = timed(models.tagger)
-                load_seconds |= {table: seconds for table in tables if table.endswith("instrument_tags")}
+                load_seconds |= dict.fromkeys(tagged, seconds)
                 planner = replace(planner, tagger=with_vocabulary(tagger.identity))
 
         for planned in threads.map(plan, rows):
@@ -122,7 +122,7 @@ def _outcomes(
 
 
 def _attempt(song_id: str, task: Callable[[], T]) -> T | SongFailed:
-    """The task's result, or its error as this song's failure."""
+    """The result of the task, or its error as the song's failure."""
     try:
         return task()
     except Exception as error:
@@ -130,7 +130,7 @@ def _attempt(song_id: str, task: Callable[[], T]) -> T | SongFailed:
 
 
 def _record_rejection(plan: SongPlan, store: ObjectStore) -> SongAnalyzed | SongFailed:
-    """Write the rows of a song that ``songs`` rejected: one per table, which says so."""
+    """Write the rows of a song that ``songs`` rejected: one per table, with the error."""
 
     def write() -> SongAnalyzed:
         written = {

@@ -1,4 +1,4 @@
-"""Work ahead and work behind: the threads that keep a model from waiting for input, for storage, for its consumer."""
+"""Background threads: ``prefetch`` produces items ahead of a consumer, ``WriteBehind`` runs tasks behind a producer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-POLL_S = 0.1  # how often a blocked producer looks whether its consumer has gone
+POLL_S = 0.1  # interval at which a blocked producer checks if its consumer has stopped
 
 
 class _End:
-    """What the producer puts last: the end of its items, or the error that ended them."""
+    """The last entry in the queue: the end of the items, or the error that ended them."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -25,8 +25,8 @@ class _End:
 def prefetch(items: Iterable[Item], depth: int, stopped: threading.Event | None = None) -> Iterator[Item]:
     """Yield ``items`` in order while a thread produces up to ``depth`` of them ahead.
 
-    An error of the producer is raised here, after the items before it. When the consumer stops early, the thread
-    is ended before this generator returns. ``stopped`` is set then: a producer whose items take long looks at it.
+    An error of the producer is raised here, after the items before it. If the consumer stops early, the thread ends
+    before this generator returns: ``stopped`` is set then, and a producer of slow items should check it.
     """
     ready: queue.Queue[Item | _End] = queue.Queue(depth)
     stopped = stopped or threading.Event()
@@ -71,9 +71,9 @@ def prefetch(items: Iterable[Item], depth: int, stopped: threading.Event | None 
 
 
 class WriteBehind(Generic[Result]):
-    """Runs tasks one after another in a thread of its own, with at most ``depth`` of them waiting.
+    """Runs tasks one after another in one thread, with at most ``depth`` tasks queued or running.
 
-    ``submit`` blocks while the queue is full, so that memory stays bounded when storage is slower than the model.
+    ``submit`` blocks while the queue is full: this bounds the memory if storage is slower than the model.
     """
 
     def __init__(self, depth: int) -> None:
@@ -81,7 +81,7 @@ class WriteBehind(Generic[Result]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write-behind")
 
     def submit(self, task: Callable[[], Result]) -> Future[Result]:
-        """Queue ``task``; its result or its error is in the future that is returned."""
+        """Queue ``task``; the returned future has its result or its error."""
         self._slots.acquire()
         future = self._thread.submit(task)
         future.add_done_callback(lambda _: self._slots.release())

@@ -1,4 +1,4 @@
-"""What becomes of a song in ``analyze``: its tables are stored, or it failed."""
+"""The outcomes of a song in ``analyze``: all its tables are stored, or it failed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,28 +13,23 @@ from bandscope_dagster.tagging.summary import TagSummary
 
 @dataclass(frozen=True, slots=True)
 class SongAnalyzed:
-    """A song whose tables are all stored, or were already."""
+    """A song with all its tables stored, in this run or before."""
 
     plan: SongPlan
-    written: Mapping[str, Written]  # of the tables that were computed
-    seconds: float  # from the song's first block to its last stored file
-    quality: SeparationQuality | None = None  # where the song was separated
+    written: Mapping[str, Written]  # tables computed in this run
+    seconds: float  # from the first block of the song to its last stored file
+    quality: SeparationQuality | None = None  # None if the song was not separated
     used: CallLimits | None = None  # likewise
-    tags: Mapping[str, TagSummary] = field(
-        default_factory=dict[str, TagSummary]
-    )  # of the tag tables that were computed
-    load_seconds: Mapping[str, float] = field(
-        default_factory=dict[str, float]
-    )  # table → of its model, once a batch
-    read_back: Mapping[str, StoredFile | Exception] = field(
-        default_factory=dict[str, StoredFile | Exception]
-    )  # audio tables that were computed, as the store gave them back; or why it did not
-    picture: str | None = None  # SVG: the song's sources and instruments over time
+    tags: Mapping[str, TagSummary] = field(default_factory=dict[str, TagSummary])  # tag tables of this run
+    load_seconds: Mapping[str, float] = field(default_factory=dict[str, float])  # table → to load its model
+    read_back: Mapping[str, StoredFile | Exception] = field(default_factory=dict[str, StoredFile | Exception])
+    """Audio tables of this run as the store returned them, or the error of reading them."""
+    picture: str | None = None  # SVG: sources and instruments over time
 
 
 @dataclass(frozen=True, slots=True)
 class SongFailed:
-    """A song of which nothing more is to be had in this attempt."""
+    """A song that failed in this run."""
 
     song_id: str
     error: Exception

@@ -1,4 +1,4 @@
-"""What a batch of songs takes beside its time: memory of the process and of the device, seconds of loading."""
+"""Measure resources: peak memory of the process and of the device, seconds of loading."""
 
 import sys
 from collections.abc import Callable
@@ -14,9 +14,9 @@ _STATUS: Final = Path("/proc/self/status")
 
 
 def peak_memory_mb() -> float:
-    """Most memory that this process has held since it began, in MB (resident set, models and all)."""
+    """The peak memory of this process since its start, in MB (resident set, with the models)."""
     if _STATUS.exists():
-        # Not getrusage on Linux: there ru_maxrss starts at the size of the process that started this one.
+        # On Linux, ru_maxrss of getrusage starts at the size of the parent process.
         kib = _STATUS.read_text().partition("VmHWM:")[2].split()[0]
         return int(kib) * 1024 / MB
     import resource
@@ -26,9 +26,9 @@ def peak_memory_mb() -> float:
 
 
 def peak_device_memory_mb(device: str) -> float | None:
-    """Most memory that torch's tensors have held on a CUDA device since this process began, in MB.
+    """The peak memory of torch's tensors on a CUDA device since the start of this process, in MB.
 
-    None for other devices: the CPU's is the process's own, and MPS keeps no such count.
+    None for other devices: on the CPU it is part of the process's memory, and MPS does not count it.
     """
     if not device.startswith("cuda"):
         return None
@@ -38,7 +38,7 @@ def peak_device_memory_mb(device: str) -> float | None:
 
 
 def timed(load: Callable[[], T]) -> tuple[T, float]:
-    """What ``load`` returns, and the seconds that it took: next to none where it was loaded before."""
+    """The result of ``load``, and the seconds that it took."""
     started = perf_counter()
     loaded = load()
     return loaded, perf_counter() - started

@@ -1,4 +1,4 @@
-"""The id of a song, which is its partition key: made from what a listing tells, so that no audio is read to know it."""
+"""The id of a song, which is its partition key: computed from the listing of uploads, without reading audio."""
 
 import hashlib
 from pathlib import PurePosixPath
@@ -7,14 +7,14 @@ from typing import Final
 from slugify import slugify
 
 SLUG_LENGTH: Final = 40  # characters
-DIGEST_LENGTH: Final = 12  # hex digits: 48 bits, and only songs of one slug can collide
+DIGEST_LENGTH: Final = 12  # hex digits, 48 bits; only songs with the same slug can collide
 
 
 def song_id(upload_key: str, fingerprint: str) -> str:
-    """The partition key of an upload: a readable slug of its file name and a digest of what it is.
+    """The partition key of an upload: a readable slug of its file name and a digest of key and fingerprint.
 
-    ``fingerprint`` is what a listing tells about the content (the ETag on S3, size and modification time on a
-    local disk), so that a replaced upload is a new song and no audio is read to know it.
+    ``fingerprint`` identifies the content in a listing (the ETag on S3, size and modification time on a local disk):
+    a replaced upload is a new song.
     """
     stem = PurePosixPath(upload_key).stem
     slug = slugify(stem, max_length=SLUG_LENGTH, word_boundary=False).strip("-") or "song"

@@ -1,4 +1,4 @@
-"""Uploads in the object store: listing them as songs, and fetching their bytes."""
+"""Uploads in the object store: list them as songs, and fetch their bytes."""
 
 import hashlib
 import re
@@ -22,27 +22,27 @@ AUDIO_SUFFIXES: Final = frozenset(
     {".aac", ".aif", ".aifc", ".aiff", ".alac", ".flac", ".m4a", ".m4b", ".mka"}
     | {".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".wave", ".webm", ".wma"}
 )
-"""File names that are taken for songs. What such a file really holds is found by decoding it."""
+"""Extensions of uploads that become songs. Decoding shows the real content of a file."""
 
 UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One upload, as a listing tells it; no audio is read to know any of this."""
+    """One upload, as a listing describes it; no audio was read."""
 
     song_id: str
     key: str
-    filename: str  # NFC; data from a stranger, never used as a path
-    owner: str | None  # the first folder below uploads/, where there is one
+    filename: str  # NFC; untrusted, never used as a path
+    owner: str | None  # the first folder below uploads/, if there is one
     size: int  # bytes
     uploaded_at: datetime  # UTC
-    fault: str | None = None  # why no key is called like this, so that it cannot be read
+    fault: str | None = None  # the reason why the key is invalid, so that the upload cannot be read
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All uploads, oldest first, and how many files were left out because they are not named like audio."""
+    """All uploads, oldest first, and the number of files that were ignored for their extension."""
 
     uploads: list[Upload]
     ignored: int
@@ -55,7 +55,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """The bytes of an upload in an anonymous temporary file, open at its start."""
+    """The bytes of an upload in an anonymous temporary file, positioned at its start."""
 
     file: BinaryIO
     sha256: str
@@ -63,17 +63,17 @@ class Fetched:
 
 
 def is_audio_name(name: str) -> bool:
-    """Whether a file of this name is taken for a song."""
+    """True if an upload with this name becomes a song."""
     return PurePosixPath(name.strip()).suffix.lower() in AUDIO_SUFFIXES
 
 
 def printable(name: str) -> str:
-    """A name from a stranger with its control characters, and what is no UTF-8, as escapes: ``new\\nline.wav``."""
+    """An untrusted name with control characters and invalid UTF-8 as escapes: ``new\\nline.wav``."""
     return UNPRINTABLE.sub(lambda found: _escaped(found[0]), name)
 
 
 def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte that Python could not decode
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 
@@ -93,7 +93,7 @@ def _upload(stored: StoredObject) -> Upload:
 
 
 def list_uploads(store: ObjectStore) -> Listing:
-    """Every upload in the store, oldest first; files that are not named like audio are only counted."""
+    """Every upload in the store, oldest first; files with other extensions are counted only."""
     uploads: list[Upload] = []
     ignored = 0
     for stored in store.list(UPLOADS, any_name=True):
@@ -107,11 +107,11 @@ def list_uploads(store: ObjectStore) -> Listing:
 
 @contextmanager
 def fetch_upload(store: ObjectStore, key: str, max_bytes: int) -> Generator[Fetched]:
-    """Read an upload once, into a temporary file without a name, and take its digest on the way.
+    """Read an upload once, into an anonymous temporary file, and compute its digest.
 
     Raises:
-        SongRejected: the upload is empty, or holds more than ``max_bytes``.
-        UploadUnavailable: the storage did not give it up.
+        SongRejected: the upload is empty, or larger than ``max_bytes``.
+        UploadUnavailable: the upload cannot be read from the store.
     """
     digest = hashlib.sha256()
     size = 0
@@ -121,7 +121,7 @@ def fetch_upload(store: ObjectStore, key: str, max_bytes: int) -> Generator[Fetc
                 size += len(chunk)
                 if size > max_bytes:
                     raise SongRejected(
-                        Reason.TOO_LARGE, f"the file holds more than the {max_bytes:,} bytes that are allowed"
+                        Reason.TOO_LARGE, f"the file is larger than {max_bytes:,} bytes, the limit"
                     )
                 digest.update(chunk)
                 file.write(chunk)
@@ -130,8 +130,8 @@ def fetch_upload(store: ObjectStore, key: str, max_bytes: int) -> Generator[Fetc
                 "the upload is no longer in the store; upload it again (it becomes a new song)"
             ) from None
         except OSError as error:
-            raise UploadUnavailable(f"the storage did not give the upload up: {error}") from error
+            raise UploadUnavailable(f"the upload cannot be read from the store: {error}") from error
         if size == 0:
-            raise SongRejected(Reason.EMPTY, "the file holds no bytes")
+            raise SongRejected(Reason.EMPTY, "the file is empty; upload it again")
         file.seek(0)
         yield Fetched(cast(BinaryIO, file), digest.hexdigest(), size)

@@ -1,4 +1,4 @@
-"""The ``songs`` step: read an upload once, prove that it decodes to its end, and describe it in one row."""
+"""The ``songs`` step: read each upload once, decode it to its end, and describe it in one row."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,20 +28,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SongChecked:
-    """What became of one upload: its row, and where that was written."""
+    """The result for one upload: its row, and the file of the row."""
 
     song_id: str
     row: Mapping[str, Any]
     seconds: float
-    clipped_share: float | None = (
-        None  # of the samples, those at or beyond full scale; None where not measured
-    )
-    written: Written | None = None  # None where the stored row was kept, or none could be written
-    reused: bool = False
+    clipped_share: float | None = None  # share of samples at or beyond full scale; None if not measured
+    written: Written | None = None  # None if the stored row was kept, or the row could not be written
+    reused: bool = False  # True if the stored row was kept
 
     @property
     def error(self) -> str | None:
-        """Why the song cannot be used, or None."""
+        """The reason why the song cannot be used, or None."""
         return self.row["error"]
 
 
@@ -54,11 +52,11 @@ def check_songs(
     *,
     reuse: bool,
 ) -> Iterator[SongChecked]:
-    """Check every song of a batch, one per core at a time; results come in the order of ``song_ids``.
+    """Check every song of a batch, one per core at a time; yield results in the order of ``song_ids``.
 
-    Memory is bounded by one block of audio per core; uploads wait in temporary files. A stored row of the same
-    upload, limits and code version is kept where ``reuse`` is true, unless it tells of a failure. A row that cannot be
-    written stands in ``song_failures`` instead.
+    Memory holds one block of audio per core; uploads are in temporary files. With ``reuse``, a stored row of the same
+    upload, limits and code version is kept, unless it has a failure. If a row cannot be written, its error goes to
+    ``song_failures``.
     """
     failures = FailureLog(store, planner.run_id)
 
@@ -75,7 +73,7 @@ def check_songs(
             notes = {} if clipped is None else {CLIPPED_NOTE: str(clipped)}
             written = write_table(store, SONGS, [row], lineage, notes)
         except Exception as error:
-            # Whatever it is, it must not sink the other songs; the traceback goes to the log.
+            # No error may stop the other songs; the traceback goes to the log.
             logger.exception("%s: songs failed", song_id)
             failed = dict(row) | {"error": f"{FAILED}: {type(error).__name__}: {error}"}
             return SongChecked(song_id, failed, perf_counter() - started)
@@ -93,7 +91,7 @@ def check_songs(
 def _stored(
     store: ObjectStore, song_id: str, lineage: Lineage
 ) -> tuple[Mapping[str, Any], float | None] | None:
-    """The song's stored row and clipped share, where they still hold and nothing may have changed since."""
+    """The song's stored row and clipped share; None if there is none, it is outdated, or it has a failure."""
     found = read_stored_file(store, SONGS, song_id)
     if found is None or not is_current(found.lineage, lineage):
         return None
@@ -108,10 +106,12 @@ def _stored(
 def _describe(
     song_id: str, upload: Upload | None, store: ObjectStore, limits: Limits
 ) -> tuple[dict[str, Any], float | None]:
-    """The song's row in ``songs`` and its clipped share; what is wrong with it stands in ``error``."""
+    """The song's row in ``songs`` and its clipped share; the column ``error`` says if and why it is unusable."""
     row = _empty_row(song_id)
     if upload is None:
-        row["error"] = f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (as a new song)"
+        row["error"] = (
+            f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (it becomes a new song)"
+        )
         return row, None
     clipped = samples = 0
     row |= {
@@ -125,7 +125,7 @@ def _describe(
         if upload.fault is not None:
             raise SongRejected(
                 Reason.UNUSABLE_NAME,
-                f"{upload.key} cannot be read under this name: {upload.fault}; rename the upload (as a new song)",
+                f"invalid name {upload.key}: {upload.fault}; rename the upload (it becomes a new song)",
             )
         with (
             fetch_upload(store, upload.key, limits.max_bytes) as fetched,

@@ -339,11 +339,15 @@ def with_tags(size: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "limits", "message"),
     [
-        (lambda: with_tags(5000), {"max_tag_bytes": 4000}, r"its tags hold 5,\d\d\d bytes; at most 4,000"),
+        (
+            lambda: with_tags(5000),
+            {"max_tag_bytes": 4000},
+            r"its tags have 5,\d\d\d bytes; the limit is 4,000",
+        ),
         (
             lambda: with_picture(2000),
             {"max_picture_bytes": 1000},
-            r"a picture in it has [\d,]+ bytes; at most 1,000",
+            r"a picture in it has [\d,]+ bytes; the limit is 1,000",
         ),
     ],
 )

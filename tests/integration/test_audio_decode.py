@@ -29,7 +29,7 @@ from bandscope_dagster.errors import Reason, SongRejected
 
 FRAMES = 268_288
 
-# format → (frames by which the audio is late, frames there, SNR in dB that it must reach)
+# format → (delay in frames, length in frames, lowest SNR in dB)
 FIDELITY = {
     "wav16": (0, FRAMES, 67),
     "wav24": (0, FRAMES, 110),
@@ -100,7 +100,7 @@ def test_samples_beyond_full_scale_are_kept():
 
 @pytest.mark.parametrize("rate", [22_050, 48_000, 96_000])
 def test_other_sample_rates_are_resampled_and_aligned(rate):
-    # What is above 10 kHz cannot come back from 22.05 kHz, so it is left out of the comparison.
+    # Audio at 22.05 kHz has nothing above 11 kHz, so the comparison stops at 10 kHz.
     narrow = soxr.resample(
         soxr.resample(excerpt().T, SAMPLE_RATE, 20_000), 20_000, SAMPLE_RATE, quality="VHQ"
     ).T
@@ -110,7 +110,7 @@ def test_other_sample_rates_are_resampled_and_aligned(rate):
     assert snr_db(audio[:, 2000:-2000], narrow[:, 2000:-2000]) > 85
 
 
-def test_mono_is_doubled():
+def test_mono_is_copied_to_both_channels():
     audio = decoded(wav(excerpt()[:1]))
     assert np.array_equal(audio, np.repeat(excerpt()[:1], 2, axis=0))
 
@@ -150,7 +150,7 @@ def test_a_file_can_be_decoded_again_from_any_position():
     assert np.array_equal(first, second)
 
 
-# What a cut leaves undetected: these files do not say how long they are.
+# A cut is not found in these files, which do not state their length.
 UNTOLD = ("mp3_without_xing", "adts")
 
 
@@ -164,14 +164,14 @@ def test_a_file_that_was_cut_off_is_rejected_as_truncated(name, share):
 
 
 @pytest.mark.parametrize("name", UNTOLD)
-def test_a_cut_cannot_be_told_where_the_file_states_no_length(name):
+def test_a_cut_is_not_found_if_the_file_states_no_length(name):
     data = encoded(name)
     assert decoded(data[: len(data) // 2]).shape[1] == pytest.approx(FRAMES / 2, rel=0.03)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("damage", ["cut", "zeros", "noise", "swapped"])
-def test_no_damage_ends_in_anything_but_a_song_or_a_rejection(name, damage):
+def test_any_damage_ends_in_a_song_or_a_rejection(name, damage):
     data = bytearray(encoded(name))
     random = np.random.default_rng(len(data))
     for start in (0, 20, 200, 2000, len(data) // 3, len(data) - 500):
@@ -192,7 +192,7 @@ def test_no_damage_ends_in_anything_but_a_song_or_a_rejection(name, damage):
             pass
 
 
-def test_a_zero_filled_end_is_not_taken_for_music():
+def test_a_zero_filled_end_does_not_count_as_music():
     for name in ("mp3", "flac", "vorbis", "m4a_aac"):
         data = encoded(name)
         half = len(data) // 2
@@ -231,7 +231,7 @@ def test_a_song_without_samples_is_rejected():
     assert rejection(wav(np.empty((2, 0), np.float32))).reason == Reason.NOT_AUDIO
 
 
-def test_too_short_and_too_long_are_told_by_what_is_decoded():
+def test_too_short_and_too_long_songs_are_found_by_decoding():
     assert rejection(wav(excerpt()[:, :10_000])).reason == Reason.TOO_SHORT
     short = dataclasses.replace(LIMITS, max_duration_s=3.0)
     assert rejection(encoded("mp3_without_xing"), short).reason == Reason.TOO_LONG
@@ -277,4 +277,4 @@ def test_memory_does_not_grow_with_the_song():
             check=True,
             cwd=Path(__file__).parents[2],
         )
-    assert float(result.stdout) < 60  # MiB; the song itself is 605 as float32
+    assert float(result.stdout) < 60  # MiB; the whole song takes 605 MiB as float32

@@ -1,4 +1,4 @@
-"""Tags of a stranger's file, through the whole path: text in the tables, and nowhere anything else."""
+"""Hostile tags from end to end: they are text in the tables, and never markup, paths or control characters."""
 
 import json
 import re
@@ -26,12 +26,12 @@ TAGS = {
 }
 HARMLESS = {"title": "A title", "artist": "An artist", "album": "An album", "genre": "A genre"}
 NAMES = {"hostile": "<b onclick=alert(6)>[bold]x.flac", "harmless": "song.flac"}
-LONGEST = 2_000  # characters of any text that a stranger can have a say in
+LONGEST = 2_000  # characters of any text that comes from tags
 
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A song with such tags and one without, after all runs; the same sound, so that all else is the same."""
+    """A song with hostile tags and one without tags, of the same sound, after all runs."""
     settings = local_settings(tmp_path_factory.mktemp("tags") / "store")
     with dg.instance_for_test() as instance:
         platform = Platform(settings, instance)
@@ -50,7 +50,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All text in a value, however deep."""
+    """All text in a value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -60,7 +60,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 class Page(HTMLParser):
-    """The elements of a page with their attributes."""
+    """The elements of a page and their attributes."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is reported of the process's memory, of the device's, and of the seconds of loading."""
+"""Resource usage: memory of the process, memory of the device, seconds of loading."""
 
 import multiprocessing
 import subprocess

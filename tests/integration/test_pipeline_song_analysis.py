@@ -293,7 +293,7 @@ def test_no_more_blocks_are_encoded_ahead_than_the_writer_takes(store: ObjectSto
                 song.add_mixture(noise(0.1))
             song.finish()
 
-        writer.submit(lambda: assert_opens(gate))  # storage that does not answer
+        writer.submit(lambda: assert_opens(gate))  # storage that blocks
         pusher = threading.Thread(target=push)
         pusher.start()
         time.sleep(0.3)
@@ -340,13 +340,13 @@ def test_where_one_table_cannot_be_written_only_those_before_it_are_published(
     before = list(ANALYSIS_TABLES[: ANALYSIS_TABLES.index(refused)])
     assert [table for table in published(store, "song") if table != refused] == before
     assert list(song.written) == before
-    for table in before:  # whole: a later attempt with reuse keeps them
+    for table in before:  # complete: a later run with reuse keeps them
         assert rows(store, table, "song").height > 0
 
 
 @pytest.fixture
 def stalled(store: ObjectStore) -> Iterator[tuple[BatchContext, threading.Event]]:
-    """The parts of a batch with storage that answers once the event is set, and that never fills a tagger's batch."""
+    """A batch with storage that blocks until the event is set, and a tagger's batch that never fills; and the event."""
     opens = threading.Event()
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](16) as writer:
         windows = WindowQueue(Level(batch=64))
@@ -358,7 +358,7 @@ def stalled(store: ObjectStore) -> Iterator[tuple[BatchContext, threading.Event]
 
 
 def begin(store: ObjectStore, context: BatchContext, opens: threading.Event) -> SongAnalysis:
-    """A song of 6 s in READING, whose blocks wait for the storage."""
+    """A song of 6 s in READING, with blocks that wait for the storage."""
     context.writer.submit(lambda: assert_opens(opens))
     song = SongAnalysis(plan(store, "song", tables=["decoded_waveforms", "instrument_tags"]), context)
     song.add_mixture(noise(6))
@@ -377,7 +377,7 @@ def test_a_song_is_read_then_tagged_then_committed_then_done(
     assert song.state is AnalysisState.TAGGING
     assert context.windows is not None
     context.windows.flush()
-    assert song.state is AnalysisState.TAGGING, "until it is looked at"
+    assert song.state is AnalysisState.TAGGING, "until ``advance`` is called"
     song.advance()
     assert song.state is AnalysisState.COMMITTING
     song.fail(ArithmeticError("too late"))

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> ObjectStore:
 
 @pytest.fixture
 def short_queues(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a short song fills them."""
+    """Queues so short that a short song fills them."""
     monkeypatch.setattr(stream, "BLOCKS_AHEAD", 1)
     monkeypatch.setattr(stream, "BLOCKS_BEHIND", 2)
 
@@ -159,17 +159,17 @@ def test_an_upload_that_changed_since_songs_described_it_fails_that_song_alone(
     assert_failed_alone(store, outcomes, "changed", error)
 
 
-def test_a_song_that_breaks_off_while_it_is_decoded_leaves_nothing(store: ObjectStore) -> None:
+def test_a_song_that_fails_while_it_is_decoded_leaves_nothing(store: ObjectStore) -> None:
     whole = upload(store, "whole", noise(4, seed=1))
     infinite = noise(25)
-    infinite[0, 24 * SAMPLE_RATE] = math.inf  # found when two blocks are already on their way
+    infinite[0, 24 * SAMPLE_RATE] = math.inf  # found after two blocks were passed on
     outcomes = analyze(store, [upload(store, "breaks", infinite), whole])
     assert_failed_alone(store, outcomes, "breaks", SongRejected)
 
 
 @contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
-    """As on a full disk, a write beyond ``size`` bytes fails."""
+    """Writes beyond ``size`` bytes of a file fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -189,7 +189,7 @@ def test_a_song_that_does_not_fit_on_the_disk_fails_alone_and_costs_no_more_mode
     stored = store.head(plans[1].upload_key)
     assert stored is not None and stored.size < MEMORY_BYTES
     separator = Shares()
-    with no_file_larger_than(MEMORY_BYTES):  # in which decoding hands the blocks over
+    with no_file_larger_than(MEMORY_BYTES):  # the memory through which a decoder sends blocks
         outcomes = analyze(store, plans, separator)
     assert_failed_alone(store, outcomes, "large", OSError)
     assert len(separator.calls) < 100, "a segment starts every second"
@@ -254,7 +254,7 @@ def test_models_on_the_cpu_wait_while_blocks_are_encoded_and_others_do_not(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     encoding: list[str] = []  # the blocks that are being encoded
-    beside: list[int] = []  # how many were, whenever the model ran
+    beside: list[int] = []  # the number of them, at each run of the model
 
     def slowly(block: Quantized) -> bytes:
         encoding.append("one")
@@ -326,6 +326,6 @@ def test_a_song_four_times_as_long_takes_no_more_memory(store: ObjectStore, shor
         analyze(store, [song])
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # 120 s of the mixture alone are 42 MB of float32, and of its stems 85; what varies by itself, by up to 25 MB, is
-    # how full the queues are.
+    # 120 s of the mixture alone are 42 MB of float32, and of its stems 85 MB. The queues are more or less full in each
+    # run, which changes the peak by up to 25 MB.
     assert peaks[1] < peaks[0] + 35e6, f"peaks of {peaks} bytes"

@@ -1,4 +1,4 @@
-"""Uploads: what a listing makes of file names, registration, and reading the bytes once."""
+"""Uploads: file names in a listing, registration, and reading the bytes once."""
 
 import hashlib
 import os
@@ -32,7 +32,7 @@ HOSTILE = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The uploads of a store in ``tmp_path``, to put there what no store would write itself."""
+    """The folder of uploads of a store in ``tmp_path``, for files that no store would write."""
     (tmp_path / "uploads").mkdir()
     return tmp_path / "uploads"
 
@@ -157,7 +157,7 @@ def test_what_is_fetched_is_the_upload_and_its_digest(store: ObjectStore) -> Non
 
 def test_an_upload_that_is_too_large_is_not_read_to_its_end(local: ObjectStore, folder: Path) -> None:
     with (folder / "huge.wav").open("wb") as file:
-        file.truncate(2**40)  # a hole of 1 TiB: to read it all would take minutes and a disk
+        file.truncate(2**40)  # a sparse file of 1 TiB: reading it all would take minutes
     with pytest.raises(SongRejected) as rejected, fetch_upload(local, "uploads/huge.wav", 5_000_000):
         pass
     assert rejected.value.reason is Reason.TOO_LARGE and "5,000,000" in str(rejected.value)
@@ -195,7 +195,7 @@ def test_an_upload_that_storage_withholds_is_unavailable(s3_server: S3Server) ->
             storage=place.url, s3_endpoint=place.endpoint, s3_access_key_id=place.access_key_id
         ).open_store()
     with (
-        pytest.raises(UploadUnavailable, match="did not give the upload up") as unavailable,
+        pytest.raises(UploadUnavailable, match="cannot be read from the store") as unavailable,
         fetch_upload(locked_out, "uploads/a.wav", max_bytes=10),
     ):
         pass

@@ -1,4 +1,4 @@
-"""The ``songs`` step: the row of a real song, rejections as data, uploads that storage withholds, and reuse."""
+"""The ``songs`` step: the row of a real song, rejections as data, uploads that cannot be read, and reuse."""
 
 import hashlib
 from collections.abc import Mapping
@@ -184,7 +184,7 @@ def test_a_row_that_cannot_be_written_fails_its_song_alone(tmp_path: Path) -> No
     store = open_store(str(tmp_path))
     uploads = put(store, {"a.wav": short(1.0), "b.wav": short(1.5)})
     blocked, other = uploads
-    (tmp_path / "songs" / f"{blocked}.parquet").mkdir(parents=True)  # a folder in the way
+    (tmp_path / "songs" / f"{blocked}.parquet").mkdir(parents=True)  # a folder where the file belongs
 
     songs = {song.song_id: song for song in check(store, uploads)}
 

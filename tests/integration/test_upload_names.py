@@ -1,7 +1,7 @@
-"""Uploads of any name, and uploads that come, go and change: each ends as a song or as a rejection that says why.
+"""Uploads with any name, and uploads that are added, removed and replaced: each is a song or a clear rejection.
 
-What a store cannot hold is no case: a disk, no name of more than 255 bytes; the S3 server, no "." or ".." as a folder
-and no name of more than 255 bytes either, and a backslash is a slash to it.
+Names that a store cannot hold are left out. A disk has no names of more than 255 bytes. The S3 server has none either,
+has no folder "." or "..", and reads a backslash as a slash.
 """
 
 import csv
@@ -49,7 +49,7 @@ SONGS = [
     "NUL.wav",
     "LOUD.WAV",
 ]
-"""Names that become songs, in folders where they have a slash."""
+"""Names that become songs; a slash separates folders."""
 
 ON_DISK_ONLY = ["back\\slash\\.wav"]
 
@@ -58,7 +58,7 @@ REFUSED = {
     "tab\there.wav": "tab\\there.wav",
     "esc\x1b[31mred.wav": "esc\\x1b[31mred.wav",
 }
-"""Names that no key can have → how tables and terminals show them."""
+"""Names that no key can have → the form that tables and terminals show."""
 
 REFUSED_ON_DISK = {os.fsdecode(b"latin-\xe9.wav"): "latin-\\xe9.wav"}
 
@@ -75,7 +75,7 @@ NO_SONGS = [
 
 @dataclass
 class Place:
-    """A store after ``bandscope ingest`` and ``bandscope run``, in processes of their own."""
+    """A store after ``bandscope ingest`` and ``bandscope run``, each in its own process."""
 
     platform: Platform
     variables: dict[str, str]
@@ -84,7 +84,7 @@ class Place:
     printed: str
 
     def bandscope(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        """A command on this place."""
+        """Run a command with the settings of this store."""
         return bandscope(self.variables, *arguments)
 
 
@@ -100,7 +100,7 @@ def write(folder: Path, name: str, data: bytes = SONG) -> None:
 
 
 def drop(settings: Settings, s3_server: S3Server, name: str, data: bytes = SONG) -> None:
-    """Put a file into uploads/ as another program would: with a name that ours would not give."""
+    """Put a file into uploads/ as another program might, with a name that ``ingest`` refuses."""
     if settings.storage.startswith("s3://"):
         folder = settings.storage.removeprefix(f"s3://{s3_server.bucket}/")
         s3_server.client().put_object(Bucket=s3_server.bucket, Key=f"{folder}/uploads/{name}", Body=data)
@@ -119,7 +119,7 @@ def settings_of(kind: str, folder: Path, s3_server: S3Server) -> Settings:
 def place(
     request: pytest.FixtureRequest, s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
-    """All these names, ingested where that is possible and else dropped into uploads/, after one run."""
+    """A store with all names, after one run; names that ``ingest`` refuses are written to uploads/ directly."""
     folder = tmp_path_factory.mktemp("names")
     on_disk = request.param == "local"
     settings = settings_of(request.param, folder, s3_server)
@@ -170,9 +170,9 @@ def test_song_ids_are_harmless_as_partition_keys_and_file_names(place: Place) ->
         )
 
 
-def test_what_is_not_named_like_audio_is_counted_and_what_is_hidden_is_not_seen(place: Place) -> None:
+def test_other_extensions_are_counted_and_hidden_files_are_not(place: Place) -> None:
     uploads = len(place.names) + len(place.refused)
-    # Temporary and hidden files come and go: they are not counted either.
+    # Temporary and hidden files are not counted.
     assert f"{uploads} uploads, {uploads} of them new, 3 other files ignored" in place.printed
 
 
@@ -197,7 +197,7 @@ def here(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return CommandLine(monkeypatch, capsys)
 
 
-def test_one_song_is_found_by_its_name_whatever_it_is(place: Place, here: CommandLine) -> None:
+def test_any_song_is_found_by_its_name(place: Place, here: CommandLine) -> None:
     for name in [*map(shown, place.names), *place.refused.values()]:
         told = here("status", "--", name)
         assert told.code == 0, told.err
@@ -236,7 +236,7 @@ def test_ingest_refuses_a_name_that_no_key_can_have(name: str, tmp_path: Path) -
 
 @pytest.fixture(params=["local", "s3"])
 def moving(request: pytest.FixtureRequest, s3_server: S3Server, tmp_path: Path) -> Iterator[Platform]:
-    """Three songs that were described, in a place where uploads come and go."""
+    """A platform with three songs in ``songs``, whose uploads the tests change."""
     with dg.instance_for_test() as instance:
         platform = Platform(settings_of(request.param, tmp_path, s3_server), instance)
         names = ("a.wav", "b.wav", "c.wav")
@@ -246,7 +246,7 @@ def moving(request: pytest.FixtureRequest, s3_server: S3Server, tmp_path: Path) 
 
 
 def errors(platform: Platform) -> dict[str, str | None]:
-    """Song → the reason in its row."""
+    """Song → the reason code in its row."""
     rows = platform.table("songs").select("song_id", "error").iter_rows()
     return {song: error and error.partition(":")[0] for song, error in rows}
 
@@ -255,7 +255,7 @@ def by_name(platform: Platform) -> dict[str, str]:
     return {upload.filename: upload.song_id for upload in list_uploads(platform.store).uploads}
 
 
-def test_a_deleted_upload_is_said_to_be_gone_and_the_others_stay(moving: Platform) -> None:
+def test_a_deleted_upload_is_unavailable_and_the_others_stay(moving: Platform) -> None:
     ids = by_name(moving)
     moving.store.delete("uploads/a.wav")
 
@@ -264,7 +264,7 @@ def test_a_deleted_upload_is_said_to_be_gone_and_the_others_stay(moving: Platfor
     assert errors(moving) == {ids["a.wav"]: "unavailable", ids["b.wav"]: None, ids["c.wav"]: None}
 
 
-def test_an_upload_that_is_deleted_and_comes_back_is_a_song_again(moving: Platform) -> None:
+def test_an_upload_that_is_deleted_and_restored_is_a_song_again(moving: Platform) -> None:
     old = by_name(moving)["a.wav"]
     moving.store.delete("uploads/a.wav")
     assert moving.materialize(["songs"]).success
@@ -272,14 +272,14 @@ def test_an_upload_that_is_deleted_and_comes_back_is_a_song_again(moving: Platfo
     new = moving.upload({"a.wav": song_bytes(1, 0.6)})["a.wav"]
     assert moving.materialize(["songs"], reuse=True).success
 
-    # S3 tells by its ETag that the bytes are those of before; on a disk the time of the file is all there is.
+    # The ETag of S3 shows that the bytes are the same; on a disk, the modification time differs.
     assert (new == old) == moving.settings.storage.startswith("s3://")
     found = errors(moving)
     assert found.pop(new) is None
     assert set(found.values()) == {None} | ({"unavailable"} if new != old else set())
 
 
-def test_a_renamed_upload_is_a_new_song_and_the_old_one_says_where_it_went(moving: Platform) -> None:
+def test_a_renamed_upload_is_a_new_song_and_the_old_one_is_unavailable(moving: Platform) -> None:
     old = by_name(moving)["b.wav"]
     moving.store.delete("uploads/b.wav")
     new = moving.upload({"renamed.wav": song_bytes(2, 0.6)})["renamed.wav"]
@@ -304,7 +304,7 @@ def test_a_replaced_upload_is_a_new_song(moving: Platform) -> None:
     assert durations[old] == pytest.approx(0.6, abs=1e-3), "what was described before stays as it was"
 
 
-def test_an_upload_that_is_replaced_by_nothing_usable_is_a_rejection(moving: Platform) -> None:
+def test_an_upload_that_is_replaced_by_an_unusable_file_is_rejected(moving: Platform) -> None:
     new = moving.upload({"c.wav": b""})["c.wav"]
     assert moving.materialize(["songs"], reuse=True).success
     assert errors(moving)[new] == "empty"

@@ -1,4 +1,4 @@
-"""Audio files of every kind, made in memory: a real excerpt, encoders, and ways to break a file."""
+"""Audio files of every format, made in memory: a real excerpt and encoders."""
 
 import importlib.util
 import io
@@ -38,7 +38,7 @@ ENCODERS = {
 
 def stempeg_song() -> bytes:
     """The excerpt of The Easton Ellises' "Falcon 69" in the stempeg package: five AAC streams, a picture."""
-    # stempeg itself does not import without an ffmpeg binary; only its data is wanted.
+    # Only the data of stempeg is used: its import needs an ffmpeg program.
     spec = importlib.util.find_spec("stempeg")
     assert spec is not None and spec.submodule_search_locations
     folder = Path(spec.submodule_search_locations[0])
@@ -47,7 +47,7 @@ def stempeg_song() -> bytes:
 
 @cache
 def excerpt() -> NDArray[np.float32]:
-    """The mixture of that song, ``(2, 268_288)`` at 44.1 kHz, scaled so that no encoder clips it."""
+    """The mixture of that song, ``(2, 268_288)`` at 44.1 kHz, at a level that no encoder clips."""
     with av.open(io.BytesIO(stempeg_song())) as container:
         stream = container.streams.audio[0]
         audio = np.concatenate([frame.to_ndarray() for frame in container.decode(stream)], axis=1)
@@ -56,9 +56,9 @@ def excerpt() -> NDArray[np.float32]:
 
 @cache
 def encoded(name: str) -> bytes:
-    """The excerpt as a file of the named kind (the keys of ``ENCODERS``)."""
+    """The excerpt as a file of a format in ``ENCODERS``."""
     muxer, encoder, rate = ENCODERS[name]
-    if name == "vorbis":  # PyAV carries no libvorbis
+    if name == "vorbis":  # PyAV has no libvorbis
         return encode_soundfile(excerpt(), SAMPLE_RATE, format="OGG", subtype="VORBIS")
     options = {"write_xing": "0"} if name == "mp3_without_xing" else {}
     return encode(excerpt(), muxer, encoder, rate=rate, options=options)
@@ -74,7 +74,7 @@ def encode(
     tags: dict[str, str] | None = None,
     options: dict[str, str] | None = None,
 ) -> bytes:
-    """``(channels, n)`` at 44.1 kHz as a file of 256 kbit/s, resampled first where ``rate`` differs."""
+    """``(channels, n)`` at 44.1 kHz as a file of 256 kbit/s; resampled first if ``rate`` differs."""
     if rate != SAMPLE_RATE:
         import soxr
 
@@ -96,24 +96,24 @@ def encode(
 
 
 def encode_soundfile(audio: NDArray[np.float32], rate: int, **how: str) -> bytes:
-    """``(channels, n)`` at ``rate`` as a file that libsndfile writes."""
+    """``(channels, n)`` at ``rate`` as a file, written by libsndfile."""
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", rate, len(audio), **how) as writer:
-        # Second by second: libsndfile's Vorbis encoder overflows the stack on minutes at once.
+        # In parts of a second: libsndfile's Vorbis encoder overflows the stack on minutes of audio in one call.
         for start in range(0, audio.shape[1], rate):
             writer.write(audio[:, start : start + rate].T)
     return file.getvalue()
 
 
 def lag(audio: NDArray[np.float32], reference: NDArray[np.float32]) -> int:
-    """By how many frames ``audio`` comes later than ``reference`` (cross-correlation of the mono mixes)."""
+    """The delay of ``audio`` against ``reference`` in frames (cross-correlation of the mono mixes)."""
     from scipy.signal import correlate
 
     return int(correlate(audio.mean(0), reference.mean(0), method="fft").argmax()) - reference.shape[1] + 1
 
 
 def snr_db(audio: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """Signal-to-noise ratio over the frames that both have."""
+    """The signal-to-noise ratio in dB, over the frames that both have."""
     frames = min(audio.shape[1], reference.shape[1])
     signal = reference[:, :frames].astype(np.float64)
     noise = audio[:, :frames] - signal

@@ -1,4 +1,4 @@
-"""A tagger with known answers, for the tests of what stands around taggers."""
+"""A tagger with known results, for tests of the code around taggers."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ from bandscope_dagster.tagging.protocol import Heard, Tag, WindowPlan
 from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
-RATE = 1000  # Hz, of the audio and of the windows: nothing is resampled
+RATE = 1000  # Hz, of the audio and the windows, so that nothing is resampled
 PLAN = WindowPlan(sample_rate=RATE, length=3000, hop=3000)
-LOUD, FAINT = 0.5, 0.05  # levels of windows, which taggers tell apart
+LOUD, FAINT = 0.5, 0.05  # levels of windows
 
 Audio = NDArray[np.float32]
 
 
 @dataclass
 class ByLevel:
-    """Hears in each window what belongs to its level."""
+    """A tagger whose result for a window depends on the window's level."""
 
     heard_at: Callable[[float], Heard]
     batch: int = 4
@@ -28,7 +28,7 @@ class ByLevel:
     device: str = "cpu"
     plan: WindowPlan = PLAN
     identity: ModelIdentity = field(default_factory=lambda: ModelIdentity("by-level", "0" * 64))
-    calls: list[int] = field(default_factory=list)  # windows in each
+    calls: list[int] = field(default_factory=list)  # windows in each call
 
     def tag(self, windows: Audio) -> list[Heard]:
         self.calls.append(len(windows))
@@ -36,17 +36,17 @@ class ByLevel:
 
 
 def always(*tags: Tag) -> Callable[[float], Heard]:
-    """The same tags for every window."""
+    """The same tags at every level."""
     return lambda _: Heard(tags)
 
 
 def level(*windows: float) -> Audio:
-    """Windows of 3 s of a constant level each, ``(2, frames)``."""
+    """Windows of 3 s, each of a constant level, ``(2, frames)``."""
     return np.repeat(np.float32(windows), PLAN.length)[None].repeat(2, axis=0)
 
 
 def tagged(tagger: ByLevel, audio: Audio, source: str = "mixture") -> SourceTags:
-    """One source on its way through a queue of its own."""
+    """The tags of one source, from a queue of its own."""
     queue, tags = WindowQueue(tagger), SourceTags(source, tagger, RATE)
     queue.add(tags, tags.push(audio))
     queue.add(tags, tags.finish())

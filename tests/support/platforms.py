@@ -1,4 +1,4 @@
-"""A whole platform for a test: a store with uploads, Dagster with a home of its own, and what it recorded."""
+"""A whole platform for a test: a store with uploads, a Dagster instance, and its records."""
 
 import hashlib
 import io
@@ -27,12 +27,12 @@ from bandscope_dagster.settings import Settings, load_settings
 SAMPLE_RATE = 44_100  # Hz
 PER_SONG = ("songs", *ANALYSIS_TABLES)
 ASSETS = [songs, analyze, catalogs, song_pages]
-# What says when and by whom a row was made, not what it is.
+# Columns with the time and the maker of a row, which differ between equal results.
 WHEN = ("detected_at", "since")
 
 
 def song_bytes(seed: int, seconds: float = 3.0) -> bytes:
-    """A small song as 16-bit WAV: a chord that comes and goes over noise, its own for every seed."""
+    """A small song as 16-bit WAV: a chord that fades in and out over noise; different for each seed."""
     random = np.random.default_rng(seed)
     time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     root = 110.0 * 2 ** (seed % 12 / 12)
@@ -75,7 +75,7 @@ class Platform:
     def materialize(
         self, assets: Sequence[str] = PER_SONG, *, reuse: bool = False, tags: Mapping[str, str] | None = None
     ) -> dg.ExecuteInProcessResult:
-        """One run over all songs."""
+        """Run ``assets`` for all songs."""
         ranged = {RANGE_START_TAG: self.songs[0], RANGE_END_TAG: self.songs[-1]} if self.songs else {}
         return dg.materialize(
             ASSETS,
@@ -87,7 +87,7 @@ class Platform:
         )
 
     def materialize_catalogs(self) -> dg.ExecuteInProcessResult:
-        """One run over the catalogs."""
+        """Run the catalogs."""
         return dg.materialize(
             ASSETS,
             instance=self.instance,
@@ -96,12 +96,12 @@ class Platform:
         )
 
     def status(self, asset: str) -> dict[str, str]:
-        """Song id → what Dagster shows: MATERIALIZED, FAILED, IN_PROGRESS or MISSING."""
+        """Song id → the status in Dagster: MATERIALIZED, FAILED, IN_PROGRESS or MISSING."""
         found = self.instance.get_status_by_partition(dg.AssetKey(asset), self.songs, SONGS_PARTITIONS) or {}
         return {song: status.value if (status := found.get(song)) else "MISSING" for song in self.songs}
 
     def events(self, run_id: str, asset: str) -> dict[str, dg.AssetMaterialization]:
-        """Song id → the materialization that a run reported; fails where a song was reported twice."""
+        """Song id → the materialization in a run; fails if a song has two."""
         entries = self.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
         found = [entry.asset_materialization for entry in entries]
         events = [m for m in found if m is not None and m.asset_key == dg.AssetKey(asset)]
@@ -139,12 +139,12 @@ class Platform:
 
 
 def keys(assets: Sequence[str]) -> list[dg.AssetKey]:
-    """Names of assets as keys."""
+    """The keys of assets, by name."""
     return [dg.AssetKey(asset) for asset in assets]
 
 
 def whole_path() -> dg.JobDefinition:
-    """The per-song assets as a job, under the settings of the environment; can be found again by its name."""
+    """The per-song assets as a job, with the settings of the environment; another process can load it by name."""
     definitions = dg.Definitions(
         assets=ASSETS,
         jobs=[dg.define_asset_job("whole_path", keys(PER_SONG))],
@@ -155,7 +155,7 @@ def whole_path() -> dg.JobDefinition:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables that give these settings of an S3 store."""
+    """The environment variables for these settings of an S3 store."""
     secret = settings.s3_secret_access_key
     return {
         "BANDSCOPE_STORAGE": settings.storage,
@@ -172,7 +172,7 @@ def local_settings(folder: Any, **changes: Any) -> Settings:
 
 
 def s3_settings(place: S3Place) -> Settings:
-    """Settings for a place on the S3 server."""
+    """Settings for a bucket and prefix on the S3 server."""
     return Settings(
         storage=place.url,
         s3_endpoint=place.endpoint,

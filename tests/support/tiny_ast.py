@@ -1,4 +1,4 @@
-"""Tiny AST networks of random weights: transformers' own class, in files as a checkpoint has them."""
+"""Tiny AST networks with random weights, of the class in transformers, in files like those of a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 from bandscope_dagster.models.inventory import HubSource, Model, ModelFile
 from bandscope_dagster.tagging.ast import FILES
 
-# Display names of AudioSet; those that are instruments or voices, and those that are not, take turns.
+# Display names of AudioSet: instruments or voices, alternating with other classes.
 INSTRUMENTS = ("Singing", "Electric guitar", "Drum kit", "Piano", "Violin, fiddle")
 LABELS = (
     "Speech",
@@ -29,13 +29,13 @@ LABELS = (
 NAME = "tiny-ast"
 
 
-torch.set_num_threads(1)  # a second thread gains nothing on so little work, and loses much on a busy machine
+torch.set_num_threads(1)  # for so little work a second thread saves nothing and can cost much
 
 
 def tiny_network(
     seed: int = 0, labels: Sequence[str] = LABELS, frames: int = 1024
 ) -> ASTForAudioClassification:
-    """A network with windows of ``frames`` times 10 ms; each seed has weights of its own."""
+    """A network with windows of ``frames`` times 10 ms; each seed gives different weights."""
     torch.manual_seed(seed)
     network = ASTForAudioClassification(
         ASTConfig(
@@ -48,7 +48,7 @@ def tiny_network(
             label2id={label: column for column, label in enumerate(labels)},
         )
     )
-    # At the size at which transformers draws them, weights of so small a network hardly let the audio through.
+    # The weights that transformers draws are so small that the audio hardly affects the output of a tiny network.
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
@@ -59,14 +59,14 @@ def tiny_network(
 def save_tiny_ast(
     folder: Path, seed: int = 0, labels: Sequence[str] = LABELS, frames: int = 1024, name: str = NAME
 ) -> Model:
-    """Write the files of a network into ``folder``, and give their entry in the inventory."""
+    """Write the files of a network into ``folder``; return their entry in the inventory."""
     tiny_network(seed, labels, frames).save_pretrained(folder)
     ASTFeatureExtractor(max_length=frames).save_pretrained(folder)
     return entry(folder, name)
 
 
 def entry(folder: Path, name: str = NAME, **changes: Any) -> Model:
-    """The inventory's entry of the files that lie in ``folder``."""
+    """The entry in the inventory of the files in ``folder``."""
     contents = {file: (folder / file).read_bytes() for file in FILES if (folder / file).exists()}
     values: dict[str, Any] = {
         "name": name,

@@ -1,7 +1,7 @@
-"""Tiny Qwen-Omni checkpoints in the published layout: real classes, of random weights or with an answer built in.
+"""Tiny Qwen-Omni checkpoints in the published layout: real classes, with random weights or built-in answers.
 
-As on the hub, config.json is that of the whole model, and the sharded weights are those of the whole model too: the
-thinker's under ``thinker.``, and beside them some of the parts that speak.
+As on the hub, config.json and the sharded weights are those of the whole model: the thinker under ``thinker.``, and
+some of the parts that make speech.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from transformers import (
 
 from bandscope_dagster.models.inventory import HubSource, Model, ModelFile
 
-torch.set_num_threads(1)  # a second thread gains nothing on so little work, and loses much on a busy machine
+torch.set_num_threads(1)  # for so little work a second thread saves nothing and can cost much
 
 FAMILIES = ("qwen2.5-omni", "qwen3-omni")
-WIDTH = 64  # of the language model; a built-in answer has at most so many pieces, over all its turns
-TURNS = 3  # answers that a conversation can have
-UNUSED_TOKENS = 9  # the published networks too have more tokens than their tokenizers
+WIDTH = 64  # of the language model; the most pieces of built-in answers, over all turns
+TURNS = 3  # answers in a conversation, at most
+UNUSED_TOKENS = 9  # the published networks have more tokens than their tokenizers too
 
 Thinker = Qwen2_5OmniThinkerForConditionalGeneration | Qwen3OmniMoeThinkerForConditionalGeneration
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a model says at one turn, whatever it hears: ASCII pieces, of which no two are the same in one model."""
+    """A model's answer in one turn, for any audio: ASCII pieces, all different within a model."""
 
     pieces: tuple[str, ...]
-    loops: bool = False  # the last piece is followed by the second again, and so on without an end
+    loops: bool = False  # after the last piece comes the second again, without an end
 
     @property
     def text(self) -> str:
-        """The answer as it is read; of one that loops, its first round."""
+        """The text of the answer; the first round of one that loops."""
         return "".join(self.pieces)
 
 
@@ -70,9 +70,9 @@ def save_tiny_omni(
     seed: int = 0,
     name: str | None = None,
 ) -> Model:
-    """Write a checkpoint into ``folder``, and give its entry in the inventory.
+    """Write a checkpoint into ``folder``; return its entry in the inventory.
 
-    ``answers`` are those of the first, second and third turn of a conversation; without any, the weights are random.
+    ``answers`` are those of the first, second and third turn of a conversation; without answers, weights are random.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = Vocabulary(family, answers)
@@ -84,7 +84,7 @@ def save_tiny_omni(
 
 
 def tiny_thinker(family: str, answers: Sequence[Answer] = (), seed: int = 0) -> Thinker:
-    """The thinker of ``save_tiny_omni``, in float32; all weights are values of bfloat16, in which they are saved."""
+    """The thinker of ``save_tiny_omni``, in float32; all weights are values that bfloat16 holds, as in the file."""
     vocabulary = Vocabulary(family, answers)
     torch.manual_seed(seed)
     if family == "qwen3-omni":
@@ -93,7 +93,7 @@ def tiny_thinker(family: str, answers: Sequence[Answer] = (), seed: int = 0) -> 
         thinker = Qwen2_5OmniThinkerForConditionalGeneration(_qwen2_5_config(vocabulary))
     with torch.no_grad():
         for parameter in thinker.parameters():
-            # At the size at which transformers draws them, weights of so small a network hardly let the audio through.
+            # The weights that transformers draws are so small that the audio hardly affects a tiny network's output.
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
         if answers:
@@ -104,9 +104,9 @@ def tiny_thinker(family: str, answers: Sequence[Answer] = (), seed: int = 0) -> 
 
 
 class Vocabulary:
-    """One token for each byte, for each piece of an answer, and the special ones of the family.
+    """One token for each byte, for each piece of an answer, and the special tokens of the family.
 
-    There are no merges, so that any text is encoded byte by byte: the pieces are only ever said, never read.
+    There are no merges, so text is always encoded byte by byte: pieces are in outputs only, never in inputs.
     """
 
     def __init__(self, family: str, answers: Sequence[Answer]) -> None:
@@ -121,7 +121,7 @@ class Vocabulary:
         )
         pieces = [piece for answer in answers for piece in answer.pieces]
         assert len(set(pieces)) == len(pieces), "two pieces of the answers are the same"
-        # The encoded form of a space; what else is printable in ASCII is encoded as itself.
+        # The encoded form of a space; other printable ASCII characters are encoded as themselves.
         self.texts = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(p.replace(" ", "Ġ") for p in pieces)]
         self.specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
         self.specials += [self.audio, self.audio_begin, self.audio_end, self.image, self.video]
@@ -133,14 +133,14 @@ class Vocabulary:
         return len(self._ids)
 
     def id(self, token: str) -> int:
-        """The number of a token, or of a piece as it is read."""
+        """The number of a token, or of a piece by its text."""
         return self._ids[token.replace(" ", "Ġ")]
 
     @property
     def chat_template(self) -> str:
-        """The form of the published ones (ChatML), cut to what an audio tagger sends.
+        """A template like the published ones (ChatML), reduced to the messages of an audio tagger.
 
-        The one addition is the number of the turn before the answer, from which a built-in answer goes on.
+        It adds the number of the turn before the answer; a built-in answer continues from that number.
         """
         return (
             "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
@@ -152,8 +152,8 @@ class Vocabulary:
 
 
 def _build_in(thinker: Thinker, vocabulary: Vocabulary, answers: Sequence[Answer]) -> None:
-    """Let the last token alone decide on the next: its embedding is a direction of its own, and passes unchanged
-    through layers whose outputs are zero."""
+    """Make the next token depend on the last token only: each embedding is a direction of its own, and passes
+    unchanged through layers whose outputs are zero."""
     language_model = thinker.model.language_model
     for name, parameter in language_model.named_parameters():
         if "o_proj" in name or "down_proj" in name:
@@ -262,7 +262,8 @@ def _save_config(
     ]
     values["thinker_config"]["dtype"] = "bfloat16"
     (folder / "config.json").write_text(json.dumps(values))
-    # Sampling, as the published ones ask for it, and what would change even the likeliest token: none of it may act.
+    # Settings for sampling, as the published ones have, and some that change even the most likely token: all must be
+    # ignored.
     sampling = {"do_sample": True, "temperature": 5.0, "top_k": 3, "top_p": 0.5, "no_repeat_ngram_size": 2}
     (folder / "generation_config.json").write_text(json.dumps({**sampling, "eos_token_id": 0}))
 
@@ -321,8 +322,8 @@ def _save_processor(folder: Path, family: str, vocabulary: Vocabulary) -> None:
 
 
 def published_tensors(thinker: Thinker, family: str) -> dict[str, torch.Tensor]:
-    """The tensors of a whole model under their published names, in bfloat16; those that speak are a few zeros."""
-    # The names under which transformers saves the thinker alone are the published ones, without the prefix.
+    """The tensors of a whole model under their published names, in bfloat16; those for speech are a few zeros."""
+    # transformers saves the thinker alone under the published names, without the prefix.
     with TemporaryDirectory() as scratch:
         thinker.save_pretrained(scratch)
         alone = load_file(Path(scratch) / "model.safetensors")
@@ -332,12 +333,12 @@ def published_tensors(thinker: Thinker, family: str) -> dict[str, torch.Tensor]:
 
 
 def save_weights(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Shards of 100 kB and their index."""
+    """Write shards of 100 kB and their index."""
     save_torch_state_dict(tensors, folder, max_shard_size="100KB")
 
 
 def entry(folder: Path, name: str) -> Model:
-    """The inventory's entry of all files that lie in ``folder``."""
+    """The entry in the inventory of all files in ``folder``."""
     contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     return Model(
         name=name,

@@ -8,7 +8,7 @@ from bandscope_dagster.audio.completeness import missing_part, states_its_length
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_a_whole_file_misses_nothing(name):
+def test_a_complete_file_has_no_missing_part(name):
     assert missing_part(io.BytesIO(encoded(name))) is None
 
 
@@ -29,7 +29,7 @@ def test_a_cut_file_names_what_is_missing(name, named):
     assert named in missing_part(io.BytesIO(data[: len(data) * 9 // 10]))
 
 
-def test_an_mp4_that_lost_only_its_index_is_told():
+def test_an_mp4_without_its_index_is_found():
     data = encoded("m4a_aac")
     assert "moov" in missing_part(io.BytesIO(data[: data.rindex(b"moov") - 4]))
 
@@ -60,7 +60,7 @@ def test_sizes_that_mean_unknown_miss_nothing(size):
 
 
 @pytest.mark.parametrize("chunk", [struct.pack("<4sI", b"JUNK", 0), struct.pack("<4sI", b"LIST", 2)])
-def test_a_file_of_endless_chunks_is_given_up(chunk):
+def test_a_file_of_endless_chunks_is_not_read_to_its_end(chunk):
     reads = []
 
     class Counted(io.BytesIO):

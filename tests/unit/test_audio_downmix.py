@@ -28,7 +28,7 @@ def test_a_mix_of_full_scale_channels_is_not_clipped(layout):
     assert (weights >= 0).all()
 
 
-def test_one_channel_is_doubled_and_two_are_left_as_they_are():
+def test_one_channel_is_copied_to_both_sides_and_two_stay_unchanged():
     assert np.array_equal(stereo_weights(["FC"]), [[1], [1]])
     assert np.array_equal(stereo_weights(["NONE", "NONE"]), np.eye(2))
 

@@ -22,7 +22,7 @@ def test_what_is_stored_is_what_is_decoded_within_half_a_step(block, bits):
     assert decoded.dtype == np.float32
     assert np.array_equal(decoded, dequantize(quantized))
     half_a_step = 0.5 * quantized.gain / 2 ** (bits - 1)
-    rounding = np.abs(block) * 2.0**-23  # of float32 itself
+    rounding = np.abs(block) * 2.0**-23  # rounding of float32
     assert (np.abs(decoded.astype(np.float64) - block) <= half_a_step + rounding).all()
 
 

@@ -30,7 +30,7 @@ def reference_loudness(audio):
 )
 def test_loudness_is_pyloudnorms_for_any_cut_into_blocks(frames, start, cuts, quiet):
     audio = excerpt()[:, start : start + frames].copy()
-    audio[:, frames // 2 :] *= quiet  # so that the relative gate has something to leave out
+    audio[:, frames // 2 :] *= quiet  # so that the relative gate excludes some blocks
     assert measured(audio, cuts).loudness_lufs == pytest.approx(reference_loudness(audio), abs=1e-6)
 
 
@@ -50,7 +50,7 @@ def test_silence_has_no_loudness_and_no_level():
     assert (stats.loudness_lufs, stats.rms_dbfs, stats.peak, stats.mono_std) == (None, None, 0.0, 0.0)
 
 
-def test_what_lies_below_the_absolute_gate_has_no_loudness():
+def test_audio_below_the_absolute_gate_has_no_loudness():
     assert measured(excerpt() * np.float32(1e-5)).loudness_lufs is None
 
 
@@ -59,7 +59,7 @@ def test_what_lies_below_the_absolute_gate_has_no_loudness():
 def test_mean_and_deviation_are_torchs_for_any_cut(cuts):
     import torch
 
-    audio = excerpt() + np.float32(0.25)  # an offset, which naive sums of squares do not survive
+    audio = excerpt() + np.float32(0.25)  # an offset, with which naive sums of squares lose precision
     mono = torch.from_numpy(audio).double().mean(0)
     stats = measured(audio, cuts)
     assert stats.frames == 268_288
@@ -95,15 +95,15 @@ def sine(dbfs_rms, seconds, hertz=997.0):
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.399])
-def test_the_rms_decides_on_silence_where_there_is_too_little_for_a_loudness(seconds):
+def test_the_rms_decides_on_silence_if_audio_is_too_short_for_a_loudness(seconds):
     assert levels(sine(SILENCE_DB - 1, seconds)).silent
     assert not levels(sine(SILENCE_DB + 1, seconds)).silent
 
 
 @pytest.mark.parametrize("seconds", [0.5, 20.0])
-def test_what_passes_the_gate_of_the_loudness_is_not_silent(seconds):
+def test_audio_above_the_gate_of_the_loudness_is_not_silent(seconds):
     quiet, heard = levels(sine(SILENCE_DB - 4, seconds)), levels(sine(SILENCE_DB - 2, seconds))
-    # Of both channels together, so 3 dB above the RMS of each.
+    # The loudness adds both channels, so it is 3 dB above the RMS of each.
     assert (quiet.loudness_lufs, quiet.silent) == (None, True)
     assert heard.loudness_lufs == pytest.approx(SILENCE_DB + 1, abs=0.1)
     assert not heard.silent
@@ -119,7 +119,7 @@ def test_a_short_sound_in_a_long_silence_is_not_silent():
 def test_a_deep_rumble_that_has_no_loudness_is_not_silent():
     rumble = levels(sine(-50, 5.0, hertz=5.0))
     assert rumble.loudness_lufs is None
-    assert not rumble.silent  # a tagger is given it too
+    assert not rumble.silent  # it is tagged too
 
 
 def test_nothing_at_all_is_silent():

@@ -22,7 +22,7 @@ def rejection(data, limits=LIMITS):
 
 @pytest.fixture
 def server():
-    """A listening socket that answers nobody."""
+    """A listening socket that never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
@@ -48,7 +48,7 @@ def test_every_format_states_its_codec_rate_and_channels(name):
     assert (found.codec, found.sample_rate, found.channels) == (codec, rate, 2)
     assert found.bit_rate > 100_000
     if name in ("mp3_without_xing", "adts"):
-        assert found.duration_s is None  # these files do not say how long they are
+        assert found.duration_s is None  # these files do not state their length
     else:
         assert found.duration_s == pytest.approx(268_288 / 44_100, abs=0.01)
 
@@ -93,7 +93,7 @@ def test_an_empty_file_is_rejected_as_empty():
     [b"these are the lyrics, not the song\n" * 500, bytes(100_000), np.random.default_rng(1).bytes(100_000)],
     ids=["text", "zeros", "noise"],
 )
-def test_what_is_no_audio_is_rejected_as_such(data):
+def test_a_file_without_audio_is_rejected_as_not_audio(data):
     assert rejection(data).reason == Reason.NOT_AUDIO
 
 
@@ -110,7 +110,7 @@ def test_a_video_without_sound_has_no_audio_stream():
     assert rejection(file.getvalue()).reason == Reason.NO_AUDIO_STREAM
 
 
-def test_limits_are_held_before_anything_is_decoded():
+def test_limits_are_checked_before_anything_is_decoded():
     strict = dataclasses.replace(LIMITS, max_bytes=5000, max_duration_s=0.1)
     assert rejection(wav(3000), strict).reason == Reason.TOO_LARGE
     assert (
@@ -159,7 +159,7 @@ def test_a_playlist_named_mp3_is_refused_and_nothing_else_is_opened(playlist, tm
 
 
 def test_a_movie_that_refers_to_another_file_does_not_open_it(server):
-    """QuickTime's data reference may name a file instead of saying "in this file" (flags 1)."""
+    """A data reference of QuickTime may name another file; flags of 1 mean this file."""
     reference = f"http://127.0.0.1:{server.getsockname()[1]}/song.mov".encode() + b"\0"
     hostile = bytearray(encoded("m4a_aac"))
     here = hostile.index(b"url \0\0\0\1")
@@ -167,7 +167,7 @@ def test_a_movie_that_refers_to_another_file_does_not_open_it(server):
     for atom in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref", b"url "):
         size = hostile.rindex(atom, 0, here + 4) - 4
         struct.pack_into(">I", hostile, size, struct.unpack_from(">I", hostile, size)[0] + len(reference))
-    assert probe(io.BytesIO(hostile), LIMITS).codec == "aac"  # the file is whole, apart from the reference
+    assert probe(io.BytesIO(hostile), LIMITS).codec == "aac"  # the file is complete, apart from the reference
     assert not was_called(server)
 
 

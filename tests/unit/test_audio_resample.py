@@ -32,7 +32,7 @@ def test_the_output_is_aligned_with_the_input(rate):
         time = np.arange(2 * rate) / rate
         return np.stack([np.sin(2 * np.pi * 997 * time), np.sin(2 * np.pi * 5001 * time)]).astype(np.float32)
 
-    inside = slice(2000, -2000)  # the sines begin and end abruptly, which no band-limited signal can follow
+    inside = slice(2000, -2000)  # the sines begin and end abruptly, which a band-limited signal cannot
     output, wanted = resampled(sines(rate), rate, 44_100, 10_007)[:, inside], sines(44_100)[:, inside]
     noise_db = 20 * np.log10(np.std(output - wanted) / np.std(wanted))
     assert noise_db < -95

@@ -1,4 +1,4 @@
-"""Work ahead and behind: order, bounds, errors, and threads that end."""
+"""Background threads: order, limits, errors, and the end of threads."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ def test_prefetch_runs_ahead_by_its_depth_and_no_further() -> None:
     while len(produced) < 6 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.3)
-    assert len(produced) == 6  # one taken, four waiting, one in hand
+    assert len(produced) == 6  # one taken, four queued, one ready
     stream.close()
 
 

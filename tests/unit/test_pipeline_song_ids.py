@@ -1,4 +1,4 @@
-"""Song ids: readable, safe, and as unique as what they stand for."""
+"""Song ids: readable, safe in paths, and unique per upload."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -3,6 +3,7 @@
 import ast
 import os
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -64,10 +65,16 @@ def run_at_import(node: ast.AST) -> Iterator[ast.AST]:
         yield from run_at_import(child)
 
 
+@cache
+def imported_by(module: str) -> set[str]:
+    """Every name that a module of ours imports, functions included."""
+    return imports(ast.walk(ALL[module]))
+
+
 def importers(package: str) -> set[str]:
     """The modules outside a package that import something of it, functions included."""
     return {
         name
-        for name, tree in ALL.items()
-        if not is_of(name, package) and any(is_of(found, package) for found in imports(ast.walk(tree)))
+        for name in ALL
+        if not is_of(name, package) and any(is_of(found, package) for found in imported_by(name))
     }

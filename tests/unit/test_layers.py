@@ -6,7 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
-from syntax_trees import ALL, HEAVY, PACKAGE, ROOT, importers, imports, is_of, run_at_import
+from syntax_trees import ALL, HEAVY, PACKAGE, ROOT, imported_by, importers, imports, is_of, run_at_import
 
 MAX_LINES = 300
 
@@ -54,7 +54,7 @@ def room_of(module: str) -> str | None:
     return next((room for room in ROOMS if is_of(inner, room)), None)
 
 
-OWN = {name: {found for found in imports(ast.walk(tree)) if found in ALL} for name, tree in ALL.items()}
+OWN = {name: imported_by(name) & ALL.keys() for name in ALL}
 """Module → the modules of ours that it imports anywhere."""
 
 
@@ -151,3 +151,28 @@ def test_no_test_imports_another_test() -> None:
 def test_a_folder_of_tests_holds_only_test_files(folder: str) -> None:
     found = {path.name for path in (ROOT / "tests" / folder).rglob("*.py")}
     assert {name for name in found if not name.startswith("test_")} == set()
+
+
+REAL_PARTS = {"subprocess", "multiprocessing", "daemon", "s3_server", "faulty_proxy", "counting_proxy"} | {
+    *("hub_server", "postgres", "ray_cluster", "command_processes", "browser", "page_browser"),
+}
+"""Modules that start processes and servers. A test file that imports one of them is in tests/integration."""
+
+REAL_MODELS = {"Musicnn", "Spleeter", "load_separator", "load_tagger"}
+"""Names that load weights from the package."""
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests" / "unit").glob("test_*.py")), ids=lambda path: path.stem
+)
+def test_a_unit_test_starts_nothing_and_loads_no_embedded_model(path: Path) -> None:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+    fixtures = {arg.arg for each in functions if each.name.startswith("test_") for arg in each.args.args}
+    fixtures -= {each.name for each in functions}  # those of this file; tests/conftest.py has the others
+    called = {
+        node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert imports(nodes) & REAL_PARTS == set()
+    assert fixtures & {"s3_server", "faulty_proxy", "store"} == set()
+    assert called & REAL_MODELS == set()

@@ -12,4 +12,5 @@ fi
 ruff format --check .
 ruff check .
 pyright
+dg check defs
 pytest --long "$@"

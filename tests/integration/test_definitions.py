@@ -1,16 +1,23 @@
 """The code location: the graph, the facts that the UI shows on every asset, and no side effect of an import."""
 
 import os
+import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
+from daemon import START_TIMEOUT_S, Webserver, end_group, wait_for
 
 from bandscope_dagster.definitions import defs
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.storage.tables.schemas import TABLES
+from deploy.servers.processes import free_ports
 
+ROOT = Path(__file__).parents[2]
 GRAPH = {
     "songs": set(),
     "decoded_waveforms": {"songs"},
@@ -115,3 +122,33 @@ def test_importing_the_code_location_leaves_the_environment_and_the_allocator_al
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     loaded = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, env=environment)
     assert loaded.returncode == 0, loaded.stderr
+
+
+def test_dg_and_workspace_yaml_load_one_location_of_one_name() -> None:
+    # Dagster keeps the state of sensors by the location's name; by default dg names it after the folder.
+    (entry,) = yaml.safe_load((ROOT / "workspace.yaml").read_text())["load_from"]
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    project = tool["dg"]["project"]
+    assert {entry["python_module"], project["code_location_target_module"]} == {
+        tool["dagster"]["module_name"]
+    }
+    assert project["code_location_name"] == entry["python_module"]
+
+
+def test_dg_dev_starts_the_ui_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with (tmp_path / "log").open("wb") as log:
+        dev = subprocess.Popen(
+            [Path(sys.executable).with_name("dg"), "dev", "--port", str(port)],
+            cwd=ROOT,
+            env=os.environ | {"DAGSTER_HOME": str(tmp_path), "BANDSCOPE_STORAGE": str(tmp_path / "store")},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        wait_for("the UI has loaded the code", Webserver(f"http://127.0.0.1:{port}").is_up, START_TIMEOUT_S)
+        os.killpg(dev.pid, signal.SIGINT)
+        assert dev.wait(60) == 0, (tmp_path / "log").read_text()
+    finally:
+        end_group(dev)

@@ -35,9 +35,7 @@ BAGS: Final[Mapping[str, tuple[tuple[float, ...], ...]]] = {
 }
 """For models of several networks: the weight of each network (in the inventory's order of files) in each stem."""
 
-CLASS: Final = (
-    "demucs.htdemucs.HTDemucs"  # the only class that is built; a file that names another is refused
-)
+CLASS: Final = "demucs.htdemucs.HTDemucs"  # the only class that is built; a file with another is refused
 OVERLAP: Final = 0.25  # of a segment; demucs/apply.py, apply_model
 MAX_SHIFT: Final = SAMPLE_RATE // 2  # frames; demucs/apply.py, apply_model: max_shift = int(0.5 * samplerate)
 SHORTER: Final = (2, 4)  # divisors of a segment's length when memory runs out

@@ -1,1 +1,1 @@
-"""Stems as audio files for producers: their names, levels, formats, and where they lie."""
+"""Export stems as audio files for producers: names, levels, formats, folders."""

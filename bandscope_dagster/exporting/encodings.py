@@ -1,4 +1,4 @@
-"""The formats that producers get, and which of their samples fit."""
+"""The formats of exported files, and the largest sample of each."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -8,24 +8,24 @@ from bandscope_dagster.errors import BandscopeError
 AudioFormat = Literal["wav", "flac", "mp3"]
 SampleBits = Literal["16", "24", "32f"]
 
-MP3_BIT_RATE: Final = 320_000  # bit/s: the most that MP3 has
+MP3_BIT_RATE: Final = 320_000  # bit/s, the highest of MP3
 MP3_CEILING: Final = 10 ** (-1 / 20)
-"""A lossy codec's peaks pass those of its input; AESTD1008 (2021) and EBU R 128 ask for 1 dB of headroom."""
+"""Headroom of 1 dB, as AESTD1008 (2021) and EBU R 128 require: the peaks of a lossy codec exceed those of its input."""
 
 
 class NoSuchEncoding(BandscopeError):
-    """The format does not come with this number of bits; the message says with which it does."""
+    """The format does not support this number of bits; the message lists those that it supports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How samples are written, in the terms of FFmpeg."""
+    """The encoding of samples, in the terms of FFmpeg."""
 
-    suffix: AudioFormat  # of the files; also the name of the muxer
+    suffix: AudioFormat  # file extension, and name of the muxer
     codec: str
-    sample_format: str  # what the encoder takes
-    bits: int | None  # of integer samples; None where they are floats
-    ceiling: float  # the largest absolute sample that fits; infinite where any does
+    sample_format: str  # input of the encoder
+    bits: int | None  # of integer samples; None for floats
+    ceiling: float  # the largest absolute sample that fits; infinite for floats
 
 
 def _integer(suffix: AudioFormat, codec: str, bits: int) -> Encoding:
@@ -43,10 +43,10 @@ _ENCODINGS: Final = {
 
 
 def find_encoding(audio_format: AudioFormat, bits: SampleBits | None = None) -> Encoding:
-    """The encoding of that name; without ``bits`` the one that keeps most (32-bit float WAV, 24-bit FLAC).
+    """The encoding of a format; without ``bits``, the most precise one (32-bit float WAV, 24-bit FLAC).
 
     Raises:
-        NoSuchEncoding: the format does not come with that many bits.
+        NoSuchEncoding: the format does not support that many bits.
     """
     offered = {depth: encoding for (suffix, depth), encoding in _ENCODINGS.items() if suffix == audio_format}
     if bits is None:
@@ -54,6 +54,7 @@ def find_encoding(audio_format: AudioFormat, bits: SampleBits | None = None) -> 
     if bits not in offered:
         depths = " or ".join(depth for depth in offered if depth)
         raise NoSuchEncoding(
-            f"{audio_format} has no {bits} bits: leave --bits out" + (f", or give {depths}" if depths else "")
+            f"{audio_format} does not support --bits {bits}: omit the option"
+            + (f" or use {depths}" if depths else "")
         )
     return offered[bits]

@@ -1,4 +1,4 @@
-"""Where exported songs lie, which folder is whose, and which files are whole: what lets an export go on."""
+"""The folders of exported songs, each with a record of its song and its complete files, so that exports can resume."""
 
 import json
 import os
@@ -16,40 +16,40 @@ RECORD: Final = "export.json"
 
 @dataclass(frozen=True, slots=True)
 class ExportedFile:
-    """What is remembered of a file."""
+    """The record of one exported file."""
 
     size: int  # bytes
-    recipe: str  # a digest of all that the file was made from
-    gain_db: float | None = None  # of its samples against the true level; None for what has none
-    separation: str | None = None  # a digest that all stems of one separation share; None for other files
+    recipe: str  # digest of everything that the file was made from
+    gain_db: float | None = None  # relative to the true level; None for files without audio
+    separation: str | None = None  # digest that all stems of one separation share; None for other files
 
 
 @dataclass(frozen=True, slots=True)
 class SongFolder:
-    """The folder of one song; it need not exist yet."""
+    """The folder of one song; it may not exist yet."""
 
     target: ObjectStore
     name: str
     song_id: str
-    files: Mapping[str, ExportedFile]  # name → what was written there before
+    files: Mapping[str, ExportedFile]  # name → record of a file from before
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The folder's path."""
         return Path(self.target.url) / self.name
 
     def key(self, file: str) -> str:
-        """The key of a file in it."""
+        """The key of a file in the folder."""
         return f"{self.name}/{file}"
 
     def holds(self, file: str, recipe: str) -> bool:
-        """Whether the file is there, whole and made by this recipe."""
+        """True if the file exists, is complete, and was made by this recipe."""
         known = self.files.get(file)
         found = self.target.head(self.key(file)) if known and known.recipe == recipe else None
         return known is not None and found is not None and found.size == known.size
 
     def write_record(self, files: Mapping[str, ExportedFile]) -> None:
-        """Write down whose folder it is, and the files that are whole."""
+        """Record the song of this folder, and its complete files."""
         record = {
             "bandscope_song_id": self.song_id,
             "files": {name: asdict(file) for name, file in files.items()},
@@ -59,7 +59,7 @@ class SongFolder:
 
 
 class ExportFolder:
-    """A local folder with one folder for each song. Files appear in it whole, and what a kill left is cleared away."""
+    """A local folder with one folder per song. Files appear in it complete; remains of a killed export are removed."""
 
     def __init__(self, to: Path) -> None:
         self.target = open_store(str(to))
@@ -67,7 +67,7 @@ class ExportFolder:
         self._names = {comparable(name): name for name in (os.listdir(root) if root.exists() else ())}
 
     def folder_of(self, song_id: str, name: str) -> SongFolder:
-        """The song's own folder from before, or else the first of ``name``, ``name (2)``, … that nobody has."""
+        """The song's folder from an earlier export, or else the first free one of ``name``, ``name (2)``, …."""
         for candidate in numbered(name):
             taken = self._names.get(comparable(candidate))
             if taken is None:
@@ -78,18 +78,18 @@ class ExportFolder:
         raise AssertionError("the candidates never end")
 
     def claim(self, folder: SongFolder, trusted: Mapping[str, ExportedFile]) -> None:
-        """Make the folder the song's, before files are put into it; of those in it, ``trusted`` stay as they are.
+        """Record that the folder belongs to the song, before files are written; keeps the ``trusted`` files.
 
         Raises:
-            FileExistsError: somebody else has filled a folder of this name since ``folder_of``.
+            FileExistsError: another program has created a folder of this name since ``folder_of``.
         """
         if comparable(folder.name) not in self._names and os.path.lexists(folder.path):
-            raise FileExistsError(f"{folder.path} was made by somebody else meanwhile; export the song again")
+            raise FileExistsError(f"another program has created {folder.path}; export the song again")
         folder.write_record(trusted)
         self._names[comparable(folder.name)] = folder.name
 
     def _is_empty(self, name: str) -> bool:
-        """As what a kill leaves between the making of a folder and its record."""
+        """True for an empty folder, as an export leaves if it is killed before it writes the record."""
         path = Path(self.target.url) / name
         return path.is_dir() and not any(path.iterdir())
 
@@ -98,5 +98,5 @@ class ExportFolder:
             record: dict[str, Any] = json.loads(self.target.read(f"{name}/{RECORD}"))
             files = {file: ExportedFile(**known) for file, known in record["files"].items()}
             return record["bandscope_song_id"], files
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a folder of somebody's own
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a folder that no export made
             return None, {}

@@ -1,4 +1,4 @@
-"""One gain for all files of a song, so that its stems still add up to the mixture."""
+"""One gain for all files of a song: its stems then still add up to the mixture."""
 
 import math
 from dataclasses import dataclass
@@ -7,28 +7,28 @@ from bandscope_dagster.errors import BandscopeError
 
 
 class NoLoudness(BandscopeError):
-    """The song has no loudness to start from; the message says why and what to do."""
+    """The song has no loudness and cannot be normalised; the message gives the reason and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """What every sample of a song is multiplied with."""
+    """The factor for every sample of a song."""
 
     factor: float  # 1.0 is the true level
-    limited: bool  # whether it is less than was asked for, so that nothing clips
+    limited: bool  # True if it is below the requested gain to prevent clipping
 
     @property
     def db(self) -> float:
-        """The same in dB."""
+        """The gain in dB."""
         return 20 * math.log10(self.factor)
 
 
 def song_gain(
     song_id: str, peak: float, ceiling: float, loudness_lufs: float | None, target_lufs: float | None
 ) -> Gain:
-    """The gain to ``target_lufs`` (None: the true level), lowered where ``peak`` would pass ``ceiling``.
+    """The gain to ``target_lufs`` (None: the true level), reduced if ``peak`` would exceed ``ceiling``.
 
-    ``peak`` is the largest absolute sample of the song and of its stems, ``loudness_lufs`` the song's own.
+    ``peak`` is the largest absolute sample of the song and its stems, ``loudness_lufs`` the loudness of the song.
 
     Raises:
         NoLoudness: a target is given, and the song is too quiet to have a loudness.
@@ -37,7 +37,7 @@ def song_gain(
     if target_lufs is not None:
         if loudness_lufs is None:
             raise NoLoudness(
-                f"{song_id} cannot be normalised: it never passes the gate of BS.1770 (-70 LUFS), so it has no "
+                f"{song_id} cannot be normalised: it is always below the gate of BS.1770 (-70 LUFS) and has no "
                 "loudness; export it without --normalise"
             )
         factor = 10 ** ((target_lufs - loudness_lufs) / 20)

@@ -12,7 +12,7 @@ INSTRUMENT_COLUMNS: Final = ["source", "instrument", "family", "score", "start_s
 
 
 def instruments_csv(store: ObjectStore, song_id: str) -> bytes:
-    """A row for every window and instrument of the mixture and of the stems, in UTF-8."""
+    """CSV in UTF-8, with a row for every window and instrument of the mixture and the stems."""
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, INSTRUMENT_COLUMNS)
     writer.writeheader()

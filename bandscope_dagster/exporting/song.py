@@ -1,4 +1,4 @@
-"""What an export needs to know of a song before it reads any audio."""
+"""The metadata of a song for an export, read before any audio."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ExportError(BandscopeError):
 
 @dataclass(frozen=True, slots=True)
 class Song:
-    """One song and its stems, by their numbers."""
+    """The metadata of one song and its stems."""
 
     song_id: str
-    name: str  # of its folder
+    name: str  # of the folder
     title: str
     artist: str | None
     album: str | None
@@ -35,11 +35,11 @@ class Song:
     loudness_lufs: float | None  # of the mixture
     stems: tuple[str, ...]
     separator: str
-    stems_lineage: tuple[str, ...]  # differs where the stems do
+    stems_lineage: tuple[str, ...]  # differs if the stems do
     mixture_lineage: tuple[str, ...]
 
     def tags(self, source: str, gain: Gain) -> dict[str, str]:
-        """The tags of the file of a stem or of the mixture, by FFmpeg's names."""
+        """The tags for the file of a stem or the mixture, with FFmpeg's names."""
         made = f"{source} of {self.song_id}" + (
             f", separated by {self.separator}" if source in self.stems else ""
         )
@@ -47,18 +47,18 @@ class Song:
             "title": f"{self.title} ({source})",
             "artist": self.artist,
             "album": self.album,
-            "stem": source,  # WAV has no place for it
+            "stem": source,  # WAV has no such tag
             "comment": f"{made}, gain {gain.db:+.2f} dB",
         }
         return {name: plain_text(text) for name, text in tags.items() if text}
 
 
 def read_song(store: ObjectStore, song_id: str) -> Song:
-    """Read the song's numbers; no audio.
+    """Read the metadata of a song.
 
     Raises:
-        CannotAnalyze: it has no stems yet.
-        ExportError: it never will, because it was rejected; the message says why.
+        CannotAnalyze: the song has no stems yet.
+        ExportError: the song has no stems because it was rejected or failed; the message gives the reason.
     """
     evidence = read_evidence(files_of(store, song_id, SOURCES))[song_id]
     if STEMS.name in evidence.without_rows:
@@ -85,7 +85,7 @@ def read_song(store: ObjectStore, song_id: str) -> Song:
 
 
 def _has_no_stems(song_id: str, evidence: Evidence) -> BandscopeError:
-    """The error for a song that has no stems: the reason is that of its status."""
+    """The error for a song without stems, with the reason of its status."""
     cause = next((each.error for each in evidence.problems if each.table in (SONGS.name, STEMS.name)), None)
     if cause is None:
         return CannotAnalyze(f"{song_id} has no stems: materialize stems for it first")

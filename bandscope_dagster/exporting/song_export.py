@@ -1,4 +1,4 @@
-"""A song's stems, its mixture and its instruments as files that a producer can open."""
+"""Export one song: its stems, its mixture and its instruments as files for producers."""
 
 import hashlib
 import json
@@ -25,52 +25,52 @@ from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
 
 INSTRUMENTS: Final = "instruments.csv"
-THREADS: Final = 4  # one a stem; encoders work outside Python's lock
+THREADS: Final = 4  # one per stem; encoders release the interpreter's lock
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What files are wanted."""
+    """The options of an export."""
 
     encoding: Encoding
-    normalise_lufs: float | None = None  # the loudness of the mixture; None keeps the true level
-    mixture: bool = False  # whether the mixture is written too
+    normalise_lufs: float | None = None  # target loudness of the mixture; None keeps the true level
+    mixture: bool = False  # True: write the mixture too
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export of a song did."""
+    """The result of the export of one song."""
 
     song_id: str
     folder: Path
-    written: tuple[str, ...]  # names of files in the folder
-    kept: tuple[str, ...]  # files that were there, whole and right
+    written: tuple[str, ...]  # names of new files in the folder
+    kept: tuple[str, ...]  # names of files that were complete and up to date
     gain: Gain
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A file that is to be there, and what it will be remembered by."""
+    """A requested file, and the values of its record; see ``ExportedFile``."""
 
     recipe: str
-    source: str | None = None  # the stem, or "mixture"; None for what holds no sound
+    source: str | None = None  # a stem, or "mixture"; None for a file without audio
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     gain_db: float | None = None
     separation: str | None = None
 
 
 def export_song(store: ObjectStore, song_id: str, to: ExportFolder, options: ExportOptions) -> Exported:
-    """Write ``Artist - Title/<stem>.<format>`` for every stem, ``instruments.csv``, and perhaps the mixture.
+    """Write ``Artist - Title/<stem>.<format>`` for every stem, ``instruments.csv``, and optionally the mixture.
 
-    All samples of a song are multiplied with one gain: of 1 for the true level, less where integers would clip. Files
-    that are there already, made in the same way from the same tables, are kept; those of an earlier separation or
-    level that would no longer add up with the new ones are deleted. New files are encoded before the first is moved
-    to its place, so a song that cannot be exported changes nothing.
+    One gain applies to all samples of a song: 1 for the true level, less if integers would clip. Existing files are
+    kept if they were made in the same way from the same tables. Files of an earlier separation or level, which do not
+    add up with the new ones, are deleted. All new files are encoded before the first is moved to its place: a song
+    that cannot be exported changes nothing.
 
     Raises:
-        CannotAnalyze: the song has no stems (or no mixture, where it is wanted) yet.
-        ExportError: it never will, because it was rejected; or what is stored is damaged.
-        NoLoudness: it cannot be normalised.
+        CannotAnalyze: the song has no stems yet, or no mixture although it is requested.
+        ExportError: the song was rejected or failed, or its stored audio is damaged.
+        NoLoudness: the song cannot be normalised.
     """
     song = read_song(store, song_id)
     encoding = options.encoding
@@ -108,13 +108,15 @@ def export_song(store: ObjectStore, song_id: str, to: ExportFolder, options: Exp
 
 
 def _sounds(song: Song, gain: Gain, options: ExportOptions) -> dict[str, _Wanted]:
-    """File name → the stem that is to be in it, or the mixture."""
+    """File name → the file of a stem or the mixture."""
     sources = [*song.stems, MIXTURE] if options.mixture else song.stems
     wanted: dict[str, _Wanted] = {}
     for source in sources:
         name = f"{safe_name(source, 'stem')}.{options.encoding.suffix}"
         if name in wanted:
-            raise ExportError(f"{song.song_id} has two sources that would be {name}; materialize stems again")
+            raise ExportError(
+                f"{song.song_id} has two sources with the file name {name}; materialize stems again"
+            )
         lineage = song.stems_lineage if source in song.stems else song.mixture_lineage
         separation = _digest(lineage) if source in song.stems else None
         tags = song.tags(source, gain)
@@ -124,7 +126,7 @@ def _sounds(song: Song, gain: Gain, options: ExportOptions) -> dict[str, _Wanted
 
 
 def _encode(store: ObjectStore, song: Song, files: Mapping[str, SoundFile], gain: Gain) -> None:
-    """Write the sources (by name) into their files."""
+    """Write the audio of each source into its file (``files``: source → file)."""
 
     def push(row: dict[str, Any]) -> None:
         samples = decode_flac(row["audio"]["bytes"], row["gain"])
@@ -141,13 +143,13 @@ def _encode(store: ObjectStore, song: Song, files: Mapping[str, SoundFile], gain
         frames = file.finish()
         if frames != song.frames:
             raise ExportError(
-                f"{song.song_id}: {source} has {frames} frames, and the song has {song.frames}; "
+                f"{song.song_id}: {source} has {frames} frames, but the song has {song.frames}; "
                 "materialize its tables again"
             )
 
 
 def _outdated(folder: SongFolder, wanted: Mapping[str, _Wanted], encoding: Encoding) -> list[str]:
-    """Sounds from before that do not add up with those that are wanted."""
+    """The names of earlier audio files that do not add up with the requested ones."""
     gains = {file.gain_db for file in wanted.values()}
     separations = {file.separation for file in wanted.values()} | {None}
     return [

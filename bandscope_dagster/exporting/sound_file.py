@@ -1,4 +1,4 @@
-"""An audio file that is written block by block."""
+"""Write an audio file block by block."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -14,22 +14,22 @@ from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
 from bandscope_dagster.exporting.encodings import MP3_BIT_RATE, Encoding
 
 MUXER_OPTIONS: Final = {
-    "wav": {"rf64": "auto"},  # EBU Tech 3306: a WAV file that may pass 4 GiB
+    "wav": {"rf64": "auto"},  # EBU Tech 3306: WAV files above 4 GiB
     "flac": {},
-    "mp3": {"id3v2_version": "3"},  # Windows does not read version 4
+    "mp3": {"id3v2_version": "3"},  # Windows cannot read version 4
 }
 
 
 class SoundFile:
-    """Takes the stereo blocks of one source in order, and encodes them into ``file``, with ``tags``.
+    """Encodes the stereo blocks of one source, in order, into ``file``, with ``tags``.
 
-    Memory holds a block. ``finish`` makes the file complete; it does not close ``file``. As a context manager it
-    frees the encoder if that was not called.
+    Memory holds one block. ``finish`` completes the file and does not close ``file``. As a context manager, it frees
+    the encoder even without ``finish``.
     """
 
     def __init__(self, file: BinaryIO, encoding: Encoding, tags: Mapping[str, str]) -> None:
         self._encoding = encoding
-        # By its file, never by its path: FFmpeg reads protocols and patterns into paths.
+        # A file object, never a path: FFmpeg interprets protocols and patterns in paths.
         self._container = av.open(file, "w", format=encoding.suffix, options=MUXER_OPTIONS[encoding.suffix])
         self._container.metadata.update(tags)
         stream = cast(AudioStream, self._container.add_stream(encoding.codec, rate=SAMPLE_RATE))
@@ -39,7 +39,7 @@ class SoundFile:
             stream.codec_context.bit_rate = MP3_BIT_RATE
         stream.codec_context.open()
         self._stream = stream
-        self._frames = Reblock(stream.codec_context.frame_size or BLOCK_FRAMES)  # PCM takes any length
+        self._frames = Reblock(stream.codec_context.frame_size or BLOCK_FRAMES)  # PCM accepts any length
         self._written = 0
 
     def push(self, block: NDArray[np.float32]) -> None:
@@ -48,7 +48,7 @@ class SoundFile:
             self._encode(frame)
 
     def finish(self) -> int:
-        """Write what is left and the headers; returns the length in frames."""
+        """Write the rest and the headers; return the length in frames."""
         rest = self._frames.finish()
         if rest is not None:
             self._encode(rest)
@@ -76,14 +76,15 @@ class SoundFile:
 
 
 def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int16] | NDArray[np.int32]:
-    """Rounded, without dither: what was stored with these bits stays as it is, and stems are added up again.
+    """The samples as integers, rounded without dither: samples stored with this number of bits stay unchanged, and
+    stems still add up.
 
-    Integers end one step below +1. And a block's stored peak was taken before it was rounded, so that a sample may
-    stand half a step of the store above it. No more than these is ever cut.
+    Clipping is limited to two cases: +1 itself, since integers end one step below it, and half a step of the stored
+    bits, since the stored peak of a block was measured before rounding.
     """
     full = 2 ** (bits - 1)
-    # float64: 24 bits of a sample times a gain do not fit a float32.
+    # float64: a sample of 24 bits times a gain does not fit into float32.
     steps = np.clip(np.rint(samples.astype(np.float64) * full), -full, full - 1)
     if bits == 16:
         return steps.astype(np.int16)
-    return steps.astype(np.int32) << (32 - bits)  # FFmpeg takes them from the top of an int32
+    return steps.astype(np.int32) << (32 - bits)  # FFmpeg reads the upper bits of an int32

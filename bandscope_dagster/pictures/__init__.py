@@ -1,1 +1,1 @@
-"""A picture of a song: the envelopes of its mixture and stems, and its instruments over time."""
+"""Pictures of songs: the envelopes of mixture and stems, and the instruments over time."""

@@ -1,4 +1,4 @@
-"""How loud a source is over its length, in a number of values that does not grow with it."""
+"""The envelope of a source: its loudness over time, in at most 2048 values."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 
-COLUMNS: Final = 2048  # values kept of one source, at most
-FINEST: Final = 441  # frames that one value covers at first: 10 ms, shorter than an ear tells apart
+COLUMNS: Final = 2048  # most values of one source
+FINEST: Final = 441  # frames per value at first: 10 ms, shorter than an ear can distinguish
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,29 +23,31 @@ class Envelope:
 
     @property
     def seconds(self) -> float:
-        """Duration of the source."""
+        """The duration of the source in seconds."""
         return self.frames / SAMPLE_RATE
 
     @property
     def rms_dbfs(self) -> float | None:
-        """RMS of the whole source, 0 dBFS = a constant 1.0; None for digital silence."""
+        """The RMS of the whole source, 0 dBFS = a constant 1.0; None for digital silence."""
         energy = float(self.energy.sum())
         return 10 * math.log10(energy / self.frames) if energy > 0 else None
 
     def rms(self, parts: int) -> NDArray[np.float64]:
-        """RMS of each of ``parts`` parts of equal length, 1.0 = full scale; within a column it counts as constant."""
+        """The RMS of each of ``parts`` equal parts, 1.0 = full scale; assumed constant within a column."""
         if self.frames == 0:
             return np.zeros(parts)
         edges = np.minimum(np.arange(len(self.energy) + 1) * self.width, self.frames)
         up_to = np.concatenate([[0.0], np.cumsum(self.energy)])
         energy = np.diff(np.interp(np.linspace(0, self.frames, parts + 1), edges, up_to))
-        return np.sqrt(np.maximum(energy, 0.0) * parts / self.frames)  # interpolation may round to below zero
+        return np.sqrt(
+            np.maximum(energy, 0.0) * parts / self.frames
+        )  # interpolation may round to a value below zero
 
 
 class EnvelopeMeter:
-    """Takes the blocks of one source in order; holds 16 kB, whatever its length.
+    """Measures the blocks of one source, in order; uses 16 kB for any length.
 
-    Sources are independent: each may have a thread of its own.
+    Sources are independent: each may have its own thread.
     """
 
     def __init__(self) -> None:
@@ -74,7 +76,7 @@ class EnvelopeMeter:
         return Envelope(self._frames, self._width, self._energy[:columns].copy())
 
     def _halve(self) -> None:
-        """Join every two columns."""
+        """Join each two columns into one."""
         half = COLUMNS // 2
         self._energy[:half] = self._energy[0::2] + self._energy[1::2]
         self._energy[half:] = 0.0

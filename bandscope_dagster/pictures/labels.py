@@ -1,19 +1,17 @@
-"""Text from strangers, made fit to stand in a picture."""
+"""Untrusted text as labels in a picture."""
 
 import unicodedata
 
 from rich.cells import cell_len, set_cell_size
 
-MARKS_PER_CELL = (
-    4  # characters that may share a cell, as accents do: some scripts need them, stacks of them do not
-)
+MARKS_PER_CELL = 4  # characters per column: some scripts combine a few, hostile text stacks many
 
 
 def label(text: str, cells: int) -> str:
     """One line of at most ``cells`` columns (a Chinese character takes two), cut with an ellipsis.
 
-    What is no visible character becomes a space: control characters, which XML does not allow, the marks that
-    reverse the direction of writing, halves of surrogate pairs. Right-to-left text stays, its reader turns it.
+    Invisible characters become spaces: control characters, which XML does not allow, marks that reverse the direction
+    of text, and halves of surrogate pairs. Right-to-left text stays; the browser displays it correctly.
     """
     visible = "".join(
         character if character.isprintable() else " " for character in unicodedata.normalize("NFC", text)

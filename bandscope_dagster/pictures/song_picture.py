@@ -1,7 +1,7 @@
-"""Draws a song: the envelope of each source above one another, its instruments below, on one axis of time.
+"""Draw a song: the envelopes of its sources in rows, its instruments below, on one time axis.
 
-The picture is SVG: it needs no drawing library and fewer bytes than a bitmap, and the reader's own browser has the
-fonts for every script. Dagster's UI shows it in an ``<img>``, where SVG can neither run nor load anything.
+The picture is SVG: it needs no drawing library, fewer bytes than a bitmap, and the fonts of the reader's browser
+cover every script. Dagster's UI shows it in an ``<img>``, in which SVG can neither run scripts nor load anything.
 """
 
 import math
@@ -18,23 +18,23 @@ from bandscope_dagster.pictures.envelope import Envelope
 from bandscope_dagster.pictures.labels import label
 from bandscope_dagster.pictures.timeline import LEVELS, Timeline, timeline
 
-# Pixels, as the picture is seen at its natural size.
-LEFT: Final = 140  # of the plot; the labels stand here
-PLOT: Final = 640  # one column each
+# Pixels, at the natural size of the picture.
+LEFT: Final = 140  # width of the labels left of the plot
+PLOT: Final = 640  # width of the plot; one column per pixel
 WIDTH: Final = LEFT + PLOT + 20
 ENVELOPE_ROW: Final = 40
-HALF_HEIGHT: Final = 18  # of the loudest envelope
+HALF_HEIGHT: Final = 18  # of the envelope at its loudest
 TAG_ROW: Final = 16
 TAG_HEIGHT: Final = 12
-LINE: Final = 22  # of text between the parts
-FINE: Final = 4  # steps in a pixel to which an envelope is rounded
+LINE: Final = 22  # height of a line of text between the parts
+FINE: Final = 4  # steps per pixel; envelopes are rounded to them
 
-LABEL_CELLS: Final = 20  # what fits left of the plot in most fonts
-TICKS: Final = 8  # on the axis of time, at most
+LABEL_CELLS: Final = 20  # columns that fit left of the plot in most fonts
+TICKS: Final = 8  # most ticks on the time axis
 TICK_S: Final = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 
-# A panel of its own, so that light and dark themes show the same. Blue and vermilion are those of Okabe & Ito (2008),
-# which the colour-blind tell apart; every row has its name beside it, and scores differ in lightness.
+# The picture has its own background, so that it looks the same in light and dark themes. Blue and vermilion are from
+# Okabe & Ito (2008): colour-blind people can distinguish them. Each row has a name, and scores differ in lightness.
 PANEL: Final = "#ffffff"
 TEXT: Final = "#333333"
 FAINT_TEXT: Final = "#666666"
@@ -50,14 +50,14 @@ def draw_song(
     """The picture as SVG.
 
     ``envelopes`` are drawn in their order, the mixture first, on one linear scale. ``tags`` are rows of a tag table,
-    None where the song was not tagged; ``present_from`` is the score from which an instrument counts as present.
+    None if the song was not tagged; ``present_from`` is the lowest score of an instrument that counts as present.
 
     Raises:
         ValueError: no source has any audio.
     """
     seconds = max((envelope.seconds for envelope in envelopes.values()), default=0.0)
     if seconds == 0.0:
-        raise ValueError("a picture of a song needs the envelope of at least one source that has audio")
+        raise ValueError("no source has audio to draw")
     found = None if tags is None else timeline(tags, present_from, seconds, PLOT)
 
     plot_end = LINE + ENVELOPE_ROW * len(envelopes)
@@ -73,9 +73,9 @@ def draw_song(
 
 
 def as_markdown(svg: str, alternative: str) -> str:
-    """A picture as a Markdown image that carries it; ``alternative``, plain words, is read where it cannot be seen.
+    """A picture as a Markdown image with the data in it; ``alternative`` is its plain text for screen readers.
 
-    It is percent-encoded, which leaves the digits of its paths as they are: a fifth shorter than in base64.
+    The data is percent-encoded, which keeps the digits of the paths: a fifth shorter than base64.
     """
     return f"![{alternative}](data:image/svg+xml,{quote(svg, safe='/:=,;')})"
 
@@ -94,7 +94,7 @@ def _panel(height: float) -> Element:
 
 
 def _draw_axis(picture: Element, seconds: float, top: float, bottom: float) -> None:
-    """Lines and times at round seconds, through all rows."""
+    """Draw lines and times at round seconds, through all rows."""
     step = next((step for step in TICK_S if seconds / step <= TICKS), seconds)
     columns = {tick * step: LEFT + PLOT * tick * step / seconds for tick in range(int(seconds / step) + 1)}
     SubElement(picture, "path", d="".join(f"M{x:.1f},{top}V{bottom}" for x in columns.values()), stroke=GRID)
@@ -103,7 +103,7 @@ def _draw_axis(picture: Element, seconds: float, top: float, bottom: float) -> N
 
 
 def _draw_envelopes(picture: Element, envelopes: Mapping[str, Envelope], seconds: float) -> None:
-    """One row per source, mirrored about its middle; the scale is that of the loudest moment of all."""
+    """Draw one row per source, mirrored at its middle; the loudest moment of all sources sets the scale."""
     levels = {
         source: envelope.rms(max(1, round(PLOT * envelope.seconds / seconds)))
         for source, envelope in envelopes.items()
@@ -132,7 +132,7 @@ def _draw_envelopes(picture: Element, envelopes: Mapping[str, Envelope], seconds
 
 
 def _draw_tags(picture: Element, found: Timeline, top: float) -> None:
-    """A heading with the key to the scores, and one row per instrument."""
+    """Draw a heading with the key of the scores, and one row per instrument."""
     heading = "no instrument is present"
     if found.levels:
         shown, present = len(found.levels), found.instruments
@@ -156,7 +156,7 @@ def _draw_tags(picture: Element, found: Timeline, top: float) -> None:
 
 
 def _draw_key(picture: Element, lowest: float, highest: float, baseline: float) -> None:
-    """What the levels stand for, at the right end of a line."""
+    """Draw the key of the levels, at the right end of a line."""
     right = LEFT + PLOT - 28
     left = right - TAG_ROW * LEVELS
     _write(picture, left - 6, baseline, f"score {lowest:.2f}", FAINT_TEXT, "end", size=10)
@@ -179,13 +179,13 @@ def _opacity(level: int) -> str:
 
 
 def _outline(heights: NDArray[np.int_]) -> str:
-    """The upper half of an envelope, closed along its middle: ``M0,0`` and one step per column."""
+    """The path of the upper half of an envelope, closed along its middle: ``M0,0`` and one step per column."""
     steps = np.diff(heights, prepend=0).tolist()
     return "M0,0v" + "h1v".join(str(step) for step in steps) + "h1V0z"
 
 
 def _runs(marked: NDArray[np.bool_]) -> str:
-    """A horizontal stroke over every run of marked columns."""
+    """The path of a horizontal stroke over every run of marked columns."""
     edges = np.flatnonzero(np.diff(marked, prepend=False, append=False)).tolist()
     path, pen = "", 0
     for start, end in zip(edges[0::2], edges[1::2], strict=True):
@@ -195,7 +195,7 @@ def _runs(marked: NDArray[np.bool_]) -> str:
 
 
 def _label(picture: Element, text: str, baseline: float) -> None:
-    """A row's name, right-aligned left of the plot; what a font makes higher or longer than expected is clipped."""
+    """Draw a row's name, right-aligned left of the plot, and clipped if the font is larger than expected."""
     height = 16
     box = SubElement(picture, "svg", y=f"{baseline - height + 4:g}", width=str(LEFT - 8), height=str(height))
     _write(box, LEFT - 8, height - 4, label(text, LABEL_CELLS), TEXT, "end", size=12)
@@ -215,7 +215,7 @@ def _write(
 
 
 def _clock(seconds: float, *, tenths: bool) -> str:
-    """Minutes and seconds: 3:07, or 3:07.4."""
+    """The time as minutes and seconds: 3:07, or 3:07.4."""
     in_tenths = round(seconds * 10)
     minutes, rest = divmod(in_tenths, 600)
     return f"{minutes}:{rest / 10:04.1f}" if tenths else f"{minutes}:{rest // 10:02d}"

@@ -1,4 +1,4 @@
-"""From tag rows to the instruments of a song over time: which are present, when, and how surely."""
+"""The instruments of a song over time, from its tag rows: which are present, when, with which score."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -8,26 +8,26 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_INSTRUMENTS: Final = 12  # rows of a timeline
-LEVELS: Final = 5  # steps of a score that an eye tells apart in one hue
-DRAWN: Final = ("instrument", "score", "start_s", "end_s")  # what a timeline reads of a row of tags
+MOST_INSTRUMENTS: Final = 12  # most rows of a timeline
+LEVELS: Final = 5  # steps of a score that an eye can distinguish in one hue
+DRAWN: Final = ("instrument", "score", "start_s", "end_s")  # columns of a tag table that a timeline reads
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The instruments that are present in a song, the most present first, at most ``MOST_INSTRUMENTS``."""
+    """The instruments in a song, the most present first, at most ``MOST_INSTRUMENTS``."""
 
-    levels: Mapping[str, NDArray[np.uint8]]  # instrument → (parts,): 0 where it is absent, else 1 … LEVELS
-    instruments: int  # that are present, those beyond the most included
-    scores: tuple[float, float] | None  # where level 1 begins and LEVELS ends; None where there are no scores
+    levels: Mapping[str, NDArray[np.uint8]]  # instrument → (parts,): 0 if it is absent, else 1 … LEVELS
+    instruments: int  # all that are present, also beyond ``MOST_INSTRUMENTS``
+    scores: tuple[float, float] | None  # lower bound of level 1, upper bound of LEVELS; None without scores
 
 
 def timeline(rows: Iterable[Mapping[str, Any]], present_from: float, seconds: float, parts: int) -> Timeline:
-    """Cut ``seconds`` of a song into ``parts``, and say how surely each instrument is heard in each.
+    """The level of each instrument in each of ``parts`` equal parts of a song of ``seconds``.
 
-    ``rows`` are those of a tag table. An instrument is present in the windows where its score reaches
-    ``present_from``, and where the tagger names it without a score. Its level grows with the score, from
-    ``present_from`` to the highest score of the song; where windows overlap, the higher score counts.
+    ``rows`` are those of a tag table. An instrument is present in windows in which its score is at least
+    ``present_from``, or in which the tagger names it without a score. The level grows with the score, from
+    ``present_from`` to the highest score in the song. If windows overlap, the higher score counts.
     """
     present: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -45,7 +45,7 @@ def timeline(rows: Iterable[Mapping[str, Any]], present_from: float, seconds: fl
 
 
 def _weight(rows: Iterable[Mapping[str, Any]]) -> float:
-    """Seconds of presence, each worth its score."""
+    """The seconds of presence, weighted with the score."""
     return sum(
         (1.0 if row["score"] is None else row["score"]) * (row["end_s"] - row["start_s"]) for row in rows
     )
@@ -54,7 +54,7 @@ def _weight(rows: Iterable[Mapping[str, Any]]) -> float:
 def _levels(
     rows: Iterable[Mapping[str, Any]], scores: tuple[float, float], seconds: float, parts: int
 ) -> NDArray[np.uint8]:
-    """The highest level in each part, of one instrument's windows."""
+    """The highest level of one instrument's windows in each part."""
     lowest, highest = scores
     windows = np.array(
         [(highest if row["score"] is None else row["score"], row["start_s"], row["end_s"]) for row in rows]
@@ -63,7 +63,7 @@ def _levels(
     level_of = np.minimum(LEVELS, 1 + (share * LEVELS).astype(int))
     first = (windows[:, 1] / seconds * parts).astype(int)
     last = np.rint(windows[:, 2] / seconds * parts).astype(int)
-    last = np.maximum(last, first + 1)  # a short window in a long song is seen as well
+    last = np.maximum(last, first + 1)  # a short window in a long song stays visible
     levels = np.zeros(parts, np.uint8)
     for level in range(1, LEVELS + 1):
         reached = level_of >= level

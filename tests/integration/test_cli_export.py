@@ -1,4 +1,4 @@
-"""Export: a song's stems as files at their true level, that add up to the song; whole, or not at all."""
+"""Export: a song's stems as complete files at their true level, which add up to the song."""
 
 import csv
 import os
@@ -39,7 +39,7 @@ from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, SONGS, S
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
 
 LOUDER = 4.0  # the excerpt times this passes full scale, and so does its accompaniment
-HALF_STEP = 2.0**-16  # of 16 bits: what rounding one stored source may lose
+HALF_STEP = 2.0**-16  # half a step of 16 bits: the largest rounding error of one stored source
 STEM_NAMES = ("accompaniment", "vocals")
 
 WAV = ExportOptions(find_encoding("wav"))
@@ -49,7 +49,7 @@ MP3 = ExportOptions(find_encoding("mp3"))
 
 @dataclass(frozen=True, slots=True)
 class Separated:
-    """A store with a real song as it is, a loud one, and a rejected one; and its catalogs."""
+    """A store with a real song, a loud song and a rejected upload, and its catalogs."""
 
     store: ObjectStore
     song: str
@@ -82,12 +82,12 @@ def store(tmp_path: Path) -> ObjectStore:
 
 @pytest.fixture
 def to(tmp_path: Path) -> Path:
-    """Where the files go."""
+    """The folder for the exported files."""
     return tmp_path / "out"
 
 
 def exported(store: ObjectStore, song: str, to: Path, options: ExportOptions = WAV) -> Exported:
-    """As one call of the command exports it."""
+    """Export a song as one call of the command does."""
     return export_song(store, song, ExportFolder(to), options)
 
 
@@ -102,7 +102,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def mixture(store: ObjectStore, song: str) -> np.ndarray:
-    """The decoded song as it is stored, ``(frames, 2)``."""
+    """The stored decoded song, ``(frames, 2)``."""
     rows = [row for rows in read_blocks(store, DECODED_WAVEFORMS, song) for row in rows]
     return np.concatenate([decode_flac(row["audio"]["bytes"], row["gain"]) for row in rows], axis=1).T
 
@@ -111,11 +111,11 @@ def two_stems(seconds: float = 0.5, level: float = 0.1) -> dict[str, np.ndarray]
     return {"vocals": noise(seconds, level, seed=1), "drums": noise(seconds, level, seed=2)}
 
 
-# What is in the files.
+# The content of the files.
 
 
 @pytest.mark.parametrize("options", [WAV, FLAC, MP3], ids=lambda o: o.encoding.suffix)
-def test_a_song_is_a_folder_of_stems_as_long_as_it_is(options, separated: Separated, to: Path) -> None:
+def test_a_song_is_a_folder_of_stems_of_its_length(options, separated: Separated, to: Path) -> None:
     done = exported(separated.store, separated.song, to, options)
     suffix = options.encoding.suffix
     assert done.folder == to / "The Easton Ellises - Falcon 69"
@@ -132,15 +132,13 @@ def test_wav_stems_add_up_to_the_mixture_to_16_bits(separated: Separated, to: Pa
     assert soundfile.info(done.folder / "vocals.wav").subtype == "FLOAT"
     assert np.array_equal(sounds["mixture"], mixture(separated.store, separated.song))
     stems = [sounds[stem] for stem in STEM_NAMES]
-    # Three sources were rounded, and none was silent.
+    # Three sources were rounded, and no stem was silent.
     assert np.abs(sum(stems) - sounds["mixture"]).max() <= 3 * HALF_STEP * 1.001
     assert all(np.abs(stem).max() > 0.05 for stem in stems)
 
 
 @pytest.mark.parametrize("kind", [("flac", "24"), ("flac", "16"), ("wav", "24"), ("wav", "16")], ids=str)
-def test_integers_hold_the_stored_samples_where_nothing_passes_full_scale(
-    kind, separated: Separated, to: Path
-) -> None:
+def test_integers_equal_the_stored_samples_below_full_scale(kind, separated: Separated, to: Path) -> None:
     done = exported(separated.store, separated.song, to, ExportOptions(find_encoding(*kind)))
     exact = exported(separated.store, separated.song, to / "exact")
     assert soundfile.info(done.folder / f"vocals.{kind[0]}").subtype == f"PCM_{kind[1]}"
@@ -164,7 +162,9 @@ def test_a_loud_song_passes_full_scale_in_wav_and_is_lowered_as_a_whole_in_flac(
         )
 
 
-def test_an_mp3_of_a_song_at_full_scale_leaves_its_decoder_a_decibel(separated: Separated, to: Path) -> None:
+def test_an_mp3_of_a_song_at_full_scale_leaves_a_decibel_for_its_decoder(
+    separated: Separated, to: Path
+) -> None:
     floats = read(exported(separated.store, separated.loud, to, replace(WAV, mixture=True)).folder)
     done = exported(separated.store, separated.loud, to, MP3)
     peak = max(np.abs(samples).max() for samples in floats.values())
@@ -180,7 +180,7 @@ def test_normalised_stems_add_up_to_a_mixture_of_that_loudness(separated: Separa
     assert error <= 3 * HALF_STEP * done.gain.factor * 1.01
 
 
-def test_integers_are_normalised_as_far_as_they_do_not_clip(store: ObjectStore, to: Path) -> None:
+def test_integers_are_normalised_only_up_to_full_scale(store: ObjectStore, to: Path) -> None:
     store_song(store, "song", {"a": tone(1, 440, 0.5)})
     done = exported(store, "song", to, replace(FLAC, normalise_lufs=0.0))
     assert done.gain.limited
@@ -196,7 +196,7 @@ def test_a_song_without_a_loudness_cannot_be_normalised(store: ObjectStore, to: 
 
 
 @pytest.mark.parametrize("options", [WAV, FLAC, MP3], ids=lambda o: o.encoding.suffix)
-def test_the_tags_say_whose_song_and_which_stem_it_is(options, separated: Separated, to: Path) -> None:
+def test_the_tags_name_the_song_and_the_stem(options, separated: Separated, to: Path) -> None:
     done = exported(separated.store, separated.song, to, options)
     with av.open(str(done.folder / f"vocals.{options.encoding.suffix}")) as container:
         tags = container.metadata
@@ -244,13 +244,13 @@ for song in sys.argv[3:]:
 
 
 def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """A process that runs ``code``."""
+    """Start a process that runs ``code``."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def store_long_song(store: ObjectStore, song: str, blocks: int) -> None:
-    """Two stems of one block of 10 s, again and again."""
+    """Two stems that repeat one block of 10 s."""
     write_table(store, SONGS, [song_row(song, title="One name")], lineage(song))
     rows = block_rows(song, 0, STEM_NAMES, seconds=10)
     with AudioTableWriter(store, STEMS, lineage(song)) as writer:
@@ -274,7 +274,7 @@ HOSTILE = {
 }
 
 
-def test_whatever_a_title_says_its_folder_lies_where_it_should(store: ObjectStore, to: Path) -> None:
+def test_the_folder_of_a_hostile_title_is_inside_the_target(store: ObjectStore, to: Path) -> None:
     folder = ExportFolder(to)
     for number, title in enumerate(HOSTILE):
         store_song(store, f"song-{number}", two_stems(0.1), title=title, artist=None)
@@ -287,12 +287,12 @@ def test_whatever_a_title_says_its_folder_lies_where_it_should(store: ObjectStor
     assert not (to.parent / "x").exists()
 
 
-def test_a_stem_is_no_path_either(store: ObjectStore, to: Path) -> None:
+def test_the_name_of_a_stem_is_never_a_path(store: ObjectStore, to: Path) -> None:
     store_song(store, "song", {"../up": noise(0.1), "nul": noise(0.1)})
     assert {path.name for path in exported(store, "song", to).folder.glob("*.wav")} == {"_up.wav", "_nul.wav"}
 
 
-def test_songs_of_one_name_have_folders_of_their_own_and_keep_them(store: ObjectStore, to: Path) -> None:
+def test_songs_with_the_same_name_have_separate_folders_and_keep_them(store: ObjectStore, to: Path) -> None:
     titles = {"one": "Night Bus", "two": "NIGHT BUS", "three": "Night Bus"}
     for seed, (song, title) in enumerate(titles.items()):
         store_song(store, song, {"a": noise(0.1, seed=seed)}, title=title)
@@ -303,7 +303,7 @@ def test_songs_of_one_name_have_folders_of_their_own_and_keep_them(store: Object
         assert again.folder.name == names[song] and not again.written
 
 
-def test_a_folder_of_somebodys_own_is_left_alone(store: ObjectStore, to: Path) -> None:
+def test_a_folder_of_the_user_is_not_changed(store: ObjectStore, to: Path) -> None:
     store_song(store, "song", two_stems(), title="Night Bus", artist="Mia")
     (to / "Mia - Night Bus").mkdir(parents=True)
     (to / "Mia - Night Bus" / "vocals.wav").write_bytes(b"mine")
@@ -311,10 +311,10 @@ def test_a_folder_of_somebodys_own_is_left_alone(store: ObjectStore, to: Path) -
     assert files_in(to / "Mia - Night Bus") == {"vocals.wav": b"mine"}
 
 
-# Once more.
+# A second export.
 
 
-def test_what_is_complete_is_kept(store: ObjectStore, to: Path) -> None:
+def test_complete_files_are_kept(store: ObjectStore, to: Path) -> None:
     store_song(store, "song", two_stems())
     first = exported(store, "song", to)
     before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
@@ -323,7 +323,7 @@ def test_what_is_complete_is_kept(store: ObjectStore, to: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == before
 
 
-def test_what_is_missing_or_cut_off_is_made_again_and_nothing_else(store: ObjectStore, to: Path) -> None:
+def test_only_missing_or_truncated_files_are_written_again(store: ObjectStore, to: Path) -> None:
     store_song(store, "song", two_stems())
     folder = exported(store, "song", to).folder
     whole = files_in(folder)
@@ -347,7 +347,7 @@ def test_another_format_or_the_mixture_is_added(store: ObjectStore, to: Path) ->
     assert not exported(store, "song", to).written
 
 
-def test_other_stems_take_the_place_of_the_old_ones_in_every_format(store: ObjectStore, to: Path) -> None:
+def test_new_stems_replace_the_old_ones_in_every_format(store: ObjectStore, to: Path) -> None:
     mixed = store_song(store, "song", two_stems())
     for options in (replace(WAV, mixture=True), FLAC):
         exported(store, "song", to, options)
@@ -364,7 +364,7 @@ def test_other_stems_take_the_place_of_the_old_ones_in_every_format(store: Objec
     } - {"vocals.flac"}
 
 
-def test_another_level_takes_the_mixture_of_the_old_one_away(store: ObjectStore, to: Path) -> None:
+def test_an_export_at_another_level_deletes_the_old_mixture(store: ObjectStore, to: Path) -> None:
     store_song(store, "song", two_stems(1.0))
     exported(store, "song", to, replace(WAV, mixture=True))
     done = exported(store, "song", to, replace(WAV, normalise_lufs=-30.0))
@@ -372,7 +372,7 @@ def test_another_level_takes_the_mixture_of_the_old_one_away(store: ObjectStore,
 
 
 def separate_again(store: ObjectStore, song: str, stems: dict[str, np.ndarray]) -> None:
-    """Other stems, by another model."""
+    """Store other stems, from another model."""
     blocks: list[list[dict]] = []
     scratch = open_store(f"{store.url}-scratch")
     store_sound(scratch, song, np.sum(list(stems.values()), axis=0), stems)
@@ -383,7 +383,7 @@ def separate_again(store: ObjectStore, song: str, stems: dict[str, np.ndarray]) 
         writer.commit()
 
 
-def test_after_a_kill_an_export_goes_on_and_ends_as_if_nothing_had_happened(
+def test_after_a_kill_the_next_export_completes_the_files(
     store: ObjectStore, to: Path, tmp_path: Path
 ) -> None:
     songs = [f"song-{number}" for number in range(4)]
@@ -397,22 +397,22 @@ def test_after_a_kill_an_export_goes_on_and_ends_as_if_nothing_had_happened(
     begun.communicate()
 
     done = [exported(store, song, to, options) for song in songs]
-    assert not done[0].written, "what was whole is kept"
-    assert len(done[-1].written) == 3, "the kill came before the end"
+    assert not done[0].written, "complete files are kept"
+    assert len(done[-1].written) == 3, "the kill came before the last song"
     assert files_in(to) == files_in(tmp_path / "whole")
 
 
-# What cannot be exported.
+# Songs that cannot be exported.
 
 
-def test_a_rejected_song_says_why_and_leaves_nothing(separated: Separated, to: Path) -> None:
+def test_a_rejected_song_says_why_and_writes_nothing(separated: Separated, to: Path) -> None:
     with pytest.raises(ExportError, match=rf"{separated.rejected} has no stems \(rejected\): empty: "):
         exported(separated.store, separated.rejected, to)
     assert not list(to.rglob("*"))
 
 
 @pytest.mark.parametrize("options", [WAV, replace(WAV, mixture=True)], ids=["stems", "mixture"])
-def test_a_song_that_lacks_a_table_says_what_to_do(options, store: ObjectStore, to: Path) -> None:
+def test_a_song_without_a_table_says_what_to_do(options, store: ObjectStore, to: Path) -> None:
     store_song(store, "song", two_stems())
     table = DECODED_WAVEFORMS if options.mixture else STEMS
     store.delete(table_key(table, "song"))
@@ -421,7 +421,7 @@ def test_a_song_that_lacks_a_table_says_what_to_do(options, store: ObjectStore, 
     assert not files_in(to)
 
 
-def test_an_export_that_breaks_off_leaves_the_files_of_before(store: ObjectStore, to: Path) -> None:
+def test_an_error_during_an_export_keeps_the_old_files(store: ObjectStore, to: Path) -> None:
     write_table(store, SONGS, [song_row("song")], lineage("song"))
     rows = [block_rows("song", block, STEM_NAMES) for block in range(2)]
     write_stems(store, rows)
@@ -440,7 +440,7 @@ def test_stems_of_unequal_length_are_an_error(store: ObjectStore, to: Path) -> N
     rows = [block_rows("song", block, STEM_NAMES) for block in range(2)]
     write_stems(store, [rows[0], rows[1][:1]])
     with pytest.raises(
-        ExportError, match="song: vocals has 22050 frames, and the song has 44100; materialize"
+        ExportError, match="song: vocals has 22050 frames, but the song has 44100; materialize"
     ):
         exported(store, "song", to)
     assert not files_in(to)
@@ -453,10 +453,10 @@ def write_stems(store: ObjectStore, blocks: list[list[dict]], **changes: str) ->
         writer.commit()
 
 
-# Which songs are meant.
+# The choice of songs.
 
 
-def test_songs_are_chosen_by_name_and_by_what_the_catalog_says(separated: Separated) -> None:
+def test_songs_are_chosen_by_name_and_by_a_condition_on_the_catalog(separated: Separated) -> None:
     store, song, loud = separated.store, separated.song, separated.loud
     assert select_songs(store, [song, "loud [live].wav", "Falcon*"], None) == [song, loud]
     assert select_songs(store, [], "status = 'ok' AND duration_s > 4") == [song]
@@ -476,7 +476,7 @@ def test_songs_are_chosen_by_name_and_by_what_the_catalog_says(separated: Separa
     ],
     ids=str,
 )
-def test_a_choice_of_nothing_is_an_error(patterns, where, error, separated: Separated) -> None:
+def test_a_choice_without_songs_is_an_error(patterns, where, error, separated: Separated) -> None:
     with pytest.raises(error):
         select_songs(separated.store, patterns, where)
 
@@ -497,7 +497,7 @@ def test_the_command_exports_by_file_name_even_with_brackets(bandscope: CommandL
     assert done.code == 0
     assert {path.name for path in to.rglob("*.flac")} == {"accompaniment.flac", "mixture.flac", "vocals.flac"}
     assert f"{to / 'loud [live]'}: accompaniment.flac, instruments.csv, mixture.flac, vocals.flac" in done.out
-    assert "as much as fits without clipping" in done.out
+    assert "the highest level without clipping" in done.out
     again = bandscope("export", "loud [live].wav", "--to", to, "--format", "flac", "--bits", "16")
     assert (again.code, "1 up to date" in again.out) == (0, True)
 
@@ -515,20 +515,20 @@ def test_a_rejected_song_does_not_stop_the_export_of_the_others(
     }
 
 
-def test_the_command_exports_what_a_condition_says_at_a_loudness(bandscope: CommandLine, to: Path) -> None:
+def test_the_command_exports_songs_by_a_condition_at_a_loudness(bandscope: CommandLine, to: Path) -> None:
     done = bandscope("export", "--where", "artist LIKE 'The %'", "--normalise", "-20", "--to", to)
     assert done.code == 0
     total = sum(read(to / "The Easton Ellises - Falcon 69").values())
     assert pyloudnorm.Meter(44_100).integrated_loudness(total) == pytest.approx(-20.0, abs=0.05)
 
 
-def test_a_name_that_no_song_has_is_an_error(bandscope: CommandLine, to: Path) -> None:
+def test_a_name_without_a_song_is_an_error(bandscope: CommandLine, to: Path) -> None:
     done = bandscope("export", "nope*", "--to", to)
     assert (done.code, done.out) == (1, "")
     assert "no song matches 'nope*'" in done.err
 
 
-def test_a_damaged_song_is_named_and_the_next_is_exported(
+def test_a_damaged_song_is_named_and_the_next_song_is_exported(
     store: ObjectStore, to: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for song in ("damaged", "failed", "fine"):

@@ -1,4 +1,4 @@
-"""Names for people: whatever a title says, it is one harmless segment of a path on every system."""
+"""Names of files: any title becomes one safe segment of a path on every system."""
 
 import unicodedata
 from itertools import islice
@@ -30,7 +30,7 @@ DEVICES = ["CON", "nul", "Com1", "LPT9.live", "con .txt", "AUX.tar.gz", "COM¹"]
         ("-rf *", "rf _"),
         (".hidden", "hidden"),
         ("two\nlines\tand\x00nothing", "two lines andnothing"),
-        ("gpj.\u202eexe", "gpj.exe"),  # a direction mark that disguises
+        ("gpj.\u202eexe", "gpj.exe"),  # a direction mark that disguises the name
         ("שיר לילה", "שיר לילה"),
         ("أغنية", "أغنية"),
         ("👩\u200d🎤 live", "👩\u200d🎤 live"),  # a singer: two emoji and a joiner

@@ -1,4 +1,4 @@
-"""Audio files that are written in blocks: as long as what was pushed, as exact as their bits, with their tags."""
+"""Audio files written in blocks: their length, their precision, and their tags."""
 
 import io
 
@@ -23,7 +23,7 @@ SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT", None: "MPEG_LAYER_II
 
 
 def tone(frames: int, level: float = 0.5) -> NDArray[np.float32]:
-    """Two sines, ``(2, frames)``."""
+    """One sine in each channel, ``(2, frames)``."""
     time = np.arange(frames) / 44_100
     return (level * np.stack([np.sin(2765 * time), np.sin(4147 * time)])).astype(np.float32)
 
@@ -49,7 +49,7 @@ def test_a_file_is_exactly_as_long_as_what_was_pushed(kind, frames: int) -> None
     assert (info.samplerate, info.channels, info.subtype) == (44_100, 2, SUBTYPES[kind[1]])
     with av.open(io.BytesIO(data)) as container:
         lengths = {info.frames, sum(frame.samples for frame in container.decode(audio=0))}
-    # FFmpeg writes no more than one MP3 frame of padding down, where up to 46 frames more were needed: 1 ms.
+    # FFmpeg records at most one MP3 frame of padding; up to 46 more samples (1 ms) remain.
     assert lengths == {frames} or (kind[0] == "mp3" and all(0 <= n - frames <= 46 for n in lengths))
 
 
@@ -87,7 +87,10 @@ def test_full_scale_in_integers_is_cut_by_one_step_at_most() -> None:
 
 @pytest.mark.parametrize(
     "kind, message",
-    [(("mp3", "16"), "mp3 has no 16 bits: leave --bits out"), (("flac", "32f"), "give 24 or 16")],
+    [
+        (("mp3", "16"), "mp3 does not support --bits 16: omit the option"),
+        (("flac", "32f"), "omit the option or use 24 or 16"),
+    ],
 )
 def test_bits_that_a_format_does_not_have_are_an_error(kind, message: str) -> None:
     with pytest.raises(NoSuchEncoding, match=message):

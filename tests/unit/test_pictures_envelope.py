@@ -1,4 +1,4 @@
-"""The envelope of a source: right at every length, the same however it is cut, and never large."""
+"""The envelope of a source: correct at every length, independent of the blocks, and always small."""
 
 import math
 
@@ -11,7 +11,7 @@ from bandscope_dagster.pictures.envelope import COLUMNS, FINEST, Envelope, Envel
 
 
 def noise(seconds: float, seed: int = 1) -> np.ndarray:
-    """Stereo noise that grows louder."""
+    """Stereo noise of growing level."""
     frames = round(seconds * SAMPLE_RATE)
     samples = np.random.default_rng(seed).uniform(-0.5, 0.5, (2, frames)) * np.linspace(0.1, 1, frames)
     return samples.astype(np.float32)

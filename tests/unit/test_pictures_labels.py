@@ -1,4 +1,4 @@
-"""What strangers write becomes one line that a picture can hold."""
+"""Untrusted text becomes one line that fits into a picture."""
 
 from xml.etree import ElementTree
 

@@ -1,4 +1,4 @@
-"""The picture of a song: what stands in it, for songs of every kind, in few bytes."""
+"""The picture of a song: its content, for songs of every kind, in few bytes."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ MOST_BYTES = 100_000  # of the Markdown that Dagster stores and shows
 
 
 def envelope(seconds: float, amplitude: float = 0.5, seed: int | None = None) -> Envelope:
-    """Of a constant, or of noise whose level changes 100 times a second."""
+    """The envelope of a constant, or of noise whose level changes 100 times a second."""
     measure, frames = EnvelopeMeter(), round(seconds * SAMPLE_RATE)
     samples = np.full((2, frames), amplitude, np.float32)
     if seed is not None:
@@ -46,18 +46,18 @@ def texts(picture: Element) -> list[str]:
 
 
 def rows(picture: Element) -> list[str]:
-    """The names left of the plot, from the top."""
+    """The names left of the plot, from top to bottom."""
     return [str(text.text) for text in picture.findall(f"{SVG}svg/{SVG}text")]
 
 
 def levels(picture: Element) -> list[str]:
-    """Under the names of the sources."""
+    """The levels below the names of the sources."""
     signs = [text.replace("\N{MINUS SIGN}", "-") for text in texts(picture)]
     return [text for text in signs if re.fullmatch(r"-?[\d.]+ dBFS", text)]
 
 
 def heights(picture: Element) -> list[float]:
-    """Of each envelope at its loudest, in pixels from the middle of its row."""
+    """The height of each envelope at its loudest, in pixels from the middle of its row."""
     found: list[float] = []
     for path in picture.findall(f"{SVG}g/{SVG}path[@id]"):
         steps = [int(step) for step in re.findall(r"v(-?\d+)", path.attrib["d"])]
@@ -154,7 +154,7 @@ def test_names_from_strangers_break_nothing(name: str) -> None:
 
 def test_a_song_of_which_no_audio_came_has_no_picture() -> None:
     for nothing in ({}, {"mixture": EnvelopeMeter().finish()}):
-        with pytest.raises(ValueError, match="at least one source that has audio"):
+        with pytest.raises(ValueError, match="no source has audio"):
             draw_song(nothing, None, 0.2)
 
 
@@ -169,7 +169,7 @@ def test_the_markdown_is_one_image_that_carries_the_picture() -> None:
 
 
 class _Permissive(MarkdownIt):
-    """As Dagster's renderer, which lets every ``data:`` image through, whatever its type."""
+    """A renderer like Dagster's, which allows ``data:`` images of every type."""
 
     def validateLink(self, url: str) -> bool:
         return True
@@ -182,7 +182,7 @@ PARSER = _Permissive()
 
 
 def busiest_song() -> tuple[dict[str, Envelope], list[dict[str, Any]]]:
-    """Two hours' worth of change in every column: six stems and twelve instruments whose scores never rest."""
+    """A song of two hours that changes in every column: six stems, and twelve instruments with changing scores."""
     names = ("mixture", "drums", "bass", "other", "vocals", "guitar", "piano")
     song = {name: envelope(12.8, seed=seed) for seed, name in enumerate(names)}
     scores = np.random.default_rng(0).uniform(0.2, 1, (12, 640))

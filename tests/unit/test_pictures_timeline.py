@@ -1,4 +1,4 @@
-"""Which instruments stand in the timeline of a song, in which order, and how strongly where."""
+"""The timeline of a song: its instruments, their order, and their levels."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def window(
 
 
 def timeline_of(*rows: dict[str, Any], present_from: float = 0.2) -> Timeline:
-    """Of ten seconds in ten parts."""
+    """The timeline of ten seconds in ten parts."""
     return timeline(rows, present_from, seconds=10.0, parts=10)
 
 

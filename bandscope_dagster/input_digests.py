@@ -1,7 +1,7 @@
-"""The rules that decide whether a stored result is outdated: input digests and code versions.
+"""The rules that make a stored result outdated: input digests and code versions.
 
-A result is current while its file's input digest and code version are those that the present inputs and code give.
-The planner computes a digest before a run; provenance computes it again from what a stored file says of itself.
+A result is current if its file has the input digest of the current inputs and the current code version. The planner
+computes a digest before a run. Provenance computes it again from the entries of a stored file.
 """
 
 import hashlib
@@ -25,48 +25,48 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
 }
 """Table → version. Raise it whenever the same input gives other rows: Dagster then shows stored rows as outdated."""
 
-FLAC_BITS: Final = "flac_bits"  # the one parameter of an audio table that is no parameter of the separator
+FLAC_BITS: Final = "flac_bits"  # of all audio tables; every other parameter is the separator's
 
 
 def digest(*parts: Any) -> str:
-    """SHA-256 over JSON-serialisable parts, the same in every process."""
+    """The SHA-256 of JSON-serialisable parts, the same in every process."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def of_song(song_id: str, limits: Mapping[str, Any]) -> str:
-    """For a row of ``songs``: the song id names the upload's content, and the limits decide about it."""
+    """The digest for a row of ``songs``. The song id identifies the upload's bytes; the limits may reject it."""
     return digest(song_id, dict(limits))
 
 
 def of_waveform(song_hash: str, flac_bits: int) -> str:
-    """For ``decoded_waveforms``."""
+    """The digest for ``decoded_waveforms``."""
     return digest(song_hash, {FLAC_BITS: flac_bits})
 
 
 def of_stems(song_hash: str, flac_bits: int, separator: ModelIdentity) -> str:
-    """For ``stems``."""
+    """The digest for ``stems``."""
     return digest(song_hash, {FLAC_BITS: flac_bits}, asdict(separator))
 
 
 def of_mixture_tags(song_hash: str, tagger: ModelIdentity) -> str:
-    """For ``instrument_tags``."""
+    """The digest for ``instrument_tags``."""
     return digest(song_hash, asdict(tagger))
 
 
 def of_stem_tags(stems_digest: str, tagger: ModelIdentity) -> str:
-    """For ``stem_instrument_tags``, from the input digest of the stems."""
+    """The digest for ``stem_instrument_tags``, from the input digest of the stems."""
     return digest(stems_digest, asdict(tagger))
 
 
 def of_rejection(song_id: str, error: str) -> str:
-    """For the row in an analysis table that passes the song's ``error`` in ``songs`` on."""
+    """The digest for a row of an analysis table that only passes on the song's ``error`` in ``songs``."""
     return digest(song_id, error)
 
 
 def of_stored(table: str, lineage: Lineage, stems: Lineage | None) -> str:
-    """The digest that the inputs named in a file's lineage give, for a per-song table.
+    """The digest of the inputs that the lineage of a per-song file names.
 
-    ``stems`` is the lineage of the stored stems, from which tags of stems were made.
+    ``stems`` is the lineage of the stored stems, the input of tags of stems.
     """
     model = ModelIdentity(lineage.model, lineage.model_sha256, json.loads(lineage.params or "{}"))
     if table == "songs":
@@ -83,5 +83,5 @@ def of_stored(table: str, lineage: Lineage, stems: Lineage | None) -> str:
 
 
 def is_current(stored: Lineage, wanted: Lineage) -> bool:
-    """True if a stored file came from the same input, models and parameters, by the same code."""
+    """True if the stored file has the wanted input, models, parameters and code version."""
     return (stored.input_digest, stored.code_version) == (wanted.input_digest, wanted.code_version)

@@ -50,9 +50,8 @@ class Catalog:
     layout: Layout
     sources: tuple[Table, ...]
     settings: Mapping[str, Any]  # JSON, with the code version; a change rebuilds all rows
-    rows: Callable[
-        [SongFiles], pl.DataFrame
-    ]  # songs in any order; the rows of one song in the order of the catalog
+    # Returns songs in any order, and the rows of one song in the order of the catalog.
+    rows: Callable[[SongFiles], pl.DataFrame]
 
     @property
     def table(self) -> Table:

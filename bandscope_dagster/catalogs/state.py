@@ -28,9 +28,7 @@ from bandscope_dagster.storage.tables.song_tables import Written
 logger = logging.getLogger(__name__)
 
 STATES = "_state"  # outside the catalogs' folders, so that <catalog>/*.parquet matches only the catalog
-ORPHANED_AFTER = timedelta(
-    days=1
-)  # no refresh takes this long, so a state without a catalog is then left over
+ORPHANED_AFTER = timedelta(days=1)  # longer than any refresh: an older state belongs to no catalog
 
 # The errors for a file that is damaged or not Parquet. A panic of polars is not an Exception.
 UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)

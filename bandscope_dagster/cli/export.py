@@ -1,4 +1,4 @@
-"""``bandscope export``: which songs are meant, and their files one song after another."""
+"""``bandscope export``: selects songs and writes their files, one song after another."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,49 +12,43 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from bandscope_dagster.songs.find import NoSuchSong, find_songs
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.exporting.folders import ExportFolder
 from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song
+from bandscope_dagster.songs.find import NoSuchSong, find_songs
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
-OF_ONE_SONG: Final = (
-    BandscopeError,
-    OSError,
-    ValueError,
-    soundfile.SoundFileError,
-    FFmpegError,
-)
-"""A song that has no stems, a damaged file, a place that cannot be written: no other song is stopped by it."""
+ERRORS_OF_ONE_SONG: Final = (BandscopeError, OSError, ValueError, soundfile.SoundFileError, FFmpegError)
+"""Errors that do not stop the other songs: no stems, a damaged file, or a folder that cannot be written."""
 
 
 class NothingSelected(BandscopeError):
-    """It was not said which songs are meant; the message says how to."""
+    """The arguments select no songs; the message says how to select some."""
 
 
 def select_songs(store: ObjectStore, patterns: Sequence[str], where: str | None) -> list[str]:
-    """The ids of the songs that match one of ``patterns``, if there are any, and ``where``, if it is given.
+    """The ids of the songs that match one of ``patterns`` and meet the condition ``where``; either may be missing.
 
-    A pattern is an id, a file name, a title or a glob; ``where`` is a condition over ``song_catalog`` in SQL.
+    A pattern is an id, a file name, a title or a glob. ``where`` is an SQL condition on ``song_catalog``.
 
     Raises:
         NothingSelected: neither is given.
-        NoSuchSong: a pattern matches nothing, or no song is left.
-        QueryError: the condition cannot be understood.
+        NoSuchSong: a pattern matches no song, or no song is left.
+        QueryError: the condition is not valid SQL.
     """
     if not patterns and where is None:
         raise NothingSelected(
-            "give songs (ids, file names, titles or globs such as '*'), or a condition: --where \"status = 'ok'\""
+            "give songs (ids, file names, titles or globs such as '*') or a condition: --where \"status = 'ok'\""
         )
     found = list(dict.fromkeys(song for pattern in patterns for song in find_songs(store, pattern)))
     if where is None:
         return found
-    meeting = query(store, f"SELECT song_id FROM song_catalog WHERE ({where}\n) ORDER BY song_id")
-    ids: list[str] = meeting["song_id"].to_list()
+    matches = query(store, f"SELECT song_id FROM song_catalog WHERE ({where}\n) ORDER BY song_id")
+    ids: list[str] = matches["song_id"].to_list()
     selected = [song for song in found if song in set(ids)] if patterns else ids
     if not selected:
-        raise NoSuchSong(f"no song in song_catalog has {where}; `bandscope sql` shows what the catalog holds")
+        raise NoSuchSong(f"no song in song_catalog matches {where}; `bandscope sql` shows the catalog")
     return selected
 
 
@@ -66,9 +60,9 @@ def export(
     to: Path,
     options: ExportOptions,
 ) -> int:
-    """Export the songs (ids) into folders below ``to``; returns how many could not be.
+    """Export the songs (ids) into folders below ``to``; return how many failed.
 
-    What an earlier call left whole and right is kept.
+    Complete and current files of an earlier call are kept.
     """
     errors = Console(stderr=True)
     counts: Counter[str] = Counter()
@@ -81,13 +75,13 @@ def export(
                 counts["exported" if done.written else "up to date"] += 1
                 if done.written:
                     shown.console.print(escape(_line(done)), highlight=False, soft_wrap=True)
-            except OF_ONE_SONG as error:
+            except ERRORS_OF_ONE_SONG as error:
                 counts["failed"] += 1
                 text = str(error) if song_id in str(error) else f"{song_id}: {error}"
                 errors.print(f"[red]bandscope:[/red] {escape(text)}", highlight=False, soft_wrap=True)
             shown.advance(task)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
-    console.print(f"{summary}; the files lie in {escape(str(to))}", highlight=False, soft_wrap=True)
+    console.print(f"{summary}; the files are in {escape(str(to))}", highlight=False, soft_wrap=True)
     return counts["failed"]
 
 
@@ -96,5 +90,5 @@ def _line(done: Exported) -> str:
     if done.kept:
         line += f" ({len(done.kept)} kept)"
     if done.gain.limited:
-        line += f"; all at {done.gain.db:+.1f} dB, as much as fits without clipping"
+        line += f"; all at {done.gain.db:+.1f} dB, the highest level without clipping"
     return line

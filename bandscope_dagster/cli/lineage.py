@@ -1,4 +1,4 @@
-"""``bandscope lineage``: the origin of every table of a song, from its files alone."""
+"""``bandscope lineage``: prints the origin of every table of a song, read from its files alone."""
 
 import json
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from bandscope_dagster.storage.tables.schemas import SONG_ID
 
 UPLOAD: Final = ("upload_key", "filename", "owner", "song_hash", "size_bytes", "uploaded_at")
 DECODED: Final = ("container", "codec", "sample_rate", "channels", "bit_rate", "duration_s", "frames")
-DECODERS: Final = ("av", "soxr")  # PyAV brings its own FFmpeg, which decodes; soxr resamples
+DECODERS: Final = ("av", "soxr")  # PyAV includes its own FFmpeg, which decodes; soxr resamples
 NAME_WIDTH: Final = 12  # characters; the longest name is "input digest"
 
 
 def print_lineage(store: ObjectStore, console: Console, pattern: str, *, as_json: bool = False) -> None:
     """Print the origin of the tables of each song whose id, file name or title matches ``pattern``.
 
-    As JSON each song is an object on its own line.
+    With ``as_json``, each song is a JSON object on its own line.
 
     Raises:
         NoSuchSong: no song matches.
@@ -38,7 +38,7 @@ def print_lineage(store: ObjectStore, console: Console, pattern: str, *, as_json
 
 
 def to_json(origin: SongOrigin) -> dict[str, Any]:
-    """The song's origin with the names that the files use; unknown values are null."""
+    """The song's origin, with the names in the files; unknown values are null."""
     song = origin.song
     return {
         "song_id": origin.song_id,
@@ -66,7 +66,7 @@ def _plain(value: Any) -> Any:
 def _find(store: ObjectStore, pattern: str) -> list[SongOrigin]:
     if SONG_ID.fullmatch(pattern):
         origin = trace(store, pattern)
-        if origin.has_files:  # also where songs itself has no file
+        if origin.has_files:  # even if ``songs`` has no file of it
             return [origin]
     return [trace(store, song_id) for song_id in find_songs(store, pattern)]
 
@@ -80,7 +80,7 @@ def _print_song(console: Console, origin: SongOrigin) -> None:
         made_with = table.maker.software if table.maker is not None else {}
         console.print(f"\n[bold]{table.table}[/bold]{'' if table.lineage else '  no file'}")
         facts = _table_facts(table)
-        if made_with != software and made_with:  # only once where all tables share it
+        if made_with and made_with != software:  # once, if all tables have the same
             facts["software"], software = in_words(made_with), made_with
         _print_facts(console, facts)
         for remark in table.remarks:
@@ -116,7 +116,7 @@ def _table_facts(origin: TableOrigin) -> dict[str, str]:
     version = origin.maker.table_version if origin.maker is not None else None
     return lineage_facts(origin.lineage) | {
         "computed on": in_words(origin.computed_on or {}),
-        "columns": f"version {version}" if version is not None else "older than versions",
+        "columns": f"version {version}" if version is not None else "older than the first version",
     }
 
 

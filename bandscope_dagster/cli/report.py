@@ -1,4 +1,4 @@
-"""``bandscope report``: a page for every song, and the index of all of them."""
+"""``bandscope report``: writes pages of songs, and the index of all pages."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,9 +11,10 @@ from rich.progress import Progress
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pages.index_page import write_index
-from bandscope_dagster.pages.shelf import Shelf
+from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.songs.find import find_songs
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
@@ -21,7 +22,7 @@ from bandscope_dagster.tagging.registry import present_from
 
 
 class ReportError(BandscopeError):
-    """It is not clear which songs are meant; the message says what to give."""
+    """The arguments name neither a song nor all songs, or both; the message says what to give."""
 
 
 def report(
@@ -34,39 +35,35 @@ def report(
     *,
     all_songs: bool,
 ) -> int:
-    """Write the pages of the songs that match ``song``, or of all, and the index; returns how many failed.
+    """Write the pages of the songs that match ``song``, or of all songs, and the index; return how many failed.
 
-    They go into the store, or into the folder ``to``. Of all songs, those are passed over whose page was made from
-    the same tables; songs that are named are always written anew.
+    The pages go into the store, or into the folder ``to``. With ``all_songs``, a page that is up to date is kept.
+    Pages of named songs are always written again.
 
     Raises:
-        ReportError: neither a song nor all are asked for, or both.
-        NoSuchSong: nothing matches.
+        ReportError: neither ``song`` nor ``all_songs`` is given, or both are.
+        NoSuchSong: no song matches.
     """
     if (song is None) is not all_songs:
         raise ReportError("give a song (its id, file name or title, or a glob), or --all for every song")
-    shelf = Shelf(store) if to is None else Shelf(open_store(str(to)), folder="")
+    pages = PageFolder(store) if to is None else PageFolder(open_store(str(to)), folder="")
     counts: Counter[str] = Counter()
     with progress() as shown:
         songs = _songs(store, song)
         task = shown.add_task("writing pages", total=len(songs))
         for song_id in songs:
             try:
-                page = write_page(store, shelf, song_id, present_from(settings.present_from), keep=all_songs)
+                page = write_page(store, pages, song_id, present_from(settings.present_from), keep=all_songs)
                 counts["up to date" if page.kept else "written"] += 1
                 if not all_songs:
                     shown.console.print(escape(page.uri), highlight=False, soft_wrap=True)
-            except (
-                BandscopeError,
-                OSError,
-                ValueError,
-            ) as error:  # of this song alone: its store, or a damaged file
+            except (BandscopeError, OSError, ValueError) as error:  # the next song may succeed
                 counts["failed"] += 1
                 shown.console.print(
                     f"[red]{song_id}: {escape(str(error))}[/red]", highlight=False, soft_wrap=True
                 )
             shown.advance(task)
-        index = write_index(shelf)
+        index = write_index(pages)
     for outcome, count in counts.items():
         console.print(f"{count} {outcome}", highlight=False)
     console.print(f"The index of {index.songs} songs: {escape(index.uri)}", highlight=False, soft_wrap=True)
@@ -77,6 +74,4 @@ def _songs(store: ObjectStore, pattern: str | None) -> Sequence[str]:
     if pattern is None:
         names = store.fingerprints([SONGS.name])[SONGS.name]
         return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
-    from bandscope_dagster.songs.find import find_songs
-
     return find_songs(store, pattern)

@@ -1,16 +1,15 @@
-"""``bandscope status``: the state of all songs, or all that is known of one."""
+"""``bandscope status``: prints the state of all songs, or everything known about some songs."""
 
 from typing import Final
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table as Grid
 
 from bandscope_dagster.catalogs.song_catalog import unchanged_rows
-from bandscope_dagster.pages.text import visible
+from bandscope_dagster.pages.text import clock, megabytes, moment, visible
 from bandscope_dagster.separation.quality import StemQuality
 from bandscope_dagster.songs.facts import SongFacts, read_facts
 from bandscope_dagster.songs.find import find_songs
@@ -26,20 +25,20 @@ COLUMNS: Final = ("song_id", "uploaded_at", "duration_s", "loudness_lufs")
 SHORT_NAMES: Final = dict(
     zip((table.name for table in ANALYSIS_TABLES), ("waveform", "stems", "tags", "stem tags"), strict=True)
 )
-"""Short table names for the overview: a line fits a terminal of 80 columns beside the longest song id."""
+"""Short table names for the overview, so that a line with the longest song id fits into 80 columns."""
 
 
 def print_overview(store: ObjectStore, console: Console) -> None:
-    """Print every song in a line: its length, loudness and state.
+    """Print a line for every song: its length, loudness and state.
 
-    Songs that the catalog has as ok, and whose files have not changed since, are taken from it; only the others are
-    read. So this takes seconds over 100,000 songs.
+    Songs that are ok in the catalog, with unchanged files, come from the catalog. Only the other songs are read, so
+    100,000 songs take seconds.
     """
     files = list_song_files(store, SOURCES)
     if not len(files):
         console.print(
-            "No song has been processed yet: `bandscope ingest` copies songs into the store, "
-            "and `bandscope run` processes them."
+            "No song has been processed yet. `bandscope ingest` copies songs into the store; "
+            "`bandscope run` processes them."
         )
         return
     known = unchanged_rows(store, files, (*COLUMNS, "status"))
@@ -52,14 +51,14 @@ def print_overview(store: ObjectStore, console: Console) -> None:
         "uploaded_at", "song_id", nulls_last=True
     )
     grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    grid.add_column("song", no_wrap=True, overflow="ignore")  # to be copied into the next command
+    grid.add_column("song", no_wrap=True, overflow="ignore")  # whole: users copy it into commands
     grid.add_column("length", no_wrap=True, justify="right")
     grid.add_column("LUFS", no_wrap=True, justify="right")
     grid.add_column("status", overflow="fold")
     for song_id, _, duration_s, loudness in songs.select(COLUMNS).iter_rows():
         state = evidence.get(song_id, Evidence())
         is_song = state.song_error is None
-        length = _minutes(duration_s) if is_song and duration_s is not None else ""
+        length = clock(duration_s) if is_song and duration_s is not None else ""
         lufs = f"{loudness:.1f}" if is_song and loudness is not None else ""
         text = escape(visible(describe(state)))
         is_bad = state.status in (Status.FAILED, Status.REJECTED)
@@ -68,20 +67,20 @@ def print_overview(store: ObjectStore, console: Console) -> None:
 
 
 def print_songs(store: ObjectStore, console: Console, pattern: str, present_from: PresentFrom) -> None:
-    """Print all that is known of the songs that match, one after another."""
+    """Print everything known about the songs that match, one after another."""
     for song_id in find_songs(store, pattern):
         facts = read_facts(store, song_id, present_from)
-        if facts is not None:  # else it has left the store since
+        if facts is not None:  # None if it was deleted since
             _print_song(store, console, facts)
 
 
 def describe(evidence: Evidence) -> str:
-    """The status as ``song_catalog`` has it, and the cause in a few words: ``partial: no stems``."""
+    """The status as in ``song_catalog``, and its cause in a few words: ``partial: no stems``."""
     status = evidence.status
     if status is Status.OK:
         return status
     if status is Status.PARTIAL:
-        return f"{status}: {_lacking(evidence)}"
+        return f"{status}: {_missing_results(evidence)}"
     failed = [SHORT_NAMES.get(each.table, each.table) for each in evidence.failures]
     damaged = [f"{SHORT_NAMES.get(each.table, each.table)} damaged" for each in evidence.damaged]
     if failed or damaged:
@@ -90,7 +89,7 @@ def describe(evidence: Evidence) -> str:
     return f"{status}: {decisive.reason or decisive.message}"
 
 
-def _lacking(evidence: Evidence) -> str:
+def _missing_results(evidence: Evidence) -> str:
     if len(evidence.missing) == len(ANALYSIS_TABLES):
         return "not analyzed"
     if evidence.missing:
@@ -105,28 +104,22 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
     _print_fact(console, "song", song_id)
     _print_fact(console, "status", describe(facts.evidence))
     if row["upload_key"] is not None:
-        size = decimal(row["size_bytes"])
-        _print_fact(
-            console,
-            "upload",
-            f"{visible(row['upload_key'])}, {size}, {row['uploaded_at']:%Y-%m-%d %H:%M} UTC",
-        )
+        size, time = megabytes(row["size_bytes"]), moment(row["uploaded_at"])
+        _print_fact(console, "upload", f"{visible(row['upload_key'])}, {size}, {time}")
     if row["error"] is None and row["peak"] is not None:
         loudness = row["loudness_lufs"]
         _print_fact(
             console,
             "audio",
-            f"{_minutes(row['duration_s'])}, {row['codec']}, {row['sample_rate']} Hz,"
+            f"{clock(row['duration_s'])}, {row['codec']}, {row['sample_rate']} Hz,"
             f" {row['channels']}-channel, peak {row['peak']:.3f},"
             f" {'too quiet for a loudness' if loudness is None else f'{loudness:.1f} LUFS'}",
         )
     _print_stems(console, facts)
     _print_instruments(console, facts)
     for problem in facts.evidence.problems:
-        windows = f"{problem.windows} windows without tags, the first: " if problem.windows else ""
-        _print_fact(
-            console, "problem", f"{problem.table}: {windows}{visible(problem.error, 1000)}", style="red"
-        )
+        text = f"{problem.table}: {problem.windows_text}{visible(problem.error, 1000)}"
+        _print_fact(console, "problem", text, style="red")
     for table in SONG_TABLES:
         where = (
             "not computed" if table.name in facts.evidence.missing else store.uri(table_key(table, song_id))
@@ -136,7 +129,7 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
 
 def _print_stems(console: Console, facts: SongFacts) -> None:
     """Print the separator and the residual, then a line for each stem, the strongest first."""
-    if facts.quality is None:  # no stems, or a file from before their quality was measured
+    if facts.quality is None:  # no stems, or a file from before the quality was measured
         return
     separator = facts.lineages["stems"].model
     _print_fact(console, "stems", f"by {separator}, residual {facts.quality.residual_db:.1f} dB")
@@ -166,12 +159,3 @@ def _print_instruments(console: Console, facts: SongFacts) -> None:
 
 def _print_fact(console: Console, name: str, text: str, style: str | None = None) -> None:
     console.print(f"{name:9} {escape(text)}", highlight=False, style=style)
-
-
-def _minutes(seconds: float) -> str:
-    """``3:05``, as music players show it; ``0:00.7`` where whole seconds would say nothing."""
-    if seconds < 1:
-        return f"0:0{seconds:.1f}"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,4 +1,4 @@
-"""Songs that failed, as data: the file of a song in ``song_failures`` stands from its failure until it is made."""
+"""Failed songs as data: a song has a file in ``song_failures`` from its failure until it succeeds."""
 
 import logging
 from collections.abc import Collection, Iterable, Iterator
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def failure_text(error: Exception) -> str:
-    """What people read of a failure, ``<reason>: <message>``; without a code of its own the reason is ``failed``."""
+    """The text of a failure, ``<reason>: <message>``. The reason is ``failed`` if the error has no code."""
     text = str(error) or "no message"
     if has_failed(text):
         return text
@@ -26,20 +26,22 @@ def failure_text(error: Exception) -> str:
 def recorded(
     outcomes: Iterable[SongAnalyzed | SongFailed], tables: Collection[str], failures: "FailureLog"
 ) -> Iterator[SongAnalyzed | SongFailed]:
-    """The outcomes of songs in ``tables``, each noted in ``failures`` before it is passed on."""
+    """Pass on the outcomes of songs in ``tables``, and record each in ``failures`` before."""
     for outcome in outcomes:
         if isinstance(outcome, SongFailed):
             failures.failed(outcome.song_id, tables, failure_text(outcome.error))
         else:
-            failures.made(outcome.plan.song_id, tables)
+            failures.succeeded(outcome.plan.song_id, tables)
         yield outcome
 
 
 class FailureLog:
-    """Keeps ``song_failures`` for one step of a run. What it cannot write is logged: the step says it as well.
+    """Updates ``song_failures`` for one step of a run. An error while it writes is only logged.
+
+    The step itself reports every failure too.
 
     Raises:
-        OSError: at the start, where the store cannot be listed; no song has been touched then.
+        OSError: the store cannot be listed. This happens at the start, before any song is processed.
     """
 
     def __init__(self, store: ObjectStore, run_id: str) -> None:
@@ -49,19 +51,19 @@ class FailureLog:
         self._songs = {name.removesuffix(".parquet") for name in known}
 
     def failed(self, song_id: str, tables: Collection[str], error: str) -> None:
-        """``tables`` were not made, because of ``error`` (``<reason>: <message>``)."""
+        """Record that ``tables`` could not be computed because of ``error`` (``<reason>: <message>``)."""
         reason, _, message = error.partition(": ")
         since = datetime.now(UTC)
         common: dict[str, Any] = {"song_id": song_id, "reason": reason, "message": message, "since": since}
         self._replace(song_id, tables, [common | {"table": table, "stage": table} for table in tables])
 
-    def made(self, song_id: str, tables: Collection[str]) -> None:
-        """``tables`` hold what they should."""
+    def succeeded(self, song_id: str, tables: Collection[str]) -> None:
+        """Remove the failures of ``tables``, which are up to date."""
         if song_id in self._songs:
             self._replace(song_id, tables, [])
 
     def _replace(self, song_id: str, tables: Collection[str], rows: list[dict[str, Any]]) -> None:
-        """Put ``rows`` in the place of those that the song has of ``tables``."""
+        """Replace the song's rows for ``tables`` by ``rows``."""
         try:
             if song_id in self._songs:
                 found = read_table(self._store, SONG_FAILURES, song_id)
@@ -74,7 +76,7 @@ class FailureLog:
                 self._store.delete(table_key(SONG_FAILURES, song_id))
                 self._songs.discard(song_id)
         except Exception:
-            logger.exception("%s: %s could not be brought up to date", song_id, SONG_FAILURES.name)
+            logger.exception("%s: %s could not be updated", song_id, SONG_FAILURES.name)
 
     def _lineage(self, song_id: str) -> Lineage:
         return Lineage(

@@ -1,4 +1,4 @@
-"""The plan for a song: which tables to compute, which to keep, and the lineage that each new file will carry."""
+"""The plan for a song: the tables to compute, the tables to keep, and the lineage of each new file."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -19,23 +19,23 @@ from bandscope_dagster.storage.tables.schemas import SONGS, STEM_INSTRUMENT_TAGS
 from bandscope_dagster.storage.tables.song_tables import read_table
 
 ANALYSIS_TABLES: Final = tuple(table.name for table in schemas.ANALYSIS_TABLES)
-"""In the order in which they depend on each other."""
+"""The names of the analysis tables, in the order in which they depend on each other."""
 
 NO_MODEL: Final = ModelIdentity("", "")
 
 
 @dataclass(frozen=True, slots=True)
 class SongPlan:
-    """One song's share of an ``analyze`` batch."""
+    """One song's part of an ``analyze`` batch."""
 
     song_id: str
     song_hash: str
     upload_key: str
     duration_s: float
-    compute: Mapping[str, Lineage]  # table → the lineage that its new file will carry
-    keep: Mapping[str, StoredFile]  # table → the stored file that is still current
-    normalisation: Normalisation = field(default_factory=Normalisation)  # from what ``songs`` measured
-    rejected: str | None = None  # the song's error in ``songs``; its rows then hold only this
+    compute: Mapping[str, Lineage]  # table → the lineage of its new file
+    keep: Mapping[str, StoredFile]  # table → its stored file, which is current
+    normalisation: Normalisation = field(default_factory=Normalisation)  # from the measurements in ``songs``
+    rejected: str | None = None  # the song's error in ``songs``, the only content of its rows
 
     @property
     def tables(self) -> list[str]:
@@ -44,12 +44,12 @@ class SongPlan:
 
     @property
     def needs_upload(self) -> bool:
-        """True if the upload is decoded for this song."""
+        """True if the upload must be decoded."""
         return self.rejected is None and bool(self.compute.keys() - {STEM_INSTRUMENT_TAGS.name})
 
     @property
     def reads_stored_stems(self) -> bool:
-        """True if the stems are read from their table instead of being separated now."""
+        """True if the stems are read from their table and not separated in this run."""
         of_stems = self.compute.keys() & {STEMS.name, STEM_INSTRUMENT_TAGS.name}
         return self.rejected is None and of_stems == {STEM_INSTRUMENT_TAGS.name}
 
@@ -58,7 +58,7 @@ def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
     """The song's row in ``songs``.
 
     Raises:
-        CannotAnalyze: there is no row, or it says that ``songs`` itself failed.
+        CannotAnalyze: there is no row, or it has a failure of ``songs`` itself.
     """
     table = read_table(store, SONGS, song_id)
     if table is None:
@@ -71,7 +71,7 @@ def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class SongPlanner:
-    """Makes plans under one run's settings and models."""
+    """Makes plans with the settings and models of one run."""
 
     run_id: str
     flac_bits: int = 16
@@ -80,7 +80,7 @@ class SongPlanner:
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def songs_lineage(self, song_id: str, limits: Limits, song_hash: str = "") -> Lineage:
-        """Lineage of a row in ``songs``."""
+        """The lineage of a row in ``songs``."""
         params = asdict(limits)
         inputs = input_digests.of_song(song_id, params)
         return self._lineage(SONGS.name, song_id, song_hash, inputs, NO_MODEL, params)
@@ -88,12 +88,12 @@ class SongPlanner:
     def plan(
         self, store: ObjectStore, song: Mapping[str, Any], tables: Collection[str], *, reuse: bool
     ) -> SongPlan:
-        """The plan for ``song``, a row of ``songs``, so that ``tables`` hold what they should.
+        """The plan to bring ``tables`` up to date for ``song``, a row of ``songs``.
 
-        Where ``reuse`` is true, a stored table of the same input and code version is kept.
+        With ``reuse``, a stored table with the same input and code version is kept.
 
         Raises:
-            CannotAnalyze: tags of stems are asked for, and there are no stems.
+            CannotAnalyze: ``tables`` contains the tags of stems, and there are no stems.
         """
         song_id: str = song["song_id"]
         song_hash: str = song["song_hash"] or ""
@@ -109,7 +109,7 @@ class SongPlanner:
             stems = None
             if STEM_INSTRUMENT_TAGS.name in tables and STEMS.name not in tables:
                 stems = read_lineage(store, STEMS, song_id)
-                if stems is None or not stems.model:  # without a model it is the row of a rejection
+                if stems is None or not stems.model:  # without a model, the file only has a rejection
                     raise CannotAnalyze(
                         "there are no stems of this song; materialize stems with or before its tags"
                     )
@@ -133,7 +133,7 @@ class SongPlanner:
     def _rejected_lineages(
         self, song_id: str, song_hash: str, error: str, tables: Collection[str]
     ) -> dict[str, Lineage]:
-        """Lineages of the rows that only pass a rejection on."""
+        """The lineages of rows that only pass on a rejection."""
         inputs = input_digests.of_rejection(song_id, error)
         return {
             table: self._lineage(table, song_id, song_hash, inputs, NO_MODEL, {})
@@ -144,9 +144,9 @@ class SongPlanner:
     def _lineages(
         self, song_id: str, song_hash: str, tables: Collection[str], stored_stems: Lineage | None
     ) -> dict[str, Lineage]:
-        """Lineages of ``tables`` for a song that is whole.
+        """The lineages of ``tables`` for a usable song.
 
-        ``stored_stems`` is given where the stems are not asked for, and those in the store are to be tagged.
+        ``stored_stems`` is given if the stored stems are tagged and no new stems are computed.
         """
         bits, separator, tagger = self.flac_bits, self.separator, self.tagger
         audio = {input_digests.FLAC_BITS: bits}

@@ -84,7 +84,7 @@ def check_songs(
             if checked.written is None and not checked.reused and checked.error is not None:
                 failures.failed(checked.song_id, [SONGS.name], checked.error)
             else:
-                failures.made(checked.song_id, [SONGS.name])
+                failures.succeeded(checked.song_id, [SONGS.name])
             yield checked
 
 

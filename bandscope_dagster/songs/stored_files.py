@@ -19,9 +19,7 @@ class StoredFile:
 
     lineage: Lineage
     notes: Mapping[str, str]  # measurements made when it was written
-    frames: (
-        int | None
-    )  # in an audio table, at 44.1 kHz; None in other tables and if the file only has an error
+    frames: int | None  # in an audio table, at 44.1 kHz; None for other tables and for an error
     faults: tuple[str, ...]  # broken promises of an audio table, in words
 
 

@@ -1,4 +1,4 @@
-"""``bandscope lineage``: the chain from the upload to every table, for people and for machines."""
+"""``bandscope lineage``: the origin of every table, for people and as JSON."""
 
 import io
 import json
@@ -12,9 +12,9 @@ from rich.console import Console
 from song_rows import NOW, song_row
 
 from bandscope_dagster.cli.lineage import print_lineage
-from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.pipeline.failures import FailureLog
+from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import PACKAGES, Lineage
@@ -47,7 +47,7 @@ def printed(store: ObjectStore, pattern: str = "song", *, as_json: bool = False)
 
 
 def facts_of(text: str, table: str) -> dict[str, str]:
-    """The lines below a table's name, those that were folded joined again."""
+    """Name → value of the lines below a table's name; folded lines are joined."""
     (section,) = re.findall(rf"^{table}\b.*\n((?:.+\n)*)", text, re.MULTILINE)
     facts: dict[str, str] = {}
     for line in section.splitlines():
@@ -59,18 +59,18 @@ def facts_of(text: str, table: str) -> dict[str, str]:
     return facts
 
 
-def test_the_chain_from_the_upload_to_each_table_is_told_in_a_hundred_columns(store: ObjectStore) -> None:
+def test_the_upload_and_every_table_fit_into_a_hundred_columns(store: ObjectStore) -> None:
     make(store, row=ROW, created_at=NOW)
     text = printed(store)
     assert max(map(len, text.splitlines())) <= 100
-    for told in (
+    for shown in (
         "Night Bus",
         "uploads/mia/[live] night bus.wav, 7.5 MB, 2026-01-02 03:04 UTC",
         "ab" * 32,
         "pcm_s16le in wav, 44100 Hz, 2 channels",
         "to 882000 frames at 44.1 kHz, stereo, by av ",
     ):
-        assert told in text, told
+        assert shown in text, shown
     stems = facts_of(text, "stems")
     assert stems | {"input digest": ""} == {
         "model": "separator",
@@ -87,25 +87,25 @@ def test_the_chain_from_the_upload_to_each_table_is_told_in_a_hundred_columns(st
     assert text.count("software") == 1 and "!" not in text
 
 
-def test_what_does_not_fit_and_what_is_not_there_is_told_plainly(store: ObjectStore) -> None:
+def test_missing_files_and_files_that_do_not_fit_are_marked(store: ObjectStore) -> None:
     make(store, "stems", "stem_instrument_tags", row=ROW)
     other = replace(PLANNER, separator=ModelIdentity("better", "44" * 32))
     make(store, "stems", planner=other, row=ROW)
     text = printed(store)
     assert "\ndecoded_waveforms  no file\n" in text
-    assert facts_of(text, "stem_instrument_tags")["!"].startswith("made from other stems than those that")
+    assert facts_of(text, "stem_instrument_tags")["!"].startswith("computed from other stems than")
 
 
 def test_as_json_every_table_has_the_entries_of_its_file(store: ObjectStore) -> None:
     make(store, "stems", row=ROW)
     FailureLog(store, "run-2").failed("song", ["instrument_tags"], "failed: no memory")
     (line,) = printed(store, as_json=True).splitlines()
-    told = json.loads(line)
-    assert told["song_id"] == "song"
-    assert told["upload"]["song_hash"] == "ab" * 32
-    assert told["upload"]["uploaded_at"] == NOW.isoformat()
-    assert told["decoded"]["codec"] == "pcm_s16le"
-    tables = told["tables"]
+    song = json.loads(line)
+    assert song["song_id"] == "song"
+    assert song["upload"]["song_hash"] == "ab" * 32
+    assert song["upload"]["uploaded_at"] == NOW.isoformat()
+    assert song["decoded"]["codec"] == "pcm_s16le"
+    tables = song["tables"]
     assert list(tables) == [*(table.name for table in SONG_TABLES), "song_failures"]
     for name in ("songs", "stems", "song_failures"):
         assert set(Lineage.__slots__) < set(tables[name]), name
@@ -113,7 +113,7 @@ def test_as_json_every_table_has_the_entries_of_its_file(store: ObjectStore) -> 
         assert tables[name]["table_version"] == 1
     assert tables["stems"]["params"] == {"flac_bits": 16, "overlap": 0.25, "sources": ["vocals", "drums"]}
     assert tables["decoded_waveforms"] == {"stored": False, "remarks": []}
-    assert tables["instrument_tags"]["remarks"] == ["the last run could not make it: failed: no memory"]
+    assert tables["instrument_tags"]["remarks"] == ["the last run could not compute it: failed: no memory"]
 
 
 def test_songs_are_found_by_title_or_pattern_one_json_object_a_line(store: ObjectStore) -> None:
@@ -123,11 +123,11 @@ def test_songs_are_found_by_title_or_pattern_one_json_object_a_line(store: Objec
     assert "Night Bus" in printed(store, "Night Bus")
 
 
-def test_a_song_that_only_failed_is_told_and_one_that_is_nowhere_is_an_error(store: ObjectStore) -> None:
+def test_a_song_that_only_failed_is_shown_and_an_unknown_song_is_an_error(store: ObjectStore) -> None:
     FailureLog(store, "run").failed("lost", ["songs"], "failed: the disk is full")
     text = printed(store, "lost")
     assert "unknown: songs has no readable file of this song" in text
     assert "\nsongs  no file\n" in text
-    assert "the last run could not make it: failed: the disk is full" in text
-    with pytest.raises(NoSuchSong, match="no song matches 'nobody'"):
-        printed(store, "nobody")
+    assert "the last run could not compute it: failed: the disk is full" in text
+    with pytest.raises(NoSuchSong, match="no song matches 'unknown'"):
+        printed(store, "unknown")

@@ -1,4 +1,4 @@
-"""``bandscope report``: pages in the store or in a folder, for a song or for all that need one."""
+"""``bandscope report``: pages in the store or in a folder, for one song or for all songs with changes."""
 
 import io
 from collections.abc import Iterator
@@ -12,15 +12,15 @@ from rich.progress import Progress
 from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.cli.report import ReportError, report
-from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, SONGS
 from bandscope_dagster.storage.tables.song_tables import write_table
 
 
 class Report:
-    """The command over one store; keeps what it prints."""
+    """The command on one store; keeps its output."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
@@ -53,7 +53,7 @@ def pages(store: ObjectStore) -> list[str]:
     return [found.key for found in store.list("song_pages")]
 
 
-def test_a_song_is_found_by_its_title_and_its_page_is_named(
+def test_a_song_is_found_by_its_title_and_the_path_of_its_page_is_printed(
     bandscope_report: Report, store: ObjectStore
 ) -> None:
     assert bandscope_report("Night Bus [live]") == 0
@@ -62,7 +62,7 @@ def test_a_song_is_found_by_its_title_and_its_page_is_named(
     assert f"The index of 1 songs: {store.uri('song_pages/index.html')}" in bandscope_report.printed
 
 
-def test_all_songs_have_pages_and_only_what_has_changed_is_written_again(
+def test_all_songs_get_pages_and_only_changed_songs_are_written_again(
     bandscope_report: Report, store: ObjectStore
 ) -> None:
     assert bandscope_report(all_songs=True) == 0
@@ -85,9 +85,7 @@ def test_pages_can_be_written_to_a_folder(
     assert pages(store) == []
 
 
-def test_the_page_of_a_song_with_a_damaged_file_says_so(
-    bandscope_report: Report, store: ObjectStore
-) -> None:
+def test_the_page_of_a_song_with_a_damaged_file_says_so(bandscope_report: Report, store: ObjectStore) -> None:
     with store.create("stems/night-bus.parquet") as file:
         file.write(b"no parquet")
     assert bandscope_report(all_songs=True) == 0
@@ -97,11 +95,13 @@ def test_the_page_of_a_song_with_a_damaged_file_says_so(
 
 
 @pytest.mark.parametrize(("song", "all_songs"), [(None, False), ("night-bus", True)])
-def test_a_song_or_all_must_be_asked_for(bandscope_report: Report, song: str | None, all_songs: bool) -> None:
+def test_the_arguments_must_be_a_song_or_all(
+    bandscope_report: Report, song: str | None, all_songs: bool
+) -> None:
     with pytest.raises(ReportError, match=r"give a song .* or --all"):
         bandscope_report(song, all_songs=all_songs)
 
 
-def test_a_name_that_no_song_has_is_an_error(bandscope_report: Report) -> None:
+def test_a_name_without_a_song_is_an_error(bandscope_report: Report) -> None:
     with pytest.raises(NoSuchSong):
         bandscope_report("nope*")

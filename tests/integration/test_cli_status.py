@@ -1,4 +1,4 @@
-"""Status: whole ids in a narrow terminal, how far every song got, and all of one song."""
+"""Status: whole ids in a narrow terminal, the state of every song, and the details of one song."""
 
 import io
 from pathlib import Path
@@ -121,8 +121,8 @@ def test_a_wide_terminal_shows_every_song_in_one_line(store: ObjectStore) -> Non
     lines = overview(store, width=120)
     assert len(lines) == 2 + 6
     assert line_of(DONE, lines)[1:] == ["3:05", "-14.3", "ok"]
-    assert line_of(LONGEST, lines)[1:] == ["2:00:00", "-14.3", "ok"]
-    assert line_of(PARTIAL, lines)[1:] == ["1:00", "partial:", "no waveform, stems, stem tags"]
+    assert line_of(LONGEST, lines)[1:] == ["1:59:59", "-14.3", "ok"]
+    assert line_of(PARTIAL, lines)[1:] == ["0:59", "partial:", "no waveform, stems, stem tags"]
     assert line_of(NEW, lines)[1:] == ["0:00.7", "-14.3", "partial: not analyzed"]
     assert line_of(REJECTED, lines)[1:] == ["rejected:", "truncated"]
     assert line_of(UNAVAILABLE, lines)[1:] == ["failed:", "unavailable"]
@@ -133,7 +133,7 @@ def test_without_songs_it_says_what_to_do(tmp_path: Path) -> None:
     assert "bandscope ingest" in text and "bandscope run" in text
 
 
-def test_one_song_in_full(store: ObjectStore) -> None:
+def test_the_details_of_one_song(store: ObjectStore) -> None:
     text = details(store, DONE, width=200)
     assert text.startswith("Falcon [69] ─")
     assert f"song      {DONE}\nstatus    ok\n" in text
@@ -142,23 +142,23 @@ def test_one_song_in_full(store: ObjectStore) -> None:
     assert "stems     by model ü, residual -41.5 dB\n" in text
     assert "          vocals         80% of the energy, peak 0.500, -8.2 LUFS\n" in text
     assert "          accompaniment  20% of the energy, peak 0.250, silent\n" in text
-    assert "heard in  mixture: guitar 0.60, flute\n" in text  # piano is below the bound
+    assert "heard in  mixture: guitar 0.60, flute\n" in text  # piano is below the threshold
     assert "heard in  vocals: vocals 0.90\n" in text
     for table in (SONGS, *ANALYSIS_TABLES):
         assert f"  {table.name:22}{store.uri(f'{table.name}/{DONE}.parquet')}\n" in text
 
 
-def test_stems_of_before_their_quality_was_measured_are_left_out(store: ObjectStore) -> None:
+def test_stems_without_a_measured_quality_are_left_out(store: ObjectStore) -> None:
     text = details(store, LONGEST)
     assert "of the energy" not in text and "heard in  vocals: vocals 0.90\n" in text
 
 
-def test_what_is_said_of_stems_fits_a_narrow_terminal(store: ObjectStore) -> None:
+def test_the_lines_about_stems_fit_into_a_narrow_terminal(store: ObjectStore) -> None:
     lines = details(store, DONE, width=80).splitlines()
     assert max(len(line) for line in lines if "of the energy" in line or "residual" in line) <= 80
 
 
-def test_paths_are_whole_in_a_narrow_terminal_too(store: ObjectStore) -> None:
+def test_paths_are_whole_in_a_narrow_terminal(store: ObjectStore) -> None:
     assert store.uri(f"stem_instrument_tags/{LONGEST}.parquet") in details(store, LONGEST, width=40)
 
 
@@ -168,7 +168,7 @@ def test_a_rejected_song_says_why(store: ObjectStore) -> None:
     assert "audio " not in text and "stems  " not in text.partition("  songs")[0]
 
 
-def test_what_a_song_lacks_is_said(store: ObjectStore) -> None:
+def test_missing_results_are_named(store: ObjectStore) -> None:
     text = details(store, PARTIAL, width=200)
     assert "too quiet for a loudness" in text
     assert "  stems                 not computed\n" in text
@@ -192,7 +192,7 @@ def test_songs_are_found_by_id_file_name_title_and_glob(store: ObjectStore) -> N
         find_songs(store, "falcon*")
 
 
-def test_a_name_with_brackets_is_itself_and_also_a_pattern() -> None:
+def test_a_name_with_brackets_matches_itself_and_as_a_pattern() -> None:
     assert name_matches("a[1].wav", "a[1].wav") and name_matches("a[1].wav", "a1.wav")
     assert not name_matches("a[1].wav", "a2.wav", None)
 
@@ -210,6 +210,6 @@ def test_the_command(bandscope: CommandLine) -> None:
     assert done.code == 0 and DONE in done.out and LONGEST in done.out
     done = bandscope("status", "Falcon*")
     assert done.code == 0 and DONE in done.out and LONGEST not in done.out
-    done = bandscope("status", "nobody")
+    done = bandscope("status", "unknown")
     assert (done.code, done.out) == (1, "")
-    assert done.err == "bandscope: no song matches 'nobody'; `bandscope status` lists all songs\n"
+    assert done.err == "bandscope: no song matches 'unknown'; `bandscope status` lists all songs\n"

@@ -34,12 +34,8 @@ PULSE_S = 0.5  # between the clicks of every stem
 SONG_S = 23.0
 REAL_S = 12.0
 STEMS = ("vocals", "drums", "bass")
-TONES = {
-    "vocals": 440.0,
-    "drums": 1000.0,
-    "bass": 200.0,
-    "mixture": 2500.0,
-}  # Hz; the last only in the mixture
+# Hz; the last one is only in the mixture
+TONES = {"vocals": 440.0, "drums": 1000.0, "bass": 200.0, "mixture": 2500.0}
 
 
 @dataclass(frozen=True, slots=True)

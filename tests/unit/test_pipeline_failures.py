@@ -1,4 +1,4 @@
-"""``song_failures``: a song that failed stands there until it is made."""
+"""``song_failures`` has the rows of a failed song until it succeeds."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def rows(store: ObjectStore, song: str = SONG) -> list[tuple[str, str, str]]:
     return pl.read_parquet(store.uri(table_key(SONG_FAILURES, song)))["table", "reason", "message"].rows()
 
 
-def test_a_failed_song_has_a_row_for_every_table_that_it_lacks(store: ObjectStore) -> None:
+def test_a_failed_song_has_a_row_for_every_table_without_a_result(store: ObjectStore) -> None:
     FailureLog(store, "run").failed(
         SONG, ["stems", "instrument_tags"], "failed: OSError: the disk is full: really"
     )
@@ -37,11 +37,11 @@ def test_a_failed_song_has_a_row_for_every_table_that_it_lacks(store: ObjectStor
     assert rows(store, OTHER) == []
 
 
-def test_what_is_made_leaves_the_list_and_what_is_not_stays(store: ObjectStore) -> None:
+def test_a_success_removes_the_rows_of_its_tables_only(store: ObjectStore) -> None:
     FailureLog(store, "first").failed(SONG, ["stems", "instrument_tags"], "failed: a bug")
-    FailureLog(store, "second").made(SONG, ["stems"])
+    FailureLog(store, "second").succeeded(SONG, ["stems"])
     assert rows(store) == [("instrument_tags", "failed", "a bug")]
-    FailureLog(store, "third").made(SONG, ["stems", "instrument_tags"])
+    FailureLog(store, "third").succeeded(SONG, ["stems", "instrument_tags"])
     assert rows(store) == []
     assert store.head(table_key(SONG_FAILURES, SONG)) is None
 
@@ -54,16 +54,16 @@ def test_the_last_failure_of_a_table_counts(store: ObjectStore) -> None:
         ("instrument_tags", "failed", "a bug"),
         ("stems", "unavailable", "the upload is gone"),
     ]
-    log.made(SONG, ["stems", "instrument_tags"])
+    log.succeeded(SONG, ["stems", "instrument_tags"])
     assert rows(store) == []
 
 
-def test_a_list_that_cannot_be_written_stops_nothing(
+def test_failures_that_cannot_be_written_do_not_stop_the_run(
     store: ObjectStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "song_failures" / f"{SONG}.parquet").mkdir(parents=True)  # a folder where the file should be
     FailureLog(store, "run").failed(SONG, ["stems"], "failed: a bug")
-    assert SONG in caplog.text and "song_failures could not be brought up to date" in caplog.text
+    assert SONG in caplog.text and "song_failures could not be updated" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -72,17 +72,17 @@ def test_a_list_that_cannot_be_written_stops_nothing(
         (OSError("the disk is full"), "failed: OSError: the disk is full"),
         (CannotAnalyze("there are no stems of this song"), "failed: there are no stems of this song"),
         (
-            CannotAnalyze("unavailable: 403 (once that is mended …)"),
-            "unavailable: 403 (once that is mended …)",
+            CannotAnalyze("unavailable: 403 (fix the cause, then …)"),
+            "unavailable: 403 (fix the cause, then …)",
         ),
         (ValueError(), "failed: ValueError: no message"),
     ],
 )
-def test_a_failure_is_told_with_its_reason(error: Exception, text: str) -> None:
+def test_the_text_of_a_failure_begins_with_its_reason(error: Exception, text: str) -> None:
     assert failure_text(error) == text
 
 
-def test_a_store_that_cannot_be_listed_is_told_before_any_song_is_touched(tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_listed_is_an_error_before_any_song_is_processed(tmp_path: Path) -> None:
     (tmp_path / "song_failures").symlink_to("/etc")
     with pytest.raises(PermissionError, match="link out of the store"):
         FailureLog(open_store(str(tmp_path)), "run")

@@ -1,4 +1,4 @@
-"""Plans: what is computed, what is kept, what cannot be done, and which inputs each result is known by."""
+"""Plans: the tables to compute, the tables to keep, songs that cannot be analyzed, and input digests."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def plan(
 
 
 def carry_out(store: ObjectStore, plan: SongPlan) -> None:
-    """Store a file of every planned table; what stands in it does not matter here, its lineage does."""
+    """Store a file for every planned table, with its planned lineage and arbitrary rows."""
     for table, lineage in plan.compute.items():
         if table == "stems":
             with AudioTableWriter(store, STEMS, lineage) as writer:
@@ -55,7 +55,7 @@ def carry_out(store: ObjectStore, plan: SongPlan) -> None:
             write_error_row(store, TABLES[table], plan.song_id, plan.rejected or "none", lineage)
 
 
-def test_of_a_new_song_everything_that_is_asked_for_is_computed(store: ObjectStore) -> None:
+def test_every_requested_table_of_a_new_song_is_computed(store: ObjectStore) -> None:
     made = plan(store)
     assert (list(made.compute), dict(made.keep)) == (list(ANALYSIS_TABLES), {})
     assert (made.song_hash, made.upload_key, made.duration_s) == ("ab" * 32, "uploads/song.wav", 20.0)
@@ -82,7 +82,7 @@ def test_a_plan_knows_what_it_reads(
     assert (made.needs_upload, made.reads_stored_stems) == (upload, stored_stems)
 
 
-def test_each_result_is_known_by_all_that_it_comes_from(store: ObjectStore) -> None:
+def test_the_input_digest_of_a_table_depends_on_all_its_inputs(store: ObjectStore) -> None:
     def digests(**changes: Any) -> dict[str, str]:
         song = SONG | {"song_hash": changes.pop("song_hash", SONG["song_hash"])}
         made = plan(store, planner=replace(PLANNER, **changes), song=song)
@@ -105,11 +105,11 @@ def test_each_result_is_known_by_all_that_it_comes_from(store: ObjectStore) -> N
     assert changed_by(run_id="another run") == set()
 
 
-def test_a_digest_does_not_hang_on_the_order_of_names() -> None:
+def test_a_digest_does_not_depend_on_the_order_of_names() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
 
 
-def test_a_lineage_names_the_model_that_is_used(store: ObjectStore) -> None:
+def test_a_lineage_names_its_model(store: ObjectStore) -> None:
     made = plan(store).compute
     assert {table: lineage.model for table, lineage in made.items()} == {
         "decoded_waveforms": "",
@@ -127,7 +127,7 @@ def test_a_lineage_names_the_model_that_is_used(store: ObjectStore) -> None:
     }
 
 
-def test_what_is_stored_is_kept_on_reuse_and_computed_again_without(store: ObjectStore) -> None:
+def test_stored_tables_are_kept_with_reuse_and_computed_again_without(store: ObjectStore) -> None:
     first = plan(store)
     carry_out(store, first)
     again = plan(store, planner=replace(PLANNER, run_id="later"))
@@ -139,7 +139,7 @@ def test_what_is_stored_is_kept_on_reuse_and_computed_again_without(store: Objec
     assert dict(plan(store, reuse=False).keep) == {}
 
 
-def test_only_what_is_missing_is_computed(store: ObjectStore) -> None:
+def test_only_missing_tables_are_computed(store: ObjectStore) -> None:
     carry_out(store, plan(store, ("decoded_waveforms", "stems")))
     made = plan(store)
     assert set(made.keep) == {"decoded_waveforms", "stems"}
@@ -148,24 +148,26 @@ def test_only_what_is_missing_is_computed(store: ObjectStore) -> None:
     assert made.reads_stored_stems
 
 
-def test_another_model_keeps_what_does_not_come_from_it(store: ObjectStore) -> None:
+def test_a_new_model_keeps_the_tables_that_do_not_use_it(store: ObjectStore) -> None:
     carry_out(store, plan(store))
     other = replace(PLANNER, separator=ModelIdentity("other", "44" * 32))
     assert set(plan(store, planner=other).keep) == {"decoded_waveforms", "instrument_tags"}
 
 
-def test_of_another_code_version_nothing_is_kept(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_of_another_code_version_is_not_kept(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     carry_out(store, plan(store))
     monkeypatch.setattr("bandscope_dagster.input_digests.CODE_VERSIONS", CODE_VERSIONS | {"stems": "another"})
     assert set(plan(store).compute) == {"stems"}
 
 
-def test_tags_made_from_stored_stems_are_known_by_those_stems(store: ObjectStore) -> None:
+def test_the_digest_of_tags_of_stored_stems_depends_on_these_stems(store: ObjectStore) -> None:
     carry_out(store, plan(store, ("stems",)))
     stored = read_lineage(store, STEMS, "song")
     assert stored is not None
     together = plan(store, ("stems", "stem_instrument_tags"), reuse=False)
-    # The separator of the settings is another one by now, and none is loaded when only tags are asked for.
+    # The settings may name another separator by now; and none is loaded if only tags are requested.
     for separator in (plan_module.NO_MODEL, ModelIdentity("other", "44" * 32)):
         alone = plan(store, ("stem_instrument_tags",), planner=replace(PLANNER, separator=separator))
         assert (
@@ -174,7 +176,7 @@ def test_tags_made_from_stored_stems_are_known_by_those_stems(store: ObjectStore
         )
 
 
-def test_tags_of_stems_that_are_made_anew_are_made_anew_too(store: ObjectStore) -> None:
+def test_tags_of_new_stems_are_computed_again(store: ObjectStore) -> None:
     carry_out(store, plan(store))
     other = replace(PLANNER, separator=ModelIdentity("other", "44" * 32))
     carry_out(store, plan(store, ("stems",), planner=other))
@@ -182,18 +184,18 @@ def test_tags_of_stems_that_are_made_anew_are_made_anew_too(store: ObjectStore) 
     assert set(made.compute) == {"stem_instrument_tags"} and made.reads_stored_stems
 
 
-def test_tags_of_stems_that_nobody_made_cannot_be_planned(store: ObjectStore) -> None:
+def test_tags_without_stems_cannot_be_planned(store: ObjectStore) -> None:
     with pytest.raises(CannotAnalyze, match="no stems of this song; materialize stems"):
         plan(store, ("stem_instrument_tags",))
 
 
-def test_the_row_of_an_old_rejection_is_no_stems(store: ObjectStore) -> None:
+def test_the_row_of_an_old_rejection_does_not_count_as_stems(store: ObjectStore) -> None:
     carry_out(store, plan(store, ("stems",), song=REJECTED))
     with pytest.raises(CannotAnalyze, match="no stems of this song; materialize stems"):
         plan(store, ("stem_instrument_tags",))
 
 
-def test_a_rejected_song_gets_rows_that_say_so_and_nothing_is_read_for_it(store: ObjectStore) -> None:
+def test_a_rejected_song_gets_rows_with_its_error_and_nothing_is_read(store: ObjectStore) -> None:
     made = plan(store, song=REJECTED)
     assert made.rejected == "truncated: 1 of 2 s" and set(made.compute) == set(ANALYSIS_TABLES)
     assert not made.needs_upload and not made.reads_stored_stems
@@ -201,11 +203,11 @@ def test_a_rejected_song_gets_rows_that_say_so_and_nothing_is_read_for_it(store:
     assert set(plan(store, ("stem_instrument_tags",), song=REJECTED).compute) == {"stem_instrument_tags"}
 
 
-def test_the_rows_of_a_rejection_are_kept_until_it_says_something_else(store: ObjectStore) -> None:
+def test_the_rows_of_a_rejection_are_kept_until_the_error_changes(store: ObjectStore) -> None:
     carry_out(store, plan(store, song=REJECTED))
     assert not plan(store, song=REJECTED).compute
     assert not plan(store, song=REJECTED | {"error": "too_long: 2 s"}).keep
-    assert not plan(store).keep, "the song is fine under other limits"
+    assert not plan(store).keep, "the song is usable with other limits"
 
 
 def test_a_song_without_a_row_cannot_be_analyzed(store: ObjectStore) -> None:
@@ -231,11 +233,11 @@ def test_an_unavailable_song_cannot_be_analyzed_and_a_rejected_one_can(store: Ob
         (None, False),
     ],
 )
-def test_a_failure_is_told_by_the_errors_first_word(error: str | None, failed: bool) -> None:
+def test_the_code_of_an_error_makes_it_a_failure(error: str | None, failed: bool) -> None:
     assert has_failed(error) is failed
 
 
-def test_is_current_asks_for_inputs_and_code_and_not_for_run_and_time(store: ObjectStore) -> None:
+def test_is_current_compares_inputs_and_code_and_ignores_run_and_time(store: ObjectStore) -> None:
     lineage = plan(store).compute["stems"]
     assert is_current(replace(lineage, run_id="other"), lineage)
     assert not is_current(replace(lineage, input_digest="00"), lineage)

@@ -1,4 +1,4 @@
-"""The state of one song in ``analyze``, changed by several threads: which states there are, and which may follow."""
+"""The states of one song in ``analyze``, and the transitions between them, which several threads make."""
 
 import threading
 from collections.abc import Mapping
@@ -7,25 +7,25 @@ from typing import Final
 
 
 class AnalysisState(Enum):
-    """The states of a song, with the thread that begins each.
+    """The states of a song.
 
-    A song that works out goes READING, TAGGING, COMMITTING, DONE. An error before COMMITTING takes it to FAILING if
-    the model's thread finds it, and straight to FAILED if the writer thread does; an error in COMMITTING takes it to
+    A song without errors goes through READING, TAGGING, COMMITTING, DONE. An error before COMMITTING leads to FAILING
+    if the model's thread finds it, and directly to FAILED if the writer thread does. An error in COMMITTING leads to
     FAILED. DONE and FAILED are final.
     """
 
     READING = "reading"
     """Audio of the song still arrives. Every song begins here."""
     TAGGING = "tagging"
-    """All audio has arrived, and some windows wait for the tagger. Model's thread, at the end of the audio."""
+    """All audio has arrived, and windows wait for the tagger. Set by the model's thread."""
     COMMITTING = "committing"
-    """The writer thread publishes the tables. Model's thread, once no window waits any more."""
+    """The writer thread publishes the tables. Set by the model's thread once no window waits."""
     FAILING = "failing"
-    """Nothing more is computed, and the writer thread has yet to discard unfinished files. Model's thread."""
+    """An error is known, and the writer thread has yet to discard unfinished files. Set by the model's thread."""
     DONE = "done"
-    """All tables are published. Writer thread."""
+    """All tables are published. Set by the writer thread."""
     FAILED = "failed"
-    """Unfinished files are discarded; tables published before the error stay. Writer thread."""
+    """Unfinished files are discarded; tables published before the error stay. Set by the writer thread."""
 
 
 _S = AnalysisState
@@ -63,7 +63,7 @@ class StateMachine:
     def move(self, to: AnalysisState, error: Exception | None = None) -> bool:
         """Change to ``to``; return False, and change nothing, if it may not follow the current state.
 
-        False is no fault: another thread has ended the song in the meantime. FAILING and FAILED need an ``error``.
+        False is not an error: another thread has ended the song in the meantime. FAILING and FAILED need an ``error``.
         """
         with self._changed:
             if to not in TRANSITIONS[self._state]:

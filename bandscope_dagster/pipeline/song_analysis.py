@@ -124,7 +124,7 @@ class SongAnalysis:
     def advance(self) -> None:
         """Commit the song if no window of it waits any more; tag nothing more of a song that has failed.
 
-        Call it after the tagger has run, and now and then: the writer thread may have failed the song.
+        Call it after the tagger has run, and regularly: the writer thread may have failed the song.
         """
         sources = self._sources.values()
         if self.error is not None:

@@ -134,7 +134,7 @@ class _Batch:
             return
         song = self._songs.get(item.song_id)
         if song is None or song.state is not AnalysisState.READING:
-            return  # the song has failed, and perhaps its outcome was given out: skip the rest of its audio
+            return  # the song has failed, and may have been yielded already: skip the rest of its audio
         try:
             self._pass_on(song, item)
         except Exception as error:

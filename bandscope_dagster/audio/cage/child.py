@@ -37,7 +37,7 @@ PROBE, END, REJECTED, OUT_OF_MEMORY, FAILED = b"P", b"E", b"R", b"M", b"F"
 BLOCK: Final = b"B"  # no bytes follow: the number is that of the frames in the next slot
 TAKEN: Final = b"\0"  # the only message of the reader: it has copied a block
 
-UNPRIVILEGED: Final = 65534  # user and group "nobody"
+UNPRIVILEGED: Final = 65534  # UID and GID of a user without privileges
 UPLOAD_FD, CHANNEL_FD, MEMORY_FD = 3, 4, 5  # after the standard streams, which are /dev/null
 
 

@@ -64,8 +64,10 @@ def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
 
 def _first_audio(container: InputContainer) -> AudioStream:
     if not container.streams.audio:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-        raise SongRejected(Reason.NO_AUDIO_STREAM, f"the file has no audio, only {', '.join(kinds)}")
+        kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+        raise SongRejected(
+            Reason.NO_AUDIO_STREAM, "the file has no audio stream" + (f", only {kinds}" if kinds else "")
+        )
     stream = container.streams.audio[0]
     # PyAV has no codec context if FFmpeg has no decoder.
     codec = getattr(stream.codec_context, "name", "unknown")

@@ -1,7 +1,6 @@
 """Write an audio file block by block."""
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, BinaryIO, Final, Self, cast
 
 import av
@@ -59,9 +58,7 @@ class SoundFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._container.close()
 
     def _encode(self, samples: NDArray[np.float32]) -> None:

@@ -120,9 +120,7 @@ def fetch_upload(store: ObjectStore, key: str, max_bytes: int) -> Generator[Fetc
             for chunk in store.chunks(key):
                 size += len(chunk)
                 if size > max_bytes:
-                    raise SongRejected(
-                        Reason.TOO_LARGE, f"the file is larger than {max_bytes:,} bytes, the limit"
-                    )
+                    raise SongRejected(Reason.TOO_LARGE, f"the file exceeds the limit of {max_bytes:,} bytes")
                 digest.update(chunk)
                 file.write(chunk)
         except FileNotFoundError:

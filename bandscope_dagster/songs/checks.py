@@ -9,7 +9,7 @@ from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT
 
 CLIPPED_LIMIT: Final = 0.001
-"""The smallest share of samples at full scale that warns: 44 a second, which audibly change levels and stems."""
+"""The share of clipped samples that triggers a warning: 44 a second, enough to change levels and stems audibly."""
 
 
 class Outcome(StrEnum):

@@ -13,7 +13,7 @@ TOP_INSTRUMENTS = 5
 LAYERS = ("foreground", "middle_ground", "background")  # the foremost first
 
 PresentFrom: TypeAlias = Mapping[str | None, float]
-"""Tagger → the lowest score at which an instrument counts as present in a window; None → that of all other taggers.
+"""Tagger → the lowest score at which an instrument counts as present in a window; None → all other taggers.
 
 If the tagger has no scores, every instrument that it names is present.
 """

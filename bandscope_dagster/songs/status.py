@@ -62,7 +62,7 @@ class Problem:
 
     @property
     def windows_text(self) -> str:
-        """The words before an error of some windows: ``2 windows without tags, the first: ``; else empty."""
+        """The words before an error of some windows: ``2 windows without tags, the first: ``; or empty."""
         noun = "window" if self.windows == 1 else "windows"
         return f"{self.windows} {noun} without tags, the first: " if self.windows else ""
 

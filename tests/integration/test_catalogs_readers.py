@@ -58,7 +58,7 @@ def kill_in_turn(process: subprocess.Popen[str], turn: int, after_s: float) -> i
 
 
 def look(store: ObjectStore, table: Table) -> list[dict]:
-    """The catalog as a reader sees it who opens the file once."""
+    """Read the catalog through one open file."""
     while True:
         try:
             with store.open(catalog_key(table)) as file:

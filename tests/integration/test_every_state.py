@@ -90,7 +90,7 @@ def only_a_row(store: ObjectStore, song: str) -> None:
 
 
 def cut(table: str) -> State:
-    """The file of a table ends in its middle, as after a power cut on a disk that lies about its writes."""
+    """The file of a table ends in its middle, as after a power cut on a disk that reports writes too early."""
 
     def make(store: ObjectStore, song: str) -> None:
         key = table_key(TABLES[table], song)

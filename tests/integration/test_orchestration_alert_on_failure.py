@@ -144,7 +144,7 @@ def test_an_alert_of_a_run_that_failed_otherwise_says_why(location: Location) ->
 
 def test_an_alert_says_that_a_run_is_started_again(location: Location) -> None:
     alert = location.alert(location.run(OSError("killed"), tags={"dagster/will_retry": "true"}))
-    assert alert.will_retry and "started again" in alert.text
+    assert alert.will_retry and "starts it again" in alert.text
 
 
 def test_every_failed_run_is_told_once_and_only_those_from_now_on(location: Location) -> None:

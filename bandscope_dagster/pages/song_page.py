@@ -78,7 +78,7 @@ def write_page(
         for part in _parts(store, facts, digest):
             page.write(part.encode())
         size = page.commit()
-    return replace(written, status=facts.status, bytes=size, kept=False)
+    return replace(written, status=facts.status.value, bytes=size, kept=False)
 
 
 def _parts(store: ObjectStore, facts: SongFacts, digest: str) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _summary(facts: SongFacts, digest: str) -> Summary:
         artist=visible(song["artist"]) if song["artist"] else "",
         owner=visible(song["owner"]) if song["owner"] else "",
         filename=visible(song["filename"]) if song["filename"] else "",
-        status=facts.status,
+        status=facts.status.value,
         seconds=round(facts.seconds, 1),
         loudness_lufs=None if song["loudness_lufs"] is None else round(song["loudness_lufs"], 1),
         instruments=longest_first[:MOST_LISTED],

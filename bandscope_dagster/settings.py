@@ -128,10 +128,7 @@ class Settings(BaseSettings):
     )
 
     songs_per_run: int = Field(
-        default=64,
-        ge=1,
-        le=10_000,
-        description="Maximum number of songs in one run. The models are loaded once per run.",
+        default=64, ge=1, le=10_000, description="Maximum songs per run. The models are loaded once per run."
     )
     step_retries: int = Field(
         default=2, ge=0, le=20, description="Number of retries of a step in which songs failed."

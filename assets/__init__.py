@@ -1,1 +1,1 @@
-"""The asset graph, in the order in which data flows."""
+"""The asset graph, in the order of the data flow."""

@@ -1,4 +1,4 @@
-"""``decoded_waveforms``, ``stems``, ``instrument_tags`` and ``stem_instrument_tags``: one pass over each song."""
+"""The assets ``decoded_waveforms``, ``stems``, ``instrument_tags`` and ``stem_instrument_tags``: one pass per song."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -8,7 +8,7 @@ import dagster as dg
 from assets.checks import ANALYSIS_CHECKS, analysis_checks
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.input_digests import CODE_VERSIONS
-from bandscope_dagster.orchestration.executors import op_tags
+from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.resources import Models
@@ -25,7 +25,7 @@ from bandscope_dagster.pipeline.resource_usage import peak_device_memory_mb, pea
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.settings import Settings, load_settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import TABLES
+from bandscope_dagster.storage.tables.schemas import STEMS, TABLES
 
 DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
     "decoded_waveforms": ["songs"],
@@ -33,7 +33,7 @@ DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
     "instrument_tags": ["songs", "decoded_waveforms"],
     "stem_instrument_tags": ["songs", "stems"],
 }
-"""Each reads the song's row, so each waits for ``songs``, also where what stands between is not selected."""
+"""Every table needs the song's row, so each depends on ``songs``, also if the tables in between are not selected."""
 
 KINDS: Final[Mapping[str, set[str]]] = {
     "decoded_waveforms": {"ffmpeg", "parquet"},
@@ -65,7 +65,7 @@ KINDS: Final[Mapping[str, set[str]]] = {
     backfill_policy=BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
     pool="gpu",
-    op_tags=op_tags(cpus=2, memory_gib=6, gpus=load_settings().gpus_asked),
+    op_tags=resource_requests(cpus=2, memory_gib=6, gpus=load_settings().gpus_asked),
 )
 def analyze(
     context: dg.AssetExecutionContext,
@@ -73,7 +73,7 @@ def analyze(
     store: dg.ResourceParam[ObjectStore],
     models: dg.ResourceParam[Models],
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
-    """Decode, store, separate and tag the songs of the batch; each is reported the moment it is stored."""
+    """Decode, store, separate and tag the songs of the batch; report each song as soon as it is stored."""
     with song_step(context.instance):
         keys = list(context.partition_keys)
         tag_run(context)
@@ -101,7 +101,7 @@ def analyze(
 
 
 def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:
-    """What people look at, per table of one song; numbers are plotted over songs by the UI."""
+    """Table → the metadata of one song that the UI shows; the UI plots numbers over songs."""
     plan = outcome.plan
     of_song = {} if plan.rejected is not None else {"duration_s": plan.duration_s}
     shown: dict[str, dict[str, Any]] = {table: dict(of_song) for table in plan.tables}
@@ -136,14 +136,14 @@ def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:
         if table in outcome.written:
             shown[table]["load_seconds"] = round(seconds, 2)
     if outcome.picture is not None:
-        # Once per song, for the pictures of thousands of songs lie in Dagster's own database.
+        # Once per song: Dagster stores the pictures of thousands of songs in its own database.
         shown[_pictured(outcome)]["picture"] = dg.MetadataValue.md(as_markdown(outcome.picture, plan.song_id))
     return shown
 
 
 def _pictured(outcome: SongAnalyzed) -> str:
-    """The table that shows the song's picture: its stems, or what else was computed of it last."""
-    return "stems" if "stems" in outcome.written else list(outcome.written)[-1]
+    """The table that shows the song's picture: ``stems``, or else the last table that was written."""
+    return STEMS.name if STEMS.name in outcome.written else list(outcome.written)[-1]
 
 
 def _quality_metadata(quality: SeparationQuality) -> dict[str, Any]:

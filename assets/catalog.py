@@ -1,4 +1,4 @@
-"""``song_catalog``, ``instrument_catalog`` and ``song_errors``: the whole collection in few compact files."""
+"""``song_catalog``, ``instrument_catalog`` and ``song_errors``: one compact file each over the whole collection."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -11,7 +11,7 @@ from bandscope_dagster.catalogs.refresh import Refreshed, refresh
 from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
 from bandscope_dagster.input_digests import CODE_VERSIONS
-from bandscope_dagster.orchestration.executors import op_tags
+from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.policies import RETRY_POLICY
 from bandscope_dagster.orchestration.sensors.refresh_catalogs import REFRESH_DAILY_S
 from bandscope_dagster.orchestration.table_metadata import column_schema
@@ -32,7 +32,7 @@ FRESHNESS: Final = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(seconds=REFRESH_DAILY_S, hours=1),
     fail_window=timedelta(seconds=REFRESH_DAILY_S, hours=6),
 )
-"""The sensor refreshes the catalogs after every batch and once a day: older ones mean that it is off or fails."""
+"""The sensor refreshes the catalogs after every batch and once a day; if they are older, it is off or fails."""
 
 
 def _spec(table: Table, deps: Sequence[str]) -> dg.AssetSpec:
@@ -55,7 +55,7 @@ def _metadata(done: Refreshed) -> dict[str, str | int | float | bool]:
         "dagster/row_count": done.file.rows,
         "size_mb": round(done.file.bytes / 1e6, 3),
         "songs": done.changes.songs,
-        "songs_read": len(done.changes.read),
+        "songs_read": len(done.changes.to_read),
         "songs_removed": done.changes.removed.len(),
         "full": done.changes.full,
         "seconds": round(done.seconds, 3),
@@ -71,14 +71,14 @@ def _metadata(done: Refreshed) -> dict[str, str | int | float | bool]:
     ],
     can_subset=True,
     retry_policy=RETRY_POLICY,
-    op_tags=op_tags(cpus=2, memory_gib=4),
+    op_tags=resource_requests(cpus=2, memory_gib=4),
 )
 def catalogs(
     context: dg.AssetExecutionContext,
     store: dg.ResourceParam[ObjectStore],
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """Bring the catalogs up to date with the songs whose files have changed, from one listing of the store."""
+    """Update the catalogs with the songs whose files have changed, from one listing of the store."""
     present = present_from(settings.present_from)
     wanted = [
         catalog

@@ -1,4 +1,4 @@
-"""Asset checks, recorded per song as it is processed, by the rules of ``songs.checks``."""
+"""Asset checks of each processed song, by the rules of ``songs.checks``."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ TAGS: Final = tuple(table.name for table in ANALYSIS_TABLES if table.kind == "ta
 
 def _per_song_check(name: str, asset: str, description: str) -> dg.AssetCheckSpec:
     with warnings.catch_warnings():
-        # Checks with partitions are in preview in Dagster 1.13, which pyproject.toml therefore pins.
+        # Checks with partitions are in preview in Dagster 1.13; pyproject.toml pins that version for this reason.
         warnings.simplefilter("ignore", dg.PreviewWarning)
         return dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=SONGS_PARTITIONS)
 
@@ -34,7 +34,7 @@ def _per_song_check(name: str, asset: str, description: str) -> dg.AssetCheckSpe
 SONG_IS_USABLE: Final = _per_song_check(
     "song_is_usable",
     "songs",
-    "The upload is a whole piece of audio within the limits. A rejected upload is a warning, not a failure.",
+    "The upload is complete audio within the limits. A rejected upload is a warning, not a failure.",
 )
 
 SONG_IS_NOT_CLIPPED: Final = _per_song_check(
@@ -47,8 +47,8 @@ BLOCKS_ARE_WHOLE: Final = {
     table: _per_song_check(
         "blocks_are_whole",
         table,
-        "Read back from the store, the file has the table's columns, and one row group for each block of 10 s:"
-        " without gaps, together as long as the song, with finite levels.",
+        "The file, read back from the store, has the table's columns and one row group for each block of 10 s."
+        " The blocks have no gaps and finite levels, and together are as long as the song.",
     )
     for table in AUDIO
 }
@@ -97,9 +97,9 @@ def song_checks(checked: SongChecked, target: dg.EventLogRecord | None) -> Itera
 def analysis_checks(
     outcome: SongAnalyzed, table: str, target: dg.EventLogRecord | None
 ) -> Iterator[dg.AssetCheckEvaluation]:
-    """The results for one table of a song, whose materialization is ``target``, also where the stored file was kept.
+    """The results for one table of a song, whose materialization is ``target``, also if the stored file was kept.
 
-    A number that was not measured when a kept file was written gives no result.
+    A check of a kept file has no result if its number was not measured when the file was written.
     """
     song, rejected = outcome.plan.song_id, outcome.plan.rejected
     if rejected is not None:
@@ -129,7 +129,7 @@ def analysis_checks(
 
 
 def _faults(outcome: SongAnalyzed, table: str) -> list[str]:
-    """The promises that the song's file in an audio table does not keep."""
+    """The faults of the song's file in an audio table; empty for a correct file."""
     found = outcome.read_back[table] if table in outcome.read_back else outcome.plan.keep[table]
     if isinstance(found, Exception):
         return [f"the file could not be read back: {found}"]
@@ -141,7 +141,7 @@ def _faults(outcome: SongAnalyzed, table: str) -> list[str]:
 
 
 def _noted(outcome: SongAnalyzed, table: str, name: str, read: Callable[[str], T]) -> T | None:
-    """What was measured when a kept file was written."""
+    """The measurement in a note of a kept file; None if the file has no such note."""
     kept = outcome.plan.keep.get(table)
     note = kept.notes.get(name) if kept is not None else None
     return None if note is None else read(note)
@@ -150,7 +150,7 @@ def _noted(outcome: SongAnalyzed, table: str, name: str, read: Callable[[str], T
 def _nothing_to_check(
     spec: dg.AssetCheckSpec, song: str, target: dg.EventLogRecord | None, error: str
 ) -> dg.AssetCheckEvaluation:
-    """A pass: ``song_is_usable`` has the error, and the UI would show a check without a result as failed."""
+    """A passed result: the UI would show a check without a result as failed, and ``song_is_usable`` has the error."""
     check = checks.Check(checks.Outcome.PASSED)
     return _evaluation(spec, song, target, check, description=f"nothing to check: {error}")
 

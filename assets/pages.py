@@ -1,4 +1,4 @@
-"""``song_pages``: for every song a page on which its stems are heard and its instruments seen."""
+"""``song_pages``: a page per song, to play its stems and see its instruments."""
 
 from collections.abc import Iterator
 from time import perf_counter
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.orchestration.executors import op_tags
+from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import PAGES_BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
@@ -29,9 +29,9 @@ DEPENDENCIES: Final = ("songs", "stems", "instrument_tags", "stem_instrument_tag
         dg.AssetSpec(
             "song_pages",
             deps=DEPENDENCIES,
-            description="One HTML file per song that asks for nothing else: mixture and stems to play, solo and mute, "
-            "the instruments over time, levels, checks and lineage; and an index of all of them, `index.html`. A "
-            "rejected song's page says why.",
+            description="One self-contained HTML file per song: mixture and stems to play, solo and mute, the "
+            "instruments over time, levels, checks and lineage; and an index of all pages, `index.html`. The page of "
+            "a rejected song shows the reason.",
             group_name="pages",
             kinds={"html"},
             owners=["team:bandscope"],
@@ -43,14 +43,14 @@ DEPENDENCIES: Final = ("songs", "stems", "instrument_tags", "stem_instrument_tag
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=PAGES_BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
-    op_tags=op_tags(cpus=1, memory_gib=2),
+    op_tags=resource_requests(cpus=1, memory_gib=2),
 )
 def song_pages(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ObjectStore],
 ) -> Iterator[dg.AssetMaterialization]:
-    """Write the pages of the batch, each reported the moment it is stored, and then the index over all pages."""
+    """Write the pages of the batch, report each as soon as it is stored, then write the index of all pages."""
     with song_step(context.instance):
         keys = list(context.partition_keys)
         tag_run(context)
@@ -64,7 +64,7 @@ def song_pages(
             started = perf_counter()
             try:
                 page = write_page(store, pages, song_id, present, keep=reuse)
-            except Exception as error:  # a song's failure is its own, whatever it is
+            except Exception as error:  # whatever fails, the other songs continue
                 context.log.error(f"{song_id}: failed: {error}")
                 failed.append(SongFailed(song_id, error))
                 continue
@@ -76,7 +76,7 @@ def song_pages(
 
 
 def _materialization(page: WrittenPage, seconds: float, upstream: Upstream) -> dg.AssetMaterialization:
-    """The event of one page, with the versions that Dagster would add to one that spoke for a whole run."""
+    """The event of one page, with the version tags that Dagster adds only to the results of a whole step."""
     link = dg.MetadataValue.url(page.uri) if "://" in page.uri else dg.MetadataValue.path(page.uri)
     metadata: dict[str, Any] = {
         "page": link,

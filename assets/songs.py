@@ -1,4 +1,4 @@
-"""``songs``: every upload, read once, proven to decode, and described in one row."""
+"""``songs``: one row per upload, which is read once, decoded completely, and described."""
 
 from collections.abc import Iterator
 from time import monotonic
@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.checks import SONG_CHECKS, song_checks
 from bandscope_dagster.input_digests import CODE_VERSIONS
-from bandscope_dagster.orchestration.executors import op_tags
+from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
@@ -43,14 +43,14 @@ TELL_EVERY_S: Final = 2.0
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
-    op_tags=op_tags(cpus=1, memory_gib=2),
+    op_tags=resource_requests(cpus=1, memory_gib=2),
 )
 def songs(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ObjectStore],
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckEvaluation]:
-    """Check every upload of the batch; a bad one is a row that says why, and never stops the others."""
+    """Check every upload of the batch; a bad upload becomes a row with the reason, and does not stop the others."""
     with song_step(context.instance):
         keys = list(context.partition_keys)
         uploads = list_uploads(store).by_song
@@ -64,10 +64,10 @@ def songs(
             if monotonic() - told > TELL_EVERY_S:
                 context.log.info(songs_checked(len(checked), len(keys)))
                 told = monotonic()
-        # One result for the whole batch: without it, what follows in the same run would be skipped. The data version is
-        # shared, which is right: a partition key already names the upload's content.
+        # One result for the whole batch: without it, Dagster would skip the next steps of the run. All songs share the
+        # data version; this is correct, because a partition key already identifies the upload's content.
         yield dg.MaterializeResult(asset_key="songs", data_version=dg.DataVersion(CODE_VERSIONS["songs"]))
-        # Only now are there materializations that the checks can be of.
+        # The checks refer to materializations, which exist only now.
         upstream = Upstream(context)
         for song in checked:
             yield from song_checks(song, upstream.record("songs", song.song_id))

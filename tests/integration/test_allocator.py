@@ -1,4 +1,7 @@
-"""Freed memory in glibc: shared by threads, kept for tensors, and returned every 20 s; a new process for each test."""
+"""Freed memory in glibc: threads share it, tensors use it again, and the system gets it back every 20 s.
+
+Every test uses a new process.
+"""
 
 import json
 import os
@@ -34,15 +37,15 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 first = faults()
 allocator.keep_freed_memory()
-for _ in range(4):  # until the heap has its size
+for _ in range(4):  # until the heap does not grow any more
     last = faults()
 print(json.dumps([first, last]))
 """
 
 
-def test_the_memory_of_freed_tensors_is_used_again_without_page_faults() -> None:
+def test_the_memory_of_freed_tensors_is_reused_without_page_faults() -> None:
     before, after = in_a_process(FAULTS)
-    assert before > 5 * 16_000  # 64 MiB in pages of 4 KiB, each time anew
+    assert before > 5 * 16_000  # 64 MiB in pages of 4 KiB, faulted in every time
     assert after < before / 100
 
 
@@ -59,9 +62,9 @@ allocator.GIVE_BACK_EVERY_S = 0.0
 if sys.argv[1] == "kept":
     allocator.keep_freed_memory()
 freed = allocator.FreedMemory()
-blocks = [np.ones(10_000) for _ in range(4000)]  # 80 kB each, which lie side by side
+blocks = [np.ones(10_000) for _ in range(4000)]  # 80 kB each, adjacent in memory
 full = resident()
-del blocks[:-1]  # the last holds the end of the heap
+del blocks[:-1]  # the last keeps the heap from shrinking
 kept = resident()
 freed.give_back()
 print(json.dumps([full, kept, resident()]))
@@ -69,9 +72,9 @@ print(json.dumps([full, kept, resident()]))
 
 
 @pytest.mark.parametrize("how", ["by itself", "kept"])
-def test_what_was_freed_between_what_is_in_use_goes_back_to_the_system(how: str) -> None:
+def test_freed_memory_between_used_blocks_is_returned_to_the_system(how: str) -> None:
     full, kept, after = in_a_process(FREED, how)
-    assert full - kept < 50, "it stays by itself"
+    assert full - kept < 50, "glibc alone keeps it"
     assert kept - after > 250
 
 
@@ -87,7 +90,7 @@ def resident():
 
 def use():
     held = [np.ones(10_000) for _ in range(2000)]  # 80 kB each
-    return held[-1]  # the last holds the end of the heap, and the others are freed
+    return held[-1]  # the last keeps the heap from shrinking; the others are freed
 
 if sys.argv[1] == "shared":
     share_freed_memory()
@@ -99,9 +102,9 @@ with ThreadPoolExecutor(1) as first, ThreadPoolExecutor(1) as second:
 """
 
 
-def test_what_one_thread_frees_another_uses() -> None:
+def test_memory_freed_by_one_thread_is_used_by_another() -> None:
     before, after = in_a_process(SHARED, "alone")
-    assert after - before > 100, "by itself each thread keeps its own"
+    assert after - before > 100, "by default, each thread keeps its own freed memory"
     before, after = in_a_process(SHARED, "shared")
     assert after - before < 20
 
@@ -116,14 +119,14 @@ print(os.getpid(), os.environ["GLIBC_TUNABLES"], sys.argv[1:], sys.flags.dev_mod
 
 
 @pytest.mark.parametrize("before", ["", "glibc.malloc.arena_max=3"])
-def test_a_program_is_restarted_once_as_what_it_was(before: str, tmp_path: Path) -> None:
+def test_a_program_is_restarted_once_with_the_same_arguments(before: str, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(RESTARTED)
     environment = os.environ | {"GLIBC_TUNABLES": before}
     command = [sys.executable, "-X", "dev", str(script), "two words", "--flag"]
     done = subprocess.run(command, input="typed", env=environment, capture_output=True, text=True, check=True)
     first, second, last = done.stdout.splitlines()
-    assert first == second and first.startswith("begins"), "the process stays the same"
+    assert first == second and first.startswith("begins"), "the process id does not change"
     number = first.split()[1]
     tunables = f"{before}:glibc.malloc.tcache_count=0".lstrip(":")
     assert last == f"{number} {tunables} ['two words', '--flag'] True typed"
@@ -164,6 +167,6 @@ def test_a_step_over_songs_shares_freed_memory_from_its_beginning() -> None:
 def test_a_program_that_only_imports_the_command_is_not_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(sys, "argv", ["bandscope", "run"])
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("this process would be gone"))
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("this would replace the test process"))
     restart_without_thread_caches()
     assert "GLIBC_TUNABLES" not in os.environ

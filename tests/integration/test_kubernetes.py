@@ -1,4 +1,4 @@
-"""deploy/kubernetes: the pods that our values and the tags of our ops make, by the libraries that make them."""
+"""deploy/kubernetes: the pods from our values and the tags of our ops, built by dagster_k8s itself."""
 
 import json
 import os
@@ -35,12 +35,12 @@ WRITABLE = {"/tmp", "/opt/dagster/dagster_home"}
 
 
 def documents(name: str) -> list[dict[str, Any]]:
-    """The objects in a manifest."""
+    """The objects of a manifest."""
     return list(yaml.safe_load_all((KUBERNETES / name).read_text()))
 
 
 def named(kind: str) -> dict[str, dict[str, Any]]:
-    """Name → object, of all manifests' objects of a kind."""
+    """Name → object, for all objects of this kind in the manifests."""
     found = [document for name in MANIFESTS for document in documents(name) if document["kind"] == kind]
     return {document["metadata"]["name"]: document for document in found}
 
@@ -52,7 +52,7 @@ def location() -> Location:
 
 @pytest.fixture(scope="module")
 def jobs(location: Location, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """Op → the job of its step, and "run" → that of a run."""
+    """Op → the job of its step, and "run" → the job of a run."""
     launcher = make_launcher(launcher_config(VALUES), tmp_path_factory.mktemp("launcher"))
     steps = {op: build_job(launcher, "step_worker", IMAGE, location.ops[op]) for op in OPS}
     return steps | {"run": build_job(launcher, "run_worker", IMAGE)}
@@ -60,13 +60,13 @@ def jobs(location: Location, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 @pytest.fixture(scope="module")
 def pods(jobs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The same jobs' pods."""
+    """Op or "run" → the pod of its job."""
     return {name: job["spec"]["template"]["spec"] for name, job in jobs.items()}
 
 
 @pytest.fixture(scope="module")
 def containers(pods: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The same pods' only containers."""
+    """Op or "run" → the only container of its pod."""
     assert all(len(pod["containers"]) == 1 for pod in pods.values())
     return {name: pod["containers"][0] for name, pod in pods.items()}
 
@@ -77,18 +77,18 @@ def test_with_these_settings_every_step_is_a_job_of_kubernetes(location: Locatio
 
 
 @pytest.mark.parametrize("name", [*OPS, "run"])
-def test_every_job_is_one_that_kubernetes_takes(jobs: dict[str, dict[str, Any]], name: str) -> None:
+def test_every_job_is_valid_for_kubernetes(jobs: dict[str, dict[str, Any]], name: str) -> None:
     kubernetes_validate.validate(jobs[name], kubernetes_validate.latest_version(), strict=True)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_every_manifest_is_one_that_kubernetes_takes(name: str) -> None:
+def test_every_manifest_is_valid_for_kubernetes(name: str) -> None:
     for document in documents(name):
         kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
 
 
 @pytest.mark.parametrize("name", [*OPS, "run"])
-def test_a_pod_asks_for_what_the_page_says(containers: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_pod_requests_the_resources_of_the_page(containers: dict[str, dict[str, Any]], name: str) -> None:
     said = re.search(rf"^\| `?{name}`? \| (\S+) \| (\S+) \| (\S+) \|", README, re.MULTILINE)
     assert said is not None, f"README.md has no row for {name}"
     resources = containers[name]["resources"]
@@ -107,7 +107,7 @@ def test_only_steps_with_models_go_to_nodes_with_gpus(pods: dict[str, dict[str, 
     ]
 
 
-def test_on_a_cluster_of_cpus_no_step_asks_for_a_gpu_or_a_node_with_one(tmp_path: Path) -> None:
+def test_on_a_cluster_of_cpus_no_step_requests_a_gpu_or_a_node_with_one(tmp_path: Path) -> None:
     launcher = make_launcher(launcher_config(VALUES), tmp_path)
     job = build_job(launcher, "step_worker", IMAGE, load_location(BANDSCOPE_DEVICE="cpu").ops["analyze"])
     assert "nvidia" not in json.dumps(job)
@@ -118,7 +118,7 @@ def test_no_step_inherits_a_limit_of_memory_or_cpu(containers: dict[str, dict[st
         assert set(container["resources"].get("limits", {})) <= {"nvidia.com/gpu"}, name
 
 
-def test_steps_and_runs_have_the_settings_and_the_secrets_and_no_secret_in_the_open(
+def test_steps_and_runs_get_settings_and_secrets_by_reference(
     containers: dict[str, dict[str, Any]],
 ) -> None:
     for container in containers.values():
@@ -131,7 +131,7 @@ def test_steps_and_runs_have_the_settings_and_the_secrets_and_no_secret_in_the_o
         assert {"name": "DAGSTER_PG_PASSWORD", "valueFrom": {"secretKeyRef": password}} in container["env"]
 
 
-def test_what_pods_refer_to_is_in_the_manifests(pods: dict[str, dict[str, Any]]) -> None:
+def test_the_manifests_contain_every_object_that_pods_refer_to(pods: dict[str, dict[str, Any]]) -> None:
     secrets, maps, claims = named("Secret"), named("ConfigMap"), named("PersistentVolumeClaim")
     assert list(maps) == ["bandscope-settings"]
     assert "postgresql-password" in secrets["bandscope-postgresql"]["stringData"]
@@ -146,7 +146,7 @@ def test_what_pods_refer_to_is_in_the_manifests(pods: dict[str, dict[str, Any]])
                 assert volume["persistentVolumeClaim"]["claimName"] in claims
 
 
-def test_weights_are_there_to_read_and_only_scratch_can_be_written(
+def test_weights_are_read_only_and_only_scratch_can_be_written(
     containers: dict[str, dict[str, Any]], pods: dict[str, dict[str, Any]]
 ) -> None:
     for name, container in containers.items():
@@ -158,7 +158,7 @@ def test_weights_are_there_to_read_and_only_scratch_can_be_written(
 
 
 def confined(pod: Mapping[str, Any], container: Mapping[str, Any]) -> bool:
-    """Whether a container is not root, cannot become it, and can write to its volumes alone."""
+    """True if a container is not root, cannot become root, and can write only to its volumes."""
     of_pod, of_container = pod["securityContext"], container["securityContext"]
     return (
         of_pod["runAsNonRoot"]
@@ -186,23 +186,25 @@ def test_no_pod_is_root_or_writes_outside_its_volumes(
         assert confined({"securityContext": part["podSecurityContext"]}, part)
 
 
-def test_the_image_runs_as_the_user_that_the_pods_name() -> None:
+def test_the_image_runs_as_the_user_of_the_pods() -> None:
     for name in ("control", "worker"):
         assert "\nUSER 10001:10001\n" in (ROOT / "deploy" / "docker" / f"{name}.Dockerfile").read_text()
 
 
-def test_a_step_has_no_key_to_the_cluster_and_a_run_has(pods: dict[str, dict[str, Any]]) -> None:
+def test_a_run_has_a_token_for_the_kubernetes_api_and_a_step_has_none(
+    pods: dict[str, dict[str, Any]],
+) -> None:
     assert {op: pods[op]["automountServiceAccountToken"] for op in OPS} == dict.fromkeys(OPS, False)
     assert pods["run"]["automountServiceAccountToken"]
 
 
-def test_services_of_the_namespace_make_no_variables_that_look_like_settings(
+def test_services_of_the_namespace_add_no_variables_that_look_like_settings(
     pods: dict[str, dict[str, Any]],
 ) -> None:
     assert not any(pod["enableServiceLinks"] for pod in pods.values())
 
 
-def test_each_network_policy_is_for_pods_that_there_are(jobs: dict[str, dict[str, Any]]) -> None:
+def test_each_network_policy_selects_existing_pods(jobs: dict[str, dict[str, Any]]) -> None:
     policies = named("NetworkPolicy")
     for policy, name in [("bandscope-runs", "run"), *[("bandscope-steps", op) for op in OPS]]:
         labels = jobs[name]["spec"]["template"]["metadata"]["labels"]
@@ -213,7 +215,7 @@ def test_each_network_policy_is_for_pods_that_there_are(jobs: dict[str, dict[str
 
 
 def ports(policy: str) -> set[int]:
-    """The ports to which a policy lets connections out."""
+    """The destination ports that a policy allows."""
     rules = named("NetworkPolicy")[policy]["spec"]["egress"]
     return {port["port"] for rule in rules for port in rule["ports"]}
 
@@ -223,12 +225,12 @@ def test_only_runs_may_reach_the_kubernetes_api() -> None:
     assert ports("bandscope-runs") == ports("bandscope-steps") | {6443}
 
 
-def test_a_field_that_the_launcher_does_not_know_is_refused(tmp_path: Path) -> None:
+def test_a_field_unknown_to_the_launcher_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="image_pull_policies"):
         make_launcher({**launcher_config(VALUES), "image_pull_policies": "Always"}, tmp_path)
 
 
-def test_the_instance_has_the_limits_of_deploy_dagster_yaml_but_for_what_is_said_here() -> None:
+def test_the_instance_has_the_limits_of_deploy_dagster_yaml_except_for_two() -> None:
     chart = dagster_yaml(VALUES)
     reference = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
     reference["concurrency"]["pools"]["granularity"] = "op"
@@ -241,7 +243,7 @@ def test_the_instance_has_the_limits_of_deploy_dagster_yaml_but_for_what_is_said
     )
 
 
-def test_the_settings_are_settings() -> None:
+def test_every_variable_of_the_settings_exists() -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith("BANDSCOPE_"):
@@ -250,21 +252,21 @@ def test_the_settings_are_settings() -> None:
             patch.setenv(name, value)
         settings = Settings()
     assert settings.executor == "kubernetes"
-    assert settings.models_device == "cuda", "a step that asked for a GPU must find one"
+    assert settings.models_device == "cuda", "a step that requested a GPU must find one"
     fields = {f"BANDSCOPE_{field.upper()}" for field in Settings.model_fields}
     given = set(SETTINGS) | set(named("Secret")["bandscope-secrets"]["stringData"])
     assert {name for name in given if not name.startswith("DAGSTER_")} <= fields
     (code,) = VALUES["dagster-user-deployments"]["deployments"]
-    assert "env" not in code, "settings have one place"
+    assert "env" not in code, "settings are only in settings.yaml"
 
 
-def test_a_setting_that_cannot_be_used_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANDSCOPE_EXECUTOR", "k8s")
     with pytest.raises(ValidationError, match="kubernetes"):
         Settings()
 
 
-def test_the_weights_job_fetches_what_the_settings_choose() -> None:
+def test_the_weights_job_downloads_the_models_of_the_settings() -> None:
     weights = documents("weights.yaml")[1]["spec"]["template"]["spec"]
     (pull,), (verify,) = weights["initContainers"], weights["containers"]
     assert pull["args"][:3] == ["bandscope", "models", "pull"]
@@ -278,7 +280,7 @@ def test_the_weights_job_fetches_what_the_settings_choose() -> None:
     assert [mount[folder] for mount in mounts] == [False, True]
 
 
-def test_the_example_of_secrets_holds_none() -> None:
+def test_the_example_file_has_no_secrets() -> None:
     for secret in named("Secret").values():
         assert set(secret["stringData"].values()) == {"FILL-IN"}
 

@@ -1,4 +1,4 @@
-"""Somebody is told of every failed run, once, whatever happens on the way."""
+"""Every failed run causes exactly one alert, also if some alerts cannot be sent."""
 
 import json
 import threading
@@ -31,11 +31,11 @@ ALERT = Alert(
 
 
 class Receiver(HTTPServer):
-    """A real web server that keeps what is posted to it and answers as it is told."""
+    """A real web server that keeps the posted data and answers with the given statuses."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.answers: list[int] = []  # HTTP status of the next answers; 200 where none is left
+        self.answers: list[int] = []  # HTTP status of the next answers; 200 if none is left
         self.posted: list[dict[str, Any]] = []
 
     @property
@@ -86,7 +86,7 @@ class Location:
         return work.execute_in_process(instance=self.instance, raise_on_error=False)
 
     def tick(self, hook: Hook | None) -> list[Any]:
-        """What the daemon would be told by the sensor's next tick, one for each run."""
+        """The results of the sensor's next tick for the daemon, one per failed run."""
         context = dg.build_sensor_context(
             self.instance, cursor=self._cursor, repository_def=dg.Definitions().get_repository_def()
         )
@@ -95,7 +95,7 @@ class Location:
         return list(data.dagster_run_reactions or [])
 
     def alert(self, result: dg.ExecuteInProcessResult) -> Alert:
-        """What is said of a run."""
+        """The alert about a run."""
         event = next(e for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_FAILURE)
         run = self.instance.get_run_by_id(result.run_id)
         assert run is not None
@@ -114,7 +114,7 @@ def location(instance: dg.DagsterInstance) -> Location:
     return Location(instance)
 
 
-def test_an_alert_names_the_songs_that_failed_and_where_to_look(location: Location, tmp_path: Path) -> None:
+def test_an_alert_names_the_failed_songs_and_links_to_the_run(location: Location, tmp_path: Path) -> None:
     platform = Platform(local_settings(tmp_path), location.instance)
     ids = platform.upload({"good.wav": song_bytes(1, 0.6), "gone.wav": song_bytes(2, 0.6)})
     (tmp_path / "uploads" / "gone.wav").unlink()
@@ -127,7 +127,7 @@ def test_an_alert_names_the_songs_that_failed_and_where_to_look(location: Locati
     assert alert.link in alert.text and "1 of 2 songs" in alert.text
 
 
-def test_an_alert_stays_short_however_many_songs_failed(location: Location) -> None:
+def test_an_alert_stays_short_if_many_songs_failed(location: Location) -> None:
     failed = [SongFailed(f"song-{number}", RuntimeError("x" * 5000)) for number in range(500)]
     with pytest.raises(dg.Failure) as raised:
         raise_failures(failed, 500)
@@ -136,45 +136,45 @@ def test_an_alert_stays_short_however_many_songs_failed(location: Location) -> N
     assert max(len(text) for text in [alert.message, *alert.failed_songs.values()]) == SHOWN_CHARACTERS
 
 
-def test_an_alert_of_a_run_that_failed_otherwise_says_why(location: Location) -> None:
+def test_an_alert_of_a_run_that_failed_for_another_reason_has_its_message(location: Location) -> None:
     alert = location.alert(location.run(OSError("no space left")))
     assert alert.message == "OSError: no space left"
     assert alert.failed_songs == {} and alert.failed_songs_total == 0 and not alert.will_retry
 
 
-def test_an_alert_says_that_a_run_is_started_again(location: Location) -> None:
+def test_an_alert_says_that_dagster_starts_the_run_again(location: Location) -> None:
     alert = location.alert(location.run(OSError("killed"), tags={"dagster/will_retry": "true"}))
     assert alert.will_retry and "starts it again" in alert.text
 
 
-def test_every_failed_run_is_told_once_and_only_those_from_now_on(location: Location) -> None:
-    told: list[Alert] = []
+def test_every_failed_run_is_reported_once_and_no_run_from_before(location: Location) -> None:
+    alerts: list[Alert] = []
     location.run(OSError("before"))
-    assert location.tick(told.append) == [] and told == []
+    assert location.tick(alerts.append) == [] and alerts == []
     location.run(OSError("one"))
     location.run(OSError("two"))
-    assert [reaction.error for reaction in location.tick(told.append)] == [None, None]
-    assert [alert.message for alert in told] == ["OSError: one", "OSError: two"]
-    location.tick(told.append)
-    assert len(told) == 2
+    assert [reaction.error for reaction in location.tick(alerts.append)] == [None, None]
+    assert [alert.message for alert in alerts] == ["OSError: one", "OSError: two"]
+    location.tick(alerts.append)
+    assert len(alerts) == 2
 
 
-def test_a_hook_that_fails_makes_its_tick_red_and_the_next_run_is_still_told(location: Location) -> None:
-    told: list[Alert] = []
+def test_a_failing_hook_fails_its_tick_and_the_next_run_is_still_reported(location: Location) -> None:
+    alerts: list[Alert] = []
 
     def hook(alert: Alert) -> None:
-        told.append(alert)
-        if len(told) == 1:
-            raise ConnectionRefusedError("nobody listens")
+        alerts.append(alert)
+        if len(alerts) == 1:
+            raise ConnectionRefusedError("no listener")
 
     location.tick(hook)
     location.run(OSError("one"))
     location.run(OSError("two"))
     first, second = location.tick(hook)
-    assert "nobody listens" in str(first.error) and second.error is None
-    assert len(told) == 2
+    assert "no listener" in str(first.error) and second.error is None
+    assert len(alerts) == 2
     location.tick(hook)
-    assert len(told) == 2
+    assert len(alerts) == 2
 
 
 def test_without_a_hook_a_failed_run_is_only_logged(location: Location) -> None:
@@ -183,7 +183,7 @@ def test_without_a_hook_a_failed_run_is_only_logged(location: Location) -> None:
     assert [reaction.error for reaction in location.tick(None)] == [None]
 
 
-def test_a_webhook_is_posted_the_alert_as_json(receiver: Receiver) -> None:
+def test_a_webhook_receives_the_alert_as_json(receiver: Receiver) -> None:
     Webhook(receiver.url)(ALERT)
     (posted,) = receiver.posted
     assert posted == {
@@ -198,13 +198,13 @@ def test_a_webhook_is_posted_the_alert_as_json(receiver: Receiver) -> None:
     }
 
 
-def test_a_webhook_tries_again_when_its_server_fails(receiver: Receiver) -> None:
+def test_a_webhook_is_retried_if_its_server_fails(receiver: Receiver) -> None:
     receiver.answers = [503, 500]
     Webhook(receiver.url, wait_s=0.01)(ALERT)
     assert len(receiver.posted) == 3
 
 
-def test_a_webhook_that_never_answers_well_is_an_error_after_its_attempts(receiver: Receiver) -> None:
+def test_a_webhook_that_always_fails_is_an_error_after_its_attempts(receiver: Receiver) -> None:
     receiver.answers = [500] * 10
     with pytest.raises(OSError, match="500"):
         Webhook(receiver.url, attempts=2, wait_s=0.01)(ALERT)
@@ -212,6 +212,6 @@ def test_a_webhook_that_never_answers_well_is_an_error_after_its_attempts(receiv
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example/x", "example.com", ""])
-def test_a_webhook_that_is_no_web_address_is_refused_at_the_start(url: str) -> None:
+def test_a_webhook_must_be_a_web_address(url: str) -> None:
     with pytest.raises(SettingsError, match="BANDSCOPE_ALERT_WEBHOOK must be a URL"):
         Webhook(url)

@@ -1,4 +1,4 @@
-"""Operated as from the UI, through a real webserver and a real daemon: backfills, the pool, re-execution, retry."""
+"""Backfills, the pool, re-execution and retry, as from the UI, through a real webserver and a real daemon."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ def test_every_job_runs_its_part_of_the_graph(tmp_path: Path) -> None:
         assert definitions.resolve_job_def(job.name).description
 
 
-def test_a_run_says_how_many_songs_it_has_which_and_whose(tmp_path: Path) -> None:
+def test_a_run_has_tags_with_the_number_of_songs_their_ids_and_owners(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         platform.upload({f"{owner}/a.wav": b"" for owner in ("mia", "tom", "ann", "zoe")} | {"b.wav": b""})
@@ -63,7 +63,7 @@ def test_a_run_says_how_many_songs_it_has_which_and_whose(tmp_path: Path) -> Non
 
 @dataclass
 class Story:
-    """What an operator did, and what Dagster showed after each step."""
+    """The actions of an operator, and the state that Dagster showed after each."""
 
     platform: Platform
     ids: dict[str, str]
@@ -75,7 +75,7 @@ class Story:
     errors: list[set[str]] = field(default_factory=list)
 
     def watch_backfill(self, server: Webserver, backfill_id: str) -> None:
-        """Wait for a backfill to end, and remember what its page shows."""
+        """Wait for a backfill to end, and keep the numbers of its page."""
         status = wait_for("the backfill ends", lambda: self._ended(backfill_id), PATIENCE_S)
         self.statuses.append(status)
         self.counts.append(server.backfill_counts(backfill_id))
@@ -102,10 +102,10 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """Ten songs of which one is rejected, one cannot be stored, and one's upload is withheld; then these are mended.
+    """Three backfills of ten songs: one song is rejected, one cannot be stored, and the upload of one is missing.
 
-    A backfill of everything; its re-execution from failure once the store is mended; and the retry job once the upload
-    is back.
+    First a backfill of all assets. Then the store is repaired, and the backfill is re-executed from failure. Then the
+    missing upload returns, and the retry job starts the third.
     """
     folder = tmp_path_factory.mktemp("operated")
     store = folder / "store"
@@ -120,7 +120,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             {name: b"" if name == REJECTED else song_bytes(seed, 1.0) for seed, name in enumerate(order)}
         )
         blocked = store / "stems" / f"{ids[BLOCKED]}.parquet"
-        blocked.mkdir(parents=True)  # a folder where the file should be
+        blocked.mkdir(parents=True)  # a folder with the name of the file
         (store / "uploads" / WITHHELD).rename(store / WITHHELD)
         told = Story(platform, ids)
         with home.webserver() as server, home.daemon():
@@ -130,7 +130,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             blocked.rmdir()
             told.watch_backfill(server, server.reexecute_backfill_from_failure(first))
 
-            (store / WITHHELD).rename(store / "uploads" / WITHHELD)  # of the same time, and so the same song
+            (store / WITHHELD).rename(
+                store / "uploads" / WITHHELD
+            )  # with its old time, so it is the same song
             retry = server.launch_job("retry_songs")
             wait_for("the retry job asks for a backfill", lambda: is_finished(instance, retry))
             backfills = {backfill.backfill_id: backfill for backfill in instance.get_backfills()}
@@ -154,7 +156,7 @@ def shown(materialized: int, failed: int) -> dict[str, int]:
     }
 
 
-def test_a_backfill_counts_every_song_as_what_it_is(story: Story) -> None:
+def test_a_backfill_counts_every_song_by_its_state(story: Story) -> None:
     assert story.statuses[0] == "COMPLETED_FAILED"
     assert story.counts[0] == {
         "songs": shown(10, 0),
@@ -162,7 +164,7 @@ def test_a_backfill_counts_every_song_as_what_it_is(story: Story) -> None:
     }
 
 
-def test_a_backfill_runs_neighbours_together_and_each_run_says_which(story: Story) -> None:
+def test_a_backfill_runs_neighbours_together_and_tags_each_run(story: Story) -> None:
     songs = story.platform.songs
     batches = [songs[:4], songs[4:8], songs[8:]]
     runs = sorted((record.dagster_run for record in story.runs[0]), key=lambda run: run.tags[FIRST_SONG_TAG])
@@ -185,7 +187,7 @@ def test_two_runs_never_analyze_at_once_on_a_pool_of_one(story: Story) -> None:
             spans.append((min(times), max(times)))
     spans.sort()
     assert len(spans) >= 4
-    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans)), "one after another"
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans)), "no two at once"
 
 
 def is_step_end_or_begin(entry: dg.EventLogEntry) -> bool:
@@ -193,18 +195,16 @@ def is_step_end_or_begin(entry: dg.EventLogEntry) -> bool:
     return event is not None and (event.is_step_start or event.is_step_success or event.is_step_failure)
 
 
-def test_a_re_execution_from_failure_redoes_only_what_failed(story: Story) -> None:
+def test_a_re_execution_from_failure_repeats_only_failed_songs(story: Story) -> None:
     failed = {story.ids[BLOCKED], story.ids[WITHHELD]}
     for record in story.runs[1]:
         assert "songs" not in {key.to_user_string() for key in record.dagster_run.asset_selection or ()}
         for asset in ANALYSIS_TABLES:
             assert set(story.platform.events(record.dagster_run.run_id, asset)) <= failed
-    assert story.counts[1] == {asset: shown(1, 1) for asset in ANALYSIS_TABLES}, (
-        "the upload is still withheld"
-    )
+    assert story.counts[1] == {asset: shown(1, 1) for asset in ANALYSIS_TABLES}, "one upload is still missing"
 
 
-def test_the_retry_job_mends_the_rest_in_few_runs_and_keeps_what_is_done(story: Story) -> None:
+def test_the_retry_job_computes_the_rest_in_few_runs_and_keeps_finished_songs(story: Story) -> None:
     assert story.statuses[2].startswith("COMPLETED") and "FAILED" not in story.statuses[2]
     (record,) = story.runs[2]
     for asset in PER_SONG:
@@ -214,16 +214,18 @@ def test_the_retry_job_mends_the_rest_in_few_runs_and_keeps_what_is_done(story: 
         assert made == {story.ids[WITHHELD]}
 
 
-def test_the_catalogs_follow_by_themselves_and_not_once_per_song(story: Story) -> None:
+def test_the_sensor_refreshes_the_catalogs_and_not_once_per_song(story: Story) -> None:
     assert story.errors[0] == {story.ids[REJECTED], story.ids[BLOCKED], story.ids[WITHHELD]}
     assert story.errors[1] == {story.ids[REJECTED], story.ids[WITHHELD]}
     assert story.errors[2] == {story.ids[REJECTED]}
     assert {record.dagster_run.status for record in story.catalogs} == {dg.DagsterRunStatus.SUCCESS}
     ended = sum(len(runs) for runs in story.runs)
-    assert 3 <= len(story.catalogs) <= ended, "at most once for a run that ended, and there are ten songs"
+    assert 3 <= len(story.catalogs) <= ended, (
+        "at most one refresh per finished run, not one per song (there are ten)"
+    )
 
 
-def test_the_place_of_a_run_that_was_killed_is_free_again_within_the_configured_time(tmp_path: Path) -> None:
+def test_the_pool_slot_of_a_killed_run_is_free_within_the_configured_time(tmp_path: Path) -> None:
     home = Home.make(
         tmp_path / "home",
         tmp_path / "store",
@@ -248,7 +250,7 @@ def test_the_place_of_a_run_that_was_killed_is_free_again_within_the_configured_
             (waiting,) = instance.get_runs(dg.RunsFilter(tags={FIRST_SONG_TAG: second}))
             assert waiting.status == dg.DagsterRunStatus.QUEUED
             os.kill(worker_of(instance, begun.run_id), signal.SIGKILL)
-            # As configured, the daemon's looks, and the start of a process.
+            # Seconds: the configured time, the daemon's interval, and the start of a process.
             wait_for("the second song is analyzed", lambda: analyzing(second), 3 + 3 + 60)
             wait_for("the second song is done", lambda: is_finished(instance, waiting.run_id))
         killed = instance.get_run_by_id(begun.run_id)
@@ -257,7 +259,7 @@ def test_the_place_of_a_run_that_was_killed_is_free_again_within_the_configured_
 
 
 def worker_of(instance: dg.DagsterInstance, run_id: str) -> int:
-    """The process of a run."""
+    """The process id of a run."""
     entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     found = [
         entry.dagster_event.engine_event_data.metadata["pid"].value

@@ -1,4 +1,4 @@
-"""The sensor for new uploads: it misses none and starts none twice, whatever dies, and whoever else is at work."""
+"""The sensor for new uploads: it starts every upload exactly once, also after crashes and next to other programs."""
 
 import json
 import os
@@ -35,7 +35,7 @@ from bandscope_dagster.orchestration.run_tags import (
     SONGS_TAG,
 )
 from bandscope_dagster.orchestration.sensors.new_uploads import (
-    LOOK_EVERY_S,
+    INTERVAL_S,
     REGISTERED_PER_TICK,
     UPLOADS_SENSOR,
     Cursor,
@@ -48,13 +48,13 @@ JOB = "validate_songs"
 
 @dataclass
 class SensorHouse(Platform):
-    """A platform whose uploads are looked at by the sensor, as the daemon does it, step by step."""
+    """A platform with the sensor for new uploads, evaluated step by step, as by the daemon."""
 
     songs_per_tick: int = 100
     cursor: str | None = None
 
     def add_uploads(self, *names: str) -> None:
-        """Put empty files into uploads/, each a millisecond younger than the one before."""
+        """Write empty files to uploads/, each a millisecond newer than the one before."""
         for name in names:
             path = Path(self.settings.storage) / "uploads" / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,17 +63,17 @@ class SensorHouse(Platform):
             os.utime(path, ns=(self._clock, self._clock))
 
     def register(self) -> None:
-        """What ``bandscope run`` does first."""
+        """Register all uploads as songs, as ``bandscope run`` does first."""
         register_uploads(self.instance, list_uploads(self.store))
 
     def look(self) -> dg.SensorResult | dg.SkipReason:
-        """Evaluate the sensor: new songs are registered, nothing is started, and the cursor is not stored."""
+        """Evaluate the sensor: it registers new songs; no run is started, and the cursor is not stored."""
         sensor = uploads_sensor(JOB, songs_per_tick=self.songs_per_tick)
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
         return sensor(context, settings=self.settings, store=self.store)
 
     def create(self, request: dg.RunRequest) -> dg.DagsterRun:
-        """Create a requested run, as the daemon does, unless there is one of its key."""
+        """Create a requested run, as the daemon does, or return the existing run with its key."""
         known = self.instance.get_runs(dg.RunsFilter(tags={RUN_KEY_TAG: str(request.run_key)}))
         if known:
             return known[0]
@@ -81,17 +81,17 @@ class SensorHouse(Platform):
         return self.instance.create_run_for_job(self.job, tags=tags)
 
     def submit(self, request: dg.RunRequest) -> None:
-        """Create a requested run and launch it; it never gets far."""
+        """Create a requested run and mark it as starting; it is not executed."""
         run = self.create(request)
         if run.status == dg.DagsterRunStatus.NOT_STARTED:
             self.end(run, dg.DagsterEventType.RUN_STARTING)
 
     def end(self, run: dg.DagsterRun, event: dg.DagsterEventType) -> None:
-        """Let an event happen to a run."""
+        """Report an event of a run."""
         self.instance.report_dagster_event(dg.DagsterEvent(event.value, run.job_name), run.run_id)
 
     def tick(self) -> dg.SensorResult:
-        """A whole tick: all runs are launched, and the cursor is stored."""
+        """Complete a tick: launch all requested runs, and store the cursor."""
         result = self.look()
         assert isinstance(result, dg.SensorResult)
         for request in result.run_requests or []:
@@ -112,7 +112,7 @@ class SensorHouse(Platform):
         return list(reversed(self.instance.get_runs()))
 
     def covered(self, status: dg.DagsterRunStatus | None = None) -> list[list[str]]:
-        """The songs of each run, or of each of this status."""
+        """The songs of each run, or of each run with this status."""
         runs = [run for run in self.runs() if status in (None, run.status)]
         ends = [(run.tags[FIRST_SONG_TAG], run.tags[LAST_SONG_TAG]) for run in runs]
         return [self.songs[self.songs.index(first) : self.songs.index(last) + 1] for first, last in ends]
@@ -124,7 +124,7 @@ class SensorHouse(Platform):
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[SensorHouse]:
-    """A house without uploads, three songs to a run."""
+    """A platform without uploads, with three songs per run."""
     with dg.instance_for_test() as instance:
         yield SensorHouse(local_settings(tmp_path / "store", songs_per_run=3), instance)
 
@@ -137,7 +137,7 @@ def names(count: int, begin: int = 0) -> list[str]:
     return [f"song {number:03}.wav" for number in range(begin, begin + count)]
 
 
-def test_new_uploads_become_songs_and_runs_of_neighbours_the_oldest_first(house: SensorHouse) -> None:
+def test_new_uploads_become_songs_and_runs_of_neighbours_oldest_first(house: SensorHouse) -> None:
     house.add_uploads("mia/zebra.wav", "mia/b.wav", "tom/ä, 'c'.mp3", "alarm.wav")
 
     house.tick()
@@ -149,10 +149,10 @@ def test_new_uploads_become_songs_and_runs_of_neighbours_the_oldest_first(house:
     assert second.tags[SONGS_TAG] == "1" and OWNERS_TAG not in second.tags
     assert {run.tags[REUSE_TAG] for run in house.runs()} == {"true"}
     assert PRIORITY_TAG not in first.tags, "a whole batch"
-    assert second.tags[PRIORITY_TAG] == "1", "few songs do not wait for the batches of many"
+    assert second.tags[PRIORITY_TAG] == "1", "a small batch does not wait for large ones"
 
 
-def test_a_tick_without_anything_new_says_what_there_is(house: SensorHouse) -> None:
+def test_a_tick_without_new_uploads_reports_the_counts(house: SensorHouse) -> None:
     house.add_uploads("a.wav", "b.wav", "cover.jpg", "notes.txt", ".hidden.wav")
     house.tick()
 
@@ -163,7 +163,7 @@ def test_a_tick_without_anything_new_says_what_there_is(house: SensorHouse) -> N
     assert "2 uploads, 2 other files ignored, 2 songs" in str(second.skip_reason.skip_message)
 
 
-def test_a_store_that_cannot_be_listed_turns_the_tick_red(
+def test_a_store_that_cannot_be_listed_fails_the_tick(
     house: SensorHouse, s3_server: S3Server, faulty_proxy: FaultyProxy
 ) -> None:
     place = s3_server.place(faulty_proxy.endpoint)
@@ -181,7 +181,7 @@ def test_a_store_that_cannot_be_listed_turns_the_tick_red(
         house.look()
 
 
-def test_a_tick_takes_no_more_songs_than_its_limit_and_the_next_goes_on(house: SensorHouse) -> None:
+def test_a_tick_takes_no_more_songs_than_its_limit_and_the_next_continues(house: SensorHouse) -> None:
     house.songs_per_tick = 4
     house.add_uploads(*names(10))
 
@@ -192,7 +192,7 @@ def test_a_tick_takes_no_more_songs_than_its_limit_and_the_next_goes_on(house: S
     assert house.songs_of_runs() == house.songs and len(house.songs) == 10
 
 
-def test_songs_that_are_done_do_not_use_up_a_ticks_limit(house: SensorHouse) -> None:
+def test_finished_songs_do_not_count_towards_the_limit_of_a_tick(house: SensorHouse) -> None:
     house.songs_per_tick = 4
     house.add_uploads(*names(8))
     house.register()
@@ -206,7 +206,7 @@ def test_songs_that_are_done_do_not_use_up_a_ticks_limit(house: SensorHouse) -> 
     assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == (house.songs[5], house.songs[7])
 
 
-def test_thousands_of_uploads_are_registered_in_few_ticks_and_looking_again_is_cheap(
+def test_thousands_of_uploads_are_registered_in_few_ticks_and_further_ticks_are_fast(
     house: SensorHouse,
 ) -> None:
     uploads = REGISTERED_PER_TICK + 1
@@ -222,13 +222,13 @@ def test_thousands_of_uploads_are_registered_in_few_ticks_and_looking_again_is_c
     assert time.process_time() - began < 2
 
 
-def test_the_sensor_is_off_until_it_is_turned_on_and_looks_every_half_minute() -> None:
+def test_the_sensor_is_off_until_it_is_turned_on_and_ticks_every_half_minute() -> None:
     sensor = uploads_sensor(JOB)
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
-    assert sensor.minimum_interval_seconds == LOOK_EVERY_S == 30
+    assert sensor.minimum_interval_seconds == INTERVAL_S == 30
 
 
-def test_a_death_after_the_songs_were_registered_loses_none(house: SensorHouse) -> None:
+def test_a_crash_after_the_registration_of_songs_loses_none(house: SensorHouse) -> None:
     house.add_uploads(*names(4))
     lost = requests(house.look())
 
@@ -239,7 +239,9 @@ def test_a_death_after_the_songs_were_registered_loses_none(house: SensorHouse) 
 
 
 @pytest.mark.parametrize("submitted", [1, 2, 3])
-def test_a_death_between_two_runs_starts_only_those_that_were_not(house: SensorHouse, submitted: int) -> None:
+def test_after_a_crash_between_two_runs_only_the_missing_run_starts(
+    house: SensorHouse, submitted: int
+) -> None:
     house.add_uploads(*names(9))
     for request in requests(house.look())[:submitted]:
         house.submit(request)
@@ -250,7 +252,7 @@ def test_a_death_between_two_runs_starts_only_those_that_were_not(house: SensorH
     assert house.songs_of_runs() == house.songs and len(house.songs) == 9
 
 
-def test_a_run_that_was_created_and_never_submitted_is_asked_for_again(house: SensorHouse) -> None:
+def test_a_run_that_was_created_and_never_submitted_is_requested_again(house: SensorHouse) -> None:
     house.add_uploads(*names(4))
     left = house.create(requests(house.look())[0])
 
@@ -262,7 +264,7 @@ def test_a_run_that_was_created_and_never_submitted_is_asked_for_again(house: Se
     assert not requests(house.look())
 
 
-def test_whatever_dies_at_random_every_song_is_in_exactly_one_run(house: SensorHouse) -> None:
+def test_after_random_crashes_every_song_is_in_exactly_one_run(house: SensorHouse) -> None:
     house.songs_per_tick = 5
     fate = random.Random(1)
     uploaded = 0
@@ -272,7 +274,7 @@ def test_whatever_dies_at_random_every_song_is_in_exactly_one_run(house: SensorH
         uploaded += new
         result = house.look()
         asked = requests(result)
-        survived = fate.randrange(len(asked) + 2)  # the last one: the cursor is stored as well
+        survived = fate.randrange(len(asked) + 2)  # the largest value: the cursor is stored too
         for request in asked[:survived]:
             house.submit(request) if fate.random() < 0.8 else house.create(request)
         if survived > len(asked) and isinstance(result, dg.SensorResult):
@@ -283,7 +285,7 @@ def test_whatever_dies_at_random_every_song_is_in_exactly_one_run(house: SensorH
     assert {run.status for run in house.runs()} == {dg.DagsterRunStatus.STARTING}
 
 
-def test_songs_that_another_run_has_done_does_or_failed_at_are_left_alone(tmp_path: Path) -> None:
+def test_songs_of_finished_active_or_failed_runs_are_left_alone(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance:
         house = SensorHouse(local_settings(tmp_path / "store"), instance)
         house.upload({"done.wav": song_bytes(1, 0.6), "rejected.wav": b""})
@@ -299,7 +301,7 @@ def test_songs_that_another_run_has_done_does_or_failed_at_are_left_alone(tmp_pa
         assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == (house.songs[4], house.songs[4])
 
 
-def test_songs_that_others_registered_and_nobody_ran_are_started_once(house: SensorHouse) -> None:
+def test_songs_that_were_registered_elsewhere_and_have_no_run_are_started_once(house: SensorHouse) -> None:
     house.add_uploads(*names(2))
     house.tick()
     house.add_uploads(*names(2, 2))
@@ -310,7 +312,7 @@ def test_songs_that_others_registered_and_nobody_ran_are_started_once(house: Sen
     assert house.songs_of_runs() == house.songs
 
 
-def test_while_bandscope_run_is_at_work_the_sensor_keeps_still(house: SensorHouse) -> None:
+def test_the_sensor_does_nothing_during_bandscope_run(house: SensorHouse) -> None:
     house.add_uploads(*names(2))
     with only_one(Path(house.instance.root_directory)):
         skipped = house.look()
@@ -319,7 +321,7 @@ def test_while_bandscope_run_is_at_work_the_sensor_keeps_still(house: SensorHous
     assert len(requests(house.tick())) == 1
 
 
-def test_without_the_song_that_the_cursor_names_nothing_is_started_twice_and_nothing_lost(
+def test_if_the_song_of_the_cursor_is_deleted_no_song_is_started_twice_or_lost(
     house: SensorHouse,
 ) -> None:
     house.add_uploads(*names(4))
@@ -334,7 +336,7 @@ def test_without_the_song_that_the_cursor_names_nothing_is_started_twice_and_not
     assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == tuple(house.songs[-2:])
 
 
-def test_a_song_that_was_forgotten_and_comes_back_is_started_again(house: SensorHouse) -> None:
+def test_a_song_that_was_deleted_and_comes_back_is_started_again(house: SensorHouse) -> None:
     house.add_uploads("a.wav")
     house.tick()
     (song,) = house.songs
@@ -350,9 +352,7 @@ def test_a_song_that_was_forgotten_and_comes_back_is_started_again(house: Sensor
 
 
 @pytest.mark.parametrize("cursor", ["", "gibberish", "[]", '{"requested": -3}'])
-def test_a_cursor_that_an_operator_cleared_or_mangled_begins_anew_and_repeats_nothing(
-    house: SensorHouse, cursor: str
-) -> None:
+def test_after_a_cleared_or_broken_cursor_no_song_is_started_twice(house: SensorHouse, cursor: str) -> None:
     house.add_uploads(*names(2))
     house.tick()
     house.cursor = cursor
@@ -360,11 +360,11 @@ def test_a_cursor_that_an_operator_cleared_or_mangled_begins_anew_and_repeats_no
     assert json.loads(house.cursor or "")["last_song"] == house.songs[-1]
 
 
-def test_an_upload_that_is_replaced_renamed_or_deleted_ends_as_one_song_each(house: SensorHouse) -> None:
+def test_an_upload_that_is_replaced_renamed_or_deleted_is_one_song_each(house: SensorHouse) -> None:
     house.add_uploads("a.wav", "b.wav", "c.wav")
     house.tick()
     uploads = Path(house.settings.storage) / "uploads"
-    house.add_uploads("a.wav")  # replaced: another time of modification
+    house.add_uploads("a.wav")  # replaced: a new modification time
     (uploads / "b.wav").rename(uploads / "renamed.wav")
     (uploads / "c.wav").unlink()
 
@@ -378,7 +378,7 @@ KILLS = 5
 SONGS_PER_WAVE = 4
 
 
-def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_no_upload(tmp_path: Path) -> None:
+def test_a_daemon_that_is_killed_many_times_loses_no_upload_and_starts_none_twice(tmp_path: Path) -> None:
     home = Home.make(
         tmp_path / "home",
         tmp_path / "store",
@@ -402,7 +402,7 @@ def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_no_upload(tmp
                 path.write_bytes(song_bytes(number, 0.6))
             daemons.append(home.start_daemon())
             wait_for("the sensor looks", lambda before=ticks: len(ticks_of(house.instance)) > before, 60)
-            time.sleep(fate.uniform(0, 2.5))  # in the middle of a tick, between two, while runs are launched
+            time.sleep(fate.uniform(0, 2.5))  # during a tick, between ticks, or while runs are launched
             daemons[-1].send_signal(signal.SIGKILL)
             daemons[-1].wait()
         daemons.append(home.start_daemon())
@@ -415,9 +415,11 @@ def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_no_upload(tmp
             raise
         assert len(house.songs) == KILLS * SONGS_PER_WAVE
         succeeded = house.covered(dg.DagsterRunStatus.SUCCESS)
-        assert sorted(chain.from_iterable(succeeded)) == sorted(house.songs), "each in exactly one"
+        assert sorted(chain.from_iterable(succeeded)) == sorted(house.songs), "each in exactly one run"
         checked = house.instance.fetch_materializations(dg.AssetKey("songs"), limit=1000).records
-        assert sorted(str(record.partition_key) for record in checked) == sorted(house.songs), "each once"
+        assert sorted(str(record.partition_key) for record in checked) == sorted(house.songs), (
+            "each checked once"
+        )
     finally:
         for daemon in daemons:
             end_group(daemon)
@@ -425,6 +427,6 @@ def test_a_daemon_that_is_killed_again_and_again_loses_and_doubles_no_upload(tmp
 
 
 def has_settled(house: SensorHouse, uploads: int) -> bool:
-    """Whether every upload is in a run that succeeded, and no run goes on."""
+    """True if every upload is in a successful run, and all runs have finished."""
     succeeded = house.covered(dg.DagsterRunStatus.SUCCESS)
     return sum(map(len, succeeded)) >= uploads and all(run.is_finished for run in house.runs())

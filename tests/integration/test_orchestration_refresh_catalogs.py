@@ -1,4 +1,4 @@
-"""The catalogs refresh by themselves after runs over songs, and what is outdated is said song by song."""
+"""A sensor refreshes the catalogs after runs over songs, and Dagster shows outdated results per song."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +14,8 @@ from bandscope_dagster.orchestration.resources import resources
 from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.orchestration.sensors import refresh_catalogs as refresh
 from bandscope_dagster.orchestration.sensors.refresh_catalogs import (
+    INTERVAL_S,
     REFRESH_DAILY_S,
-    REFRESH_EVERY_S,
     catalogs_sensor,
 )
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
@@ -29,7 +29,7 @@ BEGUN, SUCCESS, FAILURE, CANCELED = (
 
 
 class Runs:
-    """Dagster's records of runs that never happened: only when they began and how they ended."""
+    """Records of runs that are not executed: only their start and end events."""
 
     def __init__(self, instance: dg.DagsterInstance, folder: Path) -> None:
         self.instance = instance
@@ -41,7 +41,7 @@ class Runs:
         )
 
     def add(self, job: str, *events: dg.DagsterEventType, **tags: str) -> dg.DagsterRun:
-        """A run to which ``events`` happened."""
+        """A new run with these events."""
         run = self.instance.create_run_for_job(self._definitions.resolve_job_def(job), tags=tags)
         self.happen(run, *events)
         return run
@@ -51,19 +51,19 @@ class Runs:
         return self.add("validate_songs", *events, **{RANGE_START_TAG: "a", RANGE_END_TAG: "b"})
 
     def happen(self, run: dg.DagsterRun, *events: dg.DagsterEventType) -> None:
-        """Let events happen to a run."""
+        """Report events of a run."""
         for event in events:
             self.instance.report_dagster_event(dg.DagsterEvent(event.value, run.job_name), run.run_id)
 
     def asks_for_refresh(self) -> bool:
-        """What the sensor decides now."""
+        """True if the sensor requests a refresh now."""
         sensor = catalogs_sensor("refresh_catalogs")
         decided = sensor(dg.build_sensor_context(instance=self.instance))
         assert isinstance(decided, dg.RunRequest | dg.SkipReason)
         return isinstance(decided, dg.RunRequest)
 
     def refresh(self) -> None:
-        """A refresh that the sensor asks for is done."""
+        """Check that the sensor requests a refresh, complete it, and check that it requests no second one."""
         assert self.asks_for_refresh()
         self.add("refresh_catalogs", BEGUN, SUCCESS)
         assert not self.asks_for_refresh(), "once"
@@ -78,14 +78,14 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
 def test_nothing_is_refreshed_before_a_run_over_songs_has_ended(runs: Runs) -> None:
     assert not runs.asks_for_refresh()
     batch = runs.over_songs(BEGUN)
-    assert not runs.asks_for_refresh(), "the songs of a batch come one by one, and do not count"
+    assert not runs.asks_for_refresh(), "single songs of an unfinished batch do not count"
     runs.happen(batch, SUCCESS)
     runs.refresh()
 
 
-def test_a_catalog_that_dagster_knows_of_without_a_run_is_as_if_never_made(runs: Runs) -> None:
+def test_a_catalog_with_a_record_but_no_run_counts_as_missing(runs: Runs) -> None:
     for catalog in CATALOGS:
-        # As the evaluation of freshness leaves it in a new database.
+        # The evaluation of freshness leaves this in a new database.
         runs.instance.report_runless_asset_event(dg.AssetObservation(catalog))
     assert not runs.asks_for_refresh()
     runs.over_songs(BEGUN, SUCCESS)
@@ -93,14 +93,14 @@ def test_a_catalog_that_dagster_knows_of_without_a_run_is_as_if_never_made(runs:
 
 
 @pytest.mark.parametrize("end", [SUCCESS, FAILURE, CANCELED])
-def test_the_catalogs_refresh_once_after_a_run_however_it_ended(runs: Runs, end: dg.DagsterEventType) -> None:
+def test_the_catalogs_refresh_once_after_a_run_in_any_end_state(runs: Runs, end: dg.DagsterEventType) -> None:
     runs.over_songs(BEGUN, end)
     runs.refresh()
     runs.add("validate_songs", BEGUN, end, **{"dagster/partition": "a"})
     runs.refresh()
 
 
-def test_many_runs_that_end_while_others_go_on_are_one_refresh(runs: Runs) -> None:
+def test_many_ended_runs_are_one_refresh_while_others_continue(runs: Runs) -> None:
     going_on = runs.over_songs(BEGUN)
     for _ in range(5):
         runs.over_songs(BEGUN, SUCCESS)
@@ -109,7 +109,7 @@ def test_many_runs_that_end_while_others_go_on_are_one_refresh(runs: Runs) -> No
     runs.refresh()
 
 
-def test_a_refresh_that_is_queued_or_running_is_waited_for(runs: Runs) -> None:
+def test_no_second_refresh_starts_while_one_is_queued_or_running(runs: Runs) -> None:
     runs.over_songs(BEGUN, SUCCESS)
     refreshing = runs.add("refresh_catalogs")
     assert not runs.asks_for_refresh()
@@ -120,22 +120,20 @@ def test_a_refresh_that_is_queued_or_running_is_waited_for(runs: Runs) -> None:
     runs.refresh()  # for the run that ended while the catalogs were read
 
 
-def test_a_refresh_that_others_started_counts(runs: Runs) -> None:
+def test_a_refresh_that_was_started_elsewhere_counts(runs: Runs) -> None:
     runs.over_songs(BEGUN, SUCCESS)
     runs.add("refresh_catalogs", BEGUN, SUCCESS)
     assert not runs.asks_for_refresh()
 
 
-def test_runs_that_touch_no_song_refresh_nothing(runs: Runs) -> None:
+def test_runs_without_songs_refresh_nothing(runs: Runs) -> None:
     runs.over_songs(BEGUN, SUCCESS)
     runs.refresh()
     runs.add("validate_songs", BEGUN, SUCCESS)
     assert not runs.asks_for_refresh()
 
 
-def test_a_refresh_that_failed_is_tried_again_after_a_while(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_refresh_is_retried_after_ten_minutes(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     runs.over_songs(BEGUN, SUCCESS)
     runs.add("refresh_catalogs", BEGUN, FAILURE)
     assert not runs.asks_for_refresh()
@@ -154,15 +152,15 @@ def test_the_catalogs_are_refreshed_once_a_day_and_older_ones_are_not_fresh(
     assert FRESHNESS.warn_window.to_timedelta().total_seconds() > REFRESH_DAILY_S
 
 
-def test_an_operator_sees_the_refresh_turned_on_and_how_often_it_comes() -> None:
+def test_the_sensor_is_on_and_describes_its_interval() -> None:
     sensor = catalogs_sensor("refresh_catalogs")
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
-    assert sensor.minimum_interval_seconds == REFRESH_EVERY_S == 60
+    assert sensor.minimum_interval_seconds == INTERVAL_S == 60
     assert "once a day" in str(sensor.description)
     assert set(CATALOGS) == {"song_catalog", "instrument_catalog", "song_errors"}
 
 
-def test_a_song_that_is_made_anew_outdates_what_comes_after_it_and_nothing_else(tmp_path: Path) -> None:
+def test_a_recomputed_song_outdates_only_its_own_downstream_assets(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         ids = platform.upload({"one.wav": song_bytes(1), "two.wav": song_bytes(2)})
@@ -171,7 +169,7 @@ def test_a_song_that_is_made_anew_outdates_what_comes_after_it_and_nothing_else(
         one = {RANGE_START_TAG: ids["one.wav"], RANGE_END_TAG: ids["one.wav"]}
 
         Platform(platform.settings, instance).materialize(["songs", *ANALYSIS_TABLES[:2]], tags=one)
-        assert outdated(platform, everything) == set(), "it came out the same"
+        assert outdated(platform, everything) == set(), "the result is the same"
 
         finer = platform.settings.model_copy(update={"flac_bits": 24})
         assert Platform(finer, instance).materialize(["decoded_waveforms"], tags=one).success
@@ -183,7 +181,7 @@ def test_a_song_that_is_made_anew_outdates_what_comes_after_it_and_nothing_else(
 
 
 def outdated(platform: Platform, songs: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of (asset, song) that the UI marks as outdated."""
+    """The pairs (asset, song) that the UI marks as outdated."""
     from dagster._core.definitions.data_version import CachingStaleStatusResolver
     from dagster._core.loader import LoadingContextForTest
 

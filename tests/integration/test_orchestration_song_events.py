@@ -1,4 +1,4 @@
-"""A batch of songs in Dagster: partial success, rejections as data, retries, reuse. Shown by Dagster's own records."""
+"""A batch of songs in Dagster's own records: partial success, rejections as data, retries, reuse."""
 
 import hashlib
 import io
@@ -58,7 +58,7 @@ def platform(s3_server: S3Server, faulty_proxy: FaultyProxy) -> Platform:
 
 @pytest.fixture
 def ids(platform: Platform) -> dict[str, str]:
-    """Eight uploads: four good, three bad, and one that storage can be told to withhold."""
+    """Eight uploads: four good, three bad, and one whose reads a test can make fail."""
     mp3 = encoded("mp3")
     files = {name: song_bytes(seed) for seed, name in enumerate(GOOD)}
     files |= {
@@ -76,7 +76,7 @@ def test_bad_uploads_are_data_and_a_read_that_fails_twice_is_retried(
 
     result = platform.materialize()
 
-    assert result.success, "nothing turns red"
+    assert result.success, "no asset fails"
     assert twice.matched == 2
     for asset in PER_SONG:
         assert set(platform.status(asset).values()) == {"MATERIALIZED"}
@@ -98,7 +98,7 @@ def test_bad_uploads_are_data_and_a_read_that_fails_twice_is_retried(
     assert set(platform.table("song_errors")["song_id"]) == {ids[name] for name in BAD}
 
 
-def test_a_read_that_always_fails_turns_that_song_alone_red(
+def test_a_read_that_always_fails_fails_only_that_song(
     platform: Platform, faulty_proxy: FaultyProxy, ids: dict[str, str]
 ) -> None:
     faulty_proxy.fail(FLAKY, "503", method="GET")
@@ -115,7 +115,7 @@ def test_a_read_that_always_fails_turns_that_song_alone_red(
         assert set(status.values()) == {"MATERIALIZED"}
         assert withheld not in set(platform.table(asset)["song_id"])
     attempts = platform.instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
-    assert not attempts, "a retry in this run could not mend it"
+    assert not attempts, "a retry in this run would fail again"
     problem = next(
         event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure
     )
@@ -135,11 +135,11 @@ def test_a_read_that_always_fails_turns_that_song_alone_red(
         assert reused == {song: song != withheld for song in ids.values()}
 
 
-def test_a_step_that_is_retried_does_only_the_song_that_is_not_done(
+def test_a_retried_step_computes_only_the_unfinished_song(
     platform: Platform, faulty_proxy: FaultyProxy, ids: dict[str, str]
 ) -> None:
     song = ids["two.wav"]
-    # Nothing that the store retries by itself: the whole step has to.
+    # The store itself does not retry this status (403), so the step must be retried.
     refused = faulty_proxy.fail(f"/stems/{song}", "403", method="PUT", times=1)
 
     result = platform.materialize()
@@ -250,7 +250,7 @@ def test_a_song_is_outdated_only_when_its_own_input_changed(tmp_path) -> None:
         platform.materialize()
         platform.materialize(
             ["songs", "decoded_waveforms", "stems"]
-        )  # equal, so nothing behind it is outdated
+        )  # equal, so nothing downstream is outdated
 
         graph = dg.Definitions(assets=ASSETS, resources=resources(platform.settings)).resolve_asset_graph()
         resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
@@ -259,7 +259,7 @@ def test_a_song_is_outdated_only_when_its_own_input_changed(tmp_path) -> None:
                 assert resolver.get_status(dg.AssetKey(asset), song).value == "FRESH"
 
 
-def test_a_re_execution_from_failure_does_only_what_is_missing(
+def test_a_re_execution_from_failure_computes_only_missing_results(
     platform: Platform, faulty_proxy: FaultyProxy, ids: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment(platform.settings).items():
@@ -277,7 +277,7 @@ def test_a_re_execution_from_failure_does_only_what_is_missing(
     with dg.execute_job(job, platform.instance, tags=tags, reexecution_options=from_failure) as again:
         assert again.success
 
-    assert not platform.events(again.run_id, "songs"), "the step that had succeeded is not done again"
+    assert not platform.events(again.run_id, "songs"), "the successful step is not repeated"
     for asset in ANALYSIS_TABLES:
         assert set(platform.status(asset).values()) == {"MATERIALIZED"}
         events = platform.events(again.run_id, asset)
@@ -311,9 +311,9 @@ def test_an_interrupt_while_dagster_records_an_event_stops_the_step_too(
         assert interrupts and not result.success
         assert not instance.all_logs(result.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
         assert sorted(platform.status("decoded_waveforms").values()) == ["FAILED", "MATERIALIZED"]
-        patience = time.monotonic() + 30  # the models' thread ends after the block in hand
+        patience = time.monotonic() + 30  # the models' thread ends after its current block
         while list((tmp_path / ".pending").iterdir()):
-            assert time.monotonic() < patience, "something half-written is left"
+            assert time.monotonic() < patience, "an incomplete file is left"
             time.sleep(0.05)
 
 
@@ -322,7 +322,7 @@ DEMUCS = tiny_network(segment=2**16)
 
 @pytest.fixture
 def tiny_htdemucs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings for ``htdemucs``, whose entry in the inventory is that of a tiny network in the models folder."""
+    """Settings with ``htdemucs``, which the inventory lists as a tiny network in the models folder."""
     content = safetensors_file(DEMUCS)
     listed = replace(
         find_model("htdemucs"),
@@ -341,7 +341,7 @@ def tiny_htdemucs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     )
 
 
-def test_demucs_goes_the_whole_path_and_its_stems_are_those_of_apply_model(tiny_htdemucs: Settings) -> None:
+def test_the_stems_of_demucs_equal_those_of_apply_model(tiny_htdemucs: Settings) -> None:
     with dg.instance_for_test() as instance:
         platform = Platform(tiny_htdemucs, instance)
         ids = platform.upload({"real.wav": wav(excerpt()), "short.wav": song_bytes(1, 1.0)})
@@ -361,7 +361,7 @@ def test_demucs_goes_the_whole_path_and_its_stems_are_those_of_apply_model(tiny_
                 [decode_flac(row["audio"]["bytes"], row["gain"]) for row in blocks.iter_rows(named=True)],
                 axis=1,
             )
-            np.testing.assert_allclose(stored, expected, rtol=0, atol=1e-6)  # of 24 bits
+            np.testing.assert_allclose(stored, expected, rtol=0, atol=1e-6)  # FLAC with 24 bits
 
         lineage = read_lineage(platform.store, STEMS, ids["real.wav"])
         assert lineage is not None
@@ -376,7 +376,7 @@ def test_demucs_goes_the_whole_path_and_its_stems_are_those_of_apply_model(tiny_
 @pytest.mark.parametrize(
     "change", [{"shifts": 1}, {"overlap": 0.5}, {"segment_s": 1.0}, {"precision": "bf16"}]
 )
-def test_a_setting_that_changes_the_stems_computes_them_anew_and_the_batch_does_not(
+def test_a_setting_that_changes_the_stems_recomputes_them_and_the_batch_size_does_not(
     tiny_htdemucs: Settings, change: dict[str, object]
 ) -> None:
     with dg.instance_for_test() as instance:
@@ -391,7 +391,7 @@ def test_a_setting_that_changes_the_stems_computes_them_anew_and_the_batch_does_
             assert platform.events(run.run_id, "stems")[song].metadata["reused"].value is reused
 
 
-def test_weights_that_are_wrong_end_the_step_at_once_and_no_audio_is_read(
+def test_wrong_weights_end_the_step_at_once_and_no_audio_is_read(
     tiny_htdemucs: Settings, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "models" / "htdemucs" / "tiny.safetensors").write_bytes(b"other weights")

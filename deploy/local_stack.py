@@ -1,8 +1,8 @@
-"""The topology of a shared deployment without containers: start it, put a batch of songs through it, stop it.
+"""Starts a whole shared deployment without containers, processes a batch of songs, and stops it.
 
     bash deploy/local_stack.sh [--keep] [--folder DIR] [--first-port N]
 
-Exits with 0 if everything was healthy, the batch came through, and nothing was left running.
+Exits with 0 if all servers were healthy, the batch was processed, and no process is left.
 """
 
 import argparse
@@ -36,22 +36,22 @@ FORESEEN: Final = (ServerFailure, SmokeFailure, Refused, BandscopeError, OSError
 
 
 class Interrupted(BaseException):
-    """Somebody wants all of this to end."""
+    """A signal asks this program to end."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
-        self.code = 128 + number  # as shells have it
+        self.code = 128 + number  # exit code, as in shells
 
 
 class Screen:
-    """Says on a terminal what is done, while it is done and when it is."""
+    """Prints each step on a terminal, while it runs and when it is done."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
 
     @contextmanager
     def step(self, what: str) -> Generator[None]:
-        """Show ``what`` with a running clock during a block of code, and a line when it is done."""
+        """Show ``what`` with a clock while a block of code runs, and print a line when it is done."""
         began = time.monotonic()
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         if self.console.is_terminal:
@@ -63,11 +63,11 @@ class Screen:
         self.console.print(f"[green]✓[/green] {escape(what)} ({time.monotonic() - began:.1f} s)")
 
     def say(self, text: str, style: str | None = None) -> None:
-        """A line of its own."""
+        """Print a line."""
         self.console.print(escape(text), style=style)
 
     def show(self, findings: list[tuple[str, str]]) -> None:
-        """A short table of what was found where."""
+        """Print a short table of parts and findings."""
         table = Table("part", "found", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for part, found in findings:
             table.add_row(part, escape(found))
@@ -75,14 +75,16 @@ class Screen:
 
 
 def main() -> int:
-    """Do all of it; returns the exit code."""
+    """Run the program; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="deploy/local_stack.sh",
-        description="Start PostgreSQL, an S3 server, a code server, two webservers and a daemon on this machine, put"
-        " a batch of songs through them, and stop them.",
+        description="Start PostgreSQL, an S3 server, a code server, two webservers and a daemon on this machine,"
+        " process a batch of songs, and stop them.",
     )
     parser.add_argument("--keep", action="store_true", help="leave it up until Ctrl-C")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="for its data (default: local_stack/)")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="for data and logs (default: local_stack/)"
+    )
     parser.add_argument(
         "--first-port", type=int, metavar="N", help="listen on N (webserver), N+1 … (default: free ports)"
     )
@@ -103,13 +105,13 @@ def main() -> int:
         code = interrupted.code
     finally:
         for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # what follows has an end, and must come to it
+            signal.signal(number, signal.SIG_IGN)  # the clean-up must not be interrupted; it ends by itself
         if stack is not None:
             problems = stack.stop(screen.step)
     for problem in problems:
         screen.say(problem, "red")
     if stack is not None and not problems:
-        screen.say(f"Everything has ended. Data and logs lie in {stack.folder}")
+        screen.say(f"Everything has ended. Data and logs are in {stack.folder}")
     return code or bool(problems)
 
 
@@ -122,11 +124,11 @@ def _interrupt(number: int, _: FrameType | None) -> None:
 def _use(stack: LocalStack, screen: Screen, *, keep: bool) -> None:
     if opened := closed_to_others(stack.folder / "data" / "postgres"):
         folders = ", ".join(map(str, opened))
-        screen.say(f"For PostgreSQL, which does not run as root, others may now enter {folders}", "yellow")
+        screen.say(f"PostgreSQL does not run as root, so all users may now enter {folders}", "yellow")
     postgres = stack.start(screen.step, os.environ)
     if keep and any(stack.settings.open_store().list(CATALOG)):
         songs = read_catalog(stack.settings)
-        screen.say(f"The songs of before are here: {songs.height} in the catalog")
+        screen.say(f"The catalog has {songs.height} songs from before")
     else:
         findings = _smoke(stack, screen)
         screen.show([("PostgreSQL", f"version {postgres.version()}"), *findings])
@@ -135,7 +137,7 @@ def _use(stack: LocalStack, screen: Screen, *, keep: bool) -> None:
 
 
 def _smoke(stack: LocalStack, screen: Screen) -> list[tuple[str, str]]:
-    """Put the batch through; returns what was found, part by part."""
+    """Process the batch; returns the finding for each part."""
     batch = SmokeBatch(stack.settings, stack.webserver, f"smoke-{datetime.now():%Y%m%d-%H%M%S}")
     with screen.step("three songs are uploaded, one of them broken"):
         batch.upload(stack.folder / "songs", os.environ | stack.variables())
@@ -164,9 +166,9 @@ def _verdict(song: dict[str, object]) -> str:
 
 
 def _keep(stack: LocalStack, screen: Screen) -> None:
-    """Leave everything up until somebody wants it to end, or a server has ended."""
+    """Wait for a signal, or until a server has ended."""
     try:
-        screen.say(f"\nThe UI: {stack.webserver.url}   for everybody to look at: {stack.read_only.url}")
+        screen.say(f"\nThe UI: {stack.webserver.url}   read-only: {stack.read_only.url}")
         screen.say("To use it from another shell:\n")
         screen.say(stack.exports())
         screen.say("\nCtrl-C stops all of it.")

@@ -1,4 +1,4 @@
-"""A batch of short songs, one of them broken, through a whole deployment: from `bandscope ingest` to the catalog."""
+"""Processes short songs, one of them broken, in a whole deployment: from `bandscope ingest` to the catalog."""
 
 import subprocess
 import sys
@@ -21,27 +21,27 @@ SONG_S: Final = 4.0
 WHOLE: Final = ("first.wav", "second.flac")
 BROKEN: Final = "cut in the middle.flac"
 CATALOGS_SENSOR: Final = "refresh_catalogs_after_runs"
-TICK_TIMEOUT_S: Final = 90.0  # the daemon looks after every sensor within some seconds
+TICK_TIMEOUT_S: Final = 90.0  # the daemon evaluates every sensor within a few seconds
 SONGS_TIMEOUT_S: Final = 300.0
-CATALOG_TIMEOUT_S: Final = 180.0  # its sensor looks every 60 s, and starts a run
+CATALOG_TIMEOUT_S: Final = 180.0  # its sensor has a tick every 60 s, and starts a run
 CATALOG: Final = "song_catalog"
 
 
 class SmokeFailure(Exception):
-    """The deployment does not do what it must; the message says what."""
+    """The deployment does not work; the message says which part."""
 
 
 class Wait(Protocol):
-    """Waits until something holds, and sees to it meanwhile that every server runs."""
+    """Waits for a condition, and checks meanwhile that every server runs."""
 
     def __call__(self, what: str, ready: Callable[[], object], timeout_s: float) -> None:
-        """Ask until it holds; raises where it does not within ``timeout_s`` seconds."""
+        """Wait until ``ready`` is true; raise after ``timeout_s`` seconds."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SmokeBatch:
-    """Songs of an owner who has no others."""
+    """Songs of an owner without other songs."""
 
     settings: Settings  # of the deployment's store
     webserver: Webserver
@@ -100,25 +100,25 @@ class SmokeBatch:
         wait(f"{CATALOGS_SENSOR} refreshes the catalogs", are_refreshed, CATALOG_TIMEOUT_S)
 
     def findings(self) -> pl.DataFrame:
-        """What the catalog on S3 says of these songs: ``filename``, ``status``, ``error``, ``instruments``.
+        """The rows of these songs in the catalog on S3, sorted by ``filename``.
 
         Raises:
-            SmokeFailure: that is not what it must say.
+            SmokeFailure: a song has another status than expected.
         """
         songs = read_catalog(self.settings).filter(pl.col("song_id").is_in(self._songs()))
         states = dict(songs.select("filename", "status").iter_rows())
         expected = dict.fromkeys(WHOLE, "ok") | {BROKEN: "rejected"}
         if states != expected:
-            raise SmokeFailure(f"the catalog says {states} of the songs, and it must say {expected}")
+            raise SmokeFailure(f"the songs have the states {states} in the catalog; expected: {expected}")
         return songs.sort("filename")
 
     def check_read_only(self, read_only: Webserver) -> str:
-        """See that nobody can turn a sensor on through the read-only webserver; returns what it answers."""
+        """Check that the read-only webserver refuses to turn a sensor on; returns its answer."""
         try:
             read_only.turn_on(UPLOADS_SENSOR)
         except Refused as refused:
             return str(refused)
-        raise SmokeFailure("the read-only webserver lets anybody turn a sensor on")
+        raise SmokeFailure("the read-only webserver turned a sensor on")
 
     def _songs(self) -> list[str]:
         """The ids of these songs."""
@@ -126,7 +126,7 @@ class SmokeBatch:
         return [each.song_id for each in uploads if each.key.startswith(f"{UPLOADS}/{self.owner}/")]
 
     def _ids(self) -> list[str]:
-        """The ids of all songs in the catalog; none before it is made."""
+        """The ids of all songs in the catalog; none before it exists."""
         store = self.settings.open_store()
         return read_catalog(self.settings)["song_id"].to_list() if any(store.list(CATALOG)) else []
 

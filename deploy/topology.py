@@ -1,4 +1,4 @@
-"""The topology of a shared deployment as processes of this machine: databases, code server, webservers, daemon."""
+"""A whole shared deployment as processes on this machine: databases, code server, webservers, daemon."""
 
 import fcntl
 import json
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from bandscope_dagster.allocator import without_thread_caches
 from bandscope_dagster.settings import Settings
 from deploy.servers.dagster_servers import START_TIMEOUT_S, DagsterServers, Webserver, code_server_serves
 from deploy.servers.leftovers import MARK, guarded, kill_marked
@@ -27,14 +28,14 @@ DAGSTER_YAML: Final = Path(__file__).with_name("dagster.yaml")
 DATABASE: Final = "dagster"
 PREFIX: Final = "store"  # in the bucket
 SERVER_PORTS: Final = ("webserver", "read_only", "code_server", "postgres", "s3", *INTERNAL_PORTS)
-END_WITHIN_S: Final = 30.0  # a run that is interrupted ends between two calls of a model
+END_WITHIN_S: Final = 30.0  # an interrupted run ends between two calls of a model
 
-Step = Callable[[str], AbstractContextManager[None]]  # shows what is done while a block of code does it
+Step = Callable[[str], AbstractContextManager[None]]  # shows a text while a block of code runs
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the servers listen and what they ask for: made once for a folder, so that its data are found again."""
+    """Ports and credentials of the servers: created once per folder, so that a new start finds its data again."""
 
     ports: Mapping[str, int]  # by SERVER_PORTS
     password: str = field(repr=False)  # of PostgreSQL
@@ -43,10 +44,10 @@ class Addresses:
 
     @classmethod
     def of(cls, folder: Path, first_port: int | None) -> "Addresses":
-        """Those of a folder; new ones where it has none. ``first_port`` and those after it replace its ports.
+        """The addresses of a folder; new ones if it has none. ``first_port`` and the ports after it replace its ports.
 
         Raises:
-            ServerFailure: somebody else listens on one of the ports.
+            ServerFailure: another program listens on one of the ports.
         """
         file = folder / "addresses.json"
         known: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
@@ -59,7 +60,7 @@ class Addresses:
         for name, port in addresses.ports.items():
             if is_listening(port):
                 raise ServerFailure(
-                    f"port {port}, for {name}, is taken; end what listens there, or choose other ports by --first-port"
+                    f"port {port}, for {name}, is in use; stop that program, or choose other ports with --first-port"
                 )
         file.touch(0o600)
         file.write_text(json.dumps(asdict(addresses), indent=2))
@@ -67,13 +68,13 @@ class Addresses:
 
 
 class LocalStack:
-    """All servers over one folder. ``stop`` ends whatever ``start`` came to, and belongs into a ``finally``."""
+    """All servers over one folder. Call ``stop`` in a ``finally``: it also ends a partial ``start``."""
 
     def __init__(self, folder: Path, first_port: int | None = None) -> None:
-        """Take a folder, which is made where there is none.
+        """Lock the folder, and create it if needed.
 
         Raises:
-            ServerFailure: another stack runs on it, or a port is taken.
+            ServerFailure: another stack uses it, or a port is in use.
         """
         self.logs = folder / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ class LocalStack:
         self._servers: list[tuple[ServerProcess, signal.Signals]] = []  # in the order of their start
 
     def variables(self) -> dict[str, str]:
-        """What a shell must export to use ``bandscope`` and ``dagster`` on this stack."""
+        """The variables that ``bandscope`` and ``dagster`` need to use this stack."""
         ports = self.addresses.ports
         return {
             "DAGSTER_HOME": str(self.folder / "home"),
@@ -114,7 +115,7 @@ class LocalStack:
         return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in self.variables().items())
 
     def start(self, step: Step, inherited: Mapping[str, str]) -> PostgresServer:
-        """Start everything, and return when all of it is healthy.
+        """Start all servers, and return when they are healthy.
 
         Raises:
             ServerFailure: a server has ended, or is not healthy in time.
@@ -129,14 +130,17 @@ class LocalStack:
                 data / "postgres", ports["postgres"], self.addresses.password, self.logs / "postgres.log",
                 environment,
             )  # fmt: skip
-            self._servers.append((postgres.process, signal.SIGINT))  # SIGTERM would wait for its clients
+            # After SIGTERM, PostgreSQL would wait for its clients.
+            self._servers.append((postgres.process, signal.SIGINT))
             s3 = start_seaweedfs(self.s3, data / "s3", internal_ports, self.logs / "s3.log", environment)
             self._servers.append((s3, signal.SIGKILL))
             self.wait("PostgreSQL takes connections", postgres.is_up, POSTGRES_TIMEOUT_S, postgres.process)
             postgres.database(DATABASE)
         with step(f"the bucket {self.s3.bucket} takes an object at {self.s3.endpoint}"):
             self.wait("the S3 server takes an object", self.s3.takes_objects, S3_TIMEOUT_S, s3)
-        dagster = DagsterServers(environment, self.logs, ports["code_server"])
+        # Less memory for runs over many songs: bandscope_dagster/allocator.py.
+        allocator = {"MALLOC_ARENA_MAX": "1", **without_thread_caches()}
+        dagster = DagsterServers(environment | allocator, self.logs, ports["code_server"])
         self._start_dagster(dagster, step)
         return postgres
 
@@ -148,7 +152,7 @@ class LocalStack:
         dagster.write_workspace(home)
         with step(f"the code server answers over gRPC on port {ports['code_server']}"):
             code_server = self._add(dagster.start_code_server())
-            # Beside it: this makes the tables, which several processes must not do at once.
+            # At the same time: it creates the tables, which several processes must not do at once.
             limit = dagster.start_pool_limit("gpu", 1)
             self.wait("the pool's limit is set", limit.has_ended, START_TIMEOUT_S, code_server)
             if limit.process.returncode:
@@ -164,7 +168,7 @@ class LocalStack:
         for webserver, process in webservers:
             with step(f"{process.name} at {webserver.url}, with the code location loaded"):
                 self.wait(f"{process.name} has loaded the code", webserver.is_up, START_TIMEOUT_S, process)
-        with step("every daemon gives a sign of life"):
+        with step("every daemon has sent a heartbeat"):
             self.wait(
                 "every daemon is healthy",
                 lambda: all(self.webserver.daemons(began).values()),
@@ -175,12 +179,12 @@ class LocalStack:
     def wait(
         self, what: str, ready: Callable[[], object], timeout_s: float, server: ServerProcess | None = None
     ) -> None:
-        """Wait until something holds that depends on ``server`` most (the last that was started)."""
+        """Wait until ``ready`` is true; ``server`` (by default the last started) is named if it is not."""
         server = server or self._servers[-1][0]
         wait_until(what, ready, server, timeout_s=timeout_s, others=[each for each, _ in self._servers])
 
     def check(self) -> None:
-        """See that every server runs.
+        """Check that every server runs.
 
         Raises:
             ServerFailure: one has ended.
@@ -189,7 +193,7 @@ class LocalStack:
             server.check()
 
     def stop(self, step: Step) -> list[str]:
-        """End everything, the last started first; returns what did not end as it should, and was killed."""
+        """End all servers, the last started first; returns a message for each process that had to be killed."""
         problems: list[str] = []
         for server, with_signal in reversed(self._servers):
             with step(f"{server.name} has ended"):
@@ -212,11 +216,11 @@ class LocalStack:
 
 
 def _lock(folder: Path) -> TextIO:
-    """The folder's lock, held until it is closed, or this process is gone."""
+    """The folder's lock, held until it is closed or this process ends."""
     lock = (folder / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise ServerFailure(f"another stack runs on {folder}; stop it, or choose another --folder") from None
+        raise ServerFailure(f"another stack uses {folder}; stop it, or choose another --folder") from None
     return lock

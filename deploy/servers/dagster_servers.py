@@ -1,4 +1,4 @@
-"""Dagster's servers on one home: the code server over gRPC, webservers, the daemon; and what they answer."""
+"""Dagster's servers on one home: the code server over gRPC, webservers and the daemon, and questions to them."""
 
 import json
 import sys
@@ -30,30 +30,30 @@ load_from:
 
 
 class Refused(Exception):
-    """The webserver answers with an error; the message is its own."""
+    """The webserver answered with an error; the message is its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class DagsterServers:
-    """Starts servers on the home ``DAGSTER_HOME`` of their ``environment``; each prints to ``<logs>/<name>.log``."""
+    """Starts servers on ``DAGSTER_HOME`` of their ``environment``; each prints to ``<logs>/<name>.log``."""
 
     environment: Mapping[str, str]
     logs: Path
     code_port: int
 
     def write_workspace(self, home: Path) -> None:
-        """Leave the ``workspace.yaml`` by which the others find the code server, in the home."""
+        """Write ``workspace.yaml`` into the home, by which the other servers find the code server."""
         (home / "workspace.yaml").write_text(
             WORKSPACE_YAML.format(host=LOOPBACK, port=self.code_port, location=LOCATION)
         )
 
     def start_code_server(self) -> ServerProcess:
-        """Start what holds the definitions, and launches the runs."""
+        """Start the code server, which serves the definitions and launches the runs."""
         options = ["-m", MODULE, "-h", LOOPBACK, "-p", str(self.code_port), "--location-name", LOCATION]
         return self._start("code-server", ["dagster", "code-server", "start", *options])
 
     def start_webserver(self, port: int, *, read_only: bool = False) -> ServerProcess:
-        """Start a webserver; nobody can change anything through a ``read_only`` one."""
+        """Start a webserver; a ``read_only`` one refuses changes."""
         options = ["-w", self._workspace, "-h", LOOPBACK, "-p", str(port)]
         name = "webserver-read-only" if read_only else "webserver"
         return self._start(name, ["dagster-webserver", *options, *(["--read-only"] if read_only else [])])
@@ -63,7 +63,7 @@ class DagsterServers:
         return self._start("daemon", ["dagster-daemon", "run", "-w", self._workspace])
 
     def start_pool_limit(self, pool: str, limit: int) -> ServerProcess:
-        """Start the command that limits how many runs of a pool go on at once; it makes a new database's tables."""
+        """Start the command that limits the runs of a pool at once; it creates the tables of a new database."""
         return self._start("pool-limit", ["dagster", "instance", "concurrency", "set", pool, str(limit)])
 
     @property
@@ -78,7 +78,7 @@ class DagsterServers:
 
 
 def code_server_serves(port: int) -> bool:
-    """Whether the code server's own health check says so."""
+    """True if the code server's own health check succeeds."""
     with grpc.insecure_channel(f"{LOOPBACK}:{port}") as channel:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         try:
@@ -90,17 +90,17 @@ def code_server_serves(port: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Webserver:
-    """The GraphQL of a webserver, which is all that the UI talks to."""
+    """The GraphQL API of a webserver, which the UI uses too."""
 
     port: int
 
     @property
     def url(self) -> str:
-        """Where people open it."""
+        """Its address for a browser."""
         return f"http://{LOOPBACK}:{self.port}"
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The data that answers a query or a mutation.
+        """The data of the answer to a query or mutation.
 
         Raises:
             Refused: the answer is an error.
@@ -116,7 +116,7 @@ class Webserver:
         return answer["data"]
 
     def is_up(self) -> bool:
-        """Whether it answers, with every code location loaded.
+        """True if it answers, with every code location loaded.
 
         Raises:
             Refused: a code location cannot be loaded.
@@ -134,9 +134,9 @@ class Webserver:
         return bool(found) and all(entry["loadStatus"] == "LOADED" for entry in found)
 
     def daemons(self, since: float) -> dict[str, bool]:
-        """Each daemon that this home must have, and whether it is healthy with a heartbeat after ``since`` (Unix time).
+        """Required daemon → True if it is healthy and has a heartbeat after ``since`` (Unix time).
 
-        Dagster itself calls a daemon healthy for half an hour after its last heartbeat.
+        Dagster itself reports a daemon as healthy for half an hour after its last heartbeat.
         """
         found = self.ask(
             "{ instance { daemonHealth { allDaemonStatuses"
@@ -149,10 +149,10 @@ class Webserver:
         }
 
     def turn_on(self, sensor: str) -> None:
-        """Turn a sensor on, as the switch in the UI does.
+        """Turn a sensor on, like the switch in the UI.
 
         Raises:
-            Refused: it may not be turned on here.
+            Refused: this webserver does not allow it.
         """
         answer = self.ask(
             "mutation($selector: SensorSelector!) { startSensor(sensorSelector: $selector) { __typename"
@@ -168,7 +168,7 @@ class Webserver:
             raise Refused(f"{answer['__typename']}: {answer['message']}")
 
     def runs(self, *, sensor: str) -> list[dict[str, str]]:
-        """The runs that a sensor asked for, the newest first: ``runId`` and ``status``."""
+        """The runs that a sensor requested, the newest first: ``runId`` and ``status``."""
         return self.ask(
             "query($filter: RunsFilter!) { runsOrError(filter: $filter, limit: 100)"
             " { ... on Runs { results { runId status } } } }",
@@ -176,7 +176,7 @@ class Webserver:
         )["runsOrError"]["results"]
 
     def materialized(self, asset: str, partitions: Sequence[str]) -> set[str]:
-        """Those of the partitions that were materialized."""
+        """The materialized ones of the partitions."""
         node = self.ask(
             "query($asset: AssetKeyInput!, $partitions: [String!]) { assetNodeOrError(assetKey: $asset)"
             " { ... on AssetNode { assetMaterializations(partitions: $partitions) { partition } } } }",

@@ -1,8 +1,8 @@
-"""Processes that must not outlive the one that started them: found by a mark that they inherit in their environment.
+"""Ends processes that must not outlive their starter: found by a mark that they inherit in their environment.
 
-Groups do not find all of them: PostgreSQL's and Dagster's servers put some of their children into other ones, and who
-is killed leaves children behind that nobody knows. Run as a program, this waits until whoever started it is gone, in
-whatever way, and ends what carries the mark.
+Process groups do not contain all of them: PostgreSQL's and Dagster's servers move some of their children into other
+groups, and a killed process leaves children behind. As a program, this module waits until its starter has ended in any
+way, and then kills all processes with the mark.
 """
 
 import subprocess
@@ -15,21 +15,21 @@ from typing import Final
 import psutil
 
 MARK: Final = "LOCAL_STACK_ID"
-QUIET_S: Final = 1.0  # so long nothing may be found, for a process that is about to start has no mark yet
+QUIET_S: Final = 1.0  # how long none may be found: a process that is just starting has no mark yet
 
 
 def find_marked(mark: str) -> list[psutil.Process]:
-    """The processes whose environment has this mark."""
+    """The processes with this mark in their environment."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error):  # others' processes, and those that end meanwhile
+        with suppress(psutil.Error):  # processes of other users, and processes that end meanwhile
             if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
 
 def kill_marked(mark: str) -> list[str]:
-    """Kill them all, and return the command lines of those that there were."""
+    """Kill all processes with this mark; returns their command lines."""
     killed: list[str] = []
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < QUIET_S:
@@ -44,7 +44,7 @@ def kill_marked(mark: str) -> list[str]:
 
 @contextmanager
 def guarded(mark: str) -> Generator[None]:
-    """For as long as a block of code runs: should this process be killed in it, what is marked is killed as well."""
+    """Kill all marked processes if this process is killed while a block of code runs."""
     command = [sys.executable, __file__, mark]
     guardian = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
     try:

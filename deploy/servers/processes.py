@@ -1,4 +1,4 @@
-"""A server as a process: started in a group of its own, watched, and ended with everything that it has started."""
+"""A server as a process: started in its own group, watched, and ended together with its children."""
 
 import os
 import signal
@@ -15,17 +15,17 @@ import psutil
 
 LOOK_EVERY_S: Final = 0.1
 KILL_TIMEOUT_S: Final = 30.0
-TAIL_LINES: Final = 30  # of a server's log, in the message that says what became of it
+TAIL_LINES: Final = 30  # of a server's log, in messages about its end
 LOOPBACK: Final = "127.0.0.1"
 
 
 class ServerFailure(Exception):
-    """A server did not start, has ended, or does not answer; the message has the end of its log."""
+    """A server did not start, has ended, or does not answer; the message contains the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """A running server, and where it prints."""
+    """A running server and its log file."""
 
     name: str
     log: Path
@@ -42,10 +42,9 @@ class ServerProcess:
         user: str | None = None,
         folder: Path | None = None,
     ) -> "ServerProcess":
-        """Start ``command``; what it prints is appended to ``log``.
+        """Start ``command`` in ``folder`` as ``user``; its output is appended to ``log``.
 
-        ``environment`` is all that it gets (this process's where there is none), ``user`` whom it runs as, ``folder``
-        where it runs.
+        ``environment`` is its whole environment; by default that of this process.
         """
         with log.open("ab") as output:
             process = subprocess.Popen(
@@ -56,12 +55,12 @@ class ServerProcess:
                 env=environment,
                 user=user,
                 cwd=folder,
-                start_new_session=True,  # Ctrl-C is for us alone, and the group can be ended as a whole
+                start_new_session=True,  # Ctrl-C does not reach it, and its whole group can be ended
             )
         return cls(name, log, process)
 
     def check(self) -> None:
-        """See that it runs.
+        """Check that it runs.
 
         Raises:
             ServerFailure: it has ended.
@@ -72,31 +71,31 @@ class ServerProcess:
             raise ServerFailure(f"{self.name} {how}{self.tail()}")
 
     def has_ended(self) -> bool:
-        """Whether it has."""
+        """True if the process has ended."""
         return self.process.poll() is not None
 
     def tail(self) -> str:
-        """The end of its log, as the end of a message."""
+        """The end of its log, to append to a message."""
         lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         return f"; the end of {self.log}:\n" + "\n".join(f"  {line}" for line in lines)
 
     def end(self, with_signal: signal.Signals = signal.SIGTERM, grace_s: float = 20.0) -> bool:
-        """End it and its group, and wait until they have; False where that took a SIGKILL after ``grace_s`` seconds.
+        """End the server and its group, and wait for them; False if that needed a SIGKILL after ``grace_s`` seconds.
 
         Raises:
-            ServerFailure: not even that ended it.
+            ServerFailure: it is still there after SIGKILL.
         """
         self._signal(with_signal)
-        # Its children are asked as well, so that a run is recorded as canceled and not found dead by somebody.
+        # Its children get the signal too, so that a run is recorded as canceled instead of found dead later.
         gentle = self._wait(grace_s)
         self.kill()
         return gentle
 
     def kill(self) -> None:
-        """End it and its group at once.
+        """Kill the server and its group.
 
         Raises:
-            ServerFailure: the kernel does not let go of it, as where it waits for a disk that does not answer.
+            ServerFailure: the kernel cannot end it, for example while it waits for a disk that does not answer.
         """
         self._signal(signal.SIGKILL)
         try:
@@ -104,7 +103,7 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             state = psutil.Process(self.process.pid).status()
             raise ServerFailure(
-                f"{self.name} (process {self.process.pid}, {state}) is there {KILL_TIMEOUT_S:g} s after SIGKILL"
+                f"{self.name} (process {self.process.pid}, {state}) is still there {KILL_TIMEOUT_S:g} s after SIGKILL"
             ) from None
 
     def _signal(self, which: signal.Signals) -> None:
@@ -120,13 +119,10 @@ class ServerProcess:
         return False
 
     def _has_group(self) -> bool:
-        """Whether a process of its group is there."""
+        """True if a process of its group exists."""
         try:
             os.killpg(self.process.pid, 0)
-        except (
-            ProcessLookupError,
-            PermissionError,
-        ):  # macOS answers with the latter where only zombies are left
+        except (ProcessLookupError, PermissionError):  # macOS raises PermissionError if only zombies are left
             return False
         return True
 
@@ -139,10 +135,10 @@ def wait_until(
     timeout_s: float,
     others: Iterable[ServerProcess] = (),
 ) -> None:
-    """Ask ``ready`` until it holds.
+    """Wait until ``ready`` returns a true value.
 
     Raises:
-        ServerFailure: ``server`` or one of the ``others`` has ended, or it does not hold within ``timeout_s`` seconds.
+        ServerFailure: ``server`` or one of the ``others`` has ended, or ``timeout_s`` seconds have passed.
     """
     watched = [server, *others]
     until = time.monotonic() + timeout_s
@@ -157,7 +153,7 @@ def wait_until(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on now."""
+    """Ports of this machine without a listener."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -166,7 +162,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def is_listening(port: int) -> bool:
-    """Whether a server takes connections on a port of this machine."""
+    """True if a server accepts connections on this port of this machine."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex((LOOPBACK, port)) == 0

@@ -19,7 +19,7 @@ INTERNAL_PORTS: Final[tuple[str, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class S3Server:
-    """Where the server is, the credentials that it takes, and its bucket."""
+    """The server's address, its credentials and its bucket."""
 
     port: int
     access_key_id: str
@@ -33,7 +33,7 @@ class S3Server:
         return f"http://{LOOPBACK}:{self.port}"
 
     def client(self) -> Any:
-        """A botocore client, which can make buckets and objects of any name."""
+        """A botocore client, which can create buckets, and objects of any name."""
         import botocore.session
         from botocore.config import Config
 
@@ -47,7 +47,7 @@ class S3Server:
         )
 
     def takes_objects(self) -> bool:
-        """Whether its bucket takes an object; makes the bucket where there is none."""
+        """True if its bucket accepts an object; creates the bucket if needed."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         client = self.client()
@@ -69,10 +69,10 @@ def start_seaweedfs(
     log: Path,
     environment: Mapping[str, str] | None = None,
 ) -> ServerProcess:
-    """Start it with its data in ``folder``. ``internal_ports`` has a port for each of ``INTERNAL_PORTS``.
+    """Start the server with its data in ``folder``. ``internal_ports`` has a port for each of ``INTERNAL_PORTS``.
 
-    Its data name its ports, so on other ports it may not find them. It is ended by SIGKILL: asked gently, it waits 15 s
-    for streams between its own parts, and what it has acknowledged is written.
+    Its data contain its ports, so keep the ports. End it with SIGKILL: after SIGTERM it waits 15 s for streams between
+    its own parts, and acknowledged data are already written.
     """
     credentials = {"accessKey": server.access_key_id, "secretKey": server.secret_access_key}
     identities = folder / "identities.json"

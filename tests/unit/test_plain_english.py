@@ -23,6 +23,10 @@ OPENINGS = re.compile(r"(What|Whether|Where|Who|Whose|Why|How|Told|To be)\b")
 """A docstring opens with a noun phrase ("The song's peak") or an imperative ("Return …", "Write …")."""
 
 
+FROZEN = {"bandscope_dagster/tagging/vocabulary.toml"}
+"""The digest of stored tags has the SHA-256 of these bytes, so another word in a comment would make all tags outdated."""
+
+
 def files(roots: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:
     found: list[Path] = []
     for root in roots:
@@ -64,7 +68,7 @@ def test_comments_docstrings_and_messages_are_plain(name: str) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("name", files(PAGES + CODE, OTHER_TEXT))
+@pytest.mark.parametrize("name", sorted({*files(PAGES + CODE, OTHER_TEXT)} - FROZEN))
 def test_pages_are_plain(name: str) -> None:
     lines = (ROOT / name).read_text().splitlines()
     found = [f"{name}:{n}: {word[0]!r}" for n, line in enumerate(lines, 1) for word in WORDS.finditer(line)]

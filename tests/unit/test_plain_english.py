@@ -24,7 +24,7 @@ OPENINGS = re.compile(r"(What|Whether|Where|Who|Whose|Why|How|Told|To be)\b")
 
 
 FROZEN = {"bandscope_dagster/tagging/vocabulary.toml"}
-"""The digest of stored tags has the SHA-256 of these bytes, so another word in a comment would make all tags outdated."""
+"""The digest of stored tags has the SHA-256 of these bytes: another word in a comment would make all tags outdated."""
 
 
 def files(roots: tuple[str, ...], suffixes: tuple[str, ...]) -> list[str]:

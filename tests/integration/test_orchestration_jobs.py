@@ -134,7 +134,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
                 store / "uploads" / WITHHELD
             )  # with its old time, so it is the same song
             retry = server.launch_job("retry_songs")
-            wait_for("the retry job asks for a backfill", lambda: is_finished(instance, retry))
+            wait_for("the retry job requests a backfill", lambda: is_finished(instance, retry))
             backfills = {backfill.backfill_id: backfill for backfill in instance.get_backfills()}
             (asked,) = [b for b in backfills.values() if (b.title or "").startswith("Retry")]
             told.watch_backfill(server, asked.backfill_id)

@@ -1,4 +1,4 @@
-"""Errors, and the decision that each carries: a rejected song is data, any other error is a failure."""
+"""Errors. The class decides: SongRejected is stored as a result, all others are failures."""
 
 from enum import StrEnum
 
@@ -21,17 +21,17 @@ class Reason(StrEnum):
 
 
 UNAVAILABLE = "unavailable"
-"""The code before the colon if the storage could not return an upload."""
+"""Reason code if the storage could not return an upload."""
 
 FAILED = "failed"
-"""The code before the colon for any other failure that is not a property of the upload."""
+"""Reason code if it failed for any other reason that is not a property of the upload."""
 
 
 UPSTREAM = "upstream: "
 """The beginning of an error in an analysis table that repeats the song's error in ``songs``."""
 
 
-def has_failed(error: str | None) -> bool:
+def is_failure(error: str | None) -> bool:
     """True if an ``error`` of ``songs`` is a failure, which a retry may fix, and not a rejection."""
     return error is not None and error.partition(":")[0] in (UNAVAILABLE, FAILED)
 
@@ -60,7 +60,7 @@ class CannotAnalyze(BandscopeError):
     """The song cannot be analyzed in this run, and retries do not help. The message says how to fix it.
 
     Raised if ``songs`` could not read the upload, if the upload has changed since then, or if a required table has
-    nothing for the song.
+    no row for the song.
     """
 
 

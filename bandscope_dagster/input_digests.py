@@ -1,7 +1,7 @@
 """The rules that make a stored result outdated: input digests and code versions.
 
 A result is current if its file has the input digest of the current inputs and the current code version. The planner
-computes a digest before a run. Provenance computes it again from the entries of a stored file.
+computes a digest before a run. ``songs/provenance.py`` computes it again from the stored lineage.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
     "instrument_catalog": "2",
     "song_errors": "2",
 }
-"""Table → version. Raise it whenever the same input gives other rows: Dagster then shows stored rows as outdated."""
+"""Table → version. Increase it whenever the same input gives other rows: Dagster then shows stored rows as outdated."""
 
-FLAC_BITS: Final = "flac_bits"  # of all audio tables; every other parameter is the separator's
+FLAC_BITS: Final = "flac_bits"  # of all audio tables; all other parameters belong to the separator
 
 
 def digest(*parts: Any) -> str:
@@ -34,7 +34,10 @@ def digest(*parts: Any) -> str:
 
 
 def of_song(song_id: str, limits: Mapping[str, Any]) -> str:
-    """The digest for a row of ``songs``. The song id identifies the upload's bytes; the limits may reject it."""
+    """The digest for a row of ``songs``.
+
+    The song id identifies the upload's bytes. The limits decide whether it is rejected.
+    """
     return digest(song_id, dict(limits))
 
 
@@ -64,7 +67,7 @@ def of_rejection(song_id: str, error: str) -> str:
 
 
 def of_stored(table: str, lineage: Lineage, stems: Lineage | None) -> str:
-    """The digest of the inputs that the lineage of a per-song file names.
+    """The digest of the inputs recorded in the lineage of a per-song file.
 
     ``stems`` is the lineage of the stored stems, the input of tags of stems.
     """

@@ -180,7 +180,7 @@ def refresh_all(storage: Path) -> None:
     store = open_store(str(storage))
     catalogs = (song_catalog(PRESENT_FROM, "1"), instrument_catalog(PRESENT_FROM, "1"), song_errors("1"))
     done = [
-        {"name": Path(each.file.key).stem, "seconds": each.seconds, "songs_read": len(each.changes.read)}
+        {"name": Path(each.file.key).stem, "seconds": each.seconds, "songs_read": len(each.changes.to_read)}
         | {"rows": each.file.rows, "mb": each.file.bytes / 1e6}
         for each in refresh(store, catalogs, report_progress=lambda text: print(text, file=sys.stderr))
     ]

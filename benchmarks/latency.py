@@ -32,8 +32,8 @@ import yaml
 from rich.progress import Progress
 
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
-from bandscope_dagster.orchestration.retry import daemon_is_alive
-from bandscope_dagster.orchestration.sensors.new_uploads import LOOK_EVERY_S, UPLOADS_SENSOR
+from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
+from bandscope_dagster.orchestration.sensors.new_uploads import INTERVAL_S, UPLOADS_SENSOR
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.tables.schemas import STEM_INSTRUMENT_TAGS, TABLES, table_key
@@ -46,7 +46,7 @@ BATCH_TIMEOUT_S: Final = 3600.0
 SEED: Final = 8
 
 PARTS: Final = {
-    "tick": f"wait for the sensor (every {LOOK_EVERY_S} s)",
+    "tick": f"wait for the sensor (every {INTERVAL_S} s)",
     "request": "the tick: listing, registering, creating the run",
     "queue": "the run in the queue",
     "start": "start of the run's process",
@@ -190,7 +190,7 @@ def one_by_one(songs: int, seconds: float) -> list[Latency]:
     with platform("One song at a time", DAGSTER_YAML, songs, seconds) as here, Progress() as progress:
         task = progress.add_task("songs", total=songs)
         for _ in range(songs):
-            time.sleep(pauses.uniform(0, LOOK_EVERY_S))
+            time.sleep(pauses.uniform(0, INTERVAL_S))
             song, uploaded = here.upload()
             wait_for(f"{song} is done", partial(here.is_done, song), SONG_TIMEOUT_S)
             found.append(here.latency(song, uploaded))

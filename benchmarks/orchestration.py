@@ -40,7 +40,7 @@ from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
 from bandscope_dagster.orchestration.private_api import BulkActionStatus
 from bandscope_dagster.orchestration.resources import Models
-from bandscope_dagster.orchestration.retry import daemon_is_alive, retry_songs
+from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive, retry_songs
 from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlanner

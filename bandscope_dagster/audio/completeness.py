@@ -1,8 +1,8 @@
 """Find truncated files by their structure, before anything is decoded.
 
-FFmpeg reads to the end of the bytes and reports no error, so the size that the file states is compared with its real
-size. Some files state no length, and neither this module nor a count of samples can find that they are truncated: MP3
-without a Xing header, bare AAC (ADTS), and WAV written to a pipe.
+FFmpeg gives no error for a cut file. So we compare the stated size with the real size. Some files state no length, and
+neither this module nor a count of samples can find that they are truncated: MP3 without a Xing header, bare AAC
+(ADTS), and WAV written to a pipe.
 """
 
 import struct
@@ -15,7 +15,7 @@ TOLERATED_LOSS = 0.02  # share of a song that may be missing before it counts as
 _MAX_CHUNKS = 10_000  # a hostile file could have a chunk every eight bytes
 _OGG_PAGE_MAX = 65_307  # bytes, RFC 3533
 _OGG_END_OF_STREAM = 0x04
-# Sizes that programs write if they cannot seek back to fill them in: FFmpeg (all ones), sox (0x7ffff000), and zero.
+# Placeholder sizes of programs that write to a pipe: FFmpeg (all ones), sox (0x7ffff000), and zero.
 _UNKNOWN_SIZES = frozenset({0, 0x7FFF_F000, 0x7FFF_FFFF, 0xFFFF_FFFF, 2**63 - 1, 2**64 - 1})
 
 _W64_RIFF = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
@@ -23,7 +23,7 @@ _ID3V2_HEADER = 10  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class _ChunkGrammar:
+class _ChunkLayout:
     """The layout of a container format that consists of chunks."""
 
     first: int  # byte of the first chunk
@@ -35,27 +35,27 @@ class _ChunkGrammar:
     index: bytes | None = None  # name of the chunk that must be there, if any
 
 
-_RIFF = _ChunkGrammar(12, struct.Struct("<4sI"), True, False, 2, b"data")
-_AIFF = _ChunkGrammar(12, struct.Struct(">4sI"), True, False, 2, b"SSND")
-_CAF = _ChunkGrammar(8, struct.Struct(">4sQ"), True, False, 1, b"data")
-_W64 = _ChunkGrammar(40, struct.Struct("<4s12xQ"), True, True, 8, b"data")
-_MP4 = _ChunkGrammar(0, struct.Struct(">I4s"), False, True, 1, b"mdat", b"moov")
+_RIFF = _ChunkLayout(12, struct.Struct("<4sI"), True, False, 2, b"data")
+_AIFF = _ChunkLayout(12, struct.Struct(">4sI"), True, False, 2, b"SSND")
+_CAF = _ChunkLayout(8, struct.Struct(">4sQ"), True, False, 1, b"data")
+_W64 = _ChunkLayout(40, struct.Struct("<4s12xQ"), True, True, 8, b"data")
+_MP4 = _ChunkLayout(0, struct.Struct(">I4s"), False, True, 1, b"mdat", b"moov")
 
 
 def missing_part(file: BinaryIO) -> str | None:
-    """A message that names the missing part; None if the file looks complete or its format does not show it."""
+    """A message that names the missing part; None if the file looks complete or its format has no length."""
     file.seek(0)
     head = file.read(16)
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        return _cut_chunk(file, _RIFF)
+        return _find_truncated_chunk(file, _RIFF)
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _cut_chunk(file, _AIFF)
+        return _find_truncated_chunk(file, _AIFF)
     if head[:4] == b"caff":
-        return _cut_chunk(file, _CAF)
+        return _find_truncated_chunk(file, _CAF)
     if head == _W64_RIFF:
-        return _cut_chunk(file, _W64)
+        return _find_truncated_chunk(file, _W64)
     if head[4:8] == b"ftyp":
-        return _cut_chunk(file, _MP4)
+        return _find_truncated_chunk(file, _MP4)
     if head[:4] == b"OggS":
         return _missing_ogg_end(file)
     return None
@@ -68,46 +68,48 @@ def states_its_length(file: BinaryIO, container: str) -> bool:
     return container != "mp3" or _has_frame_count(file)
 
 
-def _cut_chunk(file: BinaryIO, grammar: _ChunkGrammar) -> str | None:
+def _find_truncated_chunk(file: BinaryIO, layout: _ChunkLayout) -> str | None:
     end = _size(file)
     rf64_data: int | None = None
     index_seen = False
-    for name, start, size in _chunks(file, grammar, end):
-        if name == b"ds64":  # EBU Tech 3306: sizes that do not fit 32 bits; the second is that of `data`
+    for name, start, size in _chunks(file, layout, end):
+        if (
+            name == b"ds64"
+        ):  # EBU Tech 3306: sizes that do not fit 32 bits; the second number is the size of `data`
             file.seek(start)
             rf64_data = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0]
-        index_seen |= name == grammar.index
-        if name != grammar.audio:
+        index_seen |= name == layout.index
+        if name != layout.audio:
             continue
         if name == b"data" and size == 0xFFFF_FFFF and rf64_data:
             size = rf64_data
         if size not in _UNKNOWN_SIZES and end - start < (1 - TOLERATED_LOSS) * size:
             return f"the {_text(name)} chunk has {end - start} of the {size} bytes it should have; upload it again"
-    if grammar.index is not None and not index_seen:
-        return f"the index (the {_text(grammar.index)} chunk) is missing; upload it again"
+    if layout.index is not None and not index_seen:
+        return f"the index (the {_text(layout.index)} chunk) is missing; upload it again"
     return None
 
 
-def _chunks(file: BinaryIO, grammar: _ChunkGrammar, end: int) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(file: BinaryIO, layout: _ChunkLayout, end: int) -> Iterator[tuple[bytes, int, int]]:
     """The name of each chunk, and the first byte and the size of its payload."""
-    position = grammar.first
+    position = layout.first
     for _ in range(_MAX_CHUNKS):
         file.seek(position)
-        header = file.read(grammar.header.size)
-        if len(header) < grammar.header.size:
+        header = file.read(layout.header.size)
+        if len(header) < layout.header.size:
             return
-        fields = grammar.header.unpack(header)
-        name, size = fields if grammar.id_first else reversed(fields)
-        start = position + grammar.header.size
-        if not grammar.id_first and size == 1:  # MP4: a 64-bit size follows
+        fields = layout.header.unpack(header)
+        name, size = fields if layout.id_first else reversed(fields)
+        start = position + layout.header.size
+        if not layout.id_first and size == 1:  # MP4: a 64-bit size follows
             size = int.from_bytes(file.read(8), "big")
             start += 8
-        if grammar.size_counts_header:
+        if layout.size_counts_header:
             size = max(size - (start - position), 0) if size else 0
         yield name, start, size
         position = start + size
-        position += -position % grammar.padding
-        if (size == 0 and name == grammar.audio) or position >= end:
+        position += -position % layout.padding
+        if (size == 0 and name == layout.audio) or position >= end:
             return
 
 

@@ -50,7 +50,7 @@ class Catalog:
     layout: Layout
     sources: tuple[Table, ...]
     settings: Mapping[str, Any]  # JSON, with the code version; a change rebuilds all rows
-    # Returns songs in any order, and the rows of one song in the order of the catalog.
+    # Rows of one song are sorted; the songs are not.
     rows: Callable[[SongFiles], pl.DataFrame]
 
     @property
@@ -60,7 +60,7 @@ class Catalog:
 
     @property
     def made_with(self) -> str:
-        """JSON that changes whenever an older catalog must be rebuilt."""
+        """Settings and columns. If this JSON differs from the stored one, the catalog is rebuilt."""
         columns = [(column.name, str(column.type), column.description) for column in self.table.columns]
         digest = hashlib.sha256(repr((columns, self.layout.order)).encode()).hexdigest()
         return json.dumps({**self.settings, "columns": digest}, sort_keys=True)
@@ -71,7 +71,7 @@ class Changes:
     """The work of one refresh of a catalog."""
 
     songs: int  # in the store
-    read: SongFiles  # the new and changed songs
+    to_read: SongFiles  # the new and changed songs
     removed: pl.Series  # the ids of deleted songs
     full: bool  # True if the catalog is rebuilt from all songs
 
@@ -93,7 +93,7 @@ class Refreshed:
 
     file: Written
     changes: Changes
-    seconds: float  # the first catalog's include the listing
+    seconds: float  # for the first catalog, with the time of the listing
 
 
 class _OldCatalogUnreadable(Exception):
@@ -107,10 +107,10 @@ def refresh(
 
     The songs' files are listed once for all catalogs. Without changes, nothing is written. Readers see the old file
     or the new one, even if several refreshes run at the same time: the last one to finish wins, and the next
-    refresh reads the songs that it missed.
+    refresh reads the songs that the winner missed.
     """
     started = time.monotonic()
-    # List after this: the listing is then never older than the one behind the stored catalog.
+    # Read the stored catalogs first. Our listing is then at least as new as theirs.
     stored = [stored_catalog(store, each.table, each.made_with, each.sources) for each in catalogs]
     files = list_song_files(store, [table for each in catalogs for table in each.sources])
     for catalog, old in zip(catalogs, stored, strict=True):
@@ -135,14 +135,14 @@ def _apply(
     report_progress: ReportProgress,
 ) -> tuple[Written, Changes]:
     changes = Changes.since(old, files, catalog.sources)
-    if old is not None and not len(changes.read) and not len(changes.removed):
+    if old is not None and not len(changes.to_read) and not len(changes.removed):
         return old.file, changes
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         spilled = SpilledRows(catalog.layout, Path(folder))
-        _read_songs(catalog, changes.read, spilled, report_progress)
+        _read_songs(catalog, changes.to_read, spilled, report_progress)
         parts = spilled.parts()
         if old is not None:
-            gone = pl.concat([changes.read.song_ids, changes.removed])
+            gone = pl.concat([changes.to_read.song_ids, changes.removed])
             kept = pl.scan_parquet(_copy(store, catalog.table, old, Path(folder)), glob=False)
             parts.append(kept.filter(~pl.col("song_id").is_in(gone.implode())))
         report_progress(f"{catalog.table.name}: writing")
@@ -162,6 +162,7 @@ def _read_songs(
     catalog: Catalog, files: SongFiles, spilled: SpilledRows, report_progress: ReportProgress
 ) -> None:
     done, reported_at = 0, time.monotonic()
+    # An empty batch first: a catalog of a store without songs then has its columns and no rows.
     spilled.add(catalog.rows(files.of(files.song_ids.head(0))))
     for batch in files.batches(SONGS_AT_ONCE):
         spilled.add(catalog.rows(batch))

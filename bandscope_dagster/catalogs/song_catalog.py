@@ -72,7 +72,7 @@ def _statuses(files: SongFiles) -> pl.DataFrame:
             song_id,
             evidence.status.value,
             list(evidence.missing),
-            INSTRUMENT_TAGS.name not in evidence.without_rows,
+            INSTRUMENT_TAGS.name not in evidence.tables_without_result,
         )
         for song_id, evidence in read_evidence(files).items()
     ]

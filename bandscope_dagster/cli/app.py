@@ -36,7 +36,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _open() -> "tuple[Settings, ObjectStore]":
+def _settings_and_store() -> "tuple[Settings, ObjectStore]":
     from bandscope_dagster.settings import load_settings
 
     settings = load_settings()
@@ -65,7 +65,7 @@ def ingest(
     """
     from bandscope_dagster.cli.ingest import ingest_files
 
-    _, store = _open()
+    _, store = _settings_and_store()
     skipped = ingest_files(store, console, progress_bar, paths, owner, replace=replace)
     raise typer.Exit(1 if skipped else 0)
 
@@ -92,7 +92,7 @@ def run(
     from bandscope_dagster.cli.run import run_songs
     from bandscope_dagster.orchestration.home import dagster_home
 
-    settings, store = _open()
+    settings, store = _settings_and_store()
     assets = select.replace(",", " ").split() if select else None
     failed = run_songs(
         settings, store, dagster_home(), console, progress_bar, songs, assets, recompute=recompute
@@ -107,11 +107,11 @@ def retry(
         typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
     ] = None,
 ) -> None:
-    """Start one backfill of the failed and missing songs, which the Dagster daemon runs. Finished results are kept."""
+    """Ask the Dagster daemon to compute failed or missing results, as one backfill. Finished results are kept."""
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
-    settings, _ = _open()
+    settings, _ = _settings_and_store()
     assets = select.replace(",", " ").split() if select else None
     request_retry(settings, dagster_home(), console, assets)
 
@@ -126,7 +126,7 @@ def status(
     from bandscope_dagster.cli.status import print_overview, print_songs
     from bandscope_dagster.tagging.registry import present_from
 
-    settings, store = _open()
+    settings, store = _settings_and_store()
     if song is None:
         print_overview(store, console)
     else:
@@ -151,19 +151,19 @@ def sql(
     """Query the tables with SQL. The tables are read-only."""
     from bandscope_dagster.cli.sql import show
 
-    _, store = _open()
+    _, store = _settings_and_store()
     show(store, query, typer.echo, console.width, answer_format, to, force=force)
 
 
 @app.command()
 def lineage(
     song: Annotated[str, typer.Argument(help="Id, file name or title of a song, or a glob.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per song and line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per song.")] = False,
 ) -> None:
     """Show the inputs, models and parameters of each table of a song, and which tables are outdated."""
     from bandscope_dagster.cli.lineage import print_lineage
 
-    _, store = _open()
+    _, store = _settings_and_store()
     print_lineage(store, console, song, as_json=as_json)
 
 
@@ -209,7 +209,7 @@ def export(
     from bandscope_dagster.exporting.song_export import ExportOptions
 
     options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
-    _, store = _open()
+    _, store = _settings_and_store()
     failed = export_songs(store, console, progress_bar, select_songs(store, songs or [], where), to, options)
     raise typer.Exit(1 if failed else 0)
 
@@ -218,7 +218,7 @@ def export(
 def report(
     song: Annotated[str | None, typer.Argument(help="Id, file name or title of a song, or a glob.")] = None,
     all_songs: Annotated[
-        bool, typer.Option("--all", help="All songs whose pages are not up to date.")
+        bool, typer.Option("--all", help="All songs; pages that are up to date are kept.")
     ] = False,
     to: Annotated[
         Path | None, typer.Option(help="Folder to write to. Default: song_pages/ in the store.")
@@ -230,7 +230,7 @@ def report(
     """
     from bandscope_dagster.cli.report import report as write_report
 
-    settings, store = _open()
+    settings, store = _settings_and_store()
     failed = write_report(settings, store, console, progress_bar, song, to, all_songs=all_songs)
     raise typer.Exit(1 if failed else 0)
 

@@ -73,7 +73,10 @@ def _device(settings: Settings) -> str:
 
 
 def _models(console: Console, settings: Settings | None) -> str:
-    """The models that a run with these settings uses; without valid settings, the models of the package."""
+    """Verify the models of the package and, with valid settings, the chosen ones; return a message that names them.
+
+    The message also names missing models that the settings do not need.
+    """
     chosen = chosen_models(settings, ANALYSIS_TABLES) if settings else []
     models_path = settings.models_path if settings else Path()
     needed = [model for model in load_inventory().values() if model.embedded or model in chosen]

@@ -11,7 +11,7 @@ from typing import Any, Final
 import dagster as dg
 
 from bandscope_dagster.definitions import defs
-from bandscope_dagster.orchestration.steps import INTERRUPTED, checked_by
+from bandscope_dagster.orchestration.steps import INTERRUPTED, number_checked
 
 QUIET: Final[Mapping[str, Any]] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 WATCH_EVERY_S: Final = 0.5
@@ -26,17 +26,17 @@ class RunReport:
 
     run_id: str
     success: bool
-    interrupted: bool  # it was stopped from outside, as by Ctrl-C
+    interrupted: bool  # it was stopped from outside, for example by Ctrl-C
     problems: list[str]  # the messages of failed steps, for people
 
 
-def launch(
+def run_to_end(
     instance: dg.DagsterInstance,
     assets: Sequence[str],
     tags: Mapping[str, str],
     on_progress: OnProgress = lambda asset, songs: None,
 ) -> RunReport:
-    """Run ``assets`` to the end; ``on_progress`` is called from a thread as songs are done.
+    """Run ``assets`` to the end. ``on_progress`` is called from another thread when songs finish.
 
     A failed step does not raise; its message is in the report.
     """
@@ -61,7 +61,7 @@ def _problem(event: dg.DagsterEvent) -> str:
     failure = event.step_failure_data
     error = failure.error
     if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-        return INTERRUPTED  # it came while Dagster recorded an event, outside the step's own code
+        return INTERRUPTED  # the interrupt came while Dagster recorded an event, outside the step's own code
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
     return error.to_string() if error is not None else "no message"
@@ -88,7 +88,7 @@ def _watching(instance: dg.DagsterInstance, run_id: str, on_progress: OnProgress
                     asset = materialized.asset_key.to_user_string()
                     done[asset].add(materialized.partition)
                     progress[asset] = len(done[asset])
-                elif (checked := checked_by(entry.user_message)) is not None:
+                elif (checked := number_checked(entry.user_message)) is not None:
                     progress["songs"] = checked
             for asset, songs in progress.items():
                 on_progress(asset, songs)

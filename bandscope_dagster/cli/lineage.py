@@ -1,4 +1,4 @@
-"""``bandscope lineage``: prints the origin of every table of a song, read from its files alone."""
+"""``bandscope lineage``: prints the origin of every table of a song. It reads only the song's files."""
 
 import json
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ def print_lineage(store: ObjectStore, console: Console, pattern: str, *, as_json
 
 
 def to_json(origin: SongOrigin) -> dict[str, Any]:
-    """The song's origin, with the names in the files; unknown values are null."""
+    """The song's origin as JSON. The keys are the column names; unknown values are null."""
     song = origin.song
     return {
         "song_id": origin.song_id,
@@ -66,7 +66,7 @@ def _plain(value: Any) -> Any:
 def _find(store: ObjectStore, pattern: str) -> list[SongOrigin]:
     if SONG_ID.fullmatch(pattern):
         origin = trace(store, pattern)
-        if origin.has_files:  # even if ``songs`` has no file of it
+        if origin.has_files:  # also if the table ``songs`` has no file for this song
             return [origin]
     return [trace(store, song_id) for song_id in find_songs(store, pattern)]
 
@@ -80,7 +80,7 @@ def _print_song(console: Console, origin: SongOrigin) -> None:
         made_with = table.maker.software if table.maker is not None else {}
         console.print(f"\n[bold]{table.table}[/bold]{'' if table.lineage else '  no file'}")
         facts = _table_facts(table)
-        if made_with and made_with != software:  # once, if all tables have the same
+        if made_with and made_with != software:  # print it once if it is the same for all tables
             facts["software"], software = in_words(made_with), made_with
         _print_facts(console, facts)
         for remark in table.remarks:

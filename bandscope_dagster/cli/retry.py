@@ -9,7 +9,7 @@ from rich.console import Console
 from bandscope_dagster.cli.run import selected
 from bandscope_dagster.models.store import require
 from bandscope_dagster.orchestration.resources import chosen_models
-from bandscope_dagster.orchestration.retry import CannotRetry, daemon_is_alive, retry_songs
+from bandscope_dagster.orchestration.retry_backfill import CannotRetry, daemon_is_alive, retry_songs
 from bandscope_dagster.settings import Settings
 
 

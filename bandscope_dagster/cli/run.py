@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from bandscope_dagster.cli.execute_run import RunReport, launch
+from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
@@ -19,7 +19,7 @@ from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
-from bandscope_dagster.orchestration.retry import daemon_is_alive
+from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import Settings
@@ -138,7 +138,7 @@ def _run_batches(
 
         for batch in ranges:
             tags = batch.tags | {LAUNCHER_TAG: LAUNCHER, REUSE_TAG: str(reuse).lower()}
-            report = launch(instance, assets, tags, on_progress)
+            report = run_to_end(instance, assets, tags, on_progress)
             before += len(batch.songs)
             if report.interrupted:
                 raise RunError(
@@ -152,7 +152,7 @@ def _run_batches(
 
 def _run_catalogs(instance: dg.DagsterInstance, console: Console) -> RunReport:
     with console.status("catalogs"):
-        report = launch(instance, CATALOGS, {LAUNCHER_TAG: LAUNCHER})
+        report = run_to_end(instance, CATALOGS, {LAUNCHER_TAG: LAUNCHER})
     for problem in report.problems:
         console.print(f"[red]Catalogs:[/red] {escape(problem)}", highlight=False)
     return report

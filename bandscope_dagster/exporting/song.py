@@ -61,7 +61,7 @@ def read_song(store: ObjectStore, song_id: str) -> Song:
         ExportError: the song has no stems because it was rejected or failed; the message gives the reason.
     """
     evidence = read_evidence(files_of(store, song_id, SOURCES))[song_id]
-    if STEMS.name in evidence.without_rows:
+    if STEMS.name in evidence.tables_without_result:
         raise _has_no_stems(song_id, evidence)
     columns = ["filename", "title", "artist", "album", "peak", "loudness_lufs"]
     row, *_ = _rows(store, SONGS, song_id, columns)

@@ -38,11 +38,12 @@ class SoundFile:
             stream.codec_context.bit_rate = MP3_BIT_RATE
         stream.codec_context.open()
         self._stream = stream
-        self._frames = Reblock(stream.codec_context.frame_size or BLOCK_FRAMES)  # PCM accepts any length
+        # frame_size is 0 for PCM, which accepts any length.
+        self._frames = Reblock(stream.codec_context.frame_size or BLOCK_FRAMES)
         self._written = 0
 
     def push(self, block: NDArray[np.float32]) -> None:
-        """``(2, n)`` float32 at 44.1 kHz, within the ceiling of the encoding."""
+        """Encode ``(2, n)`` float32 at 44.1 kHz; no sample may exceed the ceiling of the encoding."""
         for frame in self._frames.push(block):
             self._encode(frame)
 
@@ -73,11 +74,12 @@ class SoundFile:
 
 
 def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int16] | NDArray[np.int32]:
-    """The samples as integers, rounded without dither: samples stored with this number of bits stay unchanged, and
-    stems still add up.
+    """The samples as integers, rounded without dither.
 
-    Clipping is limited to two cases: +1 itself, since integers end one step below it, and half a step of the stored
-    bits, since the stored peak of a block was measured before rounding.
+    Samples stored with this number of bits stay unchanged, and stems still add up.
+
+    Only two kinds of samples clip: exactly +1 (the largest integer is one step lower), and samples up to half a step
+    too high (the stored peak of a block was measured before rounding to the stored bits).
     """
     full = 2 ** (bits - 1)
     # float64: a sample of 24 bits times a gain does not fit into float32.

@@ -33,15 +33,15 @@ def adopt(
             f"every folder that has some of them (--from can be repeated). Nothing was copied."
         )
     folder = model_folder(model, models_folder)
-    with incoming(folder) as landing:
+    with incoming(folder) as download_folder:
         require_space(model, sum(path.stat().st_size for path in sources.values()), folder)
         before = find_pins(model, folder)
         pins: dict[str, Pin] = {}
         for name, path in sources.items():
             with open_regular(path) as source:
-                size, found = copy_hashed(source, landing / name)
+                size, found = copy_hashed(source, download_folder / name)
             if name.endswith(".safetensors"):
-                require_readable(landing / name)
+                require_readable(download_folder / name)
             if name not in listed:
                 pin = Pin(size, found, revision=None)
                 stated = before.get(name, pin)
@@ -51,10 +51,10 @@ def adopt(
                     f"{path} is not the {name} of model {model.name}: expected {describe(listed[name])}, found "
                     f"{size} bytes with SHA-256 {found}. Nothing was added."
                 )
-        require_all_shards(sources, landing / INDEX if INDEX in sources else None, "the given files")
-        record_pins(pins, folder, pending=landing / PINS)
+        require_all_shards(sources, download_folder / INDEX if INDEX in sources else None, "the given files")
+        record_pins(pins, folder, pending=download_folder / PINS)
         for file in known_files(model, pins):
-            os.replace(landing / file.name, folder / file.name)
+            os.replace(download_folder / file.name, folder / file.name)
             yield Placed(file, "copied")
     require_present(find_strays(model, pins, folder))
 

@@ -1,7 +1,7 @@
-"""A record of the files that were converted here from a legacy pickle, so that they can be verified later.
+"""A record of the files that were converted from a legacy pickle on this machine; it is used to verify them.
 
-The inventory lists published files, and a converted file was never published. Its digest is recorded at the conversion
-in ``converted.json`` beside it, with the digest of the pickle, which is in the inventory. The record protects against
+The inventory lists published files, and a converted file was never published. The record, ``converted.json`` beside
+it, has its digest. It also has the pickle's digest. The inventory lists that digest. The record protects against
 damage and mistakes, not against someone who can write to the models folder.
 """
 
@@ -26,7 +26,7 @@ class Conversion:
 
 
 def find_conversion(file: ModelFile, folder: Path) -> Conversion | None:
-    """The record of ``file`` in ``folder``; None unless it was converted from the pickle in the inventory.
+    """The record of ``file`` in ``folder``. None if there is no record, or it is of another pickle.
 
     An unreadable record counts as none.
     """

@@ -21,12 +21,12 @@ class StatedFile:
     """Size and digest of a repository's file, from the hub's metadata."""
 
     bytes: int
-    sha256: str | None  # full, hexadecimal; None for a file outside large-file storage
-    blob_id: str | None  # git's SHA-1 of the content; None for a file in large-file storage
+    sha256: str | None  # full, hexadecimal; None for a file that is not in Git LFS
+    blob_id: str | None  # git's SHA-1 of the content; None for a file in Git LFS
 
 
-def download(model: Model, source: HubSource, name: str, landing: Path) -> Path:
-    """Download one file of a model's repository at its revision into ``landing``; returns its path.
+def download(model: Model, source: HubSource, name: str, download_folder: Path) -> Path:
+    """Download one file of a model's repository at its revision into ``download_folder``; returns its path.
 
     The content is not verified. A file that was downloaded there before is not downloaded again.
 
@@ -34,25 +34,27 @@ def download(model: Model, source: HubSource, name: str, landing: Path) -> Path:
         ModelFileError: the download failed.
         OSError: the file cannot be written to the disk.
     """
-    with _reaching(model, source, name):
+    with _explain_hub_errors(model, source, name):
         import huggingface_hub as hub
 
-        # One request first: without a network, the download itself retries for half a minute.
+        # This request fails at once without a network; the download would retry for 30 s.
         hub.get_hf_file_metadata(hub.hf_hub_url(source.repository, name, revision=source.revision))
-        return Path(hub.hf_hub_download(source.repository, name, revision=source.revision, local_dir=landing))
+        return Path(
+            hub.hf_hub_download(source.repository, name, revision=source.revision, local_dir=download_folder)
+        )
 
 
 def pins_of_revision(
-    model: Model, unlisted: UnlistedFiles, source: HubSource, landing: Path
+    model: Model, unlisted: UnlistedFiles, source: HubSource, download_folder: Path
 ) -> dict[str, Pin]:
     """Pins of a model's unlisted files, from the hub's metadata at the pinned revision.
 
-    For a file in large-file storage the metadata has its SHA-256. For any other file it has git's SHA-1 of the content:
-    such a file is downloaded into ``landing`` and compared with that, and the pin is its SHA-256.
+    For a file in Git LFS, the metadata has its SHA-256. For any other file, it has only git's SHA-1 of the content. We
+    download it into ``download_folder``, compare git's SHA-1, and pin its SHA-256.
 
     Raises:
-        ModelFileError: the hub does not answer, answers with another revision, contradicts the inventory or itself, or
-            its model is incomplete.
+        ModelFileError: the hub does not answer, or answers with another revision; its data differ from the inventory,
+            or from its own metadata; or its model is incomplete.
     """
     where = _where(source)
     stated = _stated_files(model, source)
@@ -69,18 +71,20 @@ def pins_of_revision(
         raise ModelFileError(f"Model {model.name} in {where} is incomplete: it has no {', '.join(unmet)}.")
     pins = {
         name: Pin(
-            file.bytes, file.sha256 or _checked_blob(model, source, name, file, landing), source.revision
+            file.bytes,
+            file.sha256 or _checked_blob(model, source, name, file, download_folder),
+            source.revision,
         )
         for name, file in wanted.items()
     }
-    index = download(model, source, INDEX, landing) if INDEX in pins else None
+    index = download(model, source, INDEX, download_folder) if INDEX in pins else None
     require_all_shards({*listed, *pins}, index, where)
     return pins
 
 
 def _stated_files(model: Model, source: HubSource) -> Mapping[str, StatedFile]:
     """The repository's files by name, without those whose size the hub does not state."""
-    with _reaching(model, source, "The list of files"):
+    with _explain_hub_errors(model, source, "The list of files"):
         from huggingface_hub import HfApi
 
         info = HfApi().model_info(
@@ -102,9 +106,11 @@ def _stated_files(model: Model, source: HubSource) -> Mapping[str, StatedFile]:
     }
 
 
-def _checked_blob(model: Model, source: HubSource, name: str, stated: StatedFile, landing: Path) -> str:
+def _checked_blob(
+    model: Model, source: HubSource, name: str, stated: StatedFile, download_folder: Path
+) -> str:
     """Download a file and compare it with git's SHA-1 of its content; returns its SHA-256."""
-    content = download(model, source, name, landing).read_bytes()
+    content = download(model, source, name, download_folder).read_bytes()
     # https://git-scm.com/book/en/v2/Git-Internals-Git-Objects#_object_storage
     blob_id = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
     if (len(content), blob_id) != (stated.bytes, stated.blob_id):
@@ -117,7 +123,7 @@ def _checked_blob(model: Model, source: HubSource, name: str, stated: StatedFile
 
 
 @contextmanager
-def _reaching(model: Model, source: HubSource, what: str) -> Generator[None]:
+def _explain_hub_errors(model: Model, source: HubSource, what: str) -> Generator[None]:
     """Turn every error of the hub or the network into a ModelFileError that says what to do."""
     import huggingface_hub as hub
 
@@ -130,8 +136,8 @@ def _reaching(model: Model, source: HubSource, what: str) -> Generator[None]:
     try:
         yield
     except Exception as error:
-        # The errors of the library, its HTTP client and its Xet client have no common base. An error with an errno is
-        # the disk's: it is full or not writable.
+        # The errors of the library, its HTTP client and its Xet client have no common base class. An error with an
+        # errno is the disk's: it is full or not writable.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         cause = next(iter(str(error).splitlines()), "").rstrip(". ")

@@ -1,4 +1,4 @@
-"""The identity of a model: everything that its output depends on. The lineage of every row that it made records it."""
+"""The identity of a model: everything that its output depends on. The lineage of each file records the identity."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +9,7 @@ class ModelIdentity:
     """Name, weights and parameters of a model in use."""
 
     name: str
-    sha256: str  # of the weight file; of several files, over their digests in the inventory's order
+    # Of the weight file; if there are several: SHA-256 over their digests, in the order of the inventory.
+    sha256: str
     # Everything that changes the output; JSON-serialisable.
     params: dict[str, Any] = field(default_factory=dict[str, Any])

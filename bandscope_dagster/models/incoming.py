@@ -1,4 +1,4 @@
-"""A landing folder for files that are not verified yet: inside the model's folder, for one process at a time."""
+"""A download folder for files that are not verified yet: inside the model's folder, for one process at a time."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.inventory import Model, ModelFile
 
 LOCK: Final = ".lock"
-LANDING: Final = ".incoming"
+DOWNLOAD_FOLDER: Final = ".incoming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ def incoming(folder: Path) -> Generator[Path]:
     removes its files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    landing = folder / LANDING
+    download_folder = folder / DOWNLOAD_FOLDER
     with FileLock(folder / LOCK):
-        shutil.rmtree(landing, ignore_errors=True)
-        landing.mkdir()
+        shutil.rmtree(download_folder, ignore_errors=True)
+        download_folder.mkdir()
         try:
-            yield landing
+            yield download_folder
         finally:
-            shutil.rmtree(landing, ignore_errors=True)
+            shutil.rmtree(download_folder, ignore_errors=True)
 
 
 def require_space(model: Model, needed: int, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Provides model files, from the hub or from local copies.
 
-Files are verified before they get their final names: they arrive in a landing folder, their size and full SHA-256 are
+Files are verified before they get their final names: they arrive in a download folder, their size and full SHA-256 are
 compared with the inventory or the pins, and then they are renamed.
 """
 
@@ -43,22 +43,22 @@ def pull(model: Model, models_folder: Path) -> Iterator[Placed]:
     if not isinstance(source, HubSource):
         raise _is_embedded(model)
     folder = model_folder(model, models_folder)
-    with incoming(folder) as landing:
+    with incoming(folder) as download_folder:
         pins = find_pins(model, folder)
         if model.unlisted and not are_of_the_hub(pins):
-            pins = pins_of_revision(model, model.unlisted, source, landing)
+            pins = pins_of_revision(model, model.unlisted, source, download_folder)
         files = known_files(model, pins)
         statuses = inspect_files(model, files, folder)
         lacking = [file for file, status in zip(files, statuses, strict=True) if status.state != "present"]
         require_space(model, sum(file.bytes for file in lacking), folder)
         if pins:
-            record_pins(pins, folder, pending=landing / PINS)
+            record_pins(pins, folder, pending=download_folder / PINS)
         for file in files:
             if file not in lacking:
                 yield Placed(file, "already there")
                 continue
-            download(model, source, file.name, landing)
-            arrived = inspect(model, file, landing)
+            download(model, source, file.name, download_folder)
+            arrived = inspect(model, file, download_folder)
             if arrived.state != "present":
                 arrived.path.unlink()
                 raise ModelFileError(
@@ -87,13 +87,13 @@ def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Pl
         yield from adopt(model, model.unlisted, paths, models_folder)
         return
     folder = model_folder(model, models_folder)
-    with incoming(folder) as landing:
+    with incoming(folder) as download_folder:
         for path in paths:
             if path.is_dir():
                 for candidate in sorted(path.iterdir()):
-                    if _may_be_of(model, candidate) and (placed := _take(model, candidate, landing)):
+                    if _may_be_of(model, candidate) and (placed := _take(model, candidate, download_folder)):
                         yield placed
-            elif placed := _take(model, path, landing):
+            elif placed := _take(model, path, download_folder):
                 yield placed
             else:
                 raise _is_none_of(model, path)
@@ -105,16 +105,16 @@ def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Pl
         )
 
 
-def _take(model: Model, path: Path, landing: Path) -> Placed | None:
+def _take(model: Model, path: Path, download_folder: Path) -> Placed | None:
     """Copy, verify and rename one file; None if it is not the model's."""
-    arrived = landing / "copy"
+    arrived = download_folder / "copy"
     with open_regular(path) as source:
         if os.fstat(source.fileno()).st_size not in _sizes(model):
             return None
         size, found = copy_hashed(source, arrived)
     for file in model.files:
         if (size, found) == (file.bytes, file.sha256):
-            os.replace(arrived, landing.parent / file.name)
+            os.replace(arrived, download_folder.parent / file.name)
             return Placed(file, "copied")
         if file.legacy and (size, found) == (file.legacy.bytes, file.legacy.sha256):
             return _convert(model, file, file.legacy, arrived)
@@ -123,15 +123,15 @@ def _take(model: Model, path: Path, landing: Path) -> Placed | None:
 
 
 def _convert(model: Model, file: ModelFile, legacy: LegacyFile, arrived: Path) -> Placed:
-    landing, folder = arrived.parent, arrived.parent.parent
+    download_folder, folder = arrived.parent, arrived.parent.parent
     if inspect(model, file, folder).state == "present":
         return Placed(file, "already there")
     content = convert_legacy(arrived.read_bytes(), legacy)
-    converted = landing / file.name
+    converted = download_folder / file.name
     converted.write_bytes(content)
     # The record comes first: a file without its record counts as wrong, a record without its file is harmless.
     conversion = Conversion(len(content), hashlib.sha256(content).hexdigest(), legacy.sha256)
-    record_conversion(file, conversion, folder, pending=landing / RECORD)
+    record_conversion(file, conversion, folder, pending=download_folder / RECORD)
     os.replace(converted, folder / file.name)
     return Placed(file, "converted")
 

@@ -121,10 +121,10 @@ def read_verified(model: Model, folder: Path) -> VerifiedModel:
     for file in model.files:
         path = folder / file.name
         if not path.is_file():
-            raise ModelFileError(str(_judge(model, file, folder, None)))
+            raise ModelFileError(str(_file_status(model, file, folder, None)))
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        status = _judge(model, file, folder, (len(content), digest))
+        status = _file_status(model, file, folder, (len(content), digest))
         if status.state != "present":
             raise ModelFileError(str(status))
         contents[file.name] = content
@@ -136,10 +136,10 @@ def inspect(model: Model, file: ModelFile, folder: Path) -> FileStatus:
     """Hash one file of a model in ``folder``, block by block."""
     path = folder / file.name
     if not path.is_file():
-        return _judge(model, file, folder, None)
+        return _file_status(model, file, folder, None)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return _judge(model, file, folder, (stream.tell(), digest))
+        return _file_status(model, file, folder, (stream.tell(), digest))
 
 
 def inspect_files(model: Model, files: Iterable[ModelFile], folder: Path) -> Iterator[FileStatus]:
@@ -220,7 +220,7 @@ def _identify(model: Model, digests: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _judge(model: Model, file: ModelFile, folder: Path, found: tuple[int, str] | None) -> FileStatus:
+def _file_status(model: Model, file: ModelFile, folder: Path, found: tuple[int, str] | None) -> FileStatus:
     path, conversion = folder / file.name, find_conversion(file, folder)
     if found is None:
         return FileStatus(model, file.name, path, "missing", file, conversion=conversion)

@@ -19,7 +19,7 @@ _EXECUTORS: Final[Mapping[ExecutorName, tuple[str, str, str]]] = {
 """Setting → the module of its executor, the executor's name there, and the extra of our package that installs it."""
 
 
-def op_tags(cpus: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
+def resource_requests(cpus: int, memory_gib: int, gpus: int = 0) -> dict[str, Any]:
     """The tags with a step's resource requests to Ray and Kubernetes; other executors ignore them.
 
     Memory is requested from Kubernetes only: Ray counts the memory of jobs, but not that of its own processes.

@@ -5,7 +5,7 @@ from typing import Final
 import dagster as dg
 from pydantic import Field
 
-from bandscope_dagster.orchestration.retry import retry_songs as request_retry
+from bandscope_dagster.orchestration.retry_backfill import retry_songs as request_retry
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, SONG_TABLES
 

@@ -82,7 +82,7 @@ def songs_checked(number: int, songs: int) -> str:
     return f"{number} of {songs} songs checked"
 
 
-def checked_by(message: str) -> int | None:
+def number_checked(message: str) -> int | None:
     """The number in a message of ``songs_checked``; None for any other message."""
     found = re.fullmatch(r"(\d+) of \d+ songs checked", message)
     return int(found[1]) if found else None

@@ -21,10 +21,10 @@ POLICY: Final = (
 
 SONG_PAGE: Final = (
     "song.html",
-    ("base.css", "song.css"),
+    ("theme.css", "song.css"),
     ("clock.js", "webm.js", "player.js", "waveforms.js", "timeline.js", "song.js"),
 )
-INDEX_PAGE: Final = ("index.html", ("base.css", "index.css"), ("clock.js", "index.js"))
+INDEX_PAGE: Final = ("index.html", ("theme.css", "index.css"), ("clock.js", "index.js"))
 
 Page = tuple[str, Sequence[str], Sequence[str]]  # template, styles, scripts: names of files
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from bandscope_dagster.errors import FAILED, BandscopeError, has_failed
+from bandscope_dagster.errors import FAILED, BandscopeError, is_failure
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import Lineage
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def failure_text(error: Exception) -> str:
     """The text of a failure, ``<reason>: <message>``. The reason is ``failed`` if the error has no code."""
     text = str(error) or "no message"
-    if has_failed(text):
+    if is_failure(text):
         return text
     return f"{FAILED}: {text if isinstance(error, BandscopeError) else f'{type(error).__name__}: {text}'}"
 

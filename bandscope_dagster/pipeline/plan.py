@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bandscope_dagster import input_digests
 from bandscope_dagster.audio.limits import Limits
-from bandscope_dagster.errors import CannotAnalyze, has_failed
+from bandscope_dagster.errors import CannotAnalyze, is_failure
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.songs.stored_files import StoredFile, read_stored_file
@@ -64,7 +64,7 @@ def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
     if table is None:
         raise CannotAnalyze("songs has no row for it; materialize songs first")
     row: dict[str, Any] = table.to_pylist()[0]
-    if has_failed(row["error"]):
+    if is_failure(row["error"]):
         raise CannotAnalyze(f"{row['error']} (fix the cause, then materialize songs again)")
     return row
 

@@ -1,4 +1,8 @@
-"""The ``songs`` step: read each upload once, decode it to its end, and describe it in one row."""
+"""The ``songs`` step: read each upload once, decode it to its end, and describe it in one row.
+
+The conditions of a rejection are in ``audio/container.py``, ``audio/probe.py``, ``audio/completeness.py``,
+``audio/decode.py``, ``audio/cage/caged_song.py`` (crash, time and memory) and ``pipeline/uploads.py`` (the download).
+"""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +16,7 @@ from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.cage.caged_song import caged
 from bandscope_dagster.audio.levels import SongMeter, at_full_scale
 from bandscope_dagster.audio.limits import Limits
-from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, UploadUnavailable, has_failed
+from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, UploadUnavailable, is_failure
 from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.plan import SongPlanner
@@ -100,7 +104,7 @@ def _stored(
         return None
     row: dict[str, Any] = table.to_pylist()[0]
     clipped = found.notes.get(CLIPPED_NOTE)
-    return None if has_failed(row["error"]) else (row, None if clipped is None else float(clipped))
+    return None if is_failure(row["error"]) else (row, None if clipped is None else float(clipped))
 
 
 def _describe(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from bandscope_dagster.errors import SettingsError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 OneDnn = Literal["auto", "on", "off"]
+
+OVERLAP: Final = 0.25  # of a segment, the default of HTDemucs; demucs/apply.py, apply_model
 
 
 @dataclass(frozen=True, slots=True)

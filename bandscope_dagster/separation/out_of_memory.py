@@ -1,4 +1,7 @@
-"""Retry of a model call that ran out of memory: with fewer segments, then with shorter ones."""
+"""Retry of a model call that ran out of memory: with fewer segments, then with shorter ones.
+
+The other memory fallback, for taggers, is in ``tagging/window_queue.py``.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from bandscope_dagster.errors import has_failed
+from bandscope_dagster.errors import is_failure
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT
 
@@ -45,7 +45,7 @@ def song_is_usable(error: str | None) -> Check:
     """
     if error is None:
         return Check(Outcome.PASSED)
-    return Check(Outcome.FAILED if has_failed(error) else Outcome.WARNED, (error,))
+    return Check(Outcome.FAILED if is_failure(error) else Outcome.WARNED, (error,))
 
 
 def song_is_not_clipped(clipped_share: float) -> Check:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from bandscope_dagster import input_digests
-from bandscope_dagster.errors import has_failed
+from bandscope_dagster.errors import is_failure
 from bandscope_dagster.songs.status import SOURCES, Evidence, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import (
@@ -99,7 +99,7 @@ def _remarks(
     error: str | None = song["error"]
     is_analysis = table != SONGS.name
     if is_analysis and error is not None:
-        if has_failed(error) or lineage.input_digest != input_digests.of_rejection(lineage.song_id, error):
+        if is_failure(error) or lineage.input_digest != input_digests.of_rejection(lineage.song_id, error):
             yield f"computed before songs recorded an error of the upload ({error})"
         return
     if is_analysis and _is_rejection(lineage):

@@ -1,4 +1,4 @@
-"""The status of a stored song: the only rule for it, and the evidence that it uses.
+"""The only rule for a song's status, and the facts it needs.
 
 ``song_catalog``, ``song_errors``, ``bandscope status``, ``bandscope lineage``, pages and exports all use this module.
 To add a status, add a member to ``Status``, its evidence to ``Evidence``, and its rule to ``Evidence.status``.
@@ -14,7 +14,7 @@ from typing import Final
 
 import polars as pl
 
-from bandscope_dagster.errors import UPSTREAM, has_failed
+from bandscope_dagster.errors import UPSTREAM, is_failure
 from bandscope_dagster.storage.tables.schemas import (
     ANALYSIS_TABLES,
     SONG_FAILURES,
@@ -34,7 +34,8 @@ class Status(StrEnum):
     """The progress of a song, as in the column ``status`` of ``song_catalog``."""
 
     OK = "ok"  # every analysis table has a file without an error
-    PARTIAL = "partial"  # tables are missing, windows have no tags, or a passed-on error is out of date
+    # Tables are missing, windows have no tags, or a table still repeats an error that ``songs`` no longer has.
+    PARTIAL = "partial"
     REJECTED = "rejected"  # the upload cannot be used; permanent
     FAILED = "failed"  # the last run could not make a table, or a stored file cannot be read
 
@@ -44,7 +45,7 @@ class Problem:
     """The reason why a table has no result for a song or for some of its windows."""
 
     table: str
-    stage: str  # the table that found it; ``songs`` if other tables only pass its error on
+    stage: str  # the table that found it; ``songs`` if the table only repeats an error of ``songs``
     error: str  # ``<reason>: <message>``; some model errors have no reason
     windows: int = 0  # number of windows with an error instead of tags; 0 if the whole table has no result
 
@@ -62,7 +63,7 @@ class Problem:
 
     @property
     def windows_text(self) -> str:
-        """The words before an error of some windows: ``2 windows without tags, the first: ``; or empty."""
+        """Text to print before an error that affects only some windows: ``2 windows without tags, the first: ``."""
         noun = "window" if self.windows == 1 else "windows"
         return f"{self.windows} {noun} without tags, the first: " if self.windows else ""
 
@@ -82,15 +83,15 @@ class Evidence:
         """The song's status: the first rule that applies decides."""
         own = [each for each in self.errors if each.stage != SONGS.name and not each.windows]
         decisive = self.song_error or (own[0].error if own else None)
-        if self.failures or self.damaged or has_failed(decisive):
+        if self.failures or self.damaged or is_failure(decisive):
             return Status.FAILED
         if decisive is not None:
             return Status.REJECTED
-        # A passed-on error that ``songs`` no longer has is out of date.
+        # Also partial: a table still repeats an error that ``songs`` no longer has.
         return Status.PARTIAL if self.errors or self.missing else Status.OK
 
     @property
-    def without_rows(self) -> set[str]:
+    def tables_without_result(self) -> set[str]:
         """The analysis tables without a result for the song: no file, a file that cannot be read, or only an error."""
         whole = [each.table for each in (*self.errors, *self.damaged) if not each.windows]
         return {*self.missing, *whole}

@@ -1,4 +1,7 @@
-"""Batch windows of several sources and songs into calls of one tagger, and shrink the batch if memory runs out."""
+"""Batch windows of several sources and songs into calls of one tagger, and shrink the batch if memory runs out.
+
+The other memory fallback, for separators, is in ``separation/out_of_memory.py``.
+"""
 
 import logging
 import traceback
@@ -25,9 +28,9 @@ class BadScores(BandscopeError):
 class WindowQueue:
     """Fills the tagger's batches with windows of several sources and songs.
 
-    The tags of a window must not depend on the other windows of its batch. On every device the rounding of sums
-    depends on the size of a batch: if the tagger returns scores (``fixed_batch``), all calls have one size, filled up
-    with silence. A language model would have to answer for the silence too, so it gets only the windows.
+    The tags of a window must not depend on the other windows of its batch. On every device, the batch size changes
+    the rounding of sums. So a tagger with scores (``fixed_batch``) always gets batches of the same size; empty places
+    are silence. A language model would also answer for silent windows, so its batches are not filled up.
 
     If memory runs out, the batch is halved for all further calls. If the tagger fails on a single window, the error
     belongs to the source of that window; the other windows of the batch are tagged.
@@ -35,7 +38,7 @@ class WindowQueue:
 
     def __init__(self, tagger: Tagger) -> None:
         self.tagger = tagger
-        self.batch = tagger.batch  # below the tagger's own once memory has run out
+        self.batch = tagger.batch  # smaller than the tagger's after memory ran out
         self._waiting: deque[_Entry] = deque()
 
     def add(self, source: SourceTags, windows: list[Window]) -> None:
@@ -100,7 +103,8 @@ class WindowQueue:
         if len(answers) != len(windows):
             raise ValueError(f"{name} returned tags of {len(answers)} windows instead of {len(windows)}")
         heard = list(zip(entries, answers[: len(entries)], strict=True))
-        for (source, _), answer in heard:  # check all before keeping any: a failed batch is tagged again
+        # Check all scores first: if one is bad, the whole batch is tagged again.
+        for (source, _), answer in heard:
             _check_scores(answer.tags, name, source.source)
         for (source, window), answer in heard:
             source.tagged.append(TaggedWindow(window.start_frame, window.frames, answer))

@@ -49,7 +49,7 @@ def refresh_one(store: ObjectStore, catalog: Catalog) -> Refreshed:
 def counts(done: Refreshed) -> tuple[bool, int, int, int]:
     """(True if all songs were read, songs in the store, songs read, songs removed)."""
     changes = done.changes
-    return changes.full, changes.songs, len(changes.read), len(changes.removed)
+    return changes.full, changes.songs, len(changes.to_read), len(changes.removed)
 
 
 def catalogs(store: ObjectStore) -> dict[str, pl.DataFrame]:
@@ -218,7 +218,7 @@ def test_a_missing_or_damaged_catalog_or_state_is_rebuilt(
     refresh_one(store, SONG_CATALOG)
     assert [row["song_id"] for row in rows_of(store, SONG_CATALOG.table)] == ["a", "b", "c"]
     analyze(store, "d", harp("d"))
-    assert len(refresh_one(store, SONG_CATALOG).changes.read) == 1
+    assert len(refresh_one(store, SONG_CATALOG).changes.to_read) == 1
 
 
 def test_a_catalog_without_its_own_state_is_rebuilt(store: ObjectStore):

@@ -11,7 +11,7 @@ import pytest
 
 from bandscope_dagster.definitions import defs
 from bandscope_dagster.errors import SettingsError
-from bandscope_dagster.orchestration.executors import op_tags, step_executor
+from bandscope_dagster.orchestration.executors import resource_requests, step_executor
 from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.settings import Settings
 
@@ -41,7 +41,7 @@ def test_only_the_step_with_models_asks_for_a_gpu() -> None:
 )
 def test_a_gpu_is_asked_for_unless_the_cpu_was_chosen(chosen: dict[str, Any], gpus: int) -> None:
     assert Settings(**chosen).gpus_asked == gpus
-    assert op_tags(1, 1, gpus)["dagster-ray/config"].get("num_gpus", 0) == gpus
+    assert resource_requests(1, 1, gpus)["dagster-ray/config"].get("num_gpus", 0) == gpus
 
 
 @pytest.mark.parametrize("executor", ["ray", "kubernetes"])

@@ -10,7 +10,7 @@ import pytest
 from audio_files import encode, encoded, excerpt
 
 from bandscope_dagster.audio.limits import Limits
-from bandscope_dagster.errors import has_failed
+from bandscope_dagster.errors import is_failure
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import Upload, list_uploads
 from bandscope_dagster.pipeline.validate import SongChecked, check_songs
@@ -106,7 +106,7 @@ def test_a_bad_upload_is_a_row_that_says_why(data, limits: Limits, reason: str, 
     assert table is not None
     [row] = table.to_pylist()
     assert row["error"].startswith(f"{reason}: ")
-    assert song.error == row["error"] and not has_failed(song.error)
+    assert song.error == row["error"] and not is_failure(song.error)
     assert (row["filename"], row["owner"], row["size_bytes"]) == ("bad.mp3", "mia", len(data()))
     assert row["frames"] is None and row["loudness_lufs"] is None, "no half of a measure"
 
@@ -135,7 +135,7 @@ def test_an_upload_that_goes_after_the_listing_is_unavailable(store: ObjectStore
     uploads = put(store, {"a.wav": short(1.0)})
     store.delete("uploads/a.wav")
     [song] = check(store, uploads)
-    assert has_failed(song.error) and song.row["filename"] == "a.wav" and song.row["song_hash"] is None
+    assert is_failure(song.error) and song.row["filename"] == "a.wav" and song.row["song_hash"] is None
 
 
 def test_the_lineage_names_the_content_the_limits_and_the_run(store: ObjectStore) -> None:
@@ -175,7 +175,7 @@ def test_of_another_code_version_nothing_is_kept(store: ObjectStore, monkeypatch
 def test_an_unavailable_song_is_always_tried_again(store: ObjectStore) -> None:
     uploads = put(store, {"a.wav": short(1.0)})
     [unlisted] = check(store, {}, list(uploads))
-    assert has_failed(unlisted.error)
+    assert is_failure(unlisted.error)
     [song] = check(store, uploads, reuse=True)
     assert not song.reused and song.error is None
 

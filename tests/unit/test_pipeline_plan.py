@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from song_rows import block_rows, song_row
 
-from bandscope_dagster.errors import CannotAnalyze, has_failed
+from bandscope_dagster.errors import CannotAnalyze, is_failure
 from bandscope_dagster.input_digests import CODE_VERSIONS, digest, is_current
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.pipeline import plan as plan_module
@@ -234,7 +234,7 @@ def test_an_unavailable_song_cannot_be_analyzed_and_a_rejected_one_can(store: Ob
     ],
 )
 def test_the_code_of_an_error_makes_it_a_failure(error: str | None, failed: bool) -> None:
-    assert has_failed(error) is failed
+    assert is_failure(error) is failed
 
 
 def test_is_current_compares_inputs_and_code_and_ignores_run_and_time(store: ObjectStore) -> None:

@@ -1,8 +1,8 @@
-"""The fork server: a process that forks one limited child per upload, as ``fork_server_client`` requests.
+"""The fork server: for each upload it forks one child process with limits, as ``fork_server_client`` requests.
 
     python -m bandscope_dagster.audio.cage.fork_server FD
 
-``FD`` is the control socket. The server loads the decoders once and reads no upload; its children do
+``FD`` is the control socket. The server loads the decoders once. Only its children read uploads
 (:mod:`~bandscope_dagster.audio.cage.child`).
 """
 
@@ -80,7 +80,7 @@ def serve(control: socket.socket) -> None:
 
 
 def _wake(*_: object) -> None:
-    """Do nothing: a signal wakes the loop only if it has a Python handler."""
+    """Empty on purpose: without a Python handler, SIGCHLD does not wake the loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,8 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     warm_up()
     drop_root()
-    gc.freeze()  # the collector then writes to no loaded object, and children share their memory
+    # The garbage collector then leaves loaded objects unchanged, so the children can share that memory.
+    gc.freeze()
     serve(control)
 
 

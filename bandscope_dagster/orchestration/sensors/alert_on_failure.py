@@ -13,7 +13,7 @@ from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.orchestration.run_tags import WILL_RETRY_TAG
 from bandscope_dagster.orchestration.steps import FAILED_SONGS
 
-LOOK_EVERY_S: Final = 30
+INTERVAL_S: Final = 30
 SHOWN_SONGS: Final = 20
 SHOWN_CHARACTERS: Final = 1000  # of the message, and of each song's cause
 
@@ -84,7 +84,7 @@ class Webhook:
             pass
 
 
-def failure_sensor(hook: Hook | None, ui_url: str, *, every_s: int = LOOK_EVERY_S) -> dg.SensorDefinition:
+def failure_sensor(hook: Hook | None, ui_url: str, *, every_s: int = INTERVAL_S) -> dg.SensorDefinition:
     """The sensor that calls ``hook`` for every failed run of any job; without a hook it only logs.
 
     ``ui_url`` is the address of the UI, which Dagster itself does not know.

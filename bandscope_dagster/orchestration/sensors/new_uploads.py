@@ -33,7 +33,7 @@ from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 UPLOADS_SENSOR: Final = "new_uploads"
-LOOK_EVERY_S: Final = 30
+INTERVAL_S: Final = 30
 REGISTERED_PER_TICK: Final = 5000
 """New songs that one tick registers at most; the next tick continues."""
 
@@ -67,7 +67,7 @@ class Cursor(BaseModel):
 def uploads_sensor(
     job_name: str,
     *,
-    every_s: int = LOOK_EVERY_S,
+    every_s: int = INTERVAL_S,
     songs_per_tick: int = SONGS_PER_TICK,
     turned_on: bool = False,
 ) -> dg.SensorDefinition:

@@ -15,7 +15,7 @@ from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.jobs import CATALOGS
 from bandscope_dagster.orchestration.run_tags import PARTITION_TAG, RANGE_START_TAG
 
-REFRESH_EVERY_S: Final = 60
+INTERVAL_S: Final = 60
 """The shortest time between two refreshes while many runs end one after another."""
 
 REFRESH_DAILY_S: Final = 24 * 3600.0
@@ -27,7 +27,7 @@ ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.Dag
 LOOKED_AT: Final = 200  # runs, the newest first
 
 
-def catalogs_sensor(job_name: str, *, every_s: int = REFRESH_EVERY_S) -> dg.SensorDefinition:
+def catalogs_sensor(job_name: str, *, every_s: int = INTERVAL_S) -> dg.SensorDefinition:
     """The sensor that starts the job, which refreshes the catalogs."""
 
     @dg.sensor(

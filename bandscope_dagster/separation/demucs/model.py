@@ -22,7 +22,7 @@ from bandscope_dagster.models.store import read_verified
 from bandscope_dagster.separation.demucs.bands import compute_in_bands
 from bandscope_dagster.separation.demucs.transformer import use_onednn, uses_onednn
 from bandscope_dagster.separation.inference import inference, prepare_network
-from bandscope_dagster.separation.options import Precision, SeparationOptions
+from bandscope_dagster.separation.options import OVERLAP, Precision, SeparationOptions
 from bandscope_dagster.separation.protocol import SegmentPlan
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ BAGS: Final[Mapping[str, tuple[tuple[float, ...], ...]]] = {
 """For models of several networks: the weight of each network (in the inventory's order of files) in each stem."""
 
 CLASS: Final = "demucs.htdemucs.HTDemucs"  # the only class that is built; a file with another is refused
-OVERLAP: Final = 0.25  # of a segment; demucs/apply.py, apply_model
 MAX_SHIFT: Final = SAMPLE_RATE // 2  # frames; demucs/apply.py, apply_model: max_shift = int(0.5 * samplerate)
 SHORTER: Final = (2, 4)  # divisors of a segment's length when memory runs out
 ACCELERATOR_BATCH: Final = 8  # segments; on a CPU a second one gains nothing and takes 1 GB more

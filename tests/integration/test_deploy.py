@@ -9,7 +9,7 @@ from daemon import Home, wait_for
 from platforms import PER_SONG, Platform, local_settings, song_bytes
 from postgres import PostgresServer, run_postgres
 
-from bandscope_dagster.orchestration.retry import retry_songs
+from bandscope_dagster.orchestration.retry_backfill import retry_songs
 
 DAGSTER_YAML = (Path(__file__).parents[2] / "deploy" / "dagster.yaml").read_text()
 

@@ -17,7 +17,7 @@ from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import JOBS, PER_SONG
 from bandscope_dagster.orchestration.resources import resources
-from bandscope_dagster.orchestration.retry import ALIVE_WITHIN_S, CannotRetry, daemon_is_alive, retry_songs
+from bandscope_dagster.orchestration.retry_backfill import ALIVE_WITHIN_S, CannotRetry, daemon_is_alive, retry_songs
 from bandscope_dagster.orchestration.run_tags import REUSE_TAG
 
 NAMES = [f"{name}.wav" for name in "abcdefgh"]

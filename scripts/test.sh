@@ -16,4 +16,4 @@ ruff check .
 pyright
 dg check defs
 # Three at once: half of the tests wait for servers and daemons.
-pytest --long -n 3 --dist worksteal
+pytest --long -n 3 --dist loadfile

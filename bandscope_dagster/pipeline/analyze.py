@@ -1,4 +1,4 @@
-"""The ``analyze`` step for a batch of songs: plan each song, load the models, compute, yield one outcome per song."""
+"""The ``analyze`` step for a batch of songs: load the models, plan each song, compute, yield one outcome per song."""
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -35,13 +35,6 @@ DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
 }
 """Every table needs the song's row, so each depends on ``songs``, also if the tables in between are not selected."""
 
-KINDS: Final[Mapping[str, set[str]]] = {
-    "decoded_waveforms": {"ffmpeg", "parquet"},
-    "stems": {"pytorch", "parquet"},
-    "instrument_tags": {"pytorch", "parquet"},
-    "stem_instrument_tags": {"pytorch", "parquet"},
-}
-
 
 @dg.multi_asset(
     name="analyze",
@@ -51,7 +44,7 @@ KINDS: Final[Mapping[str, set[str]]] = {
             deps=DEPENDENCIES[table],
             description=TABLES[table].description,
             group_name="analysis",
-            kinds=KINDS[table],
+            kinds={"pytorch" if TABLES[table].model else "ffmpeg", "parquet"},
             owners=["team:bandscope"],
             code_version=CODE_VERSIONS[table],
             metadata={"dagster/column_schema": column_schema(TABLES[table])},

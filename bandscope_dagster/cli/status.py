@@ -105,7 +105,7 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
     _print_fact(console, "status", describe(facts.evidence))
     if row["upload_key"] is not None:
         size, time = megabytes(row["size_bytes"]), moment(row["uploaded_at"])
-        _print_fact(console, "upload", f"{visible(row['upload_key'])}, {size}, {time}")
+        _print_fact(console, "upload", f"{row['upload_key']}, {size}, {time}")
     if row["error"] is None and row["peak"] is not None:
         loudness = row["loudness_lufs"]
         _print_fact(

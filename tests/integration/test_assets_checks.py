@@ -1,4 +1,4 @@
-"""Asset checks: what they say of a song, that they say it of its last materialization, and that they stop nothing."""
+"""Asset checks: their results for a song, their target materialization, and that they stop nothing."""
 
 import io
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ Verdicts = dict[str, tuple[bool, str, str | None]]
 
 
 def verdicts(evaluations: Iterator[dg.AssetCheckEvaluation]) -> Verdicts:
-    """Check → (passed, severity, description); fails where one is given twice or of another song."""
+    """Check → (passed, severity, description); fails if a check comes twice or is of another song."""
     found: Verdicts = {}
     for evaluation in evaluations:
         assert evaluation.partition == SONG and evaluation.check_name not in found
@@ -63,7 +63,7 @@ def test_a_rejection_warns_and_a_failure_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(("share", "passed"), [(0.0, True), (0.0009, True), (0.001, False), (1.0, False)])
-def test_a_song_that_was_clipped_before_it_came_warns(share: float, passed: bool) -> None:
+def test_an_upload_with_clipping_warns(share: float, passed: bool) -> None:
     said = None if passed else f"{share:.2%} of the samples are clipped"
     assert checked(clipped_share=share)["song_is_not_clipped"] == (passed, "WARN", said)
 
@@ -77,7 +77,7 @@ def test_full_scale_is_that_of_16_bits_in_both_directions() -> None:
 
 
 @pytest.mark.parametrize("table", ["decoded_waveforms", "stems"])
-def test_a_file_that_is_not_as_promised_is_an_error(table: str) -> None:
+def test_a_file_that_breaks_the_schema_is_an_error(table: str) -> None:
     def of(found: StoredFile | Exception) -> tuple[bool, str, str | None]:
         return analyzed(table, read_back={table: found})["blocks_are_whole"]
 
@@ -107,12 +107,12 @@ def test_stems_that_do_not_add_up_warn(residual_db: float, passed: bool) -> None
         (replace(TAGS, labels=0, unmapped=0), None),
     ],
 )
-def test_labels_that_are_unknown_and_windows_that_were_lost_warn(tags: TagSummary, wrong: str | None) -> None:
+def test_unknown_labels_and_lost_windows_warn(tags: TagSummary, wrong: str | None) -> None:
     found = analyzed("stem_instrument_tags", tags={"stem_instrument_tags": tags})
     assert found == {"tags_are_complete": (wrong is None, "WARN", wrong)}
 
 
-def test_what_was_kept_is_judged_by_what_its_file_says() -> None:
+def test_a_kept_file_is_checked_by_the_notes_in_it() -> None:
     bad = {QUALITY_NOTE: replace(QUALITY, residual_db=-3.0).to_json()}
     found = analyzed("stems", kept=replace(WHOLE, notes=bad, faults=("a gap",)))
     assert found["stems_sum_to_mixture"][0] is False and found["blocks_are_whole"][2] == "a gap"
@@ -122,13 +122,13 @@ def test_what_was_kept_is_judged_by_what_its_file_says() -> None:
     assert found["tags_are_complete"][:2] == (False, "WARN")
 
 
-def test_what_was_not_measured_when_a_kept_file_was_written_is_not_judged() -> None:
+def test_a_kept_file_without_notes_has_no_check_result() -> None:
     assert analyzed("stems", kept=WHOLE).keys() == {"blocks_are_whole"}
     assert analyzed("instrument_tags", kept=WHOLE) == {}
     assert checked(clipped_share=None).keys() == {"song_is_usable"}
 
 
-def test_of_a_rejected_song_there_is_nothing_else_to_say() -> None:
+def test_a_rejected_song_has_only_its_rejection() -> None:
     assert checked("empty: no bytes", None)["song_is_not_clipped"][:2] == (True, "WARN")
     for table, specs in ANALYSIS_CHECKS.items():
         found = analyzed(table, rejected="empty: no bytes")
@@ -137,7 +137,7 @@ def test_of_a_rejected_song_there_is_nothing_else_to_say() -> None:
             assert passed and description == "nothing to check: empty: no bytes"
 
 
-def test_no_check_blocks_and_each_says_what_it_means() -> None:
+def test_no_check_blocks_and_each_has_a_description() -> None:
     for spec in [*SONG_CHECKS, *(spec for specs in ANALYSIS_CHECKS.values() for spec in specs)]:
         assert not spec.blocking
         assert spec.description and spec.partitions_def is not None
@@ -170,7 +170,7 @@ def shown(platform: Platform) -> dict[str, dict[str, set[str]]]:
     return found
 
 
-def test_the_ui_shows_every_check_of_every_song_also_of_those_that_a_later_run_kept(tmp_path: Path) -> None:
+def test_the_ui_shows_every_check_of_every_song_also_of_kept_songs(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         ids = platform.upload(
@@ -194,7 +194,7 @@ def test_the_ui_shows_every_check_of_every_song_also_of_those_that_a_later_run_k
         assert shown(platform) == expected
 
 
-def test_a_file_that_cannot_be_read_back_is_told_and_stops_nothing(
+def test_a_file_that_cannot_be_read_back_fails_its_check_and_stops_nothing(
     s3_server: S3Server, faulty_proxy: FaultyProxy
 ) -> None:
     place = s3_server.place(faulty_proxy.endpoint)
@@ -213,4 +213,4 @@ def test_a_file_that_cannot_be_read_back_is_told_and_stops_nothing(
         assert found["stems.blocks_are_whole"] == {"SUCCEEDED": {ids["two.wav"]}, "FAILED": {ids["one.wav"]}}
         assert found["decoded_waveforms.blocks_are_whole"] == {"SUCCEEDED": set(ids.values())}
         read = [path for method, path in faulty_proxy.requests if method == "GET" and "/stems/" in path]
-        assert len(read) <= 2, "what is read back is one range of each file"
+        assert len(read) <= 2, "one range of each file is read back"

@@ -1,4 +1,4 @@
-"""The asset ``song_pages``: a page per partition, reported song by song, failures as what they are."""
+"""The asset ``song_pages``: a page per partition, reported song by song."""
 
 from collections.abc import Iterator
 
@@ -44,12 +44,12 @@ def status(platform: Platform) -> dict[str, str | None]:
     return {song: value.value if (value := found.get(song)) else None for song in SONGS}
 
 
-def test_a_backfill_makes_pages_in_runs_behind_those_of_their_tables() -> None:
+def test_a_backfill_writes_pages_in_their_own_runs() -> None:
     # Dagster's condition for assets to share a run; in that run the pages would be skipped.
     assert song_pages.backfill_policy != analyze.backfill_policy == songs.backfill_policy
 
 
-def test_every_song_has_a_page_and_a_materialization_that_leads_to_it(platform: Platform) -> None:
+def test_every_song_has_a_page_and_a_materialization_with_its_link(platform: Platform) -> None:
     result = materialize(platform)
     assert result.success
     assert set(status(platform).values()) == {"MATERIALIZED"}
@@ -66,7 +66,7 @@ def test_every_song_has_a_page_and_a_materialization_that_leads_to_it(platform: 
         assert event.tags is not None and event.tags["dagster/input_data_version/stems"] == "NULL"
 
 
-def test_a_song_that_fails_is_red_alone_and_the_run_says_why(platform: Platform) -> None:
+def test_a_failed_song_fails_alone_and_the_run_has_the_cause(platform: Platform) -> None:
     platform.store.delete("songs/second.parquet")
     result = materialize(platform)
     assert not result.success
@@ -76,7 +76,7 @@ def test_a_song_that_fails_is_red_alone_and_the_run_says_why(platform: Platform)
     assert "second is in no table" in str(failure.step_failure_data.user_failure_data)
 
 
-def test_a_page_that_is_up_to_date_is_kept_on_request_and_says_so(platform: Platform) -> None:
+def test_an_up_to_date_page_is_kept_on_request_and_marked_as_reused(platform: Platform) -> None:
     first = materialize(platform)
     again = materialize(platform, **{REUSE_TAG: "true"})
     store_song(platform.store, "second", {"vocals": noise(1, seed=9)})

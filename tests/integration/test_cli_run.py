@@ -1,4 +1,4 @@
-"""``bandscope run`` refuses at once what no run could do."""
+"""``bandscope run`` refuses impossible requests before it starts a run."""
 
 import os
 import time
@@ -32,7 +32,7 @@ def bandscope(
     return CommandLine(monkeypatch, capsys)
 
 
-def test_weights_that_are_not_here_are_told_before_anything_is_begun(bandscope: CommandLine) -> None:
+def test_missing_weights_are_reported_before_a_run_starts(bandscope: CommandLine) -> None:
     done = bandscope("run")
     assert done.code == 1
     for file in find_model("htdemucs_ft").files:
@@ -46,7 +46,7 @@ def test_assets_that_need_no_weights_do_not_ask_for_them(bandscope: CommandLine)
     assert "there are no uploads" in done.err
 
 
-def test_a_model_that_does_not_exist_is_refused_by_the_name_of_its_setting(
+def test_an_unknown_model_is_an_error_that_names_its_setting(
     bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BANDSCOPE_SEPARATOR", "demucs")
@@ -55,7 +55,7 @@ def test_a_model_that_does_not_exist_is_refused_by_the_name_of_its_setting(
     assert "BANDSCOPE_SEPARATOR='demucs' is unknown; choose one of spleeter-2stems, htdemucs" in done.err
 
 
-def test_songs_of_a_living_daemons_runs_are_left_to_it(bandscope: CommandLine) -> None:
+def test_songs_in_runs_of_a_living_daemon_are_skipped(bandscope: CommandLine) -> None:
     settings = load_settings()
     uploads = Path(settings.storage) / "uploads"
     uploads.mkdir(parents=True)
@@ -71,10 +71,12 @@ def test_songs_of_a_living_daemons_runs_are_left_to_it(bandscope: CommandLine) -
         instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "a daemon"))
 
         done = bandscope("run", "--select", "songs")
-        assert done.code == 0 and "Skipping 1 songs in queued or running runs of the Dagster daemon" in done.out
+        assert (
+            done.code == 0 and "Skipping 1 songs in queued or running runs of the Dagster daemon" in done.out
+        )
         assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free}
         assert "All other songs are done" in bandscope("run", "--select", "songs").out
 
-        instance.wipe_daemon_heartbeats()  # it is dead, and so is its run
+        instance.wipe_daemon_heartbeats()  # the daemon is dead, and so is its run
         assert "Skipping" not in bandscope("run", "--select", "songs").out
         assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free, queued}

@@ -1,4 +1,4 @@
-"""deploy/dagster.yaml as it is: a real PostgreSQL, a real daemon, and the limits that it promises."""
+"""deploy/dagster.yaml unchanged: with a real PostgreSQL and a real daemon, and its limits."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,10 +38,10 @@ def test_songs_are_recorded_in_postgresql_and_nowhere_else(home: Home, tmp_path:
         assert platform.materialize().success
         for asset in PER_SONG:
             assert set(platform.status(asset).values()) == {"MATERIALIZED"}, asset
-    assert not list(home.folder.rglob("*.db")), "what SQLite would leave"
+    assert not list(home.folder.rglob("*.db")), "files of SQLite"
 
 
-def test_runs_that_need_the_gpu_go_through_the_daemon_one_after_the_other(home: Home, tmp_path: Path) -> None:
+def test_the_daemon_starts_runs_with_a_gpu_one_after_the_other(home: Home, tmp_path: Path) -> None:
     with home.instance() as instance:
         platform = Platform(local_settings(tmp_path / "store"), instance)
         platform.upload({"one.wav": song_bytes(1, 0.6), "two.wav": song_bytes(2, 0.6)})
@@ -63,7 +63,7 @@ def test_runs_that_need_the_gpu_go_through_the_daemon_one_after_the_other(home: 
     assert not [beat.errors for beat in beats.values() if beat.errors]
 
 
-def test_the_limits_are_those_that_the_file_promises(home: Home) -> None:
+def test_the_instance_has_the_limits_of_the_file(home: Home) -> None:
     with home.instance() as instance:
         pools = instance.get_concurrency_config().pool_config
         assert pools.default_pool_limit == 1
@@ -71,14 +71,14 @@ def test_the_limits_are_those_that_the_file_promises(home: Home) -> None:
         assert queue is not None
         (limit,) = queue.tag_concurrency_limits
         assert limit["key"] == "dagster/backfill"
-        assert limit["limit"] < queue.max_concurrent_runs, "a place is kept for what is no backfill"
+        assert limit["limit"] < queue.max_concurrent_runs, "a place is kept for runs outside backfills"
         assert instance.run_retries_enabled and instance.run_retries_max_retries == 2
         assert not instance.run_retries_retry_on_asset_or_op_failure
         assert instance.run_monitoring_enabled
         assert instance.run_monitoring_settings["free_slots_after_run_end_seconds"] == 30
 
 
-def test_a_misspelt_key_of_the_file_is_noticed(home: Home) -> None:
+def test_a_misspelt_key_in_the_file_is_an_error(home: Home) -> None:
     (home.folder / "dagster.yaml").write_text(DAGSTER_YAML.replace("max_concurrent_runs", "max_runs"))
     with pytest.raises(dg.DagsterInvalidConfigError, match="max_runs"), home.instance():
         pass

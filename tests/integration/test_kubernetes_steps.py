@@ -1,4 +1,4 @@
-"""The pods of two steps, as far as a machine without a cluster goes: their own commands, environments and homes."""
+"""The pods of two steps without a cluster: each with its own command, environment and home."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Pods:
-    """The pods of steps, one after the other, with nothing in common but the database and the store."""
+    """The pods of steps, one after the other; they share only the database and the store."""
 
     folder: Path
     store: Path
@@ -79,7 +79,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
                 "postgresqlDatabase": variables["DAGSTER_POSTGRES_DB"],
                 "postgresqlUsername": variables["DAGSTER_POSTGRES_USER"],
                 "service": {"port": int(variables["DAGSTER_POSTGRES_PORT"])},
-                "postgresqlParams": {},  # this server speaks no TLS
+                "postgresqlParams": {},  # this server has no TLS
             }
         }
         home = tmp_path / "daemon"
@@ -89,11 +89,11 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
             yield opened
 
 
-def test_steps_in_pods_of_their_own_make_a_song_without_a_key_to_the_cluster(
+def test_steps_in_their_own_pods_compute_a_song_without_a_token_for_the_cluster(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigException, match="not set"):
-        assert instance.run_launcher, "it takes its key from the pod's token, which is not there"
+        assert instance.run_launcher, "it reads the pod's token, which does not exist"
     assert instance.get_concurrency_config().pool_config.pool_granularity.value == "op"
     pods = Pods(tmp_path, tmp_path / "store")
     pods.store.mkdir()
@@ -115,7 +115,7 @@ def test_steps_in_pods_of_their_own_make_a_song_without_a_key_to_the_cluster(
     )
     launcher = make_launcher(launcher_config(VALUES), tmp_path)
     ref = instance.get_ref()
-    shutil.rmtree(tmp_path / "daemon")  # what the daemon's pod has on its disk, others cannot see
+    shutil.rmtree(tmp_path / "daemon")  # other pods cannot see the disk of the daemon's pod
     for op in ("songs", "analyze"):
         job = build_job(launcher, "step_worker", "worker:1", process_songs.graph.node_named(op).tags)
         args = ExecuteStepArgs(
@@ -127,4 +127,4 @@ def test_steps_in_pods_of_their_own_make_a_song_without_a_key_to_the_cluster(
     assert [entry.step_key for entry in ended] == ["songs", "analyze"]
     for table in PER_SONG:
         assert platform.status(table) == {song: "MATERIALIZED"}, table
-    assert not (tmp_path / "daemon").exists(), "a step that writes there writes where no other looks"
+    assert not (tmp_path / "daemon").exists(), "a step must not write to the home of the daemon"

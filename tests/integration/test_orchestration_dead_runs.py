@@ -1,4 +1,4 @@
-"""Runs whose process is gone are seen, and no other: on real processes."""
+"""Dead runs: runs whose process is gone are found, and no others; with real processes."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG
 
-# A process that does a run, and does not end it.
+# A process that starts a run, and never ends it.
 RUN = """
 import os, signal, sys, time
 import dagster as dg
@@ -30,7 +30,7 @@ job.execute_in_process(instance=dg.DagsterInstance.get())
 
 @pytest.fixture
 def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    """A home as `bandscope` makes it."""
+    """A home with the dagster.yaml of `bandscope`."""
     (tmp_path / "dagster.yaml").write_text(DAGSTER_YAML)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with open_instance(tmp_path) as instance:
@@ -45,7 +45,7 @@ def statuses(instance: dg.DagsterInstance) -> list[str]:
     return [run.status.value for run in instance.get_runs()]
 
 
-def test_a_run_has_failed_once_its_process_is_gone(instance: dg.DagsterInstance) -> None:
+def test_a_run_fails_after_its_process_has_gone(instance: dg.DagsterInstance) -> None:
     living = run_in_a_process("lives")
     try:
         wait_for("it has begun", lambda: statuses(instance) == ["STARTED"])
@@ -63,11 +63,11 @@ def test_a_run_has_failed_once_its_process_is_gone(instance: dg.DagsterInstance)
     assert len(end_dead_runs(instance)) == 1
 
 
-def test_a_process_that_has_the_number_of_a_dead_one_is_another(instance: dg.DagsterInstance) -> None:
+def test_a_reused_process_id_is_another_process(instance: dg.DagsterInstance) -> None:
     run_in_a_process("dies").wait()
     (run,) = instance.get_runs()
     (began,) = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_START)
-    living = run_in_a_process("lives")  # younger than what the run has said
+    living = run_in_a_process("lives")  # younger than the run's first event
     try:
         event = began.dagster_event._replace(pid=living.pid)
         entry = dg.EventLogEntry(
@@ -81,7 +81,7 @@ def test_a_process_that_has_the_number_of_a_dead_one_is_another(instance: dg.Dag
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED])
-def test_a_run_that_never_began_is_given_a_while(
+def test_a_run_that_has_not_begun_gets_time_to_start(
     instance: dg.DagsterInstance, status: dg.DagsterRunStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @dg.job
@@ -93,7 +93,7 @@ def test_a_run_that_never_began_is_given_a_while(
     assert end_dead_runs(instance) == [run.run_id]
 
 
-def test_a_run_that_a_daemon_is_about_to_queue_is_left_to_it(
+def test_a_run_that_a_daemon_is_about_to_queue_is_left_alone(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @dg.job
@@ -104,7 +104,7 @@ def test_a_run_that_a_daemon_is_about_to_queue_is_left_to_it(
     assert end_dead_runs(instance) == []
 
 
-def test_homes_that_others_share_are_left_alone(
+def test_homes_of_several_machines_are_left_alone(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in_a_process("dies").wait()

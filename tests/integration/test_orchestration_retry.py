@@ -1,4 +1,4 @@
-"""Retry: what failed or is missing is found, and handed to the daemon as one backfill of few ranges."""
+"""Retry: failed and missing songs are handed to the daemon as one backfill of few ranges."""
 
 import io
 from collections.abc import Iterator
@@ -17,7 +17,12 @@ from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import JOBS, PER_SONG
 from bandscope_dagster.orchestration.resources import resources
-from bandscope_dagster.orchestration.retry_backfill import ALIVE_WITHIN_S, CannotRetry, daemon_is_alive, retry_songs
+from bandscope_dagster.orchestration.retry_backfill import (
+    ALIVE_WITHIN_S,
+    CannotRetry,
+    daemon_is_alive,
+    retry_songs,
+)
 from bandscope_dagster.orchestration.run_tags import REUSE_TAG
 
 NAMES = [f"{name}.wav" for name in "abcdefgh"]
@@ -26,7 +31,7 @@ TAGS = ("songs", "instrument_tags")
 
 @pytest.fixture(scope="module")
 def scattered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Eight songs that went the fast path: b and d have failed, g is running, h was never run."""
+    """Eight songs on the fast path: b and d failed, g is running, h has no run."""
     folder = tmp_path_factory.mktemp("scattered")
     with dg.instance_for_test() as instance:
         platform = Platform(local_settings(folder / "store", songs_per_run=4), instance)
@@ -44,7 +49,7 @@ def scattered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 @pytest.fixture(autouse=True)
 def no_earlier_retry(scattered: Platform) -> Iterator[None]:
-    """Each test begins without a backfill, and without a daemon."""
+    """No backfill and no daemon at the start of each test."""
     yield
     for backfill in scattered.instance.get_backfills():
         scattered.instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))
@@ -55,11 +60,13 @@ def letters(songs: Iterator[str] | list[str] | tuple[str, ...]) -> str:
     return "".join(song[0] for song in songs)
 
 
-def test_failed_and_missing_songs_are_one_backfill_that_passes_over_done_songs(scattered: Platform) -> None:
+def test_failed_and_missing_songs_are_one_backfill_whose_ranges_include_finished_songs(
+    scattered: Platform,
+) -> None:
     found = retry_songs(scattered.instance, TAGS, songs_per_run=4)
 
     assert (found.unfinished, found.in_progress) == (3, 1)
-    assert [letters(part.songs) for part in found.ranges] == ["bcd", "h"], "g is left to its run"
+    assert [letters(part.songs) for part in found.ranges] == ["bcd", "h"], "g is in a run"
     backfill = scattered.instance.get_backfill(str(found.backfill_id))
     assert backfill is not None and backfill.asset_backfill_data is not None
     targets = backfill.asset_backfill_data.target_subset.partitions_subsets_by_asset_key
@@ -73,7 +80,7 @@ def test_only_the_selected_assets_are_retried(scattered: Platform) -> None:
     assert letters(retry_songs(scattered.instance, ["songs"], 4).ranges[0].songs) == "h"
 
 
-def test_assets_that_no_song_has_are_missing_of_every_song(scattered: Platform) -> None:
+def test_an_asset_without_results_is_missing_for_every_song(scattered: Platform) -> None:
     assert retry_songs(scattered.instance, PER_SONG, 4).unfinished == 7
 
 
@@ -83,7 +90,7 @@ def test_a_second_retry_waits_for_the_first(scattered: Platform) -> None:
         retry_songs(scattered.instance, TAGS, 4)
 
 
-def test_while_bandscope_run_is_at_work_nothing_is_retried(scattered: Platform) -> None:
+def test_nothing_is_retried_during_bandscope_run(scattered: Platform) -> None:
     with (
         only_one(Path(scattered.instance.root_directory)),
         pytest.raises(CannotRetry, match="bandscope run"),
@@ -91,7 +98,7 @@ def test_while_bandscope_run_is_at_work_nothing_is_retried(scattered: Platform) 
         retry_songs(scattered.instance, TAGS, 4)
 
 
-def test_the_job_needs_no_configuration_and_says_what_it_asked_for(scattered: Platform) -> None:
+def test_the_job_needs_no_configuration_and_reports_its_request(scattered: Platform) -> None:
     definitions = dg.Definitions(assets=ASSETS, jobs=JOBS, resources=resources(scattered.settings))
     job = definitions.resolve_job_def("retry_songs")
 

@@ -186,7 +186,7 @@ def test_the_status_names_every_song_and_takes_every_name(place: Place) -> None:
     assert overview.returncode == 0
     for song in place.platform.songs:
         assert f"{song} " in overview.stdout
-    assert overview.stdout.count(" done") == len(place.names)
+    assert overview.stdout.count(" ok") == len(place.names)
     assert overview.stdout.count("rejected: unusable_name") == len(place.refused)
 
 

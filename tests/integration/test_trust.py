@@ -111,7 +111,7 @@ def put(s3_server: S3Server, platform: Platform, name: str, data: bytes) -> None
 
 
 def with_fates(platform: Platform, proxy: FaultyProxy) -> Library:
-    """Give every kind of fault to one song, chosen at random, and add it to the proxy; over 5 % of all songs get one."""
+    """Give each kind of fault to one song, chosen at random, and add it to the proxy: over 5 % of all songs."""
     reasons = {name.replace("\n", "\\n"): reason for reason, (name, _) in REJECTED.items()}
     uploads = list_uploads(platform.store).uploads
     good = [upload for upload in uploads if upload.filename not in reasons]

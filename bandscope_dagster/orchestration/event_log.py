@@ -1,4 +1,4 @@
-"""Dagster's event log in SQLite with its connections kept open: the same files, a fifth of the CPU time.
+"""Dagster's event log in SQLite with its connections kept open: the same files, a quarter of the CPU time.
 
 A song is about twenty events. Dagster 1.13 opens the database again for each of their statements: SQLAlchemy then
 compiles every statement again, and SQLite writes its write-ahead log into the database whenever the last connection

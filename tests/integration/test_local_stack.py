@@ -203,7 +203,7 @@ def test_a_kept_stack_that_is_started_again_has_its_songs_and_addresses(kept: St
     ports = kept.ports
     again = Stack.start(kept.folder, "--keep")
     try:
-        again.wait_for("The songs of before are here: 3 in the catalog")
+        again.wait_for("The catalog has 3 songs from before")
         again.wait_for("Ctrl-C stops all of it")
     finally:
         code = again.end(signal.SIGTERM)

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table as Grid
 
 from bandscope_dagster.catalogs.song_catalog import unchanged_rows
+from bandscope_dagster.errors import is_failure
 from bandscope_dagster.pages.text import clock, megabytes, moment, visible
 from bandscope_dagster.separation.quality import StemQuality
 from bandscope_dagster.songs.facts import SongFacts, read_facts
@@ -81,6 +82,8 @@ def describe(evidence: Evidence) -> str:
         return status
     if status is Status.PARTIAL:
         return f"{status}: {_missing_results(evidence)}"
+    if evidence.song_error is not None and is_failure(evidence.song_error):  # the cause of all later failures
+        return f"{status}: {evidence.song_error.partition(':')[0]}"
     failed = [SHORT_NAMES.get(each.table, each.table) for each in evidence.failures]
     damaged = [f"{SHORT_NAMES.get(each.table, each.table)} damaged" for each in evidence.damaged]
     if failed or damaged:

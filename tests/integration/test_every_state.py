@@ -120,7 +120,7 @@ STATES: dict[str, tuple[State, str, str]] = {
     "failed-upload": (
         both(with_errors(UNAVAILABLE, UNAVAILABLE), failed("stems", error=UNAVAILABLE)),
         "failed",
-        "failed: stems",
+        "failed: unavailable",
     ),
     "unavailable": (with_errors(UNAVAILABLE, UNAVAILABLE), "failed", "failed: unavailable"),
     "failed-no-row": (failed("songs"), "failed", "failed: songs"),

@@ -15,5 +15,5 @@ ruff format --check .
 ruff check .
 pyright
 dg check defs
-# Three at once: half of the tests wait for servers and daemons.
+# Three at once: many tests wait for servers and daemons.
 pytest --long -n 3 --dist loadfile

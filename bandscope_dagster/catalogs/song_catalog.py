@@ -50,13 +50,14 @@ def _rows(files: SongFiles, present_from: PresentFrom) -> pl.DataFrame:
         files.read(table, lambda tags: instruments_of(tags, present_from)).lazy()
         for table in (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
     )
+    songs = files.read(SONGS, lambda rows: rows)
     per_song = (
-        files.read(SONGS, lambda rows: rows),
+        songs,
         files.read(STEMS, _energy_shares),
         _qualities(files),
         top_instruments(mixture).collect(),
         all_instruments(pl.concat([mixture, stems])).collect(),
-        _statuses(files),  # last: it reports the files that could not be read above
+        _statuses(files, songs),  # last: it reports the files that could not be read above
     )
     catalog = files.versions.select("song_id")
     for columns in per_song:
@@ -65,7 +66,7 @@ def _rows(files: SongFiles, present_from: PresentFrom) -> pl.DataFrame:
     return catalog.with_columns(heard.alias("instruments"))
 
 
-def _statuses(files: SongFiles) -> pl.DataFrame:
+def _statuses(files: SongFiles, songs: pl.DataFrame) -> pl.DataFrame:
     """Per song, its status, its missing tables, and ``tagged``: True if the mixture was tagged, even without a tag."""
     rows = [
         (
@@ -74,7 +75,7 @@ def _statuses(files: SongFiles) -> pl.DataFrame:
             list(evidence.missing),
             INSTRUMENT_TAGS.name not in evidence.tables_without_result,
         )
-        for song_id, evidence in read_evidence(files).items()
+        for song_id, evidence in read_evidence(files, songs).items()
     ]
     schema = {
         "song_id": pl.String,

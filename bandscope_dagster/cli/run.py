@@ -163,11 +163,9 @@ def _print_bad_songs(store: ObjectStore, console: Console) -> None:
     found = query(store, "SELECT status, COUNT(*) AS songs FROM song_catalog GROUP BY status")
     counts = dict(found.iter_rows())
     bad = [
-        f"{counts[status]} song{'s were' if counts[status] > 1 else ' was'} {status}"
-        if status is Status.REJECTED
-        else f"{counts[status]} failed"
+        f"{songs} song{'' if songs == 1 else 's'} {status}"
         for status in (Status.REJECTED, Status.FAILED)
-        if status in counts
+        if (songs := counts.get(status, 0))
     ]
     if bad:
-        console.print(f"{' and '.join(bad)}; run `bandscope status` to see why.", highlight=False)
+        console.print(f"{', '.join(bad)}; run `bandscope status` to see why.", highlight=False)

@@ -45,8 +45,8 @@ def print_overview(store: ObjectStore, console: Console) -> None:
     known = unchanged_rows(store, files, (*COLUMNS, "status"))
     fine = known.filter(pl.col("status") == Status.OK.value).drop("status")
     others = files.of(files.song_ids.filter(~files.song_ids.is_in(fine["song_id"].implode())))
-    rows = others.read(SONGS, lambda songs: songs.select(COLUMNS))
-    evidence = read_evidence(others)
+    rows = others.read(SONGS, lambda songs: songs.select(*COLUMNS, "error"))
+    evidence = read_evidence(others, rows)
     unread = pl.DataFrame({"song_id": [song for song in evidence if song not in set(rows["song_id"])]})
     songs = pl.concat([fine, rows, unread], how="diagonal_relaxed").sort(
         "uploaded_at", "song_id", nulls_last=True

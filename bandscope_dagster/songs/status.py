@@ -105,9 +105,13 @@ class Evidence:
         return tuple(by_table[table.name] for table in SONG_TABLES if table.name in by_table)
 
 
-def read_evidence(files: SongFiles) -> dict[str, Evidence]:
-    """Song → its evidence, for every song in ``files``. A file that cannot be read is evidence, not an error."""
-    song_errors = dict(files.read(SONGS, lambda rows: rows.select("song_id", "error")).iter_rows())
+def read_evidence(files: SongFiles, songs: pl.DataFrame | None = None) -> dict[str, Evidence]:
+    """Song → its evidence, for every song in ``files``. A file that cannot be read is evidence, not an error.
+
+    ``songs`` has the columns ``song_id`` and ``error`` of their rows in ``songs``, if these were read already.
+    """
+    rows = files.read(SONGS, lambda rows: rows.select("song_id", "error")) if songs is None else songs
+    song_errors = dict(rows.select("song_id", "error").iter_rows())
     errors = _problems_of(files)
     failures = _failures_of(files)
     damaged: defaultdict[str, list[Problem]] = defaultdict(list)

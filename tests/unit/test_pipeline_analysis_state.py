@@ -83,4 +83,6 @@ def test_waiting_ends_with_the_writers_last_word(state: AnalysisState) -> None:
 
 @pytest.mark.parametrize("state", [State.READING, State.TAGGING, State.DONE, State.FAILED])
 def test_only_the_writers_work_is_waited_for(state: AnalysisState) -> None:
-    machine_in(state).wait_for_writer()
+    machine = machine_in(state)
+    machine.wait_for_writer()
+    assert machine.state is state

@@ -32,8 +32,7 @@ SHORT_NAMES: Final = dict(
 def print_overview(store: ObjectStore, console: Console) -> None:
     """Print a line for every song: its length, loudness and state.
 
-    Songs that are ok in the catalog, with unchanged files, come from the catalog. Only the other songs are read, so
-    100,000 songs take seconds.
+    Songs that are ok in the catalog, with unchanged files, come from the catalog. Only the other songs are read.
     """
     files = list_song_files(store, SOURCES)
     if not len(files):

@@ -8,6 +8,7 @@ import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
+from bandscope_dagster.cli.process_end import direct_exit
 from bandscope_dagster.cli.terminal import console, print_error, progress_bar
 from bandscope_dagster.errors import BandscopeError
 
@@ -24,8 +25,14 @@ app.add_typer(models_app, name="models")
 
 
 def main() -> None:
-    """Run the command line. An expected error is printed as a message, without a traceback."""
-    share_freed_memory()
+    """The program ``bandscope``: run the command line, and end the process."""
+    with direct_exit():
+        share_freed_memory()
+        command_line()
+
+
+def command_line() -> None:
+    """Run the command line; raises SystemExit. An expected error is printed as a message, without a traceback."""
     try:
         app()
     except BandscopeError as error:

@@ -27,7 +27,7 @@ def loaded_by(code: str, tmp_path: Path) -> set[str]:
 
 
 def command(*arguments: str) -> str:
-    return f"sys.argv = {['bandscope', *arguments]!r}; from {PACKAGE}.cli.app import main; main()"
+    return f"sys.argv = {['bandscope', *arguments]!r}; from {PACKAGE}.cli.app import command_line; command_line()"
 
 
 def test_the_code_location_loads_without_the_model_libraries(tmp_path: Path) -> None:

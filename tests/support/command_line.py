@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bandscope_dagster.cli.app import main
+from bandscope_dagster.cli.app import command_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """Runs commands through ``main``, which also prints errors."""
+    """Runs commands through ``command_line``, which also prints errors."""
 
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
@@ -29,6 +29,6 @@ class CommandLine:
         self.monkeypatch.setattr(sys, "argv", ["bandscope", *map(str, arguments)])
         self.capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            main()
+            command_line()
         printed = self.capsys.readouterr()
         return Ended(ended.value.code if isinstance(ended.value.code, int) else 0, printed.out, printed.err)

@@ -3,11 +3,10 @@
 import math
 from array import array
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pyloudnorm
 from numpy.typing import NDArray
-from scipy.signal import sosfilt  # pyright: ignore[reportUnknownVariableType]
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 
@@ -144,11 +143,16 @@ class _Loudness:
     """Integrated loudness of a stereo stream (ITU-R BS.1770-4), as ``pyloudnorm.Meter`` computes it."""
 
     def __init__(self) -> None:
+        # Not at the top: they import scipy, which takes a third of the time in which a code server starts.
+        import pyloudnorm
+        from scipy.signal import sosfilt  # pyright: ignore[reportUnknownVariableType]
+
         # pyloudnorm computes the K-weighting for any rate; BS.1770 has coefficients for 48 kHz only.
         shelf = pyloudnorm.IIRfilter(4.0, 1 / math.sqrt(2), 1500.0, SAMPLE_RATE, "high_shelf")
         high_pass = pyloudnorm.IIRfilter(0.0, 0.5, 38.0, SAMPLE_RATE, "high_pass")
         self._sections = np.array([[*stage.b, *stage.a] for stage in (shelf, high_pass)])
         self._state = np.zeros((len(self._sections), 2, 2))
+        self._filter: Any = sosfilt  # its type hints are incomplete
         self._hops = array("d")  # energy of each complete hop, sum of both channels
         self._open = 0.0  # energy so far of the incomplete hop
         self._frames = 0
@@ -156,7 +160,7 @@ class _Loudness:
     def push(self, block: NDArray[np.float32]) -> None:
         samples = block.astype(np.float64)
         samples += _BIAS
-        weighted, self._state = sosfilt(self._sections, samples, axis=-1, zi=self._state)
+        weighted, self._state = self._filter(self._sections, samples, axis=-1, zi=self._state)
         power = np.einsum("cn,cn->n", weighted, weighted)  # BS.1770 weights left and right with 1
         head = min(-self._frames % _HOP, len(power))
         self._frames += len(power)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from bandscope_dagster.audio.levels import LevelMeter
+
 FLOOR_DB = -200.0  # reported for a residual of exactly zero; below any 32-bit float's resolution
 CEILING_DB = 200.0  # reported where the stems have sound and the mixture is digital silence
 RESIDUAL_LIMIT_DB = -20.0
@@ -62,10 +64,6 @@ class QualityMeter:
     """
 
     def __init__(self, stems: Sequence[str]) -> None:
-        from bandscope_dagster.audio.levels import (
-            LevelMeter,
-        )  # imports scipy: 0.7 s that readers do not need
-
         self._levels = {stem: LevelMeter() for stem in stems}
         self._mixture = 0.0
         self._residual = 0.0

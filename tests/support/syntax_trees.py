@@ -8,8 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "bandscope_dagster"
-HEAVY = ("torch", "torchaudio", "transformers", "demucs", "safetensors.torch")
-"""Libraries of the models: each takes more than a second to import, so a module imports them where it needs them."""
+HEAVY = ("torch", "torchaudio", "transformers", "demucs", "safetensors.torch", "scipy", "pyloudnorm")
+"""Libraries that take about a second or more to import, so that a module imports them where it needs them."""
 
 
 def _modules(*packages: str) -> dict[str, ast.Module]:

@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
-# All checks that a change must pass: formatting, lint, types, the code location, tests. With arguments, only these tests.
+# All checks that a change must pass: formatting, lint, types, the code location, tests. `--long` adds the long forms of
+# the tests; other arguments go to pytest, which then does nothing else: `bash scripts/test.sh tests/unit -k levels`.
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "[test]"
 
-# The UI is tested in a real browser. If this cannot install one, the tests say which one to install.
-if ! command -v chromium >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-    echo "Installing chromium (once; a minute) …"
+# Programs that the tests use. If this cannot install one, the tests say which one to install.
+missing=()
+command -v chromium >/dev/null || missing+=(chromium)
+command -v ffmpeg >/dev/null || missing+=(ffmpeg)
+if [ ${#missing[@]} -gt 0 ] && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    echo "Installing ${missing[*]} (once; a minute)"
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-[ $# -eq 0 ] || exec pytest "$@"
+[ $# -eq 0 ] || [ "$*" = --long ] || exec pytest "$@"
 
 ruff format --check .
 ruff check .
 pyright
 dg check defs
-# Three at once: many tests wait for servers and daemons.
-pytest --long -n 3 --dist loadfile
+# Three at once: many tests wait for servers and daemons. The slow files come first (tests/conftest.py). Threads of
+# OpenMP wait without turning: with more processes than cores, they would take the time of those that compute.
+OMP_WAIT_POLICY=passive pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"

@@ -1,4 +1,4 @@
-"""The option ``--long``, and fixtures that several test files share."""
+"""The option ``--long``, the order of the files, and fixtures that several test files share."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import pytest
 from faulty_proxy import FaultyProxy, run_faulty_proxy
 from hypothesis import settings
 from s3_server import S3Server, run_s3_server
+from slow_files import SLOW_FILES
 
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -32,12 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Choose the profile before the test modules are imported; ``hypothesis_examples`` reads it then."""
+    """Choose the profile before the test modules are imported; ``long_forms`` reads it then."""
     settings.load_profile("long" if config.getoption("--long") else "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the tests marked ``long`` in a run without ``--long``."""
+    """Mark the tests of slow files and put them first; skip the tests marked ``long`` in a run without ``--long``."""
+    for item in items:
+        if item.path.stem in SLOW_FILES:
+            item.add_marker(pytest.mark.slow)
+    first = {name: place for place, name in enumerate(SLOW_FILES)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(first)))
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):

@@ -18,7 +18,7 @@ def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path:
     store, home = tmp_path / "store", tmp_path / "home"
     (store / "uploads").mkdir(parents=True)
     for number in range(SONGS):
-        (store / "uploads" / f"song {number}.wav").write_bytes(song_bytes(number, seconds=12.0))
+        (store / "uploads" / f"song {number}.wav").write_bytes(song_bytes(number, seconds=10.0))
 
     victim = bandscope(store, home, "run")
     while victim.poll() is None and not list((store / "stems").glob("*.parquet")):
@@ -39,7 +39,7 @@ def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:
     uploads = tmp_path / "killed" / "uploads"
     uploads.mkdir(parents=True)
     for number in range(SONGS):
-        (uploads / f"song {number}.wav").write_bytes(song_bytes(number, seconds=12.0))
+        (uploads / f"song {number}.wav").write_bytes(song_bytes(number, seconds=10.0))
     shutil.copytree(tmp_path / "killed", tmp_path / "calm")  # keeps the times, and therefore the song ids
     finish(bandscope(tmp_path / "calm", tmp_path / "calm-home", "run"))
 

@@ -1,22 +1,22 @@
 """Faulty storage: 10 % of all calls fail, in every possible way, and no song is lost, duplicated or torn.
 
-The long run is ``TEST_FAULT_SONGS=500 pytest tests/integration/test_faults.py -k tenth -o junit_family=xunit1
+The long form has 500 songs: ``pytest --long tests/integration/test_faults.py -k tenth -o junit_family=xunit1
 --junitxml=faults.xml``. The file then has the number of each fault, and of unfinished songs after each run.
 """
 
-import os
 from collections.abc import Callable
 
 import dagster as dg
 import pytest
 from faulty_proxy import PASSING, FaultyProxy
+from long_forms import quick_or_long
 from platforms import PER_SONG, WHEN, Platform, s3_settings, song_bytes
 from polars.testing import assert_frame_equal
 from s3_server import S3Server
 
 from bandscope_dagster.storage.objects import s3_bucket, s3_listing
 
-SONGS = int(os.environ.get("TEST_FAULT_SONGS", 8))
+SONGS = quick_or_long(8, long=500)
 ATTEMPTS = 4  # runs over unfinished songs, each with the retries of its steps
 
 

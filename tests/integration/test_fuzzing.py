@@ -8,12 +8,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from long_forms import quick_or_long
 
 from fuzzing.__main__ import descriptors, make, run
 from fuzzing.mutate import mutated
 from fuzzing.targets import TARGETS, Target
 
-INPUTS = {"uploads": 150, "settings": 100}
+INPUTS = {"uploads": quick_or_long(150, long=20_000), "settings": 100}
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -1,6 +1,6 @@
 """SIGKILL at random points of runs, refreshes and the sensor: after `bandscope retry`, nothing is missing or wrong.
 
-CI kills a few times. `TEST_KILLS=30 pytest -s tests/integration/test_kills.py` kills 30 times and prints each kill.
+`pytest --long -s tests/integration/test_kills.py` kills 30 times and prints each kill.
 """
 
 import os
@@ -19,6 +19,7 @@ import psutil
 from command_processes import bandscope, finish
 from daemon import Home, end_group, open_instance, ticks_of, wait_for
 from dagster._core.execution.backfill import BulkActionStatus
+from long_forms import quick_or_long
 from platforms import PER_SONG, WHEN, Platform, local_settings, song_bytes
 from polars.testing import assert_frame_equal
 from same_tables import assert_same_tables
@@ -26,7 +27,7 @@ from same_tables import assert_same_tables
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.jobs import CATALOGS
 
-KILLS = int(os.environ.get("TEST_KILLS", "3"))
+KILLS = quick_or_long(3, long=30)
 SONGS_PER_KILL = 2
 SEED = 7
 MOMENTS = ("a tick", "process_songs", "refresh_catalogs")

@@ -13,7 +13,7 @@ from platforms import PER_SONG, Platform, local_settings, song_bytes
 
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 
-SONGS = 32
+SONGS = 16
 LATE = "late.wav"
 
 

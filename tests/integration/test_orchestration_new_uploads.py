@@ -15,6 +15,7 @@ import dagster as dg
 import pytest
 from daemon import MONITORED_YAML, Home, end_group, open_instance, ticks_of, wait_for
 from faulty_proxy import FaultyProxy
+from long_forms import quick_or_long
 from platforms import ASSETS, Platform, local_settings, song_bytes
 from pydantic import SecretStr
 from s3_server import S3Server
@@ -374,7 +375,7 @@ def test_an_upload_that_is_replaced_renamed_or_deleted_is_one_song_each(house: S
     assert house.songs_of_runs() == house.songs
 
 
-KILLS = 5
+KILLS = quick_or_long(3, long=5)
 SONGS_PER_WAVE = 4
 
 

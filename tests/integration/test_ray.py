@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import yaml
 from daemon import Home, wait_for
+from long_forms import quick_or_long
 from platforms import PER_SONG, Platform, environment, local_settings, s3_settings, song_bytes
 from postgres import run_postgres
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -26,8 +27,8 @@ T = TypeVar("T")
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "ray"
 PATIENCE_S = 240
-SONGS = 40
-SONGS_PER_RUN = 20  # a batch for each node
+SONGS = quick_or_long(20, long=40)
+SONGS_PER_RUN = SONGS // 2  # a batch for each node
 
 
 def at_work(cluster: RayCluster, op: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from command_processes import bandscope, finish, platform
 from platforms import PER_SONG, song_bytes
 from same_tables import assert_same_tables
 
-SONGS = 20
+SONGS = 8
 
 
 def test_two_runs_over_the_same_songs_at_once_end_with_the_tables_of_one(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from slow_files import SLOW_FILES
 from syntax_trees import ALL, HEAVY, PACKAGE, ROOT, imported_by, importers, imports, is_of, run_at_import
 
 MAX_LINES = 300
@@ -135,6 +136,12 @@ def test_no_module_imports_a_model_library_before_it_needs_one() -> None:
 def test_an_import_inside_a_branch_of_a_module_counts_and_one_inside_a_function_does_not() -> None:
     code = "if True:\n  try:\n    import torch.nn\n  except ImportError: pass\ndef f():\n  import demucs"
     assert imports(run_at_import(ast.parse(code))) == {"torch.nn"}
+
+
+def test_every_slow_file_exists() -> None:
+    files = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert set(SLOW_FILES) <= files
+    assert len(set(SLOW_FILES)) == len(SLOW_FILES)
 
 
 def test_no_test_imports_another_test() -> None:

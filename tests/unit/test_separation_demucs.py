@@ -17,7 +17,7 @@ import yaml
 from audio_files import LIMITS, encode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis_examples import examples
+from long_forms import quick_or_long
 from numpy.typing import NDArray
 from tiny_demucs import (
     FOUR,
@@ -96,7 +96,7 @@ LENGTHS = st.one_of(
 )
 
 
-@settings(max_examples=examples(5, long=40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=quick_or_long(5, long=40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     lengths=st.lists(LENGTHS, min_size=1, max_size=5),
     block=st.integers(500, 3 * SEGMENT),

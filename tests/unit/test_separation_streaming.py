@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis_examples import examples
+from long_forms import quick_or_long
 from numpy.typing import NDArray
 from tiny_shares import FADED, Audio, Shares, joined, run, song, stems_of
 
@@ -77,7 +77,7 @@ def weighted_plans(draw: st.DrawFn) -> SegmentPlan:
     return SegmentPlan(length, stride, tuple(leads), np.array(draw(weights), np.float32), centred)
 
 
-@settings(max_examples=examples(50, long=200), deadline=None)
+@settings(max_examples=quick_or_long(50, long=200), deadline=None)
 @given(plan=st.just(FADED) | weighted_plans(), frames=st.integers(0, 70), batch=st.integers(1, 5))
 def test_overlap_add_gives_every_frame_once_for_any_plan_and_length(
     plan: SegmentPlan, frames: int, batch: int
@@ -88,7 +88,7 @@ def test_overlap_add_gives_every_frame_once_for_any_plan_and_length(
     np.testing.assert_allclose(result.stems, stems_of(mixture), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=examples(50, long=200), deadline=None)
+@settings(max_examples=quick_or_long(50, long=200), deadline=None)
 @given(
     plan=st.just(FADED) | weighted_plans(),
     batch=st.integers(1, 5),

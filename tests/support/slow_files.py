@@ -26,5 +26,5 @@ SLOW_FILES = (
     "test_cli_export",
     "test_orchestration_song_events",
 )
-"""In the order in which they start: before all others, the longest first. Else the other processes of pytest-xdist would
-wait at the end for one of them. ``pytest -m "not slow"`` leaves them out."""
+"""In the order in which they start: before all others, the longest first. Else the other processes of pytest-xdist
+would wait at the end for one of them. ``pytest -m "not slow"`` leaves them out."""

@@ -1,7 +1,5 @@
 """``instrument_catalog``: the instruments of all songs, in the mixture and in each stem, with their intervals."""
 
-from __future__ import annotations
-
 import polars as pl
 
 from bandscope_dagster.catalogs.refresh import Catalog

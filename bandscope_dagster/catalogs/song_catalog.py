@@ -1,7 +1,5 @@
 """``song_catalog``: one row per song with its properties, stems, instruments and status."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

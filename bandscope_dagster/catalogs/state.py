@@ -6,8 +6,6 @@ leaves the old catalog with the old state. Two refreshes at the same time write 
 catalog selects the right one. A catalog without its state is rebuilt.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 from collections.abc import Mapping, Sequence

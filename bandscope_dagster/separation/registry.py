@@ -1,7 +1,5 @@
 """The list of separators, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final

@@ -1,7 +1,5 @@
 """The protocol of object stores: objects are read by key, and written whole or not at all."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Writes and reads the tables with audio, block by block. Each block is a row group."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType

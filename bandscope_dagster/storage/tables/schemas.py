@@ -3,8 +3,6 @@
 The Arrow schema of every file, the descriptions in the Dagster UI and ``docs/tables.md`` come from here.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias

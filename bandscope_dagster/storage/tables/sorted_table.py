@@ -4,8 +4,6 @@ It is an external merge sort: new rows are sorted and spilled to local files. Po
 the rows that stay, piece by piece, while the previous piece is encoded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

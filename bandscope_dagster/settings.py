@@ -1,8 +1,9 @@
 """All settings: environment variables ``BANDSCOPE_…``, read into one typed, frozen object."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -223,37 +224,26 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         """The limits for reading and decoding an upload."""
-        return Limits(
-            max_bytes=self.max_upload_bytes,
-            min_duration_s=self.min_duration_s,
-            max_duration_s=self.max_duration_s,
-            max_sample_rate=self.max_sample_rate,
-            max_channels=self.max_channels,
-            max_tag_bytes=self.max_tag_bytes,
-            max_picture_bytes=self.max_picture_bytes,
-            max_decode_memory_bytes=self.max_decode_memory_mb * 2**20,
-            max_decode_cpu_s=self.max_decode_cpu_s,
-            max_decode_silence_s=self.max_decode_silence_s,
-        )
+        memory_bytes = self.max_decode_memory_mb * 2**20
+        same = self._named_as_in(Limits)
+        return Limits(max_bytes=self.max_upload_bytes, max_decode_memory_bytes=memory_bytes, **same)
 
     @property
     def separation(self) -> SeparationOptions:
         """The options of the separator; an option that is None has the separator's own default."""
-        return SeparationOptions(
-            shifts=self.shifts,
-            overlap=self.overlap,
-            segment_s=self.segment_s,
-            batch=self.batch,
-            precision=self.precision,
-            onednn=self.onednn,
-        )
+        return SeparationOptions(**self._named_as_in(SeparationOptions))
 
     @property
     def tagging(self) -> TaggingOptions:
         """The options of the tagger; an option that is None has the tagger's own default."""
-        return TaggingOptions(
-            window_s=self.tag_window_s, hop_s=self.tag_hop_s, batch=self.tag_batch, mode=self.tag_mode
-        )
+        return TaggingOptions(**self._named_as_in(TaggingOptions, prefix="tag_"))
+
+    def _named_as_in(
+        self, options: type[Limits | SeparationOptions | TaggingOptions], prefix: str = ""
+    ) -> dict[str, Any]:
+        """Field of ``options`` → the setting of that name, after ``prefix``; without fields that are no setting."""
+        names = [entry.name for entry in fields(options) if prefix + entry.name in Settings.model_fields]
+        return {name: getattr(self, prefix + name) for name in names}
 
     def open_store(self) -> ObjectStore:
         """Open the object store of these settings. Nothing is read or written yet.

@@ -62,9 +62,8 @@ class QualityMeter:
     """
 
     def __init__(self, stems: Sequence[str]) -> None:
-        from bandscope_dagster.audio.levels import (
-            LevelMeter,
-        )  # imports scipy: 0.7 s that readers do not need
+        # It imports scipy: 0.7 s that readers do not need.
+        from bandscope_dagster.audio.levels import LevelMeter
 
         self._levels = {stem: LevelMeter() for stem in stems}
         self._mixture = 0.0

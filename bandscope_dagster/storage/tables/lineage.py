@@ -21,9 +21,7 @@ from bandscope_dagster.storage.tables.schemas import Table, table_key
 PREFIX = "bandscope."
 # Names of the notes.
 USED_NOTE = "used"  # of stems: JSON with the device, the batch and the segment (frames) that were used
-QUALITY_NOTE = (
-    "quality"  # of stems: JSON with residual_db (dB) and, for each stem, the fields of STEM_QUALITY
-)
+QUALITY_NOTE = "quality"  # of stems: JSON with residual_db (dB), and the fields of STEM_QUALITY for each stem
 TAGS_NOTE = "tags"  # of tag tables: JSON with the fields of TagSummary
 CLIPPED_NOTE = "clipped_share"  # of songs: share of the samples at or beyond full scale, in [0, 1]
 

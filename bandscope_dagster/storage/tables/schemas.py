@@ -40,9 +40,7 @@ class Table:
     description: str
     nulls: str  # meaning of nulls, in addition to the descriptions of the columns
     columns: tuple[Column, ...]
-    kind: Literal["audio", "tags", "other"] = (
-        "other"  # of the rows: audio blocks, instrument tags, anything else
-    )
+    kind: Literal["audio", "tags", "other"] = "other"  # of the rows: audio blocks, instrument tags, or others
     model: Literal["separator", "tagger"] | None = None  # the kind of model that computes the rows
 
     @property

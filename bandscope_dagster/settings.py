@@ -169,7 +169,7 @@ class Settings(BaseSettings):
         return TaggingOptions(**self._named_as_in(TaggingOptions, prefix="tag_"))
 
     def _named_as_in(
-        self, options: type[Limits | SeparationOptions | TaggingOptions], prefix: str = ""
+        self, options: type[Limits | SeparationOptions | TaggingOptions | S3Options], prefix: str = ""
     ) -> dict[str, Any]:
         """Field of ``options`` → the setting of that name, after ``prefix``; without fields that are no setting."""
         names = [entry.name for entry in fields(options) if prefix + entry.name in Settings.model_fields]
@@ -182,14 +182,10 @@ class Settings(BaseSettings):
             SettingsError: ``storage`` is not a store.
         """
         secret = self.s3_secret_access_key
-        options = S3Options(
-            endpoint=self.s3_endpoint,
-            region=self.s3_region,
-            access_key_id=self.s3_access_key_id,
-            secret_access_key=secret.get_secret_value() if secret else None,
-        )
+        options = self._named_as_in(S3Options, prefix="s3_")
+        options["secret_access_key"] = secret.get_secret_value() if secret else None
         try:
-            return open_store(self.storage, options)
+            return open_store(self.storage, S3Options(**options))
         except ValueError as error:
             raise SettingsError(f"{PREFIX}STORAGE: {error}") from None
 

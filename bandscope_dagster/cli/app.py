@@ -95,8 +95,7 @@ def run(
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = _settings_and_store()
-    assets = select.replace(",", " ").split() if select else None
-    failed = run_songs(settings, store, dagster_home(), console, songs, assets, recompute=recompute)
+    failed = run_songs(settings, store, dagster_home(), console, songs, select or None, recompute=recompute)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -109,8 +108,7 @@ def retry(
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, _ = _settings_and_store()
-    assets = select.replace(",", " ").split() if select else None
-    request_retry(settings, dagster_home(), console, assets)
+    request_retry(settings, dagster_home(), console, select or None)
 
 
 @app.command()

@@ -40,7 +40,7 @@ def run_songs(
     home: Path,
     console: Console,
     pattern: str | None,
-    select: Sequence[str] | None,
+    select: str | None,
     *,
     recompute: bool,
 ) -> bool:
@@ -102,16 +102,17 @@ def run_songs(
         return not all(report.success for report in reports)
 
 
-def selected(select: Sequence[str] | None) -> list[str]:
+def selected(select: str | None) -> list[str]:
     """The per-song assets to compute, in the order of the graph; all of them if none is named.
 
     Raises:
         RunError: a name is unknown.
     """
-    unknown = sorted(set(select or ()) - set(PER_SONG))
+    names = list(PER_SONG) if select is None else select.replace(",", " ").split()
+    unknown = sorted(set(names) - set(PER_SONG))
     if unknown:
         raise RunError(f"unknown assets: {', '.join(unknown)}; choose from {', '.join(PER_SONG)}")
-    return [asset for asset in PER_SONG if select is None or asset in select]
+    return [asset for asset in PER_SONG if asset in names]
 
 
 def _run_batches(

@@ -145,18 +145,12 @@ def _sources(playable: Mapping[str, pl.DataFrame]) -> tuple[str, ...]:
 def _instruments(tags: pl.DataFrame, present_from: PresentFrom) -> tuple[Instrument, ...]:
     found = instruments_of(tags.lazy(), present_from).filter(pl.col("windows") > 0)
     order = ["source", "seconds_present", "score", "instrument"]
-    longest_first = found.sort(order, descending=[False, True, True, False], nulls_last=True).collect()
+    longest_first = found.sort(order, descending=[False, True, True, False], nulls_last=True)
+    same = ("source", "family", "layer", "score", "intervals")
+    named = longest_first.select(*same, name="instrument", seconds="seconds_present").collect()
     return tuple(
-        Instrument(
-            source=row["source"],
-            name=row["instrument"],
-            family=row["family"],
-            layer=row["layer"],
-            score=row["score"],
-            seconds=row["seconds_present"],
-            intervals=tuple(Interval(**interval) for interval in row["intervals"]),
-        )
-        for row in longest_first.iter_rows(named=True)
+        Instrument(**row | {"intervals": tuple(Interval(**each) for each in row["intervals"])})
+        for row in named.iter_rows(named=True)
     )
 
 

@@ -132,18 +132,25 @@ def read_footer(store: ObjectStore, table: Table, song_id: str) -> Any | None:
 
     None if the song has no file. Raises ValueError if the file is not Parquet.
     """
-    key = table_key(table, song_id)
+    try:
+        return footer_at(store, table_key(table, song_id))
+    except FileNotFoundError:
+        return None
+    except pa.ArrowInvalid as error:
+        raise _not_ours(store, table, song_id, error) from error
+
+
+def footer_at(store: ObjectStore, key: str) -> Any:
+    """The footer of a Parquet file (``pyarrow.parquet.FileMetaData``).
+
+    Raises FileNotFoundError if there is no file, and ArrowInvalid if the file is not Parquet.
+    """
 
     def read() -> Any:
         with store.open(key) as file:
             return pq.read_metadata(file)
 
-    try:
-        return read_one_version(read)
-    except FileNotFoundError:
-        return None
-    except pa.ArrowInvalid as error:
-        raise _not_ours(store, table, song_id, error) from error
+    return read_one_version(read)
 
 
 def _not_ours(store: ObjectStore, table: Table, song_id: str, cause: Exception) -> ValueError:

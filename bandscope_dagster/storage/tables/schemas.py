@@ -4,6 +4,7 @@ The Arrow schema of every file, the descriptions in the Dagster UI and ``docs/ta
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -52,6 +53,22 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The names of the columns, in order."""
         return tuple(column.name for column in self.columns)
+
+
+def leaves(schema: ArrowSchema) -> Iterator[tuple[str, Any]]:
+    """The columns in Parquet, as paths with types: each field of a struct is a column of its own."""
+
+    def below(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
+        if pa.types.is_struct(kind):
+            for child in kind:
+                yield from below(f"{path}.{child.name}", child.type)
+        elif pa.types.is_list(kind):
+            yield from below(f"{path}.list.element", kind.value_type)
+        else:
+            yield path, kind
+
+    for entry in schema:
+        yield from below(entry.name, entry.type)
 
 
 def table_key(table: Table, song_id: str) -> str:

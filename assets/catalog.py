@@ -12,20 +12,14 @@ from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
 from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import resource_requests
+from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.policies import RETRY_POLICY
 from bandscope_dagster.orchestration.sensors.refresh_catalogs import REFRESH_DAILY_S
 from bandscope_dagster.orchestration.table_metadata import asset_spec
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import (
-    INSTRUMENT_CATALOG,
-    SONG_CATALOG,
-    SONG_ERRORS,
-    SONG_TABLES,
-)
+from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG, SONG_CATALOG, SONG_ERRORS
 from bandscope_dagster.tagging.registry import present_from
-
-PER_SONG: Final = tuple(table.name for table in SONG_TABLES)
 
 FRESHNESS: Final = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(seconds=REFRESH_DAILY_S, hours=1),

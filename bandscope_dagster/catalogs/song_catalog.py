@@ -24,8 +24,8 @@ from bandscope_dagster.storage.tables.schemas import (
     INSTRUMENT_TAGS,
     SONG_CATALOG,
     SONGS,
-    STEM_INSTRUMENT_TAGS,
     STEMS,
+    TAG_TABLES,
     catalog_key,
 )
 from bandscope_dagster.storage.tables.song_files import FOOTERS_AT_ONCE, SongFiles
@@ -45,8 +45,7 @@ def song_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
 
 def _rows(files: SongFiles, present_from: PresentFrom) -> pl.DataFrame:
     mixture, stems = (
-        files.read(table, lambda tags: instruments_of(tags, present_from)).lazy()
-        for table in (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
+        files.read(table, lambda tags: instruments_of(tags, present_from)).lazy() for table in TAG_TABLES
     )
     songs = files.read(SONGS, lambda rows: rows)
     per_song = (

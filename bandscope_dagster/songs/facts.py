@@ -22,17 +22,15 @@ from bandscope_dagster.storage.tables.lineage import (
 )
 from bandscope_dagster.storage.tables.schemas import (
     DECODED_WAVEFORMS,
-    INSTRUMENT_TAGS,
     SONG_FAILURES,
     SONG_TABLES,
     SONGS,
-    STEM_INSTRUMENT_TAGS,
     STEMS,
+    TAG_TABLES,
     Table,
 )
 from bandscope_dagster.storage.tables.song_files import files_of
 
-TAG_TABLES: Final = (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
 AUDIO_COLUMNS: Final = ("start_frame", "frames", "peak", "error")  # without the audio itself
 
 
@@ -145,12 +143,18 @@ def _sources(playable: Mapping[str, pl.DataFrame]) -> tuple[str, ...]:
 def _instruments(tags: pl.DataFrame, present_from: PresentFrom) -> tuple[Instrument, ...]:
     found = instruments_of(tags.lazy(), present_from).filter(pl.col("windows") > 0)
     order = ["source", "seconds_present", "score", "instrument"]
-    longest_first = found.sort(order, descending=[False, True, True, False], nulls_last=True)
-    same = ("source", "family", "layer", "score", "intervals")
-    named = longest_first.select(*same, name="instrument", seconds="seconds_present").collect()
+    longest_first = found.sort(order, descending=[False, True, True, False], nulls_last=True).collect()
     return tuple(
-        Instrument(**row | {"intervals": tuple(Interval(**each) for each in row["intervals"])})
-        for row in named.iter_rows(named=True)
+        Instrument(
+            source=row["source"],
+            name=row["instrument"],
+            family=row["family"],
+            layer=row["layer"],
+            score=row["score"],
+            seconds=row["seconds_present"],
+            intervals=tuple(Interval(**interval) for interval in row["intervals"]),
+        )
+        for row in longest_first.iter_rows(named=True)
     )
 
 

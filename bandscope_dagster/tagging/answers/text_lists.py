@@ -14,7 +14,7 @@ _NAMES: dict[Layer, tuple[str, ...]] = {
     "middle_ground": ("middleground", "midground", "middle", "mid", "mittelgrund", "中景"),
     "background": ("background", "hintergrund", "背景"),
 }
-_LAYERS = {name: layer for layer, names in _NAMES.items() for name in names}
+_LAYERS: dict[str, Layer] = {name: layer for layer, names in _NAMES.items() for name in names}
 _BESIDE_LAYER = re.compile(r"^the|(?:layer|instruments?|elements?|sounds?|层|乐器)$")
 _NO_LETTER = re.compile(r"[\W\d_]+")
 # "strument" is a part of "instruments", "Instrumente", "instrumentos" and "strumenti".

@@ -38,6 +38,7 @@ class WrittenPage:
 
     song_id: str
     status: str
+    key: str
     uri: str
     digest: str
     bytes: int  # 0 if it was kept
@@ -67,7 +68,7 @@ def write_page(
     # Taken before the tables are read: a table that is replaced meanwhile then makes the page outdated.
     digest = source_digest(store, song_id, present_from)
     key = pages.key(song_id)
-    written = WrittenPage(song_id, "", pages.store.uri(key), digest, 0, kept=True)
+    written = WrittenPage(song_id, "", key, pages.store.uri(key), digest, 0, kept=True)
     if keep and (found := pages.summary(song_id)) is not None and found.digest == digest:
         return replace(written, status=found.status)
     facts = read_facts(store, song_id, present_from)

@@ -179,7 +179,7 @@ def test_a_failed_song_says_so(local: ObjectStore) -> None:
     write_table(local, SONGS, [song_row("song", error="unavailable: no answer")], lineage("song"))
     page = write_page(local, PageFolder(local), "song", PRESENT_FROM)
     assert page.status == "failed"
-    assert "This song could not be processed" in local.read(PageFolder(local).key("song")).decode()
+    assert "This song could not be processed" in local.read(page.key).decode()
 
 
 def test_a_song_without_stems_plays_its_mixture_and_says_what_is_missing(local: ObjectStore) -> None:

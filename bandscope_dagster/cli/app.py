@@ -9,7 +9,7 @@ import typer
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
 from bandscope_dagster.cli.process_end import direct_exit
-from bandscope_dagster.cli.terminal import console, print_error
+from bandscope_dagster.cli.terminal import console, print_error, print_raw
 from bandscope_dagster.errors import BandscopeError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def sql(
     from bandscope_dagster.cli.sql import show
 
     _, store = _settings_and_store()
-    show(store, query, typer.echo, console.width, answer_format, to, force=force)
+    show(store, query, print_raw, console.width, answer_format, to, force=force)
 
 
 @app.command()

@@ -1,9 +1,11 @@
 """``bandscope ingest``: uploads local files to ``uploads/``. Unchanged files stay the same songs."""
 
 import hashlib
+import os
+import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from bandscope_dagster.cli.terminal import progress_bar
+from bandscope_dagster.cli.terminal import one_line, progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name
 from bandscope_dagster.storage.objects.keys import check_key
@@ -19,7 +21,7 @@ from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, ObjectStore
 
 
 class IngestError(BandscopeError):
-    """A path or an owner cannot be used; nothing was uploaded."""
+    """The owner cannot be used; nothing was uploaded."""
 
 
 class Ingested(StrEnum):
@@ -42,38 +44,68 @@ class LocalFile:
     size: int  # bytes
 
 
-def find_files(paths: Iterable[Path], owner: str | None) -> list[LocalFile]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The files to upload, and for each path that is left out a line with the reason."""
+
+    files: list[LocalFile]
+    left_out: list[str]
+
+
+def find_files(paths: Iterable[Path], owner: str | None) -> Found:
     """The audio files at and below ``paths``, ordered by name. Subfolders are kept in the keys.
 
-    Hidden files and folders are skipped, such as macOS's ``._song.mp3`` beside every ``song.mp3``.
+    Hidden files and folders are skipped, such as macOS's ``._song.mp3`` beside every ``song.mp3``. What cannot be
+    uploaded does not stop the others: a name that cannot become a key, an unreadable folder, a link that leads out of
+    the given folder, files that would become the same upload.
 
     Raises:
-        IngestError: a path does not exist, has no audio files, or cannot become a key.
+        IngestError: the owner cannot be used.
     """
     if owner is not None:
         _check_owner(owner)
     files: list[LocalFile] = []
+    left_out: list[str] = []
+
+    def leave_out(path: Path, reason: object) -> None:
+        left_out.append(f"{one_line(path)}: {one_line(reason)}")
+
+    def add(path: Path, name: str) -> None:
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                return leave_out(path, "not a file")
+            with path.open("rb"):  # raises if it may not be read
+                pass
+            files.append(_local_file(path, name, owner))
+        except OSError as error:  # such as a link to itself, or no permission
+            leave_out(path, error.strerror or error)
+        except ValueError as error:
+            leave_out(path, f"{error}; rename the file or its folder")
+
     for path in paths:
         if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.is_file() and _is_wanted(file, path))
-            if not found:
-                raise IngestError(
-                    f"{path} has no files with a supported extension; supported: {_supported()}"
-                )
-            files += [_local_file(file, file.relative_to(path).as_posix(), owner) for file in found]
-        elif path.is_file() and not is_audio_name(path.name):
-            raise IngestError(f"{path} has an unsupported extension; supported: {_supported()}")
-        elif path.is_file():
-            files.append(_local_file(path, path.name, owner))
+            before = len(files) + len(left_out)
+            root = path.resolve()
+            for file in sorted(_walk(path, lambda error: leave_out(Path(error.filename), error.strerror))):
+                if file.is_symlink() and not _leads_into(file, root):
+                    leave_out(file, "a link that leads out of the given folder; give its target to upload it")
+                else:
+                    add(file, file.relative_to(path).as_posix())
+            if len(files) + len(left_out) == before:
+                leave_out(path, f"has no files with a supported extension; supported: {_supported()}")
+        elif os.path.lexists(path) and not is_audio_name(path.name):
+            leave_out(path, f"unsupported extension; supported: {_supported()}")
+        elif os.path.lexists(path):
+            add(path, path.name)
         else:
-            raise IngestError(f"{path} does not exist")
-    twice = [key for key, count in Counter(file.key for file in files).items() if count > 1]
-    if twice:
-        raise IngestError(
-            f"several files would become the same upload; rename them or ingest them one by one: "
-            f"{', '.join(sorted(twice))}"
-        )
-    return files
+            leave_out(path, "does not exist")
+    keys = Counter(file.key for file in files)
+    for file in files:
+        if keys[file.key] > 1:
+            leave_out(
+                file.path, f"several files would become {file.key}; rename them or ingest them one by one"
+            )
+    return Found([file for file in files if keys[file.key] == 1], left_out)
 
 
 def ingest_files(
@@ -84,24 +116,37 @@ def ingest_files(
     *,
     replace: bool,
 ) -> bool:
-    """Upload the audio files at and below ``paths``, and print the number of files by outcome.
+    """Upload the audio files at and below ``paths``; print the number of files by outcome, and what is left out.
 
-    Returns True if a file was skipped because a different file has its name.
+    Returns True if anything was left out, or skipped because a different file has its name.
     """
-    files = find_files(paths, owner)
+    found = find_files(paths, owner)
+    left_out = list(found.left_out)
     counts: Counter[Ingested] = Counter()
     with progress_bar(console) as progress:
-        task = progress.add_task("uploading", total=len(files))
-        for file in files:
-            outcome = ingest(store, file, replace=replace)
-            counts[outcome] += 1
-            if outcome is Ingested.CONFLICT:
-                progress.console.print(f"{escape(file.key)}: {outcome}", highlight=False)
+        task = progress.add_task("uploading", total=len(found.files))
+        for file in found.files:
+            try:
+                outcome = ingest(store, file, replace=replace)
+            except UnreadableFile as error:
+                left_out.append(f"{one_line(file.path)}: {one_line(error)}")
+            else:
+                counts[outcome] += 1
+                if outcome is Ingested.CONFLICT:
+                    progress.console.print(f"{escape(file.key)}: {outcome}", highlight=False)
             progress.advance(task)
     for outcome, count in counts.items():
         console.print(f"{count} {outcome.partition(':')[0]}", highlight=False)
+    if left_out:
+        console.print(f"{len(left_out)} left out:", highlight=False)
+    for line in left_out:
+        console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     console.print(f"Uploads: {escape(store.uri(UPLOADS))}", highlight=False, soft_wrap=True)
-    return counts[Ingested.CONFLICT] > 0
+    return bool(left_out) or counts[Ingested.CONFLICT] > 0
+
+
+class UnreadableFile(BandscopeError):
+    """A local file could not be read to its end; it was not uploaded."""
 
 
 def ingest(store: ObjectStore, file: LocalFile, *, replace: bool) -> Ingested:
@@ -131,17 +176,26 @@ def _check_owner(owner: str) -> None:
         raise IngestError(f"invalid owner {owner!r}; use one name without a slash")
 
 
-def _is_wanted(file: Path, folder: Path) -> bool:
-    hidden = any(name.startswith(".") for name in file.relative_to(folder).parts)
-    return not hidden and is_audio_name(file.name)
+def _walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
+    """The audio files below ``folder``, without hidden ones. Links to folders are not followed."""
+    for parent, folders, names in os.walk(folder, onerror=on_error):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        # A link to a folder is in ``folders``, and os.walk does not enter it.
+        yield from (Path(parent, name) for name in names if not name.startswith(".") and is_audio_name(name))
+
+
+def _leads_into(link: Path, root: Path) -> bool:
+    """True if the link's target is below ``root``, and for a link that leads nowhere."""
+    try:
+        return link.resolve(strict=True).is_relative_to(root)
+    except (OSError, RuntimeError):  # a loop; it is reported when it is opened
+        return True
 
 
 def _local_file(path: Path, name: str, owner: str | None) -> LocalFile:
+    """Raises ValueError if the name cannot become a key."""
     key = unicodedata.normalize("NFC", "/".join(filter(None, (UPLOADS, owner, name))))
-    try:
-        return LocalFile(path, check_key(key), path.stat().st_size)
-    except ValueError as error:
-        raise IngestError(f"{path}: {error}; rename the file or its folder") from None
+    return LocalFile(path, check_key(key), path.stat().st_size)
 
 
 def _upload(store: ObjectStore, file: LocalFile) -> None:
@@ -151,9 +205,12 @@ def _upload(store: ObjectStore, file: LocalFile) -> None:
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+    except OSError as error:  # deleted meanwhile, or a failing disk
+        raise UnreadableFile(f"cannot be read: {error.strerror}") from error
 
 
 def _sha256(chunks: Iterable[bytes]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import polars as pl
 
+from bandscope_dagster.cli.terminal import printable
 from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
@@ -139,16 +141,20 @@ def _pipe(answer: pl.LazyFrame, chosen: Format) -> None:
 
 
 class _Pipe:
-    """A pipe, with a flag that its reader has exited."""
+    """Standard output: a pipe, with a flag that its reader has exited; or a terminal, which gets printable text."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._text = getincrementaldecoder("utf-8")(errors="replace") if file.isatty() else None
         self.broken = False
 
     def write(self, data: bytes) -> int:
         """Write to the pipe."""
         with self._noticing():
-            return self._file.write(data)
+            if self._text is None:
+                return self._file.write(data)
+            self._file.write(printable(self._text.decode(bytes(data))).encode())
+            return len(data)
 
     def flush(self) -> None:
         """Flush the pipe."""

@@ -1,6 +1,10 @@
 """The terminal of the commands: the console, progress bars, and errors without tracebacks."""
 
-from rich.console import Console
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -10,13 +14,64 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.segment import Segment
 
-console = Console()
+INVISIBLE: Final = {
+    "Cc",
+    "Cf",
+    "Cs",
+    "Zl",
+    "Zp",
+}  # Unicode categories: control, format, surrogate, line, paragraph
+JOINERS: Final = "\u200c\u200d"  # format characters that words of some languages and emoji need
+
+
+def printable(text: str) -> str:
+    """``text`` with escapes such as ``\\x1b`` for invisible characters, apart from newlines and tabs.
+
+    A name from an upload may hold commands to the terminal, or marks that change the direction of writing.
+    """
+    return "".join(
+        character if character in "\n\t" or not _is_invisible(character) else _escaped(character)
+        for character in text
+    )
+
+
+def one_line(text: object) -> str:
+    """The same, in one line: newlines and tabs become escapes too."""
+    return "".join(_escaped(each) if _is_invisible(each) else each for each in str(text))
+
+
+def _is_invisible(character: str) -> bool:
+    return unicodedata.category(character) in INVISIBLE and character not in JOINERS
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+class SafeConsole(Console):
+    """A console that prints all text as ``printable`` text: only Rich itself sends commands to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See ``Console.render``, through which all output goes."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+console = SafeConsole()
 
 
 def print_error(message: str) -> None:
     """Print ``bandscope: message`` to standard error."""
-    Console(stderr=True).print(f"[red]bandscope:[/red] {escape(message)}", highlight=False, soft_wrap=True)
+    SafeConsole(stderr=True).print(
+        f"[red]bandscope:[/red] {escape(message)}", highlight=False, soft_wrap=True
+    )
+
+
+def print_raw(text: str) -> None:
+    """Print a text as it is: without styles, and without line breaks at the width of the terminal."""
+    console.out(text, highlight=False)
 
 
 def progress_bar(console: Console) -> Progress:

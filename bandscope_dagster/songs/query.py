@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import polars as pl
 
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.songs.read_only import READING, writing_word
+from bandscope_dagster.songs.read_only import READING, refused_word
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
 from bandscope_dagster.storage.tables.schemas import TABLES, Table
@@ -31,11 +31,11 @@ def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
     Raises:
         QueryError: the statement would write, or polars does not understand it.
     """
-    refused = writing_word(sql)
+    refused = refused_word(sql)
     if refused is not None:
         raise QueryError(
-            f"bandscope sql is read-only and does not accept {refused}; give one query that begins with "
-            f"{', '.join(READING[:-1])} or {READING[-1]}"
+            f"bandscope sql only reads the tables of the store and does not accept {refused}; give one query that "
+            f"begins with {', '.join(READING[:-1])} or {READING[-1]}"
         )
     context = pl.SQLContext(eager=False)
     for table in TABLES.values():

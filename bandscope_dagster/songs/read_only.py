@@ -12,6 +12,9 @@ WRITING: Final = frozenset(
 )
 """The words that no statement may begin with, including a statement inside another."""
 
+FILE_FUNCTIONS: Final = re.compile(r"(READ|SCAN)_\w+")
+"""Table functions of polars that read any file or URL. Only the tables of the store may be read."""
+
 # A string, a quoted name or a comment is one token: its content is not executed.
 TOKEN: Final = re.compile(
     r"""
@@ -24,8 +27,8 @@ TOKEN: Final = re.compile(
 )
 
 
-def writing_word(sql: str) -> str | None:
-    """The word in ``sql`` that makes it do more than read, such as ``DELETE``; None if it only reads.
+def refused_word(sql: str) -> str | None:
+    """The word in ``sql`` that makes it do more than read tables, such as ``DELETE``; None if there is none.
 
     A statement begins the text, or follows an opening bracket, the last common table expression or EXPLAIN. For an
     empty text and for several statements the answer is a description instead of a word.
@@ -40,11 +43,21 @@ def writing_word(sql: str) -> str | None:
     first = next((token for token in tokens if token != "("), "(")
     if first not in READING:
         return first
+    for name, after in zip(_names(sql), [*_names(sql)][1:], strict=False):
+        if after == "(" and FILE_FUNCTIONS.fullmatch(name):
+            return name.lower()
     for before, word, after in zip(tokens, tokens[1:], [*tokens[2:], ""], strict=False):
         starts = before in ("(", ")", "EXPLAIN", "ANALYZE")
         if starts and word in WRITING and after != "(":  # before a bracket it is the name of a function
             return word
     return None
+
+
+def _names(sql: str) -> Iterator[str]:
+    """Words and quoted names in capitals, and signs: polars also finds a function by its quoted name."""
+    for token in TOKEN.finditer(sql):
+        if not token["ignored"]:
+            yield token[0].strip('"`').upper()
 
 
 def _tokens(sql: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import Model
+from bandscope_dagster.tagging.answers.parse import PARSER_VERSION
 from bandscope_dagster.tagging.omni_checkpoint import STOP_TOKENS, OmniCheckpoint, load_checkpoint
 from bandscope_dagster.tagging.options import TaggingOptions
 from bandscope_dagster.tagging.prompts import Dialogue, Question, load_dialogue
@@ -94,6 +95,7 @@ class QwenOmni:
                 "window_frames": self.plan.length,
                 "window_hop": self.plan.hop,
                 "mode": dialogue.mode,
+                "parser": PARSER_VERSION,
                 "prompts_sha256": dialogue.sha256,
                 "max_new_tokens": [question.max_new_tokens for question in questions],
                 "precision": str(checkpoint.thinker.dtype).removeprefix("torch."),

@@ -22,6 +22,9 @@ from bandscope_dagster.tagging.answers.lenient_json import Structure, Value, Wor
 from bandscope_dagster.tagging.answers.text_lists import announces_instruments, layer_named, read_lists
 from bandscope_dagster.tagging.protocol import Heard, Layer, Tag
 
+PARSER_VERSION = 2
+"""Raise it whenever an answer gives other labels: stored tags of language models are then outdated."""
+
 MAX_ANSWER = 50_000  # characters that are read, many times the length of a list
 MAX_LABELS = 64  # distinct ones in a window; a full orchestra has about 30 instruments
 LOOPING_FROM = 8  # repeated items; fewer are a slip, as many are a model in a loop
@@ -31,6 +34,12 @@ TRUNCATED = "truncated"
 
 _Groups = list[tuple[Layer | None, list[Value]]]
 
+# The beginning of a turn of the user in a line of its own, which a model may invent after its answer: "Human:",
+# "<|im_start|>user", "### User:", "**Question:**".
+_NEXT_TURN = re.compile(
+    r"^[\s#*>_-]*(?:<\|[^|\n]{1,20}\|>\s*)?(?:human|user|question|用户|人类|提问|问题|ユーザー)\b[\s*_]*(?:[:\uff1a]|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
 _FINAL = re.compile(r"\bfinal|最终|最終", re.IGNORECASE)
 _NAME_KEYS = {"instrument", "instrument_name", "name", "label"}
 _LITERAL = re.compile(r"[-+.\d][\w.+-]*+|true|false|nan|infinity", re.IGNORECASE)
@@ -50,6 +59,10 @@ def parse_layers(text: str) -> Heard:
 def _parse(text: str, layers: bool) -> Heard:
     read = text[:MAX_ANSWER]
     notes = [f"only the first {len(read)} of {len(text)} characters read"] if len(text) > len(read) else []
+    turn = next((found.start() for found in _NEXT_TURN.finditer(read) if read[: found.start()].strip()), None)
+    if turn is not None:
+        read = read[:turn]
+        notes.append("cut before an invented turn of the user")
     structures = _joined_by_title(read_structures(read) or read_lists(read))
     if not structures and says_nothing(read):
         return Heard([], text, "; ".join([*notes, NAMED_NOTHING]))

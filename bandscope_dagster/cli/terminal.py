@@ -1,5 +1,6 @@
 """The terminal of the commands: the console, progress bars, and errors without tracebacks."""
 
+import json
 import unicodedata
 from collections.abc import Iterable
 from typing import Final
@@ -27,7 +28,7 @@ JOINERS: Final = "\u200c\u200d"  # format characters that words of some language
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes such as ``\\x1b`` for invisible characters, apart from newlines and tabs.
+    """``text`` with escapes such as ``\\u001b`` for invisible characters, apart from newlines and tabs.
 
     A name from an upload may hold commands to the terminal, or marks that change the direction of writing.
     """
@@ -47,7 +48,8 @@ def _is_invisible(character: str) -> bool:
 
 
 def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    """Valid in JSON too."""
+    return json.dumps(character)[1:-1] if character != "\x7f" else "\\u007f"
 
 
 class SafeConsole(Console):

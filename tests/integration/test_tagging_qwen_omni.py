@@ -27,6 +27,7 @@ from tiny_omni import (
 
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model
+from bandscope_dagster.tagging.answers.parse import PARSER_VERSION
 from bandscope_dagster.tagging.omni_checkpoint import OmniCheckpoint, load_checkpoint
 from bandscope_dagster.tagging.options import Mode, TaggingOptions
 from bandscope_dagster.tagging.prompts import Dialogue, Question, load_dialogue
@@ -361,6 +362,7 @@ def test_the_identity_says_all_that_an_answer_depends_on(tmp_path: Path):
         "window_frames": 480_000,
         "window_hop": 480_000,
         "mode": "list",
+        "parser": PARSER_VERSION,
         "prompts_sha256": load_dialogue("list").sha256,
         "max_new_tokens": [256, 256],
         "precision": "float32",

@@ -26,7 +26,25 @@ def answer(
     return text, list(expected), note, error
 
 
+TURN = "invented turn"
+
 LIST_ANSWERS: dict[str, tuple[object, ...]] = {
+    # followed by a turn of the user that the model invented, and its own answer to that
+    "human": answer(
+        '["piano", "cello"]\nHuman: Which ones are in the next clip?\nAssistant: ["trumpet", "banjo"]',
+        *("piano", "cello"),
+        note=TURN,
+    ),
+    "tokens of a chat": answer(
+        '["piano"]<|im_end|>\n<|im_start|>user\nAnd now?\n["trumpet"]', "piano", note=TURN
+    ),
+    "a heading": answer('["piano"]\n\n### User:\n["trumpet"]', "piano", note=TURN),
+    "bold": answer(
+        "- piano\n- cello\n\n**Question:** and here?\n- trumpet\n- banjo", "piano", "cello", note=TURN
+    ),
+    "of another language": answer('["钢琴"]\n用户:还有吗?\n["小号"]', "钢琴", note=TURN),
+    "no turn: a label": answer('["human voice", "user"]', "human voice", "user"),
+    "no turn: the beginning": answer('Human: ["piano"]', "piano"),
     # as requested
     "json": answer('["piano", "drums", "bass guitar"]', "piano", "drums", "bass guitar"),
     "one label": answer('["piano"]', "piano"),

@@ -15,6 +15,7 @@ from bandscope_dagster.audio.frames import Silence, read_frames
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import check_format
 from bandscope_dagster.audio.resample import StreamResampler
+from bandscope_dagster.audio.samples import sample_format, samples_of
 from bandscope_dagster.errors import Reason, SongRejected
 
 # Encoders add up to 4096 frames (WMA); some containers count them, and decoders drop them.
@@ -79,10 +80,10 @@ def _check_whole(found: Findings, decoded_s: float, limits: Limits) -> None:
     """Raise :class:`SongRejected` if too much is lost; add what is doubtful to the findings."""
     stated_s = found.stated_s
     missing_s = 0.0 if stated_s is None else stated_s - decoded_s
-    if stated_s is not None and missing_s > _TOLERATED_LOSS_S:
+    if stated_s is not None and missing_s > 0:
         if found.cut_inside or found.stopped_early:
             found.damage_s += missing_s
-        else:
+        elif missing_s > _TOLERATED_LOSS_S:
             # Programs that cut without encoding leave the length of the original in the header.
             found.note(
                 f"the header states {stated_s:.2f} s, and the file ends after {decoded_s:.2f} s, after a whole packet"
@@ -131,7 +132,7 @@ class _Section:
     """A section of a song with one sample rate, channel layout and sample format."""
 
     def __init__(self, first: AudioFrame, found: Findings) -> None:
-        kind = first.format.name.removesuffix("p")  # "p": planar, one array per channel
+        kind = sample_format(first)
         if kind not in _SCALES:
             raise SongRejected(
                 Reason.UNSUPPORTED_FORMAT, f"unsupported sample format {kind}; convert the file to FLAC"
@@ -148,9 +149,7 @@ class _Section:
         return _signature(frame) == self._signature
 
     def push(self, frame: AudioFrame) -> Iterator[NDArray[np.float32]]:
-        samples = frame.to_ndarray()
-        if not frame.format.is_planar:
-            samples = samples.reshape(-1, frame.layout.nb_channels).T
+        samples = samples_of(frame)
         with np.errstate(over="ignore", invalid="ignore"):  # decode() rejects samples that are not finite
             scaled = (samples.astype(np.float32) - self._zero) * self._scale
         for second in self._seconds.push(scaled):

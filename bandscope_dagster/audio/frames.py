@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 import av.logging
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -24,6 +25,7 @@ from bandscope_dagster.audio.flac_headers import first_sample, split_frames, sta
 from bandscope_dagster.audio.foreign_tags import audio_end, is_tag
 from bandscope_dagster.audio.mpeg import adts_frame_bytes, mpeg_frame_bytes
 from bandscope_dagster.audio.ogg import read_links
+from bandscope_dagster.audio.samples import sample_format, samples_of
 from bandscope_dagster.audio.stated import stated_length
 from bandscope_dagster.errors import Reason, SongRejected
 
@@ -33,8 +35,15 @@ _GAP_S = 0.1  # a longer gap in the timestamps of MP4, Matroska and ASF becomes 
 _JITTER_S = 0.002  # Matroska and ASF round timestamps to milliseconds
 _TIMED = ("mov", "matroska", "asf")  # containers with a time for each packet
 _WITH_SIZES = (b"RIFF", b"RF64", b"FORM", b"caff", b"riff", b"\x1aE\xdf\xa3", b"0&\xb2u")  # tags are chunks
+_INDEX_SHARE = 0.02  # of the bytes; indexes and tags at the end of Matroska and ASF are smaller
+OPUS_RATE = 48_000  # Hz, of positions in Opus streams
 _HEAD = 32  # bytes of a packet that hold the header of a frame
 _COUNTED_BYTES = ("mp3", "aac")  # containers without times: bytes measure what is lost
+
+
+# PyAV 18 frees the map of a layout whose order is not FFmpeg's own twice: with the frame, and with ``frame.layout``.
+# Layouts that are kept are never freed by PyAV; the decoding process ends with its song.
+_kept_layouts: list[AudioLayout] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class _Part:
     file: BinaryIO
     end: int  # byte after the audio, where tags begin
     lost_pages: bool = False
+    last_position: int | None = None  # Ogg: at the end of the audio, in samples
 
 
 def read_frames(file: BinaryIO, findings: Findings) -> Iterator[AudioFrame | Silence]:
@@ -92,10 +102,15 @@ def _parts(file: BinaryIO, findings: Findings) -> list[_Part]:
     if not all(link.ended for link in found.links):
         findings.note("the end-of-stream flag is missing: the end may be missing")
     if len(found.links) < 2:
-        end = audio_end(file)
-        return [_Part(file, end, any(link.lost_pages for link in found.links))]
+        lost, position = (found.links[0].lost_pages, found.links[0].last_position) if found.links else (False, None)
+        return [_Part(file, audio_end(file), lost, position)]
     return [
-        _Part(cast(BinaryIO, FileView(file, link.start, link.end)), link.end - link.start, link.lost_pages)
+        _Part(
+            cast(BinaryIO, FileView(file, link.start, link.end)),
+            link.end - link.start,
+            link.lost_pages,
+            link.last_position,
+        )
         for link in found.links
     ]
 
@@ -128,8 +143,11 @@ class _Reader:
         self._shift_s = 0.0  # of the timestamps, for packets of bytes that FFmpeg counts as one frame
         self._evidence = part.lost_pages  # of damage since the last frame
         self._always_evidence = part.lost_pages
+        self._last_position = part.last_position
+        self._damaged = part.lost_pages  # the demuxer reported an error
         self._good_bytes = self._good = 0  # packets that were decoded
         self._packet_s = 0.0  # the longest frame
+        self._decoded_s = 0.0
         self._block = 0  # FLAC: frames' size
         self._tail_s = 0.0  # stated length of bad packets since the last frame
         self._position = 0  # byte after the last packet
@@ -155,10 +173,13 @@ class _Reader:
             except StopIteration:
                 break
             except FFmpegError:
-                position = self._file.tell()
-                if position >= self._end or self._is_tag_at(self._position):
+                if self._position >= self._end or self._is_tag_at(self._position):
                     break  # only tags follow
-                self._evidence = True
+                self._evidence = self._damaged = True
+                position = self._file.tell()
+                if position >= self._end:
+                    self._cut = True
+                    break
                 stalls = stalls + 1 if position == last else 0
                 if stalls >= _MAX_STALLS:
                     self._findings.stopped_early = True
@@ -169,7 +190,8 @@ class _Reader:
             if packet.size == 0:
                 continue
             if _errors() != errors:
-                self._evidence = True
+                self._evidence = self._damaged = True
+                self._always_evidence |= self._name == "ogg"  # its next known time may be many packets later
                 self._findings.errors += _errors() - errors
             yield packet
 
@@ -269,6 +291,8 @@ class _Reader:
 
     def _place(self, frame: AudioFrame, time_s: float | None) -> Iterator[AudioFrame | Silence]:
         """The frame, after the silence that belongs before it."""
+        if "(" in frame.layout.name:
+            _kept_layouts.append(frame.layout)
         length_s = frame.samples / frame.sample_rate
         self._packet_s = max(self._packet_s, length_s)
         if time_s is not None and self._clock_s is None and self._flac and self._evidence:
@@ -286,6 +310,7 @@ class _Reader:
                 self._clock_s = time_s
         if self._clock_s is not None:
             self._clock_s += length_s
+        self._decoded_s += length_s
         if self._md5 is not None:
             self._md5.push(frame)
         yield frame
@@ -304,11 +329,26 @@ class _Reader:
     def _finish(self) -> None:
         if self._name == "aac" and self._good and 0 < self._position < self._end:
             self._lost_bytes(self._end - self._position)
-        if self._tail_s and self._stated_s is None:
-            self._findings.damage_s += self._tail_s
+        if self._stated_s is None:
+            self._findings.damage_s += max(self._tail_s, self._unread_s() if self._damaged else 0.0)
         self._findings.cut_inside |= self._cut or self._tail_s > 0
         if self._md5 is not None and self._md5.differs and not self._findings.bad_packets:
             self._findings.note("the samples differ from the MD5 digest in the file")
+
+
+    def _unread_s(self) -> float:
+        """The audio after the last frame that was read: of Ogg by the last page, else by the bytes that are left."""
+        rate = self._stream.sample_rate
+        if self._last_position is not None and rate:
+            extradata = self._stream.codec_context.extradata or b""
+            opus = decoder_name(self._stream) == "opus"
+            skipped = int.from_bytes(extradata[10:12], "little") if opus else 0
+            end_s = (self._last_position - skipped) / (OPUS_RATE if opus else rate)
+            return max(0.0, end_s - (self._clock_s or 0.0))
+        if not self._timed or self._position <= 0:
+            return 0.0
+        unread = (self._end - self._position) / self._position
+        return unread * self._decoded_s if unread > _INDEX_SHARE else 0.0
 
 
 class _Md5:
@@ -325,11 +365,9 @@ class _Md5:
     def push(self, frame: AudioFrame) -> None:
         if self._stated is None:
             return
-        samples = frame.to_ndarray()
-        if frame.format.is_planar:
-            samples = np.ascontiguousarray(samples.T)
+        samples = samples_of(frame).T
         self._count += frame.samples
-        depth = 16 if frame.format.name.startswith("s16") else 32
+        depth = 16 if sample_format(frame) == "s16" else 32
         size = -(-self._bits // 8)
         shifted = samples.reshape(-1) >> (depth - self._bits)
         raw = shifted.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :size]

@@ -11,9 +11,9 @@ _BEGIN, _END = 0x02, 0x04
 _SEARCHED: Final = 1 << 16  # bytes at a time, in search of the next page
 _MAX_LINKS: Final = 10_000
 # The beginning of each stream's first packet: damage can set the flag of a first page.
-_FIRST_PACKETS: Final = (
-    *(b"\x01vorbis", b"OpusHead", b"\x7fFLAC", b"Speex   ", b"fishead\0", b"\x80theora", b"BBCD\0"),
-    *(b"\x80kate", b"CMML", b"PCM     ", b"OVP80"),
+_AUDIO: Final = (b"\x01vorbis", b"OpusHead", b"\x7fFLAC")
+_OTHERS: Final = (
+    *(b"Speex   ", b"fishead\0", b"\x80theora", b"BBCD\0", b"\x80kate", b"CMML", b"PCM     ", b"OVP80"),
 )
 
 
@@ -26,6 +26,12 @@ class Link:
     ended: bool = False  # True if its last page has the end-of-stream flag
     lost_pages: bool = False  # True if a page number is missing, or bytes between pages are no page
     numbers: dict[int, int] = field(default_factory=dict[int, int])  # serial number → the last page number
+    audio: dict[int, int] = field(default_factory=dict[int, int])  # serial number → the last position, in samples
+
+    @property
+    def last_position(self) -> int | None:
+        """The position at the end of the only audio stream, in samples; None if there are several."""
+        return next(iter(self.audio.values())) if len(self.audio) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +53,18 @@ def read_links(file: BinaryIO) -> Links:
         if page.end > end:
             ends_inside = True
             break
-        begins = bool(page.flags & _BEGIN) and _is_first(file, page)
+        first = _first_bytes(file, page) if page.flags & _BEGIN else b""
+        begins = first.startswith(_AUDIO + _OTHERS)
         if not links or (begins and not beginning and len(links) < _MAX_LINKS):
             if links:
                 links[-1].end = page.start
             links.append(Link(page.start, end))
         beginning = begins
         link = links[-1]
+        if first.startswith(_AUDIO):
+            link.audio[page.serial] = 0
+        if page.serial in link.audio and page.position < 2**63:
+            link.audio[page.serial] = page.position
         before = link.numbers.get(page.serial)
         if page.start != expected or (before is not None and page.number != (before + 1) % 2**32):
             link.lost_pages = True
@@ -65,9 +76,9 @@ def read_links(file: BinaryIO) -> Links:
     return Links(links, ends_inside)
 
 
-def _is_first(file: BinaryIO, page: "_Page") -> bool:
+def _first_bytes(file: BinaryIO, page: "_Page") -> bytes:
     file.seek(page.body)
-    return file.read(8).startswith(_FIRST_PACKETS)
+    return file.read(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,7 @@ class _Page:
     body: int  # first byte after the header
     end: int  # may be after the end of the file
     flags: int
+    position: int  # after the page's last packet, in samples; 2⁶⁴ − 1 if no packet ends in it
     serial: int
     number: int
 
@@ -87,7 +99,7 @@ def _pages(file: BinaryIO, end: int) -> Iterator[_Page]:
         header = file.read(_HEADER)
         if header[:5] != b"OggS\0" or len(header) < _HEADER:
             if header[:4] == b"OggS" and len(header) < _HEADER:
-                yield _Page(position, position, end + 1, 0, 0, 0)
+                yield _Page(position, position, end + 1, 0, 0, 0, 0)
                 return
             found = _find_page(file, position + 1, end)
             if found is None:
@@ -101,6 +113,7 @@ def _pages(file: BinaryIO, end: int) -> Iterator[_Page]:
             position + _HEADER + header[26],
             after if len(sizes) == header[26] else end + 1,
             header[5],
+            int.from_bytes(header[6:14], "little"),
             int.from_bytes(header[14:18], "little"),
             int.from_bytes(header[18:22], "little"),
         )

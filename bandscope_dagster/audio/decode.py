@@ -104,7 +104,7 @@ def _check_whole(found: Findings, decoded_s: float, limits: Limits) -> None:
     if decoded_s < limits.min_duration_s:
         raise SongRejected(
             Reason.TOO_SHORT,
-            f"the song is {decoded_s:.3f} s long; the minimum is {limits.min_duration_s:g} s",
+            f"the song is {decoded_s:.6g} s long; the minimum is {limits.min_duration_s:g} s",
         )
 
 

@@ -5,6 +5,17 @@ from dataclasses import dataclass, field
 _MAX_NOTES = 8  # a hostile file could cause thousands
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The findings as columns of ``songs``."""
+
+    bad_packets: int = 0
+    lost_s: float = 0.0
+    warning: str | None = None
+    audio_stream: int | None = None
+    audio_streams: int | None = None
+
+
 @dataclass(slots=True)
 class Findings:
     """The findings about one upload; decoding fills them in. They are complete after the last block."""
@@ -46,3 +57,13 @@ class Findings:
             errors = "error" if self.errors == 1 else "errors"
             parts.append(f"the decoder reported {self.errors} {errors}")
         return "; ".join([*parts, *self.notes]) or None
+
+    def summary(self) -> Heard:
+        """What is kept of the findings."""
+        return Heard(
+            bad_packets=min(self.bad_packets, 2**31 - 1),
+            lost_s=round(self.lost_s, 6),
+            warning=self.warning,
+            audio_stream=self.audio_stream,
+            audio_streams=self.audio_streams,
+        )

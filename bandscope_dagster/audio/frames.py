@@ -187,13 +187,12 @@ class _Reader:
                 last = position
                 packets = self._container.demux(self._stream)
                 continue
-            if packet.size == 0:
-                continue
-            if _errors() != errors:
+            if _errors() != errors:  # also before the packet without bytes that ends the file
                 self._evidence = self._damaged = True
                 self._always_evidence |= self._name == "ogg"  # its next known time may be many packets later
                 self._findings.errors += _errors() - errors
-            yield packet
+            if packet.size:
+                yield packet
 
     def _is_tag_at(self, position: int) -> bool:
         place = self._file.tell()

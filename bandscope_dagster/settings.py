@@ -157,6 +157,12 @@ class Settings(BaseSettings):
         default="http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts."
     )
 
+    settle_s: float = Field(
+        default=1.0,
+        ge=0,
+        description="Time in seconds for which a file in a local uploads/ must not have changed before it is taken.",
+    )
+
     max_upload_bytes: int = Field(
         default=2 * 2**30, ge=1, description="Largest upload in bytes; larger ones are rejected."
     )

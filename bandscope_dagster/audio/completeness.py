@@ -100,7 +100,9 @@ def _find_cut_chunk(file: BinaryIO, layout: _ChunkLayout, origin: int) -> Missin
             continue
         if end - start < size:
             share = 1.0 if name == layout.index else (size - (end - start)) / size
-            return Missing(f"the {_text(name)} chunk has {end - start} of the {size} bytes it should have", share)
+            return Missing(
+                f"the {_text(name)} chunk has {end - start} of the {size} bytes it should have", share
+            )
     if layout.index is not None and not index_seen:
         return Missing(f"the index (the {_text(layout.index)} chunk) is missing", 1.0)
     return None
@@ -150,7 +152,8 @@ def _cut_matroska(file: BinaryIO, start: int) -> Missing | None:
     if not size or end - position >= size:
         return None
     return Missing(
-        f"the segment has {end - position} of the {size} bytes it should have", (size - (end - position)) / size
+        f"the segment has {end - position} of the {size} bytes it should have",
+        (size - (end - position)) / size,
     )
 
 

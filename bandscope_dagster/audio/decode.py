@@ -30,9 +30,7 @@ _UNNAMED = "NONE"  # FFmpeg's name of a channel without a place
 _SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "flt": 1.0, "dbl": 1.0}  # to full scale = 1.0
 
 
-def decode(
-    file: BinaryIO, limits: Limits, findings: Findings | None = None
-) -> Iterator[NDArray[np.float32]]:
+def decode(file: BinaryIO, limits: Limits, findings: Findings | None = None) -> Iterator[NDArray[np.float32]]:
     """Blocks ``(2, 441_000)`` float32 at 44.1 kHz; the last block may be shorter, and is never empty.
 
     Samples are not clipped and may exceed ±1. Mono is copied to both channels; more than two channels are mixed down

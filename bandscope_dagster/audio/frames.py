@@ -102,7 +102,9 @@ def _parts(file: BinaryIO, findings: Findings) -> list[_Part]:
     if not all(link.ended for link in found.links):
         findings.note("the end-of-stream flag is missing: the end may be missing")
     if len(found.links) < 2:
-        lost, position = (found.links[0].lost_pages, found.links[0].last_position) if found.links else (False, None)
+        lost, position = (
+            (found.links[0].lost_pages, found.links[0].last_position) if found.links else (False, None)
+        )
         return [_Part(file, audio_end(file), lost, position)]
     return [
         _Part(
@@ -322,7 +324,9 @@ class _Reader:
         if not self._timed:
             return False
         packets = gap_s / self._packet_s
-        whole = abs(packets - round(packets)) * self._packet_s <= max(_JITTER_S, _PACKET_STEP * self._packet_s)
+        whole = abs(packets - round(packets)) * self._packet_s <= max(
+            _JITTER_S, _PACKET_STEP * self._packet_s
+        )
         return whole or gap_s >= _GAP_S
 
     def _finish(self) -> None:
@@ -333,7 +337,6 @@ class _Reader:
         self._findings.cut_inside |= self._cut or self._tail_s > 0
         if self._md5 is not None and self._md5.differs and not self._findings.bad_packets:
             self._findings.note("the samples differ from the MD5 digest in the file")
-
 
     def _unread_s(self) -> float:
         """The audio after the last frame that was read: of Ogg by the last page, else by the bytes that are left."""

@@ -26,7 +26,9 @@ class Link:
     ended: bool = False  # True if its last page has the end-of-stream flag
     lost_pages: bool = False  # True if a page number is missing, or bytes between pages are no page
     numbers: dict[int, int] = field(default_factory=dict[int, int])  # serial number → the last page number
-    audio: dict[int, int] = field(default_factory=dict[int, int])  # serial number → the last position, in samples
+    audio: dict[int, int] = field(
+        default_factory=dict[int, int]
+    )  # serial number → the last position, in samples
 
     @property
     def last_position(self) -> int | None:

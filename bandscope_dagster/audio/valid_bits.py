@@ -53,7 +53,10 @@ def _patch(position: int, form: bytes) -> Mapping[int, bytes]:
     if tag == _EXTENSIBLE and len(form) >= 26:
         kind, valid = struct.unpack_from("<H", form, 24)[0], struct.unpack_from("<H", form, 18)[0]
         if kind in (1, 3) and any(-(-each // 8) * 8 != container for each in (bits, valid) if each):
-            patches = {position + 14: struct.pack("<H", container), position + 18: struct.pack("<H", container)}
+            patches = {
+                position + 14: struct.pack("<H", container),
+                position + 18: struct.pack("<H", container),
+            }
     elif tag in (1, 3) and 0 < bits < container and -(-bits // 8) * 8 != container:
         patches = {position + 14: struct.pack("<H", container)}
     return patches

@@ -132,7 +132,7 @@ def _describe(
                 f"invalid name {upload.key}: {upload.fault}; rename the upload (it becomes a new song)",
             )
         with (
-            fetch_upload(store, upload.key, limits.max_bytes) as fetched,
+            fetch_upload(store, upload.key, limits.max_bytes, listed_as=song_id) as fetched,
             caged(fetched.file, limits, with_probe=True) as song,
         ):
             row |= {"song_hash": fetched.sha256, "size_bytes": fetched.size}

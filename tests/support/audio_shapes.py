@@ -1,6 +1,5 @@
 """Files of every container and codec in the shapes that real files have: cut, damaged, joined, piped, with tags."""
 
-import io
 import shutil
 import struct
 import subprocess
@@ -234,8 +233,10 @@ def frames_of_ffmpeg(data: bytes) -> tuple[NDArray[np.float32], str]:
         file.write(data)
         file.flush()
         probe = subprocess.run(
-            [ffmpeg_program(), "-v", "error", "-nostdin", "-i", file.name, "-vn", "-c:a", "pcm_f32le"]
-            + ["-f", "wav", "-bitexact", "pipe:1"],
+            [
+                *(ffmpeg_program(), "-v", "error", "-nostdin", "-i", file.name),
+                *("-vn", "-c:a", "pcm_f32le", "-f", "wav", "-bitexact", "pipe:1"),
+            ],
             capture_output=True,
         )
     if not probe.stdout:
@@ -247,8 +248,3 @@ def frames_of_ffmpeg(data: bytes) -> tuple[NDArray[np.float32], str]:
     return samples[: len(samples) // channels * channels].reshape(-1, channels), probe.stderr.decode(
         errors="replace"
     )
-
-
-def as_file(data: bytes) -> io.BytesIO:
-    """An open file."""
-    return io.BytesIO(data)

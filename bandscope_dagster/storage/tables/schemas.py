@@ -88,7 +88,8 @@ SONGS = Table(
     "One row per song: the properties of its upload. Every upload is decoded to its end before a model runs; a "
     "rejected one has the reason in `error`.",
     "If `error` is set, only the columns known before the error are set: those of the listing, and those of the format "
-    "if the header could be read, and `duration_s`, `bad_packets` and `lost_s` of what was decoded. `title`, `artist`, `album` and `genre` are null if the file has no such tag.",
+    "if the header could be read, and `duration_s`, `bad_packets` and `lost_s` of what was decoded. "
+    "`title`, `artist`, `album` and `genre` are null if the file has no such tag.",
     (*SONG_COLUMNS, *SONG_QUALITY_COLUMNS),
 )
 DECODED_WAVEFORMS = Table(

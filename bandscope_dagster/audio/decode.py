@@ -11,11 +11,11 @@ from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
 from bandscope_dagster.audio.completeness import TOLERATED_LOSS, missing_part
 from bandscope_dagster.audio.downmix import MICROSOFT_ORDER, stereo_weights
 from bandscope_dagster.audio.findings import Findings
-from bandscope_dagster.audio.frames import Silence, read_frames
+from bandscope_dagster.audio.frames import read_frames
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import check_format
 from bandscope_dagster.audio.resample import StreamResampler
-from bandscope_dagster.audio.samples import sample_format, samples_of
+from bandscope_dagster.audio.samples import Silence, sample_format, samples_of
 from bandscope_dagster.errors import Reason, SongRejected
 
 # Encoders add up to 4096 frames (WMA); some containers count them, and decoders drop them.

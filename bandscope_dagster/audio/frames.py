@@ -4,13 +4,10 @@ A demuxer's or decoder's error is not the end of a file. After an error the next
 file the next link. What is lost is counted in the findings.
 """
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 import av.logging
-import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
@@ -19,26 +16,28 @@ from av.error import FFmpegError
 from av.packet import Packet
 
 from bandscope_dagster.audio.container import decoder_name, open_audio
-from bandscope_dagster.audio.file_view import FileView
 from bandscope_dagster.audio.findings import Findings
-from bandscope_dagster.audio.flac_headers import first_sample, split_frames, stated_md5, stated_samples
-from bandscope_dagster.audio.foreign_tags import audio_end, is_tag
+from bandscope_dagster.audio.flac_headers import first_sample, split_frames
+from bandscope_dagster.audio.flac_md5 import FlacMd5
+from bandscope_dagster.audio.foreign_tags import is_tag
 from bandscope_dagster.audio.mpeg import adts_frame_bytes, mpeg_frame_bytes
-from bandscope_dagster.audio.ogg import read_links
-from bandscope_dagster.audio.samples import sample_format, samples_of
+from bandscope_dagster.audio.parts import Part, parts_of, record_choice
+from bandscope_dagster.audio.samples import Silence
 from bandscope_dagster.audio.stated import stated_length
-from bandscope_dagster.errors import Reason, SongRejected
+from bandscope_dagster.errors import SongRejected
 
 _MAX_STALLS = 16  # errors of a demuxer without progress in the file
 _PACKET_STEP = 0.1  # share of a packet by which a gap of lost packets may differ from whole packets
 _GAP_S = 0.1  # a longer gap in the timestamps of MP4, Matroska and ASF becomes silence, whatever its length
 _JITTER_S = 0.002  # Matroska and ASF round timestamps to milliseconds
 _TIMED = ("mov", "matroska", "asf")  # containers with a time for each packet
-_WITH_SIZES = (b"RIFF", b"RF64", b"FORM", b"caff", b"riff", b"\x1aE\xdf\xa3", b"0&\xb2u")  # tags are chunks
 _INDEX_SHARE = 0.02  # of the bytes; indexes and tags at the end of Matroska and ASF are smaller
 OPUS_RATE = 48_000  # Hz, of positions in Opus streams
 _HEAD = 32  # bytes of a packet that hold the header of a frame
-_COUNTED_BYTES = ("mp3", "aac")  # containers without times: bytes measure what is lost
+_FRAME_BYTES = {
+    "mp3": mpeg_frame_bytes,
+    "aac": adts_frame_bytes,
+}  # containers without times: bytes measure a loss
 
 
 # PyAV 18 frees the map of a layout whose order is not FFmpeg's own twice: with the frame, and with ``frame.layout``.
@@ -46,34 +45,16 @@ _COUNTED_BYTES = ("mp3", "aac")  # containers without times: bytes measure what 
 _kept_layouts: list[AudioLayout] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """Samples of silence in place of lost ones, at the rate of the next frame."""
-
-    samples: int
-    rate: int  # Hz
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of the upload that is decoded on its own: a link of an Ogg file, or the whole file."""
-
-    file: BinaryIO
-    end: int  # byte after the audio, where tags begin
-    lost_pages: bool = False
-    last_position: int | None = None  # Ogg: at the end of the audio, in samples
-
-
 def read_frames(file: BinaryIO, findings: Findings) -> Iterator[AudioFrame | Silence]:
     """The frames of a file as the decoder returns them. Raises :class:`SongRejected` if it is not audio."""
     av.logging.set_level(av.logging.PANIC)  # errors are counted, nothing is printed
     try:
-        parts = _parts(file, findings)
+        parts = parts_of(file, findings)
         for number, part in enumerate(parts, 1):
             try:
                 with open_audio(part.file) as (container, stream):
                     if number == 1:
-                        _record_choice(container, stream, findings)
+                        record_choice(container, stream, findings)
                     yield from _Reader(part, container, stream, findings, alone=len(parts) == 1).frames()
             except SongRejected as rejected:
                 if number == 1:
@@ -83,52 +64,11 @@ def read_frames(file: BinaryIO, findings: Findings) -> Iterator[AudioFrame | Sil
         av.logging.set_level(None)
 
 
-def _parts(file: BinaryIO, findings: Findings) -> list[_Part]:
-    file.seek(0)
-    head = file.read(4)
-    if head != b"OggS":
-        size = file.seek(0, 2)
-        end = size if head in _WITH_SIZES else audio_end(file)
-        # Without the tags at the end: parsers would take them for a part of the last frame.
-        return [_Part(file if end == size else cast(BinaryIO, FileView(file, 0, end)), end)]
-    found = read_links(file)
-    if found.ends_inside and found.links and not found.links[-1].ended:
-        raise SongRejected(
-            Reason.TRUNCATED,
-            "the last Ogg page of the file is cut, and is not the end of the stream; upload it again",
-        )
-    if found.ends_inside:
-        findings.note("the file ends in the middle of an Ogg page")
-    if not all(link.ended for link in found.links):
-        findings.note("the end-of-stream flag is missing: the end may be missing")
-    if len(found.links) < 2:
-        lost, position = (
-            (found.links[0].lost_pages, found.links[0].last_position) if found.links else (False, None)
-        )
-        return [_Part(file, audio_end(file), lost, position)]
-    return [
-        _Part(
-            cast(BinaryIO, FileView(file, link.start, link.end)),
-            link.end - link.start,
-            link.lost_pages,
-            link.last_position,
-        )
-        for link in found.links
-    ]
-
-
-def _record_choice(container: InputContainer, stream: AudioStream, findings: Findings) -> None:
-    streams = container.streams.audio
-    findings.microsoft_order = container.format.name in ("wav", "w64")
-    findings.audio_streams = len(streams)
-    findings.audio_stream = 1 + next(n for n, each in enumerate(streams) if each.index == stream.index)
-
-
 class _Reader:
     """Reads the packets of one stream, decodes them, and keeps the time."""
 
     def __init__(
-        self, part: _Part, container: InputContainer, stream: AudioStream, findings: Findings, *, alone: bool
+        self, part: Part, container: InputContainer, stream: AudioStream, findings: Findings, *, alone: bool
     ) -> None:
         self._file, self._container, self._stream = part.file, container, stream
         self._findings = findings
@@ -140,7 +80,7 @@ class _Reader:
         self._stated_s = stated_length(part.file, container, stream)
         if alone:
             findings.stated_s = self._stated_s
-        self._md5 = _Md5(stream) if self._flac and alone else None
+        self._md5 = FlacMd5(stream) if self._flac and alone else None
         self._clock_s: float | None = None  # the time after the last frame, or silence
         self._shift_s = 0.0  # of the timestamps, for packets of bytes that FFmpeg counts as one frame
         self._evidence = part.lost_pages  # of damage since the last frame
@@ -162,7 +102,7 @@ class _Reader:
             yield from self._place(frame, self._time_of(frame, b""))
         self._finish()
 
-    def _packets(self) -> Iterator[Packet]:
+    def _packets(self) -> Iterator["Packet[Any]"]:
         """All packets; after an error the demuxer is asked for the next one."""
         stalls, last = 0, -1
         packets = self._container.demux(self._stream)
@@ -203,7 +143,7 @@ class _Reader:
         self._file.seek(place)
         return found
 
-    def _decode(self, packet: Packet) -> Iterator[AudioFrame | Silence]:
+    def _decode(self, packet: "Packet[Any]") -> Iterator[AudioFrame | Silence]:
         head = bytes(memoryview(packet)[:_HEAD])
         self._count_bytes(packet, head)
         if packet.is_corrupt and not self._pcm:  # FFmpeg could not read all of it; PCM is whole in any length
@@ -220,7 +160,7 @@ class _Reader:
         yield from self._given(frames, complaints, head, packet)
 
     def _given(
-        self, frames: list[AudioFrame] | None, complaints: int, head: bytes, packet: Packet
+        self, frames: list[AudioFrame] | None, complaints: int, head: bytes, packet: "Packet[Any]"
     ) -> Iterator[AudioFrame | Silence]:
         """What the decoder made of a packet, in its place in time."""
         if frames is None or (complaints and not frames):
@@ -237,7 +177,7 @@ class _Reader:
         if complaints:
             self._evidence = True
 
-    def _decoded(self, packet: Packet | None) -> tuple[list[AudioFrame] | None, int]:
+    def _decoded(self, packet: "Packet[Any] | None") -> tuple[list[AudioFrame] | None, int]:
         """The packet's frames, None if the decoder refuses it; and the errors that it reported beside."""
         errors = _errors()
         try:
@@ -248,13 +188,13 @@ class _Reader:
             return None, 0
         return frames, _errors() - errors
 
-    def _count_bytes(self, packet: Packet, head: bytes) -> None:
+    def _count_bytes(self, packet: "Packet[Any]", head: bytes) -> None:
         """In a file without times, bytes between packets are lost frames."""
         self._cut = False
         position = packet.pos
         if position is not None and self._name == "aac" and 0 < self._position < position:
             self._lost_bytes(position - self._position)
-        size = {"mp3": mpeg_frame_bytes, "aac": adts_frame_bytes}.get(self._name, lambda _: None)(head)
+        size = _FRAME_BYTES[self._name](head) if self._name in _FRAME_BYTES else None
         if size is not None and packet.size < size:
             self._cut = True
         if position is not None:
@@ -268,15 +208,15 @@ class _Reader:
         self._shift_s += lost
         self._tail_s += lost
 
-    def _bad(self, packet: Packet, head: bytes) -> None:
-        if is_tag(head) or (not self._good and self._name in _COUNTED_BYTES):
+    def _bad(self, packet: "Packet[Any]", head: bytes) -> None:
+        if is_tag(head) or (not self._good and self._name in _FRAME_BYTES):
             return  # a tag between frames, or bytes before the first frame
         self._findings.bad_packets += 1
         self._evidence = True
         self._cut = True
-        if self._clock_s is None and packet.pts is not None and packet.time_base is not None:
+        if self._clock_s is None and packet.pts is not None:
             self._clock_s = float(packet.pts * packet.time_base)
-        if self._name in _COUNTED_BYTES and self._good:
+        if self._name in _FRAME_BYTES and self._good:
             frames = max(1, round(packet.size * self._good / self._good_bytes))
             self._shift_s += (frames - 1) * self._packet_s
             self._tail_s += frames * self._packet_s
@@ -288,7 +228,7 @@ class _Reader:
             self._block = self._block or frame.samples
             number = first_sample(head, self._block)
             return None if number is None else number / frame.sample_rate
-        return None if frame.pts is None else float(frame.pts * frame.time_base) + self._shift_s
+        return None if frame.pts is None else float(frame.pts * (frame.time_base or 0)) + self._shift_s
 
     def _place(self, frame: AudioFrame, time_s: float | None) -> Iterator[AudioFrame | Silence]:
         """The frame, after the silence that belongs before it."""
@@ -351,38 +291,6 @@ class _Reader:
             return 0.0
         unread = (self._end - self._position) / self._position
         return unread * self._decoded_s if unread > _INDEX_SHARE else 0.0
-
-
-class _Md5:
-    """The digest of all samples, as FLAC computes it: interleaved, little-endian, in whole bytes."""
-
-    def __init__(self, stream: AudioStream) -> None:
-        extradata = stream.codec_context.extradata
-        self._stated = stated_md5(extradata)
-        self._samples = stated_samples(extradata)
-        self._bits = (int.from_bytes(extradata[12:14], "big") >> 4 & 31) + 1 if extradata else 16
-        self._digest = hashlib.md5(usedforsecurity=False)
-        self._count = 0
-
-    def push(self, frame: AudioFrame) -> None:
-        if self._stated is None:
-            return
-        samples = samples_of(frame).T
-        self._count += frame.samples
-        depth = 16 if sample_format(frame) == "s16" else 32
-        size = -(-self._bits // 8)
-        shifted = samples.reshape(-1) >> (depth - self._bits)
-        raw = shifted.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :size]
-        self._digest.update(raw.tobytes())
-
-    @property
-    def differs(self) -> bool:
-        """True if all samples were decoded, and are not those of the encoder."""
-        return (
-            self._stated is not None
-            and self._count == self._samples
-            and self._digest.digest() != self._stated
-        )
 
 
 def _errors() -> int:

@@ -153,14 +153,11 @@ class Settings(BaseSettings):
         description="URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the "
         "sensor's log.",
     )
-    ui_url: str = Field(
-        default="http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts."
-    )
-
+    ui_url: str = Field(default="http://127.0.0.1:3000", description="Address of the Dagster UI, for alerts.")
     settle_s: float = Field(
         default=1.0,
         ge=0,
-        description="Time in seconds for which a file in a local uploads/ must not have changed before it is taken.",
+        description="Seconds without a change after which a file in a local uploads/ is taken.",
     )
 
     max_upload_bytes: int = Field(

@@ -82,7 +82,8 @@ def missing_part(file: BinaryIO) -> Missing | None:
 def _find_cut_chunk(file: BinaryIO, layout: _ChunkLayout, origin: int) -> Missing | None:
     end = _size(file)
     rf64_data: int | None = None
-    index_seen = False
+    index_seen = starts_again = False
+    starts = 0
     for name, start, size in _chunks(file, layout, origin, end):
         if (
             name == b"ds64"
@@ -90,6 +91,8 @@ def _find_cut_chunk(file: BinaryIO, layout: _ChunkLayout, origin: int) -> Missin
             file.seek(start)
             rf64_data = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0]
         index_seen |= name == layout.index
+        starts += name == b"ftyp"
+        starts_again |= name in (b"RIFF", b"FORM") or starts > 1
         if name not in layout.audio and name != layout.index:
             continue
         if name == b"data" and size == 0xFFFF_FFFF and rf64_data:
@@ -105,6 +108,8 @@ def _find_cut_chunk(file: BinaryIO, layout: _ChunkLayout, origin: int) -> Missin
             )
     if layout.index is not None and not index_seen:
         return Missing(f"the index (the {_text(layout.index)} chunk) is missing", 1.0)
+    if starts_again:
+        return Missing("another file follows in the same file, which is not read", 0.0)
     return None
 
 

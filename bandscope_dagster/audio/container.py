@@ -28,7 +28,7 @@ _DECODERS = (
     *(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")),
 )
 
-# Decoders of formats with a checksum in each frame: FFmpeg ignores it unless it is told to check it.
+# Decoders of formats with a checksum in each frame: FFmpeg ignores it by default.
 _WITH_CHECKSUMS = ("flac", "wavpack")
 
 
@@ -96,7 +96,7 @@ def _chosen(container: InputContainer) -> AudioStream:
         )
     marked = [stream for stream in decodable if stream.disposition & Disposition.default]
     stream = (marked or decodable)[0]
-    # One thread: frames come with their packets, so that an error can be told from the end of the file.
+    # One thread: frames come with their packets, so that an error differs from the end of the file.
     stream.codec_context.thread_count = 1
     if stream.codec_context.name in _WITH_CHECKSUMS:
         stream.codec_context.options = {"err_detect": "crccheck+explode"}

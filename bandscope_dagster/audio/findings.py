@@ -1,4 +1,4 @@
-"""What decoding finds out about an upload besides its audio: damage, doubts, and the stream that was chosen."""
+"""The findings of decoding besides the audio: damage, doubts, and the stream that was chosen."""
 
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ class Findings:
 
     @property
     def warning(self) -> str | None:
-        """What a listener should know; None if the song is all the audio that there is."""
+        """The text for a listener; None if the song is all the audio that there is."""
         parts: list[str] = []
         if self.bad_packets:
             packets = "packet is" if self.bad_packets == 1 else "packets are"
@@ -59,7 +59,7 @@ class Findings:
         return "; ".join([*parts, *self.notes]) or None
 
     def summary(self) -> Heard:
-        """What is kept of the findings."""
+        """The findings as they are stored."""
         return Heard(
             bad_packets=min(self.bad_packets, 2**31 - 1),
             lost_s=round(self.lost_s, 6),

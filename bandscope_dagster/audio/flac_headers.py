@@ -1,4 +1,4 @@
-"""What the headers of a FLAC stream state (RFC 9639): the digest of its samples, and the place of each frame."""
+"""Facts in the headers of a FLAC stream (RFC 9639): the digest of its samples, and the place of each frame."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -15,8 +15,32 @@ _MARKS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 
 def is_tag(data: bytes) -> bool:
-    """True if the bytes are a tag, or only zeros: padding, as tag editors leave it."""
+    """True if the bytes begin with a tag."""
     return data.startswith(_MARKS)
+
+
+def is_tag_at(file: BinaryIO, position: int) -> bool:
+    """True if a tag begins there; the file keeps its position."""
+    place = file.tell()
+    file.seek(position)
+    found = is_tag(file.read(16))
+    file.seek(place)
+    return found
+
+
+def after_tags(data: bytes) -> bytes:
+    """The bytes after the tags at the beginning: a parser joins a tag and the frame that follows."""
+    for _ in range(_MAX_TAGS):
+        if data.startswith(b"ID3") and len(data) >= _ID3V2_HEADER:
+            data = data[id3v2_size(data) :]
+        elif data.startswith(b"TAG"):
+            data = data[_ID3V1_BYTES:]
+        elif data.startswith(b"APETAGEX") and len(data) >= _APE_FOOTER:
+            has_items = data[23] & 0x20  # this is the header, not the footer
+            data = data[_APE_FOOTER + (int.from_bytes(data[12:16], "little") if has_items else 0) :]
+        else:
+            break
+    return b"" if is_tag(data) else data
 
 
 def audio_start(file: BinaryIO) -> int:

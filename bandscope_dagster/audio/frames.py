@@ -19,8 +19,8 @@ from bandscope_dagster.audio.container import decoder_name, open_audio
 from bandscope_dagster.audio.findings import Findings
 from bandscope_dagster.audio.flac_headers import first_sample, split_frames
 from bandscope_dagster.audio.flac_md5 import FlacMd5
-from bandscope_dagster.audio.foreign_tags import is_tag
-from bandscope_dagster.audio.mpeg import adts_frame_bytes, mpeg_frame_bytes
+from bandscope_dagster.audio.foreign_tags import after_tags, is_tag, is_tag_at
+from bandscope_dagster.audio.mpeg import adts_frame_bytes, find_frame, mpeg_frame_bytes
 from bandscope_dagster.audio.parts import Part, parts_of, record_choice
 from bandscope_dagster.audio.samples import Silence
 from bandscope_dagster.audio.stated import stated_length
@@ -115,7 +115,7 @@ class _Reader:
             except StopIteration:
                 break
             except FFmpegError:
-                if self._position >= self._end or self._is_tag_at(self._position):
+                if self._position >= self._end or is_tag_at(self._file, self._position):
                     break  # only tags follow
                 self._evidence = self._damaged = True
                 position = self._file.tell()
@@ -136,18 +136,16 @@ class _Reader:
             if packet.size:
                 yield packet
 
-    def _is_tag_at(self, position: int) -> bool:
-        place = self._file.tell()
-        self._file.seek(position)
-        found = is_tag(self._file.read(16))
-        self._file.seek(place)
-        return found
-
     def _decode(self, packet: "Packet[Any]") -> Iterator[AudioFrame | Silence]:
         head = bytes(memoryview(packet)[:_HEAD])
         self._count_bytes(packet, head)
         if packet.is_corrupt and not self._pcm:  # FFmpeg could not read all of it; PCM is whole in any length
             self._cut = self._evidence = True
+        if is_tag(head):
+            rest = after_tags(bytes(packet))
+            if not rest:
+                return
+            packet, head = Packet(rest), rest[:_HEAD]
         frames, complaints = self._decoded(packet)
         if self._flac and (complaints or frames is None):
             # FFmpeg's parser joins a damaged frame and what follows. Every frame has a header with a checksum.
@@ -162,7 +160,7 @@ class _Reader:
     def _given(
         self, frames: list[AudioFrame] | None, complaints: int, head: bytes, packet: "Packet[Any]"
     ) -> Iterator[AudioFrame | Silence]:
-        """What the decoder made of a packet, in its place in time."""
+        """The frames of a packet, each in its place in time."""
         if frames is None or (complaints and not frames):
             self._bad(packet, head)
             return
@@ -192,8 +190,10 @@ class _Reader:
         """In a file without times, bytes between packets are lost frames."""
         self._cut = False
         position = packet.pos
-        if position is not None and self._name == "aac" and 0 < self._position < position:
-            self._lost_bytes(position - self._position)
+        if self._name == "aac":
+            position = find_frame(self._file, head, self._position, self._end)
+            if position is not None and position > self._position:
+                self._lost_bytes(position - self._position)
         size = _FRAME_BYTES[self._name](head) if self._name in _FRAME_BYTES else None
         if size is not None and packet.size < size:
             self._cut = True
@@ -209,8 +209,8 @@ class _Reader:
         self._tail_s += lost
 
     def _bad(self, packet: "Packet[Any]", head: bytes) -> None:
-        if is_tag(head) or (not self._good and self._name in _FRAME_BYTES):
-            return  # a tag between frames, or bytes before the first frame
+        if not self._good and self._name in _FRAME_BYTES:
+            return  # bytes before the first frame
         self._findings.bad_packets += 1
         self._evidence = True
         self._cut = True

@@ -61,3 +61,21 @@ def _has_frame_count(frame: bytes) -> bool:
         return bool(flags & _FRAMES_STATED) and frames > 0
     vbri = frame[36:]
     return vbri[:4] == b"VBRI" and int.from_bytes(vbri[14:18], "big") > 0
+
+
+def find_frame(file: BinaryIO, head: bytes, start: int, end: int) -> int | None:
+    """The position of the next frame that begins with ``head``, at or after ``start``; the file keeps its position.
+
+    FFmpeg's ADTS demuxer searches for the next header without telling how many bytes it skipped.
+    """
+    place = file.tell()
+    try:
+        while start < end:
+            file.seek(start)
+            data = file.read(_SEARCHED + len(head))
+            if (at := data.find(head)) >= 0:
+                return start + at
+            start += _SEARCHED
+        return None
+    finally:
+        file.seek(place)

@@ -108,7 +108,7 @@ SONG_QUALITY_COLUMNS = (
     Column(
         "bad_packets",
         pa.int32(),
-        "Damaged packets; null for songs that were checked before version 0.3.0",
+        "Damaged packets; null for songs that were checked before damage was looked for",
         2,
     ),
     Column(

@@ -16,7 +16,7 @@ _MAX_CHUNKS = 100
 
 def valid_bits_patch(file: BinaryIO) -> Mapping[int, bytes]:
     """Position → bytes that make FFmpeg read all bits of each sample; empty if nothing has to be changed."""
-    start = audio_start(file)
+    start, end = audio_start(file), file.seek(0, 2)
     file.seek(start)
     head = file.read(40)
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
@@ -26,6 +26,8 @@ def valid_bits_patch(file: BinaryIO) -> Mapping[int, bytes]:
     else:
         return {}
     for _ in range(_MAX_CHUNKS):
+        if position >= end:
+            return {}
         file.seek(position)
         found = file.read(header.size)
         if len(found) < header.size:

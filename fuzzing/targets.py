@@ -15,9 +15,14 @@ import numpy as np
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
 from bandscope_dagster.audio.cage.caged_song import caged
-from bandscope_dagster.audio.completeness import missing_part, states_its_length
+from bandscope_dagster.audio.completeness import missing_part
+from bandscope_dagster.audio.flac_headers import split_frames
+from bandscope_dagster.audio.foreign_tags import after_tags, audio_end, audio_start
 from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.audio.mpeg import states_frame_count
+from bandscope_dagster.audio.ogg import read_links
 from bandscope_dagster.audio.probe import printable_line
+from bandscope_dagster.audio.valid_bits import valid_bits_patch
 from bandscope_dagster.errors import SettingsError, SongRejected
 from bandscope_dagster.orchestration.sensors.new_uploads import Cursor
 from bandscope_dagster.pipeline.song_ids import song_id
@@ -75,7 +80,10 @@ def check_song(data: bytes) -> str:
         assert LIMITS.min_duration_s * SAMPLE_RATE <= frames <= LIMITS.max_duration_s * SAMPLE_RATE
         for text in (probe.title, probe.artist, probe.album, probe.genre):
             assert text is None or text == printable_line(text)
-        return "song"
+        heard = song.heard
+        assert heard.bad_packets >= 0 and 0 <= heard.lost_s < LIMITS.max_duration_s
+        assert heard.warning is None or heard.warning == printable_line(heard.warning)
+        return "song" if heard.warning is None else "song with a warning"
 
 
 def beginnings() -> list[bytes]:
@@ -86,9 +94,15 @@ def beginnings() -> list[bytes]:
 def check_structure(data: bytes) -> str:
     """Every container is found to be whole, or a message says which part is missing."""
     file = io.BytesIO(data)
-    assert states_its_length(file, "mp3") in (True, False)
+    assert states_frame_count(file) in (True, False)
+    assert 0 <= audio_end(file) <= len(data) and audio_start(file) >= 0
+    assert data.endswith(after_tags(data)) and b"".join(split_frames(data)) == data
+    assert all(0 <= position <= len(data) for position in valid_bits_patch(file))
+    links = read_links(file).links
+    assert all(0 <= link.start < link.end <= len(data) for link in links)
     missing = missing_part(file)
-    assert missing is None or (0 < len(missing) <= 500 and not UNPRINTABLE.search(missing))
+    assert missing is None or (0 < len(missing.message) <= 500 and not UNPRINTABLE.search(missing.message))
+    assert missing is None or 0 <= missing.share <= 1
     return "whole" if missing is None else "cut"
 
 

@@ -42,8 +42,9 @@ def verdicts(evaluations: Iterator[dg.AssetCheckEvaluation]) -> Verdicts:
     return found
 
 
-def checked(error: str | None = None, clipped_share: float | None = 0.0) -> Verdicts:
-    return verdicts(song_checks(SongChecked(SONG, {"error": error}, 1.0, clipped_share), None))
+def checked(error: str | None = None, clipped_share: float | None = 0.0, **quality: Any) -> Verdicts:
+    row = {"error": error, "bad_packets": 0, "lost_s": 0.0, "warning": None} | quality
+    return verdicts(song_checks(SongChecked(SONG, row, 1.0, clipped_share), None))
 
 
 def analyzed(
@@ -60,6 +61,14 @@ def test_a_rejection_warns_and_a_failure_is_an_error() -> None:
     assert checked("empty: no bytes", None)["song_is_usable"] == (False, "WARN", "empty: no bytes")
     for error in ("unavailable: not there", "failed: OSError: full"):
         assert checked(error, None)["song_is_usable"] == (False, "ERROR", error)
+
+
+def test_a_damaged_song_warns_and_a_row_of_before_is_not_judged() -> None:
+    assert checked()["song_is_undamaged"] == (True, "WARN", None)
+    said = "2 packets are damaged"
+    assert checked(bad_packets=2, warning=said)["song_is_undamaged"] == (False, "WARN", said)
+    assert checked("empty: no bytes", None)["song_is_undamaged"][:2] == (True, "WARN")
+    assert "song_is_undamaged" not in checked(bad_packets=None)
 
 
 @pytest.mark.parametrize(("share", "passed"), [(0.0, True), (0.0009, True), (0.001, False), (1.0, False)])
@@ -125,7 +134,7 @@ def test_a_kept_file_is_checked_by_the_notes_in_it() -> None:
 def test_a_kept_file_without_notes_has_no_check_result() -> None:
     assert analyzed("stems", kept=WHOLE).keys() == {"blocks_are_whole"}
     assert analyzed("instrument_tags", kept=WHOLE) == {}
-    assert checked(clipped_share=None).keys() == {"song_is_usable"}
+    assert checked(clipped_share=None, bad_packets=None).keys() == {"song_is_usable"}
 
 
 def test_a_rejected_song_has_only_its_rejection() -> None:

@@ -39,19 +39,20 @@ SONG_COLUMNS = (
     "sample_rate, channels, bit_rate, duration_s, frames, mono_mean, mono_std, peak, loudness_lufs, rms_dbfs, "
     "title, artist, album, genre, error"
 )
+SONG_QUALITY_COLUMNS = "bad_packets, lost_s, warning, audio_stream, audio_streams"
 TAG_COLUMNS = (
     "song_id, source, instrument, family, label, score, start_s, end_s, layer, model, detected_at, error, "
     "mapped, answer, note"
 )
 CONTRACT = {
-    "songs": SONG_COLUMNS,
+    "songs": f"{SONG_COLUMNS}, {SONG_QUALITY_COLUMNS}",
     "decoded_waveforms": f"song_id, block, {BLOCK_COLUMNS}",
     "stems": f"song_id, block, stem, model, {BLOCK_COLUMNS}",
     "instrument_tags": TAG_COLUMNS,
     "stem_instrument_tags": TAG_COLUMNS,
     "song_failures": "song_id, table, stage, reason, message, since",
     "song_catalog": f"{SONG_COLUMNS}, stem_energy_share, top_instruments, status, missing_tables, "
-    "separator, tagger, residual_db, stem_quality, instruments",
+    f"separator, tagger, residual_db, stem_quality, instruments, {SONG_QUALITY_COLUMNS}",
     "instrument_catalog": "song_id, source, instrument, family, score, score_max, seconds_present, windows, "
     "first_s, last_s, layer, model, intervals",
     "song_errors": "song_id, table, stage, reason, message, since",
@@ -119,7 +120,10 @@ def test_a_songs_file_is_named_by_its_id():
 
 
 OLDER = {
-    "songs": ("title", "artist", "album", "genre", "error"),
+    "songs": (
+        *("title", "artist", "album", "genre", "error"),
+        *("bad_packets", "lost_s", "warning", "audio_stream", "audio_streams"),
+    ),
     "decoded_waveforms": ("gain", "error"),
     "stems": ("gain", "error"),
     "instrument_tags": ("mapped", "answer", "note"),

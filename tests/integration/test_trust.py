@@ -60,7 +60,7 @@ REJECTED = {
 """Reason of a rejection → an upload that has it."""
 
 CHECKS = {
-    "songs": {"song_is_usable", "song_is_not_clipped"},
+    "songs": {"song_is_usable", "song_is_undamaged", "song_is_not_clipped"},
     "decoded_waveforms": {"blocks_are_whole"},
     "stems": {"blocks_are_whole", "stems_sum_to_mixture"},
     "instrument_tags": {"tags_are_complete"},

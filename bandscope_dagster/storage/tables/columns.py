@@ -103,6 +103,32 @@ SONG_COLUMNS = (
     Column(_ERROR.name, _ERROR.type, _ERROR.description, _TRUNCATED),
 )
 
+# Columns of version 2, after those of version 1.
+SONG_QUALITY_COLUMNS = (
+    Column(
+        "bad_packets",
+        pa.int32(),
+        "Damaged packets; null for songs that were checked before damage was looked for",
+        2,
+    ),
+    Column(
+        "lost_s",
+        pa.float64(),
+        "Audio lost by damage: silence in its place, or missing at the end",
+        0.14,
+        "s",
+    ),
+    Column(
+        "warning",
+        pa.string(),
+        "What a listener should know of a song that was accepted: damage, a doubtful end, guessed channels; null if "
+        "the song is all the audio that there is",
+        "2 packets are damaged; 0.14 s of silence are in place of lost audio",
+    ),
+    Column("audio_stream", pa.int32(), "Number of the decoded audio stream in the file, from 1", 1),
+    Column("audio_streams", pa.int32(), "Number of audio streams in the file", 1),
+)
+
 BLOCK_COLUMN = Column("block", pa.int32(), "Number of the 10 s block, counted from 0", 3)
 STEM_COLUMNS = (
     Column("stem", pa.string(), "Name of the stem", "vocals"),

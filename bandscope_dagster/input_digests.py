@@ -14,7 +14,7 @@ from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.storage.tables.lineage import Lineage
 
 CODE_VERSIONS: Final[Mapping[str, str]] = {
-    "songs": "1",
+    "songs": "2",
     "decoded_waveforms": "1",
     "stems": "2",
     "instrument_tags": "2",

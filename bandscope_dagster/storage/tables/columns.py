@@ -91,9 +91,17 @@ SONG_COLUMNS = (
     Column(
         "loudness_lufs",
         pa.float32(),
-        "Integrated loudness (ITU-R BS.1770-4); null if too quiet",
+        "Integrated loudness (ITU-R BS.1770-4); null if too quiet. A mono file counts as two equal channels: 3 LU more",
         -14.3,
         "LUFS",
+    ),
+    Column(
+        "true_peak_dbtp",
+        pa.float32(),
+        "Largest absolute value, also between samples (ITU-R BS.1770-4, annex 2); null for digital silence and in "
+        "files of version 0.2 and earlier",
+        -0.6,
+        "dBTP",
     ),
     Column("rms_dbfs", pa.float32(), "Root mean square over both channels; 0 is full scale", -16.8, "dBFS"),
     Column("title", pa.string(), "Title in the file's tags", "Night Bus"),

@@ -7,7 +7,6 @@ import dagster as dg
 
 from assets.checks import ANALYSIS_CHECKS, analysis_checks
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
-from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
@@ -15,7 +14,7 @@ from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
 from bandscope_dagster.orchestration.song_events import Upstream, already_emitted, materialization
 from bandscope_dagster.orchestration.steps import raise_failures, song_step
-from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
+from bandscope_dagster.orchestration.table_metadata import asset_spec, written_metadata
 from bandscope_dagster.pictures.song_picture import as_markdown
 from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.failures import FailureLog, recorded
@@ -25,7 +24,8 @@ from bandscope_dagster.pipeline.resource_usage import peak_device_memory_mb, pea
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.settings import Settings, load_settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import STEMS, TABLES
+from bandscope_dagster.storage.tables import schemas
+from bandscope_dagster.storage.tables.schemas import STEMS
 
 DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
     "decoded_waveforms": ["songs"],
@@ -39,18 +39,14 @@ DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
 @dg.multi_asset(
     name="analyze",
     specs=[
-        dg.AssetSpec(
+        asset_spec(
             table,
-            deps=DEPENDENCIES[table],
-            description=TABLES[table].description,
-            group_name="analysis",
-            kinds={"pytorch" if TABLES[table].model else "ffmpeg", "parquet"},
-            owners=["team:bandscope"],
-            code_version=CODE_VERSIONS[table],
-            metadata={"dagster/column_schema": column_schema(TABLES[table])},
+            "analysis",
+            "pytorch" if table.model else "ffmpeg",
+            DEPENDENCIES[table.name],
             skippable=True,
         )
-        for table in ANALYSIS_TABLES
+        for table in schemas.ANALYSIS_TABLES
     ],
     check_specs=[spec for specs in ANALYSIS_CHECKS.values() for spec in specs],
     can_subset=True,

@@ -1,6 +1,6 @@
 """``song_catalog``, ``instrument_catalog`` and ``song_errors``: one compact file each over the whole collection."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 
@@ -12,41 +12,20 @@ from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
 from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import resource_requests
+from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.policies import RETRY_POLICY
 from bandscope_dagster.orchestration.sensors.refresh_catalogs import REFRESH_DAILY_S
-from bandscope_dagster.orchestration.table_metadata import column_schema
+from bandscope_dagster.orchestration.table_metadata import asset_spec
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import (
-    INSTRUMENT_CATALOG,
-    SONG_CATALOG,
-    SONG_ERRORS,
-    SONG_TABLES,
-    Table,
-)
+from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG, SONG_CATALOG, SONG_ERRORS
 from bandscope_dagster.tagging.registry import present_from
-
-PER_SONG: Final = tuple(table.name for table in SONG_TABLES)
 
 FRESHNESS: Final = dg.FreshnessPolicy.time_window(
     warn_window=timedelta(seconds=REFRESH_DAILY_S, hours=1),
     fail_window=timedelta(seconds=REFRESH_DAILY_S, hours=6),
 )
 """The sensor refreshes the catalogs after every batch and once a day; if they are older, it is off or fails."""
-
-
-def _spec(table: Table, deps: Sequence[str]) -> dg.AssetSpec:
-    return dg.AssetSpec(
-        table.name,
-        deps=deps,
-        description=table.description,
-        group_name="catalog",
-        kinds={"polars", "parquet"},
-        owners=["team:bandscope"],
-        code_version=CODE_VERSIONS[table.name],
-        metadata={"dagster/column_schema": column_schema(table)},
-        freshness_policy=FRESHNESS,
-    )
 
 
 def _metadata(done: Refreshed) -> dict[str, str | int | float | bool]:
@@ -65,9 +44,12 @@ def _metadata(done: Refreshed) -> dict[str, str | int | float | bool]:
 @dg.multi_asset(
     name="catalogs",
     specs=[
-        _spec(SONG_CATALOG, PER_SONG),
-        _spec(INSTRUMENT_CATALOG, ["instrument_tags", "stem_instrument_tags"]),
-        _spec(SONG_ERRORS, PER_SONG),
+        asset_spec(table, "catalog", "polars", deps, freshness_policy=FRESHNESS)
+        for table, deps in (
+            (SONG_CATALOG, PER_SONG),
+            (INSTRUMENT_CATALOG, ["instrument_tags", "stem_instrument_tags"]),
+            (SONG_ERRORS, PER_SONG),
+        )
     ],
     can_subset=True,
     retry_policy=RETRY_POLICY,

@@ -86,7 +86,7 @@ def song_checks(checked: SongChecked, target: dg.EventLogRecord | None) -> Itera
     """The results for one upload, whose materialization is ``target``."""
     yield _evaluation(SONG_IS_USABLE, checked.song_id, target, checks.song_is_usable(checked.error))
     if checked.error is not None:
-        yield _nothing_to_check(SONG_IS_NOT_CLIPPED, checked.song_id, target, checked.error)
+        yield _evaluation(SONG_IS_NOT_CLIPPED, checked.song_id, target, _nothing_to_check(checked.error))
     elif checked.clipped_share is not None:
         share = checked.clipped_share
         check = checks.song_is_not_clipped(share)
@@ -104,12 +104,11 @@ def analysis_checks(
     song, rejected = outcome.plan.song_id, outcome.plan.rejected
     if rejected is not None:
         for spec in ANALYSIS_CHECKS[table]:
-            yield _nothing_to_check(spec, song, target, rejected)
+            yield _evaluation(spec, song, target, _nothing_to_check(rejected))
         return
     if table in BLOCKS_ARE_WHOLE:
-        yield _evaluation(
-            BLOCKS_ARE_WHOLE[table], song, target, checks.blocks_are_whole(_faults(outcome, table))
-        )
+        check = checks.blocks_are_whole(_faults(outcome, table))
+        yield _evaluation(BLOCKS_ARE_WHOLE[table], song, target, check)
     if table == STEMS.name:
         quality = outcome.quality or _noted(outcome, table, QUALITY_NOTE, SeparationQuality.from_json)
         if quality is not None:
@@ -147,12 +146,9 @@ def _noted(outcome: SongAnalyzed, table: str, name: str, read: Callable[[str], T
     return None if note is None else read(note)
 
 
-def _nothing_to_check(
-    spec: dg.AssetCheckSpec, song: str, target: dg.EventLogRecord | None, error: str
-) -> dg.AssetCheckEvaluation:
+def _nothing_to_check(error: str) -> checks.Check:
     """A passed result: the UI would show a check without a result as failed, and ``song_is_usable`` has the error."""
-    check = checks.Check(checks.Outcome.PASSED)
-    return _evaluation(spec, song, target, check, description=f"nothing to check: {error}")
+    return checks.Check(checks.Outcome.PASSED, (f"nothing to check: {error}",))
 
 
 def _evaluation(
@@ -161,20 +157,18 @@ def _evaluation(
     target: dg.EventLogRecord | None,
     check: checks.Check,
     metadata: Mapping[str, Any] | None = None,
-    description: str | None = None,
 ) -> dg.AssetCheckEvaluation:
     failed = check.outcome is checks.Outcome.FAILED
+    made = target and AssetCheckEvaluationTargetMaterializationData(
+        storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
+    )
     return dg.AssetCheckEvaluation(
         asset_key=spec.asset_key,
         check_name=spec.name,
         partition=song,
         passed=check.passed,
         severity=dg.AssetCheckSeverity.ERROR if failed else dg.AssetCheckSeverity.WARN,
-        description=description or check.description,
+        description=check.description,
         metadata=metadata,
-        target_materialization_data=None
-        if target is None
-        else AssetCheckEvaluationTargetMaterializationData(
-            storage_id=target.storage_id, run_id=target.run_id, timestamp=target.timestamp
-        ),
+        target_materialization_data=made,
     )

@@ -1,8 +1,9 @@
 """All settings: environment variables ``BANDSCOPE_…``, read into one typed, frozen object."""
 
 import os
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,179 +26,109 @@ def _as_number(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """The settings of an operator. Each field is the environment variable ``BANDSCOPE_<FIELD>``."""
+    """The settings of an operator. Each field is the environment variable ``BANDSCOPE_<FIELD>``.
+
+    The docstring of a field is its description in ``docs/settings.md``.
+    """
 
     # Compose files pass unset variables as empty ones.
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
-
-    storage: str = Field(
-        default="~/bandscope",
-        description="Object store of uploads and tables: a local folder, or s3://bucket/prefix.",
-    )
-    s3_endpoint: str | None = Field(
-        default=None, description="URL of an S3-compatible server. If unset, Amazon S3 is used."
-    )
-    s3_region: str = Field(default="us-east-1", description="Region of the S3 bucket.")
-    s3_access_key_id: str | None = Field(
-        default=None, description="Access key for S3. If unset, the standard AWS environment is used."
-    )
-    s3_secret_access_key: SecretStr | None = Field(
-        default=None, description="Secret key for S3. If unset, the standard AWS environment is used."
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True
     )
 
-    separator: str = Field(
-        default="spleeter-2stems",
-        description="Model that separates songs into stems; `bandscope models list` shows all.",
-    )
-    tagger: str = Field(
-        default="musicnn", description="Model that tags instruments; `bandscope models list` shows all."
-    )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
-        default="auto",
-        description="Device of the models. auto uses CUDA, else MPS, else the CPU; a named device must exist.",
-    )
+    storage: str = "~/bandscope"
+    """Object store of uploads and tables: a local folder, or s3://bucket/prefix."""
+    s3_endpoint: str | None = None
+    """URL of an S3-compatible server. If unset, Amazon S3 is used."""
+    s3_region: str = "us-east-1"
+    """Region of the S3 bucket."""
+    s3_access_key_id: str | None = None
+    """Access key for S3. If unset, the standard AWS environment is used."""
+    s3_secret_access_key: SecretStr | None = None
+    """Secret key for S3. If unset, the standard AWS environment is used."""
 
-    executor: ExecutorName = Field(
-        default="in_process",
-        description="Place where the steps of a run are computed: in the run's own process, or each step as a job of "
-        "the Ray cluster at RAY_ADDRESS, or of the Kubernetes cluster of the run (see deploy/README.md).",
-    )
-    gpus: Annotated[int, Field(ge=0)] | None = Field(
-        default=None,
-        description="GPUs that an `analyze` step requests from a cluster. Default: 1, or 0 if BANDSCOPE_DEVICE is cpu.",
-    )
+    separator: str = "spleeter-2stems"
+    """Model that separates songs into stems; `bandscope models list` shows all."""
+    tagger: str = "musicnn"
+    """Model that tags instruments; `bandscope models list` shows all."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """Device of the models. auto uses CUDA, else MPS, else the CPU; a named device must exist."""
 
-    shifts: int | None = Field(
-        default=None,
-        ge=0,
-        le=20,
-        description="Demucs: number of passes over each song, shifted by different parts of 0.5 s, which are averaged. "
-        "Default: 0, which is one pass without a shift.",
-    )
-    overlap: float | None = Field(
-        default=None,
-        ge=0,
-        lt=1,
-        description="Demucs: overlap of neighbouring segments, as a share of their length. Default: 0.25.",
-    )
-    segment_s: float | None = Field(
-        default=None,
-        ge=1,
-        description="Demucs: length of a segment in seconds. Default: the model's own, 7.8 for htdemucs; shorter "
-        "segments need less memory.",
-    )
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = Field(
-        default=None, description="Demucs: precision of the networks' computations. Default: fp32."
-    )
-    batch: int | None = Field(
-        default=None,
-        ge=1,
-        le=256,
-        description="Maximum segments per call of the separator. Default: 1 on a CPU, 8 on an accelerator.",
-    )
-    onednn: OneDnn = Field(
-        default="auto",
-        description="HTDemucs on a CPU: multiply by oneDNN (on) or by torch's MKL (off); auto is on for AMD processors "
-        "with AVX-512. Changes the speed only.",
-    )
+    executor: ExecutorName = "in_process"
+    """Place where the steps of a run are computed: in the run's own process, or each step as a job of the Ray cluster
+    at RAY_ADDRESS, or of the Kubernetes cluster of the run (see deploy/README.md)."""
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    """GPUs that an `analyze` step requests from a cluster. Default: 1, or 0 if BANDSCOPE_DEVICE is cpu."""
 
-    tag_window_s: float | None = Field(
-        default=None, ge=1, le=300, description="Qwen-Omni: length of a window in seconds. Default: 30."
-    )
-    tag_hop_s: float | None = Field(
-        default=None,
-        gt=0,
-        description="AST, Qwen-Omni: seconds from the start of one window to the start of the next, at most the length "
-        "of a window. Default: the length of a window.",
-    )
-    tag_batch: int | None = Field(
-        default=None,
-        ge=1,
-        le=1024,
-        description="Maximum windows per call of the tagger. Default: the tagger's best for the device.",
-    )
-    tag_mode: Literal["list", "layers"] | None = Field(
-        default=None,
-        description="Qwen-Omni: question to the model. list asks for a list of instruments; layers first asks for a "
-        "description, then for the instruments in foreground, middle ground and background. Default: list.",
-    )
+    shifts: int | None = Field(default=None, ge=0, le=20)
+    """Demucs: number of passes over each song, shifted by different parts of 0.5 s, which are averaged. Default: 0,
+    which is one pass without a shift."""
+    overlap: float | None = Field(default=None, ge=0, lt=1)
+    """Demucs: overlap of neighbouring segments, as a share of their length. Default: 0.25."""
+    segment_s: float | None = Field(default=None, ge=1)
+    """Demucs: length of a segment in seconds. Default: the model's own, 7.8 for htdemucs; shorter segments need less
+    memory."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = None
+    """Demucs: precision of the networks' computations. Default: fp32."""
+    batch: int | None = Field(default=None, ge=1, le=256)
+    """Maximum segments per call of the separator. Default: 1 on a CPU, 8 on an accelerator."""
+    onednn: OneDnn = "auto"
+    """HTDemucs on a CPU: multiply by oneDNN (on) or by torch's MKL (off); auto is on for AMD processors with AVX-512.
+    Changes the speed only."""
 
-    models_folder: str = Field(
-        default="~/.bandscope/models",
-        description="Folder of the model weights that are not part of the package.",
-    )
+    tag_window_s: float | None = Field(default=None, ge=1, le=300)
+    """Qwen-Omni: length of a window in seconds. Default: 30."""
+    tag_hop_s: float | None = Field(default=None, gt=0)
+    """AST, Qwen-Omni: seconds from the start of one window to the start of the next, at most the length of a window.
+    Default: the length of a window."""
+    tag_batch: int | None = Field(default=None, ge=1, le=1024)
+    """Maximum windows per call of the tagger. Default: the tagger's best for the device."""
+    tag_mode: Literal["list", "layers"] | None = None
+    """Qwen-Omni: question to the model. list asks for a list of instruments; layers first asks for a description, then
+    for the instruments in foreground, middle ground and background. Default: list."""
 
-    songs_per_run: int = Field(
-        default=64, ge=1, le=10_000, description="Maximum songs per run. The models are loaded once per run."
-    )
-    step_retries: int = Field(
-        default=2, ge=0, le=20, description="Number of retries of a step in which songs failed."
-    )
-    step_retry_delay_s: float = Field(
-        default=5.0, ge=0, description="Delay before the first retry, in seconds. It doubles with each retry."
-    )
-    flac_bits: Annotated[Literal[16, 24], BeforeValidator(_as_number)] = Field(
-        default=16, description="Bits per sample of the stored FLAC blocks."
-    )
+    models_folder: str = "~/.bandscope/models"
+    """Folder of the model weights that are not part of the package."""
 
-    present_from: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Lowest score, in [0, 1], at which catalogs and pages count an instrument as present in a window. "
-        "Default: the tagger's own.",
-    )
+    songs_per_run: int = Field(default=64, ge=1, le=10_000)
+    """Maximum songs per run. The models are loaded once per run."""
+    step_retries: int = Field(default=2, ge=0, le=20)
+    """Number of retries of a step in which songs failed."""
+    step_retry_delay_s: float = Field(default=5.0, ge=0)
+    """Delay before the first retry, in seconds. It doubles with each retry."""
+    flac_bits: Annotated[Literal[16, 24], BeforeValidator(_as_number)] = 16
+    """Bits per sample of the stored FLAC blocks."""
 
-    alert_webhook: SecretStr | None = Field(
-        default=None,
-        description="URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the "
-        "sensor's log.",
-    )
-    ui_url: str = Field(
-        default="http://127.0.0.1:3000", description="Address of the Dagster UI, for links in alerts."
-    )
+    present_from: float | None = Field(default=None, ge=0, le=1)
+    """Lowest score, in [0, 1], at which catalogs and pages count an instrument as present in a window. Default: the
+    tagger's own."""
 
-    max_upload_bytes: int = Field(
-        default=2 * 2**30, ge=1, description="Largest upload in bytes; larger ones are rejected."
-    )
-    min_duration_s: float = Field(
-        default=0.5, ge=0, description="Shortest song in seconds; shorter ones are rejected."
-    )
-    max_duration_s: float = Field(
-        default=7200.0, gt=0, description="Longest song in seconds; longer ones are rejected."
-    )
-    max_sample_rate: int = Field(
-        default=384_000, ge=8_000, description="Highest sample rate in Hz; files above it are rejected."
-    )
-    max_channels: int = Field(
-        default=8, ge=1, description="Largest number of channels; files with more are rejected."
-    )
+    alert_webhook: SecretStr | None = None
+    """URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the sensor's log."""
+    ui_url: str = "http://127.0.0.1:3000"
+    """Address of the Dagster UI, for links in alerts."""
 
-    max_tag_bytes: int = Field(
-        default=2**20,
-        ge=1,
-        description="Largest size of all tags in a file, in bytes; files with more are rejected.",
-    )
-    max_picture_bytes: int = Field(
-        default=32 * 2**20,
-        ge=1,
-        description="Largest picture in a file, in bytes; files with a larger one are rejected.",
-    )
-    max_decode_memory_mb: int = Field(
-        default=1024,
-        ge=64,
-        description="Maximum memory to decode a file, in MiB; files that need more are rejected (not on macOS).",
-    )
-    max_decode_cpu_s: int = Field(
-        default=600,
-        ge=1,
-        description="Maximum CPU time to decode a file, in seconds; files that need more are rejected.",
-    )
-    max_decode_silence_s: float = Field(
-        default=60.0,
-        gt=0,
-        description="Longest time without decoded audio, in seconds; files that exceed it are rejected.",
-    )
+    max_upload_bytes: int = Field(default=2 * 2**30, ge=1)
+    """Largest upload in bytes; larger ones are rejected."""
+    min_duration_s: float = Field(default=0.5, ge=0)
+    """Shortest song in seconds; shorter ones are rejected."""
+    max_duration_s: float = Field(default=7200.0, gt=0)
+    """Longest song in seconds; longer ones are rejected."""
+    max_sample_rate: int = Field(default=384_000, ge=8_000)
+    """Highest sample rate in Hz; files above it are rejected."""
+    max_channels: int = Field(default=8, ge=1)
+    """Largest number of channels; files with more are rejected."""
+
+    max_tag_bytes: int = Field(default=2**20, ge=1)
+    """Largest size of all tags in a file, in bytes; files with more are rejected."""
+    max_picture_bytes: int = Field(default=32 * 2**20, ge=1)
+    """Largest picture in a file, in bytes; files with a larger one are rejected."""
+    max_decode_memory_mb: int = Field(default=1024, ge=64)
+    """Maximum memory to decode a file, in MiB; files that need more are rejected (not on macOS)."""
+    max_decode_cpu_s: int = Field(default=600, ge=1)
+    """Maximum CPU time to decode a file, in seconds; files that need more are rejected."""
+    max_decode_silence_s: float = Field(default=60.0, gt=0)
+    """Longest time without decoded audio, in seconds; files that exceed it are rejected."""
 
     @property
     def gpus_asked(self) -> int:
@@ -223,37 +154,26 @@ class Settings(BaseSettings):
     @property
     def limits(self) -> Limits:
         """The limits for reading and decoding an upload."""
-        return Limits(
-            max_bytes=self.max_upload_bytes,
-            min_duration_s=self.min_duration_s,
-            max_duration_s=self.max_duration_s,
-            max_sample_rate=self.max_sample_rate,
-            max_channels=self.max_channels,
-            max_tag_bytes=self.max_tag_bytes,
-            max_picture_bytes=self.max_picture_bytes,
-            max_decode_memory_bytes=self.max_decode_memory_mb * 2**20,
-            max_decode_cpu_s=self.max_decode_cpu_s,
-            max_decode_silence_s=self.max_decode_silence_s,
-        )
+        memory_bytes = self.max_decode_memory_mb * 2**20
+        same = self._named_as_in(Limits)
+        return Limits(max_bytes=self.max_upload_bytes, max_decode_memory_bytes=memory_bytes, **same)
 
     @property
     def separation(self) -> SeparationOptions:
         """The options of the separator; an option that is None has the separator's own default."""
-        return SeparationOptions(
-            shifts=self.shifts,
-            overlap=self.overlap,
-            segment_s=self.segment_s,
-            batch=self.batch,
-            precision=self.precision,
-            onednn=self.onednn,
-        )
+        return SeparationOptions(**self._named_as_in(SeparationOptions))
 
     @property
     def tagging(self) -> TaggingOptions:
         """The options of the tagger; an option that is None has the tagger's own default."""
-        return TaggingOptions(
-            window_s=self.tag_window_s, hop_s=self.tag_hop_s, batch=self.tag_batch, mode=self.tag_mode
-        )
+        return TaggingOptions(**self._named_as_in(TaggingOptions, prefix="tag_"))
+
+    def _named_as_in(
+        self, options: type[Limits | SeparationOptions | TaggingOptions | S3Options], prefix: str = ""
+    ) -> dict[str, Any]:
+        """Field of ``options`` → the setting of that name, after ``prefix``; without fields that are no setting."""
+        names = [entry.name for entry in fields(options) if prefix + entry.name in Settings.model_fields]
+        return {name: getattr(self, prefix + name) for name in names}
 
     def open_store(self) -> ObjectStore:
         """Open the object store of these settings. Nothing is read or written yet.
@@ -262,14 +182,10 @@ class Settings(BaseSettings):
             SettingsError: ``storage`` is not a store.
         """
         secret = self.s3_secret_access_key
-        options = S3Options(
-            endpoint=self.s3_endpoint,
-            region=self.s3_region,
-            access_key_id=self.s3_access_key_id,
-            secret_access_key=secret.get_secret_value() if secret else None,
-        )
+        options = self._named_as_in(S3Options, prefix="s3_")
+        options["secret_access_key"] = secret.get_secret_value() if secret else None
         try:
-            return open_store(self.storage, options)
+            return open_store(self.storage, S3Options(**options))
         except ValueError as error:
             raise SettingsError(f"{PREFIX}STORAGE: {error}") from None
 

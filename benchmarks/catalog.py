@@ -15,8 +15,6 @@ The last line is JSON: seconds of all three catalogs for the first build and aft
 and the seconds of the slowest query.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

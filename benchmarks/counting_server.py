@@ -1,7 +1,5 @@
 """An HTTP server for the files of a folder, with byte ranges, that counts the bytes it sends."""
 
-from __future__ import annotations
-
 import re
 import threading
 from collections.abc import Iterator

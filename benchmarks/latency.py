@@ -35,10 +35,9 @@ from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.sensors.new_uploads import INTERVAL_S, UPLOADS_SENSOR
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
-from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.tables.schemas import STEM_INSTRUMENT_TAGS, TABLES, table_key
 from benchmarks.measuring import ROOT, write_songs
-from benchmarks.orchestration import daemon
+from benchmarks.orchestration import daemon, settings_on
 from tests.support.daemon import START_TIMEOUT_S, open_instance, wait_for
 
 SONG_TIMEOUT_S: Final = 600.0
@@ -146,11 +145,6 @@ class Platform:
                     if run.run_id in tick.run_ids:
                         return tick.timestamp
         raise SystemExit(f"no tick requested run {run.run_id}")
-
-
-def settings_on(store: Path) -> Settings:
-    """Settings for the embedded models on the CPU and a local store."""
-    return Settings(storage=str(store), device="cpu")
 
 
 @contextmanager

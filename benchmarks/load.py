@@ -13,8 +13,6 @@ first) and the growth between them; the largest median of a batch over the small
 in MB.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

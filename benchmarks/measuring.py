@@ -1,7 +1,5 @@
 """Shared parts of the benchmarks: time and memory of a process, and rendered songs."""
 
-from __future__ import annotations
-
 import os
 import resource
 import statistics

@@ -12,8 +12,6 @@ its work. The allocator has the settings of every program of Bandscope.
 It needs Linux. The last line is JSON: the peak at 120 minutes over that at 3 (both sampled), and the peak of all rows.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

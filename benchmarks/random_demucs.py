@@ -1,7 +1,5 @@
 """HTDemucs with the published architecture and random weights; it costs the same as the published models."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import replace

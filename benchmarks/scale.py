@@ -20,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITI
 from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.orchestration.steps import keep_connections_open
 from bandscope_dagster.settings import load_settings
-from benchmarks.measuring import ROOT
+from benchmarks.measuring import ROOT, spent
 from tests.support.daemon import open_instance
 from tests.support.postgres import run_postgres
 
@@ -75,13 +75,6 @@ class Work:
     fifo_median_s: float  # the same without priority for small runs
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """The seconds that ``work`` takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 @contextmanager
 def new_instance(database: str) -> Iterator[dg.DagsterInstance]:
     """Yield a Dagster instance without records."""
@@ -116,19 +109,21 @@ def measure(songs: int, database: str, at_most: int) -> Records:
     """Add the songs to a new instance, and time the queries."""
     names = [f"a-song-of-someone-{number:012x}" for number in range(songs)]
     with new_instance(database) as instance:
-        register = seconds(lambda: instance.add_dynamic_partitions(SONGS_NAME, names))
-        listed = seconds(lambda: instance.get_dynamic_partitions(SONGS_NAME))
+        register = spent(lambda: instance.add_dynamic_partitions(SONGS_NAME, names)).wall
+        listed = spent(lambda: instance.get_dynamic_partitions(SONGS_NAME)).wall
         began = time.perf_counter()
         for name in track(names, description=f"{songs} materializations"):
             instance.report_runless_asset_event(dg.AssetMaterialization(ASSET, partition=name))
         materialize = time.perf_counter() - began
-        states = seconds(lambda: song_states(instance, names, [ASSET]))
-        page = seconds(lambda: instance.get_status_by_partition(dg.AssetKey(ASSET), names, SONGS_PARTITIONS))
+        states = spent(lambda: song_states(instance, names, [ASSET])).wall
+        page = spent(
+            lambda: instance.get_status_by_partition(dg.AssetKey(ASSET), names, SONGS_PARTITIONS)
+        ).wall
         began = time.perf_counter()
         runs = create_runs(instance, names, at_most)
         created = time.perf_counter() - began
         waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED])
-        look = seconds(lambda: instance.get_runs(filters=waiting))
+        look = spent(lambda: instance.get_runs(filters=waiting)).wall
     return Records(
         songs,
         register=register,

@@ -10,8 +10,6 @@ The last line is JSON: the number of ticks until all songs were registered and u
 of the longest of them and of the longest tick without new songs.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -18,8 +18,6 @@ seconds are of all threads. On a CUDA device, a table over batch sizes and preci
 ``benchmarks/separation_cuda.py``). The last line is JSON.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import multiprocessing

@@ -7,8 +7,6 @@ operations of a segment at the speed of a large matrix product in that precision
 stems at the speed of a large copy, whichever takes longer.
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable

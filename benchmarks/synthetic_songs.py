@@ -6,8 +6,6 @@ instruments each, of the mixture and of both stems; that is about 30 rows of ``i
 rejected.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

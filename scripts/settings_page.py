@@ -72,9 +72,8 @@ def _group(heading: str, names: Iterable[str], fields: Mapping[str, dict[str, An
     for name in names:
         field = fields[name]
         accepts = " or ".join(_accepts(field)).replace("|", "\\|")
-        lines.append(
-            f"| `{PREFIX}{name.upper()}` | {_default(name, field)} | {accepts} | {field['description']} |\n"
-        )
+        meaning = " ".join(field["description"].split())
+        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(name, field)} | {accepts} | {meaning} |\n")
     return "".join(lines)
 
 

@@ -1,12 +1,10 @@
 """``instrument_catalog``: the instruments of all songs, in the mixture and in each stem, with their intervals."""
 
-from __future__ import annotations
-
 import polars as pl
 
 from bandscope_dagster.catalogs.refresh import Catalog
 from bandscope_dagster.songs.presence import PresentFrom, as_setting, instruments_of
-from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG, INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS
+from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG, TAG_TABLES
 from bandscope_dagster.storage.tables.song_files import SongFiles
 from bandscope_dagster.storage.tables.sorted_table import Layout
 
@@ -17,11 +15,10 @@ def instrument_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
     It contains every tagged instrument; one that is never present has 0 seconds. A label that is not in the
     vocabulary is its own instrument.
     """
-    sources = (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
 
     def rows(files: SongFiles) -> pl.DataFrame:
         return pl.concat(
-            files.read(table, lambda tags: instruments_of(tags, present_from)) for table in sources
+            files.read(table, lambda tags: instruments_of(tags, present_from)) for table in TAG_TABLES
         )
 
     return Catalog(
@@ -29,7 +26,7 @@ def instrument_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
         Layout(
             INSTRUMENT_CATALOG, order=("instrument", "song_id", "source", "family"), row_group_rows=32_768
         ),
-        sources=sources,
+        sources=TAG_TABLES,
         settings={"code_version": code_version, "present_from": as_setting(present_from)},
         rows=rows,
     )

@@ -1,7 +1,5 @@
 """``song_catalog``: one row per song with its properties, stems, instruments and status."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +24,8 @@ from bandscope_dagster.storage.tables.schemas import (
     INSTRUMENT_TAGS,
     SONG_CATALOG,
     SONGS,
-    STEM_INSTRUMENT_TAGS,
     STEMS,
+    TAG_TABLES,
     catalog_key,
 )
 from bandscope_dagster.storage.tables.song_files import FOOTERS_AT_ONCE, SongFiles
@@ -47,8 +45,7 @@ def song_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
 
 def _rows(files: SongFiles, present_from: PresentFrom) -> pl.DataFrame:
     mixture, stems = (
-        files.read(table, lambda tags: instruments_of(tags, present_from)).lazy()
-        for table in (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
+        files.read(table, lambda tags: instruments_of(tags, present_from)).lazy() for table in TAG_TABLES
     )
     songs = files.read(SONGS, lambda rows: rows)
     per_song = (

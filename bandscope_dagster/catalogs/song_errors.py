@@ -1,7 +1,5 @@
 """``song_errors``: why a table has no result for a song, or for some of its windows."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any

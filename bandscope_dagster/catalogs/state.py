@@ -6,22 +6,17 @@ leaves the old catalog with the old state. Two refreshes at the same time write 
 catalog selects the right one. A catalog without its state is rebuilt.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.objects.retries import read_one_version
-from bandscope_dagster.storage.tables.lineage import PREFIX
+from bandscope_dagster.storage.tables.lineage import PREFIX, footer_at
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_tables import Written
 
@@ -66,27 +61,19 @@ def stored_catalog(
     of the songs' files in ``sources``) is missing or cannot be read.
     """
     key = catalog_key(table)
-
-    def read_footer() -> Any:  # pyarrow.parquet.FileMetaData
-        with store.open(key) as file:
-            return pq.read_metadata(file)
-
     found = store.head(key)
     if found is None:
         return None
     try:
-        footer = read_one_version(read_footer)
+        footer = footer_at(store, key)
         refresh_id = refresh_id_in(footer.metadata)
         if _entry(footer.metadata, "made_with") != made_with:
             logger.info("%s has other settings or another version; rebuilding it from all songs", table.name)
             return None
         versions = read_state(store, table, refresh_id, sources)
     except (FileNotFoundError, *UNREADABLE) as error:
-        logger.warning(
-            "%s or its state is missing or cannot be read (%s); rebuilding it from all songs",
-            table.name,
-            error,
-        )
+        problem = "%s or its state is missing or cannot be read (%s); rebuilding it from all songs"
+        logger.warning(problem, table.name, error)
         return None
     return StoredCatalog(refresh_id, versions, Written(key, store.uri(key), footer.num_rows, found.size))
 

@@ -9,7 +9,7 @@ import typer
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
 from bandscope_dagster.cli.process_end import direct_exit
-from bandscope_dagster.cli.terminal import console, print_error, progress_bar
+from bandscope_dagster.cli.terminal import console, print_error
 from bandscope_dagster.errors import BandscopeError
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+
+Select = Annotated[
+    str | None,
+    typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
+]
 
 
 def main() -> None:
@@ -73,7 +78,7 @@ def ingest(
     from bandscope_dagster.cli.ingest import ingest_files
 
     _, store = _settings_and_store()
-    skipped = ingest_files(store, console, progress_bar, paths, owner, replace=replace)
+    skipped = ingest_files(store, console, paths, owner, replace=replace)
     raise typer.Exit(1 if skipped else 0)
 
 
@@ -83,10 +88,7 @@ def run(
         str | None,
         typer.Option(help="Only songs with this id or file name, or that match a glob such as 'live*'."),
     ] = None,
-    select: Annotated[
-        str | None,
-        typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
-    ] = None,
+    select: Select = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute again what is already up to date.")
     ] = False,
@@ -100,27 +102,20 @@ def run(
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = _settings_and_store()
-    assets = select.replace(",", " ").split() if select else None
-    failed = run_songs(
-        settings, store, dagster_home(), console, progress_bar, songs, assets, recompute=recompute
-    )
+    failed = run_songs(settings, store, dagster_home(), console, songs, select or None, recompute=recompute)
     raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
 def retry(
-    select: Annotated[
-        str | None,
-        typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
-    ] = None,
+    select: Select = None,
 ) -> None:
     """Ask the Dagster daemon to compute failed or missing results, as one backfill. Finished results are kept."""
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, _ = _settings_and_store()
-    assets = select.replace(",", " ").split() if select else None
-    request_retry(settings, dagster_home(), console, assets)
+    request_retry(settings, dagster_home(), console, select or None)
 
 
 @app.command()
@@ -217,7 +212,7 @@ def export(
 
     options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
     _, store = _settings_and_store()
-    failed = export_songs(store, console, progress_bar, select_songs(store, songs or [], where), to, options)
+    failed = export_songs(store, console, select_songs(store, songs or [], where), to, options)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -238,7 +233,7 @@ def report(
     from bandscope_dagster.cli.report import report as write_report
 
     settings, store = _settings_and_store()
-    failed = write_report(settings, store, console, progress_bar, song, to, all_songs=all_songs)
+    failed = write_report(settings, store, console, song, to, all_songs=all_songs)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -1,8 +1,7 @@
 """``bandscope export``: selects songs and writes their files, one song after another."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +9,8 @@ import soundfile
 from av.error import FFmpegError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
+from bandscope_dagster.cli.terminal import print_error, progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.exporting.folders import ExportFolder
 from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song
@@ -55,7 +54,6 @@ def select_songs(store: ObjectStore, patterns: Sequence[str], where: str | None)
 def export(
     store: ObjectStore,
     console: Console,
-    progress: Callable[[], AbstractContextManager[Progress]],
     songs: Sequence[str],
     to: Path,
     options: ExportOptions,
@@ -64,10 +62,9 @@ def export(
 
     Complete and current files of an earlier call are kept.
     """
-    errors = Console(stderr=True)
     counts: Counter[str] = Counter()
     folder = ExportFolder(to)
-    with progress() as shown:
+    with progress_bar(console) as shown:
         task = shown.add_task("exporting", total=len(songs))
         for song_id in songs:
             try:
@@ -77,8 +74,7 @@ def export(
                     shown.console.print(escape(_line(done)), highlight=False, soft_wrap=True)
             except ERRORS_OF_ONE_SONG as error:
                 counts["failed"] += 1
-                text = str(error) if song_id in str(error) else f"{song_id}: {error}"
-                errors.print(f"[red]bandscope:[/red] {escape(text)}", highlight=False, soft_wrap=True)
+                print_error(str(error) if song_id in str(error) else f"{song_id}: {error}")
             shown.advance(task)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     console.print(f"{summary}; the files are in {escape(str(to))}", highlight=False, soft_wrap=True)

@@ -3,16 +3,15 @@
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
+from bandscope_dagster.cli.terminal import progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name
 from bandscope_dagster.storage.objects.keys import check_key
@@ -80,7 +79,6 @@ def find_files(paths: Iterable[Path], owner: str | None) -> list[LocalFile]:
 def ingest_files(
     store: ObjectStore,
     console: Console,
-    progress_bar: Callable[[], AbstractContextManager[Progress]],
     paths: Iterable[Path],
     owner: str | None,
     *,
@@ -92,7 +90,7 @@ def ingest_files(
     """
     files = find_files(paths, owner)
     counts: Counter[Ingested] = Counter()
-    with progress_bar() as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("uploading", total=len(files))
         for file in files:
             outcome = ingest(store, file, replace=replace)

@@ -126,9 +126,7 @@ def _describe(states: Counter[str]) -> str:
 def _inspect(console: Console, model: Model, models_folder: Path) -> list[FileStatus]:
     statuses: list[FileStatus] = []
     megabytes = _megabytes(model, models_folder)
-    with console.status(
-        f"checking {model.name}"
-    ) as shown:  # visible on a terminal only, and until it is done
+    with console.status(f"checking {model.name}") as shown:  # visible on a terminal only, until it is done
         for status in inspect_model(model, model_folder(model, models_folder)):
             statuses.append(status)
             done = sum(status.found_bytes or 0 for status in statuses)

@@ -1,14 +1,13 @@
 """``bandscope report``: writes pages of songs, and the index of all pages."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
+from bandscope_dagster.cli.terminal import progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.page_folder import PageFolder
@@ -29,7 +28,6 @@ def report(
     settings: Settings,
     store: ObjectStore,
     console: Console,
-    progress: Callable[[], AbstractContextManager[Progress]],
     song: str | None,
     to: Path | None,
     *,
@@ -48,7 +46,7 @@ def report(
         raise ReportError("give a song (its id, file name or title, or a glob), or --all for every song")
     pages = PageFolder(store) if to is None else PageFolder(open_store(str(to)), folder="")
     counts: Counter[str] = Counter()
-    with progress() as shown:
+    with progress_bar(console) as shown:
         songs = _songs(store, song)
         task = shown.add_task("writing pages", total=len(songs))
         for song_id in songs:
@@ -59,9 +57,8 @@ def report(
                     shown.console.print(escape(page.uri), highlight=False, soft_wrap=True)
             except (BandscopeError, OSError, ValueError) as error:  # the next song may succeed
                 counts["failed"] += 1
-                shown.console.print(
-                    f"[red]{song_id}: {escape(str(error))}[/red]", highlight=False, soft_wrap=True
-                )
+                text = escape(f"{song_id}: {error}")
+                shown.console.print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
             shown.advance(task)
         index = write_index(pages)
     for outcome, count in counts.items():

@@ -1,6 +1,5 @@
 """``bandscope retry``: hands the songs that failed or are missing to the Dagster daemon."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +12,7 @@ from bandscope_dagster.orchestration.retry_backfill import CannotRetry, daemon_i
 from bandscope_dagster.settings import Settings
 
 
-def retry(settings: Settings, home: Path, console: Console, select: Sequence[str] | None) -> None:
+def retry(settings: Settings, home: Path, console: Console, select: str | None) -> None:
     """Request a backfill of unfinished songs in the selected assets (by default all per-song assets), and print it.
 
     Raises:

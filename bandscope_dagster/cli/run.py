@@ -1,17 +1,16 @@
 """``bandscope run``: registers new uploads, runs batches of songs, then the catalogs, and prints the progress."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress
 
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.models import require_models
+from bandscope_dagster.cli.terminal import progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import only_one
@@ -40,9 +39,8 @@ def run_songs(
     store: ObjectStore,
     home: Path,
     console: Console,
-    progress: Callable[[], AbstractContextManager[Progress]],
     pattern: str | None,
-    select: Sequence[str] | None,
+    select: str | None,
     *,
     recompute: bool,
 ) -> bool:
@@ -97,23 +95,24 @@ def run_songs(
             console.print("All other songs are done." if count else ALL_DONE, highlight=False)
             return False
         reports = [
-            *_run_batches(instance, ranges, assets, console, progress, reuse=not recompute),
+            *_run_batches(instance, ranges, assets, console, reuse=not recompute),
             _run_catalogs(instance, console),
         ]
         _print_bad_songs(store, console)
         return not all(report.success for report in reports)
 
 
-def selected(select: Sequence[str] | None) -> list[str]:
+def selected(select: str | None) -> list[str]:
     """The per-song assets to compute, in the order of the graph; all of them if none is named.
 
     Raises:
         RunError: a name is unknown.
     """
-    unknown = sorted(set(select or ()) - set(PER_SONG))
+    names = list(PER_SONG) if select is None else select.replace(",", " ").split()
+    unknown = sorted(set(names) - set(PER_SONG))
     if unknown:
         raise RunError(f"unknown assets: {', '.join(unknown)}; choose from {', '.join(PER_SONG)}")
-    return [asset for asset in PER_SONG if select is None or asset in select]
+    return [asset for asset in PER_SONG if asset in names]
 
 
 def _run_batches(
@@ -121,13 +120,12 @@ def _run_batches(
     ranges: Sequence[SongRange],
     assets: Sequence[str],
     console: Console,
-    progress: Callable[[], AbstractContextManager[Progress]],
     *,
     reuse: bool,
 ) -> list[RunReport]:
     reports: list[RunReport] = []
     total = sum(len(batch.songs) for batch in ranges)
-    with progress() as bars:
+    with progress_bar(console) as bars:
         tasks = {asset: bars.add_task(asset, total=total) for asset in assets}
 
         before = 0

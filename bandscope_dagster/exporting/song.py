@@ -1,7 +1,5 @@
 """The metadata of a song for an export, read before any audio."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any

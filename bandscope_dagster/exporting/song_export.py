@@ -41,7 +41,6 @@ class ExportOptions:
 class Exported:
     """The result of the export of one song."""
 
-    song_id: str
     folder: Path
     written: tuple[str, ...]  # names of new files in the folder
     kept: tuple[str, ...]  # names of files that were complete and up to date
@@ -104,7 +103,7 @@ def export_song(store: ObjectStore, song_id: str, to: ExportFolder, options: Exp
                 del others[name]
             folder.write_record(others)
     kept = sorted(wanted.keys() - todo.keys())
-    return Exported(song_id, folder.path, tuple(sorted(todo)), tuple(kept), gain)
+    return Exported(folder.path, tuple(sorted(todo)), tuple(kept), gain)
 
 
 def _sounds(song: Song, gain: Gain, options: ExportOptions) -> dict[str, _Wanted]:

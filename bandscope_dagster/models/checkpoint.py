@@ -41,12 +41,8 @@ def _shards(index: Path, where: str) -> set[str]:
     try:
         content = cast(dict[str, Any], json.loads(index.read_text("utf-8")))
         shards = {str(shard) for shard in content["weight_map"].values()}
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as error:  # not JSON, or JSON of another shape
+    # Not JSON, or JSON of another shape.
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{INDEX} in {where} is not an index of shards.") from error
     if not shards:
         raise ModelFileError(f"{INDEX} in {where} lists no shards.")

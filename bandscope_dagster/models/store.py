@@ -19,9 +19,7 @@ from bandscope_dagster.models.pins import Pin, find_pins, known_files
 EMBEDDED = Path(__file__).parent  # the folder of the files that are part of the package
 REINSTALL = "`pip install --force-reinstall bandscope`"
 
-HASHERS: Final = min(
-    8, os.cpu_count() or 1
-)  # files that are hashed at once: hashlib releases the interpreter lock
+HASHERS: Final = min(8, os.cpu_count() or 1)  # files hashed at once: hashlib releases the interpreter lock
 
 FileState = Literal["present", "missing", "wrong"]
 

@@ -38,12 +38,11 @@ def song_states(instance: dg.DagsterInstance, songs: Sequence[str], assets: Coll
     states = SongStates(set(), set())
     for asset in assets:
         statuses = _statuses(instance, songs, asset)
-        states.unfinished.update(
-            song for song in songs if statuses.get(song) != dg.AssetPartitionStatus.MATERIALIZED
-        )
-        states.in_progress.update(
-            song for song in songs if statuses.get(song) == dg.AssetPartitionStatus.IN_PROGRESS
-        )
+        for song in songs:
+            if statuses.get(song) != dg.AssetPartitionStatus.MATERIALIZED:
+                states.unfinished.add(song)
+            if statuses.get(song) == dg.AssetPartitionStatus.IN_PROGRESS:
+                states.in_progress.add(song)
     return states
 
 

@@ -13,19 +13,9 @@ class SongRange:
     songs: tuple[str, ...]  # never empty
 
     @property
-    def first(self) -> str:
-        """The first song."""
-        return self.songs[0]
-
-    @property
-    def last(self) -> str:
-        """The last song, which is part of the range."""
-        return self.songs[-1]
-
-    @property
     def tags(self) -> dict[str, str]:
         """The run tags that make Dagster run the range."""
-        return {RANGE_START_TAG: self.first, RANGE_END_TAG: self.last}
+        return {RANGE_START_TAG: self.songs[0], RANGE_END_TAG: self.songs[-1]}
 
 
 def song_ranges(

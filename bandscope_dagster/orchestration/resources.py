@@ -2,31 +2,21 @@
 
 from collections.abc import Collection
 from functools import cache
-from pathlib import Path
 
 import dagster as dg
 
 from bandscope_dagster.device import resolve_device
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
-from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.registry import SEPARATORS, load_separator
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.tables.schemas import TABLES
-from bandscope_dagster.tagging.options import TaggingOptions
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import TAGGERS, load_tagger
 
-
-@cache
-def _separator(name: str, models_folder: Path, device: str, options: SeparationOptions) -> Separator:
-    return load_separator(name, models_folder, device, options)
-
-
-@cache
-def _tagger(name: str, models_folder: Path, device: str, options: TaggingOptions) -> Tagger:
-    return load_tagger(name, models_folder, device, options)
+_separator = cache(load_separator)
+_tagger = cache(load_tagger)
 
 
 class Models:
@@ -44,9 +34,8 @@ class Models:
     def tagger(self) -> Tagger:
         """The tagger, on the device of the settings."""
         settings = self._settings
-        return _tagger(
-            settings.tagger, settings.models_path, resolve_device(settings.models_device), settings.tagging
-        )
+        device = resolve_device(settings.models_device)
+        return _tagger(settings.tagger, settings.models_path, device, settings.tagging)
 
 
 def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:

@@ -1,12 +1,29 @@
-"""Metadata of a table for the Dagster UI: its columns, and the place and size of a stored file."""
+"""A table in the Dagster UI: its asset with its columns, and the place and size of a stored file."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
+from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.storage.tables.columns import Column
 from bandscope_dagster.storage.tables.schemas import Table
 from bandscope_dagster.storage.tables.song_tables import Written
+
+
+def asset_spec(table: Table, group: str, kind: str, deps: Sequence[str], **options: Any) -> dg.AssetSpec:
+    """The asset of a table; ``kind`` is the library that computes it, and ``options`` are those of ``AssetSpec``."""
+    return dg.AssetSpec(
+        table.name,
+        deps=deps,
+        description=table.description,
+        group_name=group,
+        kinds={kind, "parquet"},
+        owners=["team:bandscope"],
+        code_version=CODE_VERSIONS[table.name],
+        metadata={"dagster/column_schema": column_schema(table)},
+        **options,
+    )
 
 
 def column_schema(table: Table) -> dg.TableSchema:

@@ -12,7 +12,8 @@ from bandscope_dagster.songs.checks import (
     stems_sum_to_mixture,
     tags_are_complete,
 )
-from bandscope_dagster.songs.facts import TAG_TABLES, SongFacts
+from bandscope_dagster.songs.facts import SongFacts
+from bandscope_dagster.storage.tables.schemas import TAG_TABLES
 
 MARKS: Final = {"passed": "✓", "warned": "!", "failed": "✕"}
 

@@ -16,7 +16,6 @@ class WrittenIndex:
 
     uri: str
     songs: int
-    bytes: int
 
 
 def write_index(pages: PageFolder) -> WrittenIndex:
@@ -28,8 +27,7 @@ def write_index(pages: PageFolder) -> WrittenIndex:
     values = {"songs": _table(summaries), "count": len(summaries), "made": moment(datetime.now(UTC))}
     with pages.store.create(pages.index_key) as page:
         page.write(render(INDEX_PAGE, values).encode())
-        size = page.commit()
-    return WrittenIndex(pages.store.uri(pages.index_key), len(summaries), size)
+    return WrittenIndex(pages.store.uri(pages.index_key), len(summaries))
 
 
 def _table(summaries: Sequence[Summary]) -> dict[str, Any]:

@@ -42,11 +42,11 @@ class PageFolder:
     @property
     def index_key(self) -> str:
         """The key of the index."""
-        return self._key("index")
+        return self.key("index")
 
     def key(self, song_id: str) -> str:
         """The key of a song's page."""
-        return self._key(song_id)
+        return f"{self.folder}/{song_id}.html" if self.folder else f"{song_id}.html"
 
     def summary(self, song_id: str) -> Summary | None:
         """The summary in a song's page; None if there is no page, or an older version wrote it."""
@@ -71,6 +71,3 @@ class PageFolder:
         known = [song for song in songs if SONG_ID.fullmatch(song) and song != "index"]
         with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
             yield from (summary for summary in pool.map(self.summary, known) if summary is not None)
-
-    def _key(self, name: str) -> str:
-        return f"{self.folder}/{name}.html" if self.folder else f"{name}.html"

@@ -8,6 +8,7 @@ from bandscope_dagster.pages.checks_view import MARKS, checks_view, residual
 from bandscope_dagster.pages.lineage_view import lineage_view
 from bandscope_dagster.pages.text import clock, decibels, megabytes, percent, ticks, visible
 from bandscope_dagster.pages.timeline_view import timeline_view
+from bandscope_dagster.separation.quality import StemQuality
 from bandscope_dagster.songs.facts import SongFacts
 from bandscope_dagster.songs.status import Problem, Status
 from bandscope_dagster.storage.tables.schemas import SONGS
@@ -105,9 +106,12 @@ def _track(facts: SongFacts, source: str) -> dict[str, Any]:
     level = decibels(facts.song["loudness_lufs"], "LUFS") if mixture else ""
     for stem in facts.quality.stems if facts.quality else ():
         if stem.stem == source:
-            loudness = "silent" if stem.silent else decibels(stem.loudness_lufs, "LUFS")
-            level = f"{loudness} · {percent(stem.share)}"
+            level = f"{_loudness(stem)} · {percent(stem.share)}"
     return {"name": visible(source), "mutable": not mixture, "level": level}
+
+
+def _loudness(stem: StemQuality) -> str:
+    return "silent" if stem.silent else decibels(stem.loudness_lufs, "LUFS")
 
 
 def _levels(facts: SongFacts) -> Iterator[dict[str, Any]]:
@@ -123,7 +127,7 @@ def _levels(facts: SongFacts) -> Iterator[dict[str, Any]]:
     for stem in facts.quality.stems if facts.quality else ():
         yield {
             "name": visible(stem.stem),
-            "loudness": "silent" if stem.silent else decibels(stem.loudness_lufs, "LUFS"),
+            "loudness": _loudness(stem),
             "peak": f"{stem.peak:.3f}",
             "rms": decibels(stem.rms_dbfs, "dBFS"),
             "share": stem.share,

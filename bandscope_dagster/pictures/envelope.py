@@ -39,9 +39,8 @@ class Envelope:
         edges = np.minimum(np.arange(len(self.energy) + 1) * self.width, self.frames)
         up_to = np.concatenate([[0.0], np.cumsum(self.energy)])
         energy = np.diff(np.interp(np.linspace(0, self.frames, parts + 1), edges, up_to))
-        return np.sqrt(
-            np.maximum(energy, 0.0) * parts / self.frames
-        )  # interpolation may round to a value below zero
+        above_zero = np.maximum(energy, 0.0)  # interpolation may round to a value below zero
+        return np.sqrt(above_zero * parts / self.frames)
 
 
 class EnvelopeMeter:

@@ -103,7 +103,8 @@ class SongPlanner:
             if reuse and table in tables
         }
         if error is not None:
-            wanted = self._rejected_lineages(song_id, song_hash, error, tables)
+            rejection = (input_digests.of_rejection(song_id, error), NO_MODEL, dict[str, Any]())
+            inputs = dict.fromkeys(ANALYSIS_TABLES, rejection)
         else:
             stems = None
             if STEM_INSTRUMENT_TAGS.name in tables and STEMS.name not in tables:
@@ -112,7 +113,12 @@ class SongPlanner:
                     raise CannotAnalyze(
                         "there are no stems of this song; materialize stems with or before its tags"
                     )
-            wanted = self._lineages(song_id, song_hash, tables, stems)
+            inputs = self._inputs(song_hash, stems)
+        wanted = {
+            table: self._lineage(table, song_id, song_hash, *inputs[table])
+            for table in ANALYSIS_TABLES
+            if table in tables
+        }
         keep = {
             table: found
             for table, lineage in wanted.items()
@@ -129,21 +135,10 @@ class SongPlanner:
             rejected=error,
         )
 
-    def _rejected_lineages(
-        self, song_id: str, song_hash: str, error: str, tables: Collection[str]
-    ) -> dict[str, Lineage]:
-        """The lineages of rows that only pass on a rejection."""
-        inputs = input_digests.of_rejection(song_id, error)
-        return {
-            table: self._lineage(table, song_id, song_hash, inputs, NO_MODEL, {})
-            for table in ANALYSIS_TABLES
-            if table in tables
-        }
-
-    def _lineages(
-        self, song_id: str, song_hash: str, tables: Collection[str], stored_stems: Lineage | None
-    ) -> dict[str, Lineage]:
-        """The lineages of ``tables`` for a usable song.
+    def _inputs(
+        self, song_hash: str, stored_stems: Lineage | None
+    ) -> dict[str, tuple[str, ModelIdentity, dict[str, Any]]]:
+        """Table → input digest, model and parameters, for a usable song.
 
         ``stored_stems`` is given if the stored stems are tagged and no new stems are computed.
         """
@@ -151,16 +146,11 @@ class SongPlanner:
         audio = {input_digests.FLAC_BITS: bits}
         separated = input_digests.of_stems(song_hash, bits, separator)
         tagged = separated if stored_stems is None else stored_stems.input_digest
-        inputs: dict[str, tuple[str, ModelIdentity, dict[str, Any]]] = {
+        return {
             "decoded_waveforms": (input_digests.of_waveform(song_hash, bits), NO_MODEL, audio),
             "stems": (separated, separator, audio | separator.params),
             "instrument_tags": (input_digests.of_mixture_tags(song_hash, tagger), tagger, tagger.params),
             "stem_instrument_tags": (input_digests.of_stem_tags(tagged, tagger), tagger, tagger.params),
-        }
-        return {
-            table: self._lineage(table, song_id, song_hash, *inputs[table])
-            for table in ANALYSIS_TABLES
-            if table in tables
         }
 
     def _lineage(

@@ -1,7 +1,5 @@
 """Torch's settings for inference: precision, memory layout and the attention of a network on a device."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar

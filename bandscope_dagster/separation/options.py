@@ -1,7 +1,5 @@
 """Options of a separation; the model chooses what is left open."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final, Literal
 

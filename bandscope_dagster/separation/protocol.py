@@ -48,43 +48,17 @@ class SegmentPlan:
 class Separator(Protocol):
     """Splits a mixture into stems, segment by segment."""
 
-    @property
-    def identity(self) -> ModelIdentity:
-        """The model and its parameters, as the lineage of the stems records them."""
-        ...
+    identity: ModelIdentity  # the model and its parameters, as the lineage of the stems records them
+    stems: tuple[str, ...]  # names, in the order of the output axis
+    plan: SegmentPlan  # the cuts that this model needs
+    shorter_plans: tuple[SegmentPlan, ...]
+    """Plans to cut one segment further if a single one does not fit into memory, longest first.
 
-    @property
-    def stems(self) -> tuple[str, ...]:
-        """The stems' names, in the order of the output axis."""
-        ...
-
-    @property
-    def plan(self) -> SegmentPlan:
-        """The cuts that this model needs."""
-        ...
-
-    @property
-    def shorter_plans(self) -> tuple[SegmentPlan, ...]:
-        """Plans to cut one segment further if a single one does not fit into memory, longest first.
-
-        Empty if the model takes no other length.
-        """
-        ...
-
-    @property
-    def batch(self) -> int:
-        """The most segments in one call."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """The device of ``separate``'s segments and stems, as torch names it."""
-        ...
-
-    @property
-    def normalised(self) -> bool:
-        """True if the model needs songs of zero mean and unit deviation."""
-        ...
+    Empty if the model takes no other length.
+    """
+    batch: int  # the most segments in one call
+    device: str  # of ``separate``'s segments and stems, as torch names it
+    normalised: bool  # True if the model needs songs of zero mean and unit deviation
 
     def separate(self, segments: Tensor) -> Tensor:
         """``(batch, 2, length)`` float32 at 44.1 kHz → ``(batch, stems, 2, length)`` float32, on ``device``.

@@ -1,13 +1,11 @@
 """The list of separators, by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from bandscope_dagster.errors import SettingsError
-from bandscope_dagster.models.inventory import find_model
+from bandscope_dagster.models.inventory import Model, find_model
 from bandscope_dagster.models.store import model_folder
 from bandscope_dagster.separation.demucs.model import load_demucs
 from bandscope_dagster.separation.options import SeparationOptions
@@ -15,22 +13,13 @@ from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.spleeter import NAME as SPLEETER
 from bandscope_dagster.separation.spleeter import Spleeter
 
-Loader = Callable[[Path, str, SeparationOptions], Separator]  # folder of models, device, options
-
-
-def _demucs(name: str) -> Loader:
-    def load(models_folder: Path, device: str, options: SeparationOptions) -> Separator:
-        model = find_model(name)
-        return load_demucs(model, model_folder(model, models_folder), device, options)
-
-    return load
-
+Loader = Callable[[Model, Path, str, SeparationOptions], Separator]  # the model, its folder, device, options
 
 SEPARATORS: Final[Mapping[str, Loader]] = {
-    SPLEETER: lambda _, device, options: Spleeter(device, options),
-    "htdemucs": _demucs("htdemucs"),
-    "htdemucs_ft": _demucs("htdemucs_ft"),
-    "htdemucs_6s": _demucs("htdemucs_6s"),
+    SPLEETER: lambda _, __, device, options: Spleeter(device, options),
+    "htdemucs": load_demucs,
+    "htdemucs_ft": load_demucs,
+    "htdemucs_6s": load_demucs,
 }
 
 
@@ -43,4 +32,5 @@ def load_separator(name: str, models_folder: Path, device: str, options: Separat
     """
     if name not in SEPARATORS:
         raise SettingsError(f"BANDSCOPE_SEPARATOR={name!r} is unknown; choose one of {', '.join(SEPARATORS)}")
-    return SEPARATORS[name](models_folder, device, options)
+    model = find_model(name)
+    return SEPARATORS[name](model, model_folder(model, models_folder), device, options)

@@ -89,10 +89,10 @@ class Spleeter:
     11 kHz and would lose that range.
     """
 
-    stems = ("vocals", "accompaniment")
+    stems: tuple[str, ...] = ("vocals", "accompaniment")
     # Spleeter puts a window of silence before the song, so that its first samples are in four frames too.
     plan = SegmentPlan(length=(SEGMENT_FRAMES - 1) * HOP + N_FFT, stride=SEGMENT_FRAMES * HOP, leads=(N_FFT,))
-    shorter_plans = ()  # the nets take exactly 512 frames
+    shorter_plans: tuple[SegmentPlan, ...] = ()  # the nets take exactly 512 frames
     normalised = False
 
     def __init__(self, device: str, options: SeparationOptions) -> None:

@@ -22,17 +22,15 @@ from bandscope_dagster.storage.tables.lineage import (
 )
 from bandscope_dagster.storage.tables.schemas import (
     DECODED_WAVEFORMS,
-    INSTRUMENT_TAGS,
     SONG_FAILURES,
     SONG_TABLES,
     SONGS,
-    STEM_INSTRUMENT_TAGS,
     STEMS,
+    TAG_TABLES,
     Table,
 )
 from bandscope_dagster.storage.tables.song_files import files_of
 
-TAG_TABLES: Final = (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
 AUDIO_COLUMNS: Final = ("start_frame", "frames", "peak", "error")  # without the audio itself
 
 

@@ -1,7 +1,5 @@
 """Turn tags per window into instruments per song: scores over all windows, and intervals of presence."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TypeAlias
 

@@ -4,8 +4,6 @@
 To add a status, add a member to ``Status``, its evidence to ``Evidence``, and its rule to ``Evidence.status``.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass

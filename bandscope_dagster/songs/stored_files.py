@@ -1,7 +1,5 @@
 """The footer of a song's stored file: its lineage, its notes, and the promises of its table that it breaks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

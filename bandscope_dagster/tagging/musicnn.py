@@ -29,9 +29,7 @@ HOP = 256  # frames
 MEL_BANDS = 96
 PATCH = 187  # mel frames in the network's input: 3 s
 BATCH_NORM_EPS = 1e-3  # TensorFlow's default; torch's is 1e-5
-CPU_BATCH = (
-    1  # window; larger batches lose their gain to page faults, and then rounding depends on the position
-)
+CPU_BATCH = 1  # window; larger ones lose their gain to page faults, and rounding depends on the position
 ACCELERATOR_BATCH = 32  # windows
 
 # In the order of the network's output. The synonyms and negations come from the dataset.

@@ -1,7 +1,5 @@
 """The options of a tagger; the tagger chooses each one that is not set."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """All taggers, by name. Add a new tagger here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final

@@ -178,7 +178,7 @@ def test_a_decoder_that_hangs_is_stopped() -> None:
         with pytest.raises(SongRejected, match=r"returned nothing for 0\.5 s") as caught:
             rest_of(song)
         assert caught.value.reason is Reason.TOO_COSTLY
-        wait_for("the process has gone", lambda: not Path(f"/proc/{child}").exists(), 10)
+        wait_for("the process has gone", lambda: not Path(f"/proc/{child}").exists())
 
 
 def test_a_fork_server_that_exits_fails_its_songs_and_is_replaced() -> None:
@@ -193,7 +193,7 @@ def test_a_fork_server_that_exits_fails_its_songs_and_is_replaced() -> None:
 def test_a_song_that_is_abandoned_leaves_no_process() -> None:
     with song_in_the_middle() as (_, child):
         assert Path(f"/proc/{child}").exists()
-    wait_for("the process has gone", lambda: not Path(f"/proc/{child}").exists(), 10)
+    wait_for("the process has gone", lambda: not Path(f"/proc/{child}").exists())
 
 
 def test_many_songs_at_once_come_out_whole_and_leave_no_descriptor_open() -> None:
@@ -208,7 +208,7 @@ def test_many_songs_at_once_come_out_whole_and_leave_no_descriptor_open() -> Non
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(same, range(64)))
     assert len(os.listdir("/proc/self/fd")) == before
-    wait_for("the processes have gone", lambda: not children_of(parent), 10)
+    wait_for("the processes have gone", lambda: not children_of(parent))
 
 
 CONFINED = """
@@ -251,7 +251,7 @@ def test_the_decoding_processes_do_not_know_the_credentials(monkeypatch: pytest.
     monkeypatch.setenv("BANDSCOPE_S3_SECRET_ACCESS_KEY", "a-secret")
     earlier = server()
     os.kill(earlier, signal.SIGKILL)
-    wait_for("it is dead", lambda: ") Z " in Path(f"/proc/{earlier}/stat").read_text(), 10)
+    wait_for("it is dead", lambda: ") Z " in Path(f"/proc/{earlier}/stat").read_text())
     known = Path(f"/proc/{server()}/environ").read_bytes()
     assert b"a-secret" not in known and b"BANDSCOPE" not in known
 

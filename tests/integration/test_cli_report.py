@@ -1,14 +1,11 @@
 """``bandscope report``: pages in the store or in a folder, for one song or for all songs with changes."""
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from page_songs import noise, store_song
 from rich.console import Console
-from rich.progress import Progress
 from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.cli.report import ReportError, report
@@ -28,14 +25,8 @@ class Report:
 
     def __call__(self, song: str | None = None, to: Path | None = None, *, all_songs: bool = False) -> int:
         console = Console(file=io.StringIO(), width=200)
-
-        @contextmanager
-        def progress() -> Iterator[Progress]:
-            with Progress(console=console) as shown:
-                yield shown
-
         settings = Settings(storage=self.store.url, device="cpu")
-        failed = report(settings, self.store, console, progress, song, to, all_songs=all_songs)
+        failed = report(settings, self.store, console, song, to, all_songs=all_songs)
         self.printed = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
         return failed
 

@@ -24,7 +24,7 @@ def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path:
     while victim.poll() is None and not list((store / "stems").glob("*.parquet")):
         time.sleep(0.02)
     victim.send_signal(signal.SIGINT)  # Ctrl-C
-    printed, _ = victim.communicate(timeout=60)
+    printed, _ = victim.communicate(timeout=600)
 
     assert victim.returncode == 1
     assert "interrupted" in printed and "Traceback" not in printed

@@ -53,7 +53,7 @@ def shell(home: Path, lines: list[str]) -> str:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = kept | {"HOME": str(home), "PATH": path}
     ended = subprocess.run(
-        ["bash", "-c", program], cwd=home, env=environment, capture_output=True, text=True, timeout=300
+        ["bash", "-c", program], cwd=home, env=environment, capture_output=True, text=True, timeout=900
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return ended.stdout

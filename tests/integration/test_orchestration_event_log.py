@@ -123,7 +123,7 @@ def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         for writer in writers:
-            _, printed = writer.communicate(timeout=60)
+            _, printed = writer.communicate(timeout=300)
             assert writer.returncode == 0, printed.decode()
         found = instance.get_materialized_partitions(dg.AssetKey("shared"))
         assert found == {f"{name}-{number}" for name in "abcd" for number in range(40)}

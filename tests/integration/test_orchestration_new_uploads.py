@@ -402,14 +402,14 @@ def test_a_daemon_that_is_killed_many_times_loses_no_upload_and_starts_none_twic
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(song_bytes(number, 0.6))
             daemons.append(home.start_daemon())
-            wait_for("the sensor looks", lambda before=ticks: len(ticks_of(house.instance)) > before, 60)
+            wait_for("the sensor looks", lambda before=ticks: len(ticks_of(house.instance)) > before)
             time.sleep(fate.uniform(0, 2.5))  # during a tick, between ticks, or while runs are launched
             daemons[-1].send_signal(signal.SIGKILL)
             daemons[-1].wait()
         daemons.append(home.start_daemon())
 
         try:
-            wait_for("all runs have ended", lambda: has_settled(house, KILLS * SONGS_PER_WAVE), 300)
+            wait_for("all runs have ended", lambda: has_settled(house, KILLS * SONGS_PER_WAVE))
         except AssertionError as error:
             states = [(run.run_id[:8], run.status.value, dict(run.tags)) for run in house.runs()]
             error.add_note("\n".join(map(str, states)) + home.printed()[-4000:])

@@ -26,7 +26,7 @@ from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_
 T = TypeVar("T")
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "ray"
-PATIENCE_S = 240
+PATIENCE_S = 600
 SONGS = quick_or_long(20, long=40)
 SONGS_PER_RUN = SONGS // 2  # a batch for each node
 

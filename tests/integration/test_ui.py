@@ -17,7 +17,7 @@ GOOD = 10
 HOSTILE = "<img src=x onerror=alert(1)> [song](javascript:alert(2)) `$(id)` \u202egnp.wav"
 BAD = {"empty.wav": (b"", "empty"), "notes.mp3": (b"mix the second verse again\n" * 100, "not_audio")}
 UPLOADS = GOOD + len(BAD)
-DONE_S = 240.0  # for a tick of the sensor, the start of a run, the loading of models, and all songs
+DONE_S = 600.0  # for a tick of the sensor, the start of a run, the loading of models, and all songs
 
 # True if the plot has a line: only lines are blue.
 HAS_LINE = """canvas => {

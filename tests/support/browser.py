@@ -19,8 +19,8 @@ from bandscope_dagster.orchestration.home import DAGSTER_YAML
 
 REPOSITORY = Path(__file__).parents[2]  # the folder of workspace.yaml
 WINDOW = {"width": 1600, "height": 1000}
-START_TIMEOUT_S = 120.0
-PATIENCE_S = 60.0  # an idle machine shows these things at once; a busy one does not
+START_TIMEOUT_S = 300.0
+PATIENCE_S = 180.0  # an idle machine shows these things at once; a busy one does not
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = (

@@ -33,7 +33,7 @@ def bandscope(store: Path, home: Path, *arguments: str) -> subprocess.Popen[str]
 
 def finish(process: subprocess.Popen[str]) -> str:
     """Wait for a command that must succeed; return its output."""
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=600)
     assert process.returncode == 0, printed
     return printed
 

@@ -22,7 +22,7 @@ from bandscope_dagster.orchestration.home import DAGSTER_YAML
 
 T = TypeVar("T")
 
-START_TIMEOUT_S = 90.0
+START_TIMEOUT_S = 300.0
 TESTS = Path(__file__).parent  # the folder that the daemon imports from
 
 # The dagster.yaml of a new home, with the limits of deploy/dagster.yaml.
@@ -64,7 +64,7 @@ sys.exit(main())
 
 
 def wait_for(
-    what: str, found: Callable[[], T | None], timeout_s: float = 120.0, *, every_s: float = 0.2
+    what: str, found: Callable[[], T | None], timeout_s: float = 600.0, *, every_s: float = 0.2
 ) -> T:
     """Call ``found`` until it returns a true value, and return that; fail with ``what`` at the timeout."""
     until = time.monotonic() + timeout_s
@@ -213,7 +213,7 @@ class Webserver:
         request = urllib.request.Request(
             f"{self.url}/graphql", body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             answer = json.load(response)
         assert "errors" not in answer, answer["errors"]
         return answer["data"]

@@ -18,7 +18,7 @@ from ray.job_submission import JobSubmissionClient
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 300
 OBJECT_STORE_BYTES = 80 * 2**20  # the minimum; Bandscope stores nothing there
 LOCALHOST = "127.0.0.1"
 

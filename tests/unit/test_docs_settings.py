@@ -26,7 +26,7 @@ def test_every_setting_has_one_row_with_its_default_and_description() -> None:
     assert sorted(name for name, _, _ in rows) == sorted(f"{PREFIX}{name}".upper() for name in fields)
     for variable, default, meaning in rows:
         field = fields[variable.removeprefix(PREFIX).lower()]
-        assert meaning == field.description
+        assert meaning == " ".join((field.description or "").split())
         assert default.startswith("unset" if field.default is None else f"`{field.default}`")
 
 

@@ -72,9 +72,7 @@ def build_network(name: str, content: bytes) -> HTDemucs:
     # torch's compiler (1 s more).
     network = HTDemucs(*_arguments(metadata["args"]), **_arguments(metadata["kwargs"]))
     weights = {tensor_name: tensor.float() for tensor_name, tensor in load(content).items()}
-    network.load_state_dict(
-        weights, assign=True
-    )  # strict: raises if a tensor is missing or has another shape
+    network.load_state_dict(weights, assign=True)  # raises if a tensor is missing or has another shape
     return network
 
 

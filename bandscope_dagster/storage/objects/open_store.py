@@ -1,7 +1,5 @@
 """Opens an object store by its URL."""
 
-from __future__ import annotations
-
 from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 
 

@@ -1,13 +1,10 @@
 """The protocol of object stores: objects are read by key, and written whole or not at all."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
 from typing import BinaryIO, Protocol, Self
 
 CHUNK_BYTES = 1024 * 1024  # of one streamed read
@@ -81,10 +78,8 @@ class PendingObject(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
             self.abort()
         elif not self._ended:
             self.commit()

@@ -1,7 +1,5 @@
 """The object store on Amazon S3 and on other servers with its protocol."""
 
-from __future__ import annotations
-
 import io
 import mimetypes
 import tempfile

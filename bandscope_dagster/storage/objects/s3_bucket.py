@@ -1,7 +1,5 @@
 """One S3 bucket through obstore (Rust's object_store): its client, its retries and the texts of its errors."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable

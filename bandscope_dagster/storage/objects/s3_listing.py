@@ -1,7 +1,5 @@
 """Lists an S3 bucket, also when a page breaks or an object has a hostile name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,19 +1,15 @@
 """Writes and reads the tables with audio, block by block. Each block is a row group."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Any, Self
 
 import pyarrow.parquet as pq
 
 from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.columns import AUDIO
 from bandscope_dagster.storage.tables.lineage import PREFIX, Lineage, maker_entries
-from bandscope_dagster.storage.tables.schemas import ArrowSchema, Table, table_key
+from bandscope_dagster.storage.tables.schemas import Table, leaves, table_key
 from bandscope_dagster.storage.tables.song_tables import Row, Written, arrow_table, check_song
 
 
@@ -31,15 +27,15 @@ class AudioTableWriter:
         self._rows = 0
         self._pending = store.create(table_key(table, lineage.song_id))
         schema = table.schema.with_metadata(lineage.to_metadata() | maker_entries(table))
-        leaves = _leaves(schema)
-        audio = {leaf for leaf in leaves if leaf.startswith("audio.")}
-        numbers = [leaf for leaf in leaves if leaf not in audio]
+        columns = [path for path, _ in leaves(schema)]
+        audio = {leaf for leaf in columns if leaf.startswith("audio.")}
+        numbers = [leaf for leaf in columns if leaf not in audio]
         open_writer: Any = pq.ParquetWriter  # its type hints lack the options per column, which it documents
         self._writer = open_writer(
             self._pending.file,
             schema,
             # FLAC does not compress further, and statistics of its bytes would fill the footer.
-            compression={leaf: "NONE" if leaf in audio else "ZSTD" for leaf in leaves},
+            compression={leaf: "NONE" if leaf in audio else "ZSTD" for leaf in columns},
             use_dictionary=numbers,
             write_statistics=numbers,
         )
@@ -70,9 +66,7 @@ class AudioTableWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.abort()
 
 
@@ -92,14 +86,3 @@ def read_blocks(store: ObjectStore, table: Table, song_id: str) -> Iterator[list
     with source, pq.ParquetFile(source, pre_buffer=True) as file:
         for group in range(file.num_row_groups):
             yield [dict.fromkeys(table.names) | row for row in file.read_row_group(group).to_pylist()]
-
-
-def _leaves(schema: ArrowSchema) -> list[str]:
-    """The paths of the columns in Parquet, where each field of a struct is a column."""
-    leaves: list[str] = []
-    for entry in schema:
-        if entry.type == AUDIO:
-            leaves += [f"{entry.name}.{child.name}" for child in AUDIO]
-        else:
-            leaves.append(entry.name)
-    return leaves

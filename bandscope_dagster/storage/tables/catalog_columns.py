@@ -4,33 +4,14 @@ import pyarrow as pa
 
 from bandscope_dagster.storage.tables.columns import SONG_ID_COLUMN, Column
 
-STEM_SHARE = pa.struct([("stem", pa.string()), ("share", pa.float32())])
-STEM_QUALITY = pa.struct(
-    [
-        ("stem", pa.string()),
-        ("share", pa.float32()),
-        ("peak", pa.float32()),
-        ("rms_dbfs", pa.float32()),
-        ("loudness_lufs", pa.float32()),
-        ("silent", pa.bool_()),
-    ]
-)
-INTERVAL = pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("score", pa.float32())])
-TOP_INSTRUMENT = pa.struct(
-    [
-        ("instrument", pa.string()),
-        ("family", pa.string()),
-        ("score", pa.float32()),
-        ("seconds", pa.float32()),
-    ]
-)
-SONG_INSTRUMENT = pa.struct(
-    [
-        *TOP_INSTRUMENT,
-        ("layer", pa.string()),
-        ("sources", pa.list_(pa.string())),
-    ]
-)
+TEXT, FLOAT, SECONDS = pa.string(), pa.float32(), pa.float64()
+
+STEM_SHARE = pa.struct([("stem", TEXT), ("share", FLOAT)])
+LEVELS = [("peak", FLOAT), ("rms_dbfs", FLOAT), ("loudness_lufs", FLOAT)]
+STEM_QUALITY = pa.struct([*STEM_SHARE, *LEVELS, ("silent", pa.bool_())])
+INTERVAL = pa.struct([("start_s", SECONDS), ("end_s", SECONDS), ("score", FLOAT)])
+TOP_INSTRUMENT = pa.struct([("instrument", TEXT), ("family", TEXT), ("score", FLOAT), ("seconds", FLOAT)])
+SONG_INSTRUMENT = pa.struct([*TOP_INSTRUMENT, ("layer", TEXT), ("sources", pa.list_(TEXT))])
 
 SONG_SUMMARY_COLUMNS = (
     Column(
@@ -47,7 +28,7 @@ SONG_SUMMARY_COLUMNS = (
     ),
     Column(
         "status",
-        pa.string(),
+        TEXT,
         "'ok', 'partial' (tables are missing, or windows have no tags), 'rejected' (the upload cannot be used) or "
         "'failed' (the last run could not compute a table, or a file cannot be read); song_errors has the reasons",
         "ok",
@@ -55,15 +36,15 @@ SONG_SUMMARY_COLUMNS = (
     ),
     Column(
         "missing_tables",
-        pa.list_(pa.string()),
+        pa.list_(TEXT),
         "Analysis tables that have no file for the song",
         ["stems", "stem_instrument_tags"],
     ),
-    Column("separator", pa.string(), "Model that separated the stems", "htdemucs"),
-    Column("tagger", pa.string(), "Model that tagged the mixture", "musicnn"),
+    Column("separator", TEXT, "Model that separated the stems", "htdemucs"),
+    Column("tagger", TEXT, "Model that tagged the mixture", "musicnn"),
     Column(
         "residual_db",
-        pa.float32(),
+        FLOAT,
         "Energy of the residual (mixture minus the sum of the stems) relative to the mixture; -200 if the sum is "
         "exact, null without stems",
         -41.5,
@@ -107,43 +88,36 @@ SONG_SUMMARY_COLUMNS = (
 
 INSTRUMENT_COLUMNS = (
     SONG_ID_COLUMN,
-    Column("source", pa.string(), "Audio that was tagged: 'mixture' or a stem's name", "mixture"),
+    Column("source", TEXT, "Audio that was tagged: 'mixture' or a stem's name", "mixture"),
     Column(
         "instrument",
-        pa.string(),
+        TEXT,
         "Name of the instrument in the vocabulary, or the label if the vocabulary does not have it",
         "guitar",
     ),
     Column(
         "family",
-        pa.string(),
+        TEXT,
         "Family of the instrument; null if the vocabulary does not have the label",
         "plucked strings",
     ),
     Column(
         "score",
-        pa.float32(),
+        FLOAT,
         "Mean score over the windows that name the instrument; null if the tagger has no scores",
         0.41,
     ),
-    Column("score_max", pa.float32(), "Largest score of a window; null if the tagger has no scores", 0.66),
+    Column("score_max", FLOAT, "Largest score of a window; null if the tagger has no scores", 0.66),
     Column(
-        "seconds_present",
-        pa.float32(),
-        "Time covered by the windows where the instrument is present",
-        126.0,
-        "s",
+        "seconds_present", FLOAT, "Time covered by the windows where the instrument is present", 126.0, "s"
     ),
     Column("windows", pa.int32(), "Number of windows where the instrument is present", 42),
-    Column("first_s", pa.float64(), "Start of the first window where the instrument is present", 12.0, "s"),
-    Column("last_s", pa.float64(), "End of the last window where the instrument is present", 171.0, "s"),
+    Column("first_s", SECONDS, "Start of the first window where the instrument is present", 12.0, "s"),
+    Column("last_s", SECONDS, "End of the last window where the instrument is present", 171.0, "s"),
     Column(
-        "layer",
-        pa.string(),
-        "Foremost layer of the instrument; null if the tagger names no layer",
-        "foreground",
+        "layer", TEXT, "Foremost layer of the instrument; null if the tagger names no layer", "foreground"
     ),
-    Column("model", pa.string(), "Name of the tagger", "musicnn"),
+    Column("model", TEXT, "Name of the tagger", "musicnn"),
     Column(
         "intervals",
         pa.list_(INTERVAL),

@@ -1,7 +1,5 @@
 """Tables as polars frames: empty ones, lazy ones over files, and the rows of one song."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from typing import cast

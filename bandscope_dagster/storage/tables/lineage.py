@@ -21,9 +21,7 @@ from bandscope_dagster.storage.tables.schemas import Table, table_key
 PREFIX = "bandscope."
 # Names of the notes.
 USED_NOTE = "used"  # of stems: JSON with the device, the batch and the segment (frames) that were used
-QUALITY_NOTE = (
-    "quality"  # of stems: JSON with residual_db (dB) and, for each stem, the fields of STEM_QUALITY
-)
+QUALITY_NOTE = "quality"  # of stems: JSON with residual_db (dB), and the fields of STEM_QUALITY for each stem
 TAGS_NOTE = "tags"  # of tag tables: JSON with the fields of TagSummary
 CLIPPED_NOTE = "clipped_share"  # of songs: share of the samples at or beyond full scale, in [0, 1]
 
@@ -138,18 +136,25 @@ def read_footer(store: ObjectStore, table: Table, song_id: str) -> Any | None:
 
     None if the song has no file. Raises ValueError if the file is not Parquet.
     """
-    key = table_key(table, song_id)
+    try:
+        return footer_at(store, table_key(table, song_id))
+    except FileNotFoundError:
+        return None
+    except pa.ArrowInvalid as error:
+        raise _not_ours(store, table, song_id, error) from error
+
+
+def footer_at(store: ObjectStore, key: str) -> Any:
+    """The footer of a Parquet file (``pyarrow.parquet.FileMetaData``).
+
+    Raises FileNotFoundError if there is no file, and ArrowInvalid if the file is not Parquet.
+    """
 
     def read() -> Any:
         with store.open(key) as file:
             return pq.read_metadata(file)
 
-    try:
-        return read_one_version(read)
-    except FileNotFoundError:
-        return None
-    except pa.ArrowInvalid as error:
-        raise _not_ours(store, table, song_id, error) from error
+    return read_one_version(read)
 
 
 def _not_ours(store: ObjectStore, table: Table, song_id: str, cause: Exception) -> ValueError:

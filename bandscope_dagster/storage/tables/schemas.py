@@ -3,9 +3,8 @@
 The Arrow schema of every file, the descriptions in the Dagster UI and ``docs/tables.md`` come from here.
 """
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -42,9 +41,7 @@ class Table:
     description: str
     nulls: str  # meaning of nulls, in addition to the descriptions of the columns
     columns: tuple[Column, ...]
-    kind: Literal["audio", "tags", "other"] = (
-        "other"  # of the rows: audio blocks, instrument tags, anything else
-    )
+    kind: Literal["audio", "tags", "other"] = "other"  # of the rows: audio blocks, instrument tags, or others
     model: Literal["separator", "tagger"] | None = None  # the kind of model that computes the rows
 
     @property
@@ -56,6 +53,22 @@ class Table:
     def names(self) -> tuple[str, ...]:
         """The names of the columns, in order."""
         return tuple(column.name for column in self.columns)
+
+
+def leaves(schema: ArrowSchema) -> Iterator[tuple[str, Any]]:
+    """The columns in Parquet, as paths with types: each field of a struct is a column of its own."""
+
+    def below(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
+        if pa.types.is_struct(kind):
+            for child in kind:
+                yield from below(f"{path}.{child.name}", child.type)
+        elif pa.types.is_list(kind):
+            yield from below(f"{path}.list.element", kind.value_type)
+        else:
+            yield path, kind
+
+    for entry in schema:
+        yield from below(entry.name, entry.type)
 
 
 def table_key(table: Table, song_id: str) -> str:
@@ -163,6 +176,7 @@ SONG_ERRORS = Table(
 )
 
 ANALYSIS_TABLES = (DECODED_WAVEFORMS, STEMS, INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
+TAG_TABLES = (INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)
 SONG_TABLES = (SONGS, *ANALYSIS_TABLES)  # one file per song
 CATALOG_TABLES = (SONG_CATALOG, INSTRUMENT_CATALOG, SONG_ERRORS)  # one file for all songs
 TABLES = {table.name: table for table in (*SONG_TABLES, SONG_FAILURES, *CATALOG_TABLES)}

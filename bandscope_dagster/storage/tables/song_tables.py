@@ -1,7 +1,5 @@
 """Reads and writes a song's rows in one table. Rows are checked against the table's definition."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice

@@ -4,9 +4,7 @@ It is an external merge sort: new rows are sorted and spilled to local files. Po
 the rows that stay, piece by piece, while the previous piece is encoded.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import maker_entries
-from bandscope_dagster.storage.tables.schemas import Table, catalog_key
+from bandscope_dagster.storage.tables.schemas import Table, catalog_key, leaves
 from bandscope_dagster.storage.tables.song_tables import Written
 
 SPILL_BYTES = 64 * 1024 * 1024  # of rows in memory before they are spilled to a local file
@@ -103,14 +101,4 @@ def _repeating(schema: Any) -> list[str]:
 
     For values that do not repeat, the writer would build a dictionary, find it too large and discard it.
     """
-
-    def leaves(path: str, kind: Any) -> Iterator[tuple[str, Any]]:
-        if pa.types.is_struct(kind):
-            for child in kind:
-                yield from leaves(f"{path}.{child.name}", child.type)
-        elif pa.types.is_list(kind):
-            yield from leaves(f"{path}.list.element", kind.value_type)
-        else:
-            yield path, kind
-
-    return [path for entry in schema for path, kind in leaves(entry.name, entry.type) if kind != pa.float32()]
+    return [path for path, kind in leaves(schema) if kind != pa.float32()]

@@ -9,20 +9,12 @@ from bandscope_dagster.tagging.answers.labels import clean_label, comma_items, p
 from bandscope_dagster.tagging.answers.lenient_json import Structure
 from bandscope_dagster.tagging.protocol import Layer
 
-_LAYERS: dict[str, Layer] = {
-    "foreground": "foreground",
-    "vordergrund": "foreground",
-    "前景": "foreground",
-    "middleground": "middle_ground",
-    "midground": "middle_ground",
-    "middle": "middle_ground",
-    "mid": "middle_ground",
-    "mittelgrund": "middle_ground",
-    "中景": "middle_ground",
-    "background": "background",
-    "hintergrund": "background",
-    "背景": "background",
+_NAMES: dict[Layer, tuple[str, ...]] = {
+    "foreground": ("foreground", "vordergrund", "前景"),
+    "middle_ground": ("middleground", "midground", "middle", "mid", "mittelgrund", "中景"),
+    "background": ("background", "hintergrund", "背景"),
 }
+_LAYERS: dict[str, Layer] = {name: layer for layer, names in _NAMES.items() for name in names}
 _BESIDE_LAYER = re.compile(r"^the|(?:layer|instruments?|elements?|sounds?|层|乐器)$")
 _NO_LETTER = re.compile(r"[\W\d_]+")
 # "strument" is a part of "instruments", "Instrumente", "instrumentos" and "strumenti".

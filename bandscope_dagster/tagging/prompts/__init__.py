@@ -1,7 +1,5 @@
 """The questions to a language model about a window of audio, by mode; the texts are the files in this folder."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -37,6 +37,12 @@ SONG_IS_USABLE: Final = _per_song_check(
     "The upload is complete audio within the limits. A rejected upload is a warning, not a failure.",
 )
 
+SONG_IS_UNDAMAGED: Final = _per_song_check(
+    "song_is_undamaged",
+    "songs",
+    "The song is all the audio of its upload: no damaged packet, no doubtful end, no guessed channels.",
+)
+
 SONG_IS_NOT_CLIPPED: Final = _per_song_check(
     "song_is_not_clipped",
     "songs",
@@ -69,7 +75,7 @@ TAGS_ARE_COMPLETE: Final = {
     for table in TAGS
 }
 
-SONG_CHECKS: Final = [SONG_IS_USABLE, SONG_IS_NOT_CLIPPED]
+SONG_CHECKS: Final = [SONG_IS_USABLE, SONG_IS_UNDAMAGED, SONG_IS_NOT_CLIPPED]
 
 ANALYSIS_CHECKS: Final[Mapping[str, list[dg.AssetCheckSpec]]] = {
     table.name: [
@@ -86,8 +92,14 @@ def song_checks(checked: SongChecked, target: dg.EventLogRecord | None) -> Itera
     """The results for one upload, whose materialization is ``target``."""
     yield _evaluation(SONG_IS_USABLE, checked.song_id, target, checks.song_is_usable(checked.error))
     if checked.error is not None:
-        yield _evaluation(SONG_IS_NOT_CLIPPED, checked.song_id, target, _nothing_to_check(checked.error))
-    elif checked.clipped_share is not None:
+        for spec in (SONG_IS_UNDAMAGED, SONG_IS_NOT_CLIPPED):
+            yield _evaluation(spec, checked.song_id, target, _nothing_to_check(checked.error))
+        return
+    if checked.row["bad_packets"] is not None:  # null if it was checked before damage was looked for
+        check = checks.song_is_undamaged(checked.row["warning"])
+        metadata = {"bad_packets": checked.row["bad_packets"], "lost_s": checked.row["lost_s"]}
+        yield _evaluation(SONG_IS_UNDAMAGED, checked.song_id, target, check, metadata)
+    if checked.clipped_share is not None:
         share = checked.clipped_share
         check = checks.song_is_not_clipped(share)
         metadata = {"clipped_share": round(share, 6)}

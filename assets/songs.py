@@ -75,7 +75,9 @@ def songs(
 
 def _metadata(checked: SongChecked) -> dict[str, Any]:
     row = checked.row
-    shown = {name: row[name] for name in ("filename", "duration_s", "loudness_lufs", "codec", "error")}
+    shown = {
+        name: row[name] for name in ("filename", "duration_s", "loudness_lufs", "codec", "error", "warning")
+    }
     metadata: dict[str, Any] = {name: value for name, value in shown.items() if value is not None}
     if checked.written is not None:
         metadata |= written_metadata(checked.written)

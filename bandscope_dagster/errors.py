@@ -15,6 +15,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     UNSUPPORTED_FORMAT = "unsupported_format"
     NOT_FINITE = "not_finite"
+    TOO_LOUD = "too_loud"
     DECODER_CRASHED = "decoder_crashed"
     TOO_COSTLY = "too_costly"
     UNUSABLE_NAME = "unusable_name"

@@ -19,7 +19,7 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
     "stems": "2",
     "instrument_tags": "2",
     "stem_instrument_tags": "2",
-    "song_catalog": "4",
+    "song_catalog": "5",
     "instrument_catalog": "2",
     "song_errors": "2",
 }

@@ -108,6 +108,9 @@ class Settings(BaseSettings):
     ui_url: str = "http://127.0.0.1:3000"
     """Address of the Dagster UI, for links in alerts."""
 
+    settle_s: float = Field(default=1.0, ge=0)
+    """Time in seconds for which a file in a local uploads/ must not have changed before it is taken."""
+
     max_upload_bytes: int = Field(default=2 * 2**30, ge=1)
     """Largest upload in bytes; larger ones are rejected."""
     min_duration_s: float = Field(default=0.5, ge=0)

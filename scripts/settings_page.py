@@ -8,7 +8,7 @@ from bandscope_dagster.settings import PREFIX, Settings
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "The store": ("storage", "s3_endpoint", "s3_region", "s3_access_key_id", "s3_secret_access_key"),
     "Models and device": ("separator", "tagger", "device", "models_folder"),
-    "Runs": ("songs_per_run", "step_retries", "step_retry_delay_s", "executor", "gpus"),
+    "Runs": ("songs_per_run", "settle_s", "step_retries", "step_retry_delay_s", "executor", "gpus"),
     "Separation": ("shifts", "overlap", "segment_s", "precision", "batch", "onednn"),
     "Tagging": ("tag_window_s", "tag_hop_s", "tag_batch", "tag_mode", "present_from"),
     "Stored audio": ("flac_bits",),

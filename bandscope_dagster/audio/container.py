@@ -2,14 +2,18 @@
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, cast
 
 import av
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
+from av.stream import Disposition
 
 from bandscope_dagster.audio.completeness import missing_part
+from bandscope_dagster.audio.file_view import FileView
+from bandscope_dagster.audio.foreign_tags import audio_start
+from bandscope_dagster.audio.valid_bits import valid_bits_patch
 from bandscope_dagster.errors import Reason, SongRejected
 
 # Names of FFmpeg demuxers. None of them follows references to other files, as hls, concat and sdp do.
@@ -24,23 +28,30 @@ _DECODERS = (
     *(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")),
 )
 
-# Some decoders (FLAC, WavPack, ALAC) work on several frames at once; this limits the cores that one song uses.
-_THREADS = 2
+# Decoders of formats with a checksum in each frame: FFmpeg ignores it unless it is told to check it.
+_WITH_CHECKSUMS = ("flac", "wavpack")
+
+
+# The beginning of files in front of which some programs write an ID3v2 tag, as if they were MP3.
+_NOT_AFTER_ID3 = (b"RIFF", b"RF64", b"FORM", b"caff", b"riff", b"OggS", b"wvpk", b"\x1aE\xdf\xa3", b"0&\xb2u")
 
 
 @contextmanager
 def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
-    """The opened container and its first audio stream (of a ``.stem.mp4``: the mixture).
+    """The opened container and its audio stream (of a ``.stem.mp4``: the mixture).
 
+    Of several streams it is the one that is marked as the default, and of several such the first that can be decoded.
     ``file`` is read from its start and stays open. Raises :class:`SongRejected` if it is not audio.
     """
     file.seek(0)
     if not file.read(1):
         raise SongRejected(Reason.EMPTY, "the file is empty; upload it again")
-    file.seek(0)
+    start, patches = _hidden_start(file), valid_bits_patch(file)
+    seen = cast(BinaryIO, FileView(file, start, patches=patches)) if start or patches else file
+    seen.seek(0)
     try:
         container = av.open(
-            _Nameless(file),
+            _Nameless(seen),
             mode="r",
             options={
                 "format_whitelist": ",".join(_DEMUXERS),
@@ -54,28 +65,47 @@ def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
         raise
     except FFmpegError as error:
         if missing := missing_part(file):
-            raise SongRejected(Reason.TRUNCATED, missing) from error
+            raise SongRejected(Reason.TRUNCATED, f"{missing.message}; upload it again") from error
         raise SongRejected(
             Reason.NOT_AUDIO, "unsupported audio format, or no audio at all; see docs/formats.md"
         ) from error
     with container:
-        yield container, _first_audio(container)
+        yield container, _chosen(container)
 
 
-def _first_audio(container: InputContainer) -> AudioStream:
-    if not container.streams.audio:
+def _hidden_start(file: BinaryIO) -> int:
+    """The first byte after ID3v2 tags in front of a format for which FFmpeg does not skip them; else 0."""
+    start = audio_start(file)
+    file.seek(start)
+    head = file.read(8)
+    return start if head.startswith(_NOT_AFTER_ID3) or head[4:] == b"ftyp" else 0
+
+
+def _chosen(container: InputContainer) -> AudioStream:
+    streams = container.streams.audio
+    if not streams:
         kinds = ", ".join(sorted({stream.type for stream in container.streams}))
         raise SongRejected(
             Reason.NO_AUDIO_STREAM, "the file has no audio stream" + (f", only {kinds}" if kinds else "")
         )
-    stream = container.streams.audio[0]
-    # PyAV has no codec context if FFmpeg has no decoder.
-    codec = getattr(stream.codec_context, "name", "unknown")
-    if codec not in _DECODERS:
-        raise SongRejected(Reason.UNSUPPORTED_FORMAT, f"unsupported codec {codec}; convert the file to FLAC")
-    stream.codec_context.thread_type = "AUTO"
-    stream.codec_context.thread_count = _THREADS
+    decodable = [stream for stream in streams if decoder_name(stream) in _DECODERS]
+    if not decodable:
+        raise SongRejected(
+            Reason.UNSUPPORTED_FORMAT,
+            f"unsupported codec {decoder_name(streams[0])}; convert the file to FLAC",
+        )
+    marked = [stream for stream in decodable if stream.disposition & Disposition.default]
+    stream = (marked or decodable)[0]
+    # One thread: frames come with their packets, so that an error can be told from the end of the file.
+    stream.codec_context.thread_count = 1
+    if stream.codec_context.name in _WITH_CHECKSUMS:
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
     return stream
+
+
+def decoder_name(stream: AudioStream) -> str:
+    """FFmpeg's name of the stream's decoder; PyAV has no codec context if FFmpeg has no decoder."""
+    return getattr(stream.codec_context, "name", "unknown")
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:

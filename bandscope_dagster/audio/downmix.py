@@ -22,6 +22,18 @@ _SHARES: dict[str, tuple[float, float]] = {
 }
 
 
+MICROSOFT_ORDER: dict[int, tuple[str, ...]] = {
+    3: ("FL", "FR", "FC"),
+    4: ("FL", "FR", "BL", "BR"),
+    5: ("FL", "FR", "FC", "BL", "BR"),
+    6: ("FL", "FR", "FC", "LFE", "BL", "BR"),
+    7: ("FL", "FR", "FC", "LFE", "BL", "BR", "BC"),
+    8: ("FL", "FR", "FC", "LFE", "BL", "BR", "SL", "SR"),
+}
+"""Channels of a WAV file that names none, by their number: Microsoft's usual sets of speakers (ksmedia.h: surround is
+quad, 5.0, 5.1, 5.1 with back centre, 7.1), in the order of the bits of a channel mask."""
+
+
 def stereo_weights(channels: Sequence[str]) -> NDArray[np.float32]:
     """The matrix ``(2, channels)`` that mixes the named channels to left and right.
 

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 
-from bandscope_dagster.audio.completeness import states_its_length
 from bandscope_dagster.audio.container import open_audio
 from bandscope_dagster.audio.limits import Limits
+from bandscope_dagster.audio.stated import header_duration
 from bandscope_dagster.errors import Reason, SongRejected
 
 _MAX_CHARACTERS = 500  # of a tag
@@ -42,7 +41,7 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
         )
     with open_audio(file) as (container, stream):
         check_format(stream.sample_rate, stream.channels, limits)
-        duration = stated_duration(file, container, stream)
+        duration = header_duration(file, container, stream)
         if duration is not None and duration > limits.max_duration_s:
             raise SongRejected(
                 Reason.TOO_LONG,
@@ -99,21 +98,6 @@ def check_format(sample_rate: int, channels: int, limits: Limits) -> None:
             Reason.UNSUPPORTED_FORMAT,
             f"the file has {channels} channels; the limit is {limits.max_channels}",
         )
-
-
-def stated_duration(file: BinaryIO, container: InputContainer, stream: AudioStream) -> float | None:
-    """The length in seconds that the file states; None if FFmpeg estimates it. ``file`` keeps its position."""
-    position = file.tell()
-    try:
-        if not states_its_length(file, container.format.name):
-            return None
-    finally:
-        file.seek(position)
-    if stream.duration is not None and stream.time_base is not None:
-        duration = float(stream.duration * stream.time_base)
-    else:
-        duration = (container.duration or 0) / 1_000_000  # FFmpeg's AV_TIME_BASE: microseconds
-    return duration if duration > 0 else None
 
 
 def _tag(tags: Mapping[str, str], name: str) -> str | None:

@@ -20,7 +20,7 @@ from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
-from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.pipeline.uploads import list_settled_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import matching
 from bandscope_dagster.songs.query import query
@@ -58,7 +58,12 @@ def run_songs(
             console.print(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
             )
-        listing = list_uploads(store)
+        listing = list_settled_uploads(store, settings.settle_s)
+        if listing.unsettled:
+            console.print(
+                f"{listing.unsettled} files in uploads/ are still being written; run again when they are whole.",
+                highlight=False,
+            )
         new = register_uploads(instance, listing)
         songs = list(instance.get_dynamic_partitions(SONGS_NAME))
         console.print(

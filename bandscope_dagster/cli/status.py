@@ -44,7 +44,7 @@ def print_overview(store: ObjectStore, console: Console) -> None:
     known = unchanged_rows(store, files, (*COLUMNS, "status"))
     fine = known.filter(pl.col("status") == Status.OK.value).drop("status")
     others = files.of(files.song_ids.filter(~files.song_ids.is_in(fine["song_id"].implode())))
-    rows = others.read(SONGS, lambda songs: songs.select(*COLUMNS, "error"))
+    rows = others.read(SONGS, lambda songs: songs.select(*COLUMNS, "error", "warning"))
     evidence = read_evidence(others, rows)
     unread = pl.DataFrame({"song_id": [song for song in evidence if song not in set(rows["song_id"])]})
     songs = pl.concat([fine, rows, unread], how="diagonal_relaxed").sort(
@@ -79,6 +79,8 @@ def describe(evidence: Evidence) -> str:
     status = evidence.status
     if status is Status.OK:
         return status
+    if status is Status.WARNING:
+        return f"{status}: {(evidence.warning or '').partition(';')[0]}"
     if status is Status.PARTIAL:
         return f"{status}: {_missing_results(evidence)}"
     if evidence.song_error is not None and is_failure(evidence.song_error):  # the cause of all later failures
@@ -117,6 +119,8 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
             f" {row['channels']}-channel, peak {row['peak']:.3f},"
             f" {'too quiet for a loudness' if loudness is None else f'{loudness:.1f} LUFS'}",
         )
+    if row["error"] is None and row["warning"] is not None:
+        _print_fact(console, "warning", visible(row["warning"], 1000), style="yellow")
     _print_stems(console, facts)
     _print_instruments(console, facts)
     for problem in facts.evidence.problems:

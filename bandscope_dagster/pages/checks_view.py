@@ -8,6 +8,7 @@ from bandscope_dagster.separation.quality import FLOOR_DB, RESIDUAL_LIMIT_DB
 from bandscope_dagster.songs.checks import (
     Check,
     blocks_are_whole,
+    song_is_undamaged,
     song_is_usable,
     stems_sum_to_mixture,
     tags_are_complete,
@@ -27,6 +28,10 @@ def checks_view(facts: SongFacts) -> Iterator[dict[str, str]]:
     """Each check with its name, its outcome ("passed", "warned" or "failed") and a detail."""
     usable = song_is_usable(facts.song["error"])
     yield _line(usable, "The upload is usable", "complete audio within the limits")
+    if facts.song["error"] is None and facts.song["bad_packets"] is not None:
+        yield _line(
+            song_is_undamaged(facts.song["warning"]), "The audio is undamaged", "all the audio that there is"
+        )
     for problem in facts.evidence.damaged:
         yield _line(blocks_are_whole([problem.message]), f"The file of {problem.table} can be read", "")
     if facts.quality is not None:

@@ -85,6 +85,9 @@ def _notices(facts: SongFacts) -> Iterator[dict[str, Any]]:
         Status.FAILED: "This song could not be processed",
         Status.PARTIAL: "Some results are missing",
     }
+    warning = facts.evidence.warning
+    if warning is not None and facts.evidence.song_error is None:
+        yield {"heading": "Something should be known of this audio", "lines": [visible(warning, 1000)]}
     if facts.status not in headings:
         return
     lines: dict[str, str] = {}  # error → sentence: several tables may have the same error

@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
+from time import sleep
 from typing import BinaryIO, Final, cast
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
@@ -46,6 +47,7 @@ class Listing:
 
     uploads: list[Upload]
     ignored: int
+    unsettled: int = 0  # files that may still be copied into the folder
 
     @property
     def by_song(self) -> dict[str, Upload]:
@@ -92,26 +94,56 @@ def _upload(stored: StoredObject) -> Upload:
     )
 
 
-def list_uploads(store: ObjectStore) -> Listing:
-    """Every upload in the store, oldest first; files with other extensions are counted only."""
+def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
+    """Every upload in the store, oldest first; files with other extensions are counted only.
+
+    A file on a local disk that another program may still be writing counts as ``unsettled`` until its time has not
+    changed for ``settle_s``. What ``bandscope ingest`` writes appears whole, and so do objects on S3.
+    """
     uploads: list[Upload] = []
-    ignored = 0
+    ignored = unsettled = 0
+    now = datetime.now(UTC)
     for stored in store.list(UPLOADS, any_name=True):
-        if is_audio_name(stored.key):
-            uploads.append(_upload(stored))
-        else:
+        if not is_audio_name(stored.key):
             ignored += 1
+        elif stored.may_grow and abs((now - stored.modified).total_seconds()) < settle_s:
+            unsettled += 1
+        else:
+            uploads.append(_upload(stored))
     uploads.sort(key=lambda upload: (upload.uploaded_at, upload.key))
-    return Listing(uploads, ignored)
+    return Listing(uploads, ignored, unsettled)
+
+
+def list_settled_uploads(store: ObjectStore, settle_s: float) -> Listing:
+    """The uploads, after waiting ``settle_s`` once for files that may still be written."""
+    listing = list_uploads(store, settle_s)
+    if listing.unsettled:
+        sleep(settle_s)
+        listing = list_uploads(store, settle_s)
+    return listing
+
+
+def _check_same(store: ObjectStore, key: str, listed_as: str) -> None:
+    found = store.head(key)
+    if found is None:
+        raise FileNotFoundError(key)
+    if song_id(key, found.fingerprint) != listed_as:
+        raise UploadUnavailable(
+            "the upload was replaced after it was listed; the new file becomes a new song in the next run"
+        )
 
 
 @contextmanager
-def fetch_upload(store: ObjectStore, key: str, max_bytes: int) -> Generator[Fetched]:
+def fetch_upload(
+    store: ObjectStore, key: str, max_bytes: int, listed_as: str | None = None
+) -> Generator[Fetched]:
     """Read an upload once, into an anonymous temporary file, and compute its digest.
+
+    ``listed_as`` is the song id from the listing. What was read must still be the file of that listing.
 
     Raises:
         SongRejected: the upload is empty, or larger than ``max_bytes``.
-        UploadUnavailable: the upload cannot be read from the store.
+        UploadUnavailable: the upload cannot be read from the store, or was replaced.
     """
     digest = hashlib.sha256()
     size = 0
@@ -123,6 +155,8 @@ def fetch_upload(store: ObjectStore, key: str, max_bytes: int) -> Generator[Fetc
                     raise SongRejected(Reason.TOO_LARGE, f"the file exceeds the limit of {max_bytes:,} bytes")
                 digest.update(chunk)
                 file.write(chunk)
+            if listed_as is not None:
+                _check_same(store, key, listed_as)
         except FileNotFoundError:
             raise UploadUnavailable(
                 "the upload is no longer in the store; upload it again (it becomes a new song)"

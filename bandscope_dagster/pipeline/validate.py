@@ -132,22 +132,24 @@ def _describe(
                 f"invalid name {upload.key}: {upload.fault}; rename the upload (it becomes a new song)",
             )
         with (
-            fetch_upload(store, upload.key, limits.max_bytes) as fetched,
+            fetch_upload(store, upload.key, limits.max_bytes, listed_as=song_id) as fetched,
             caged(fetched.file, limits, with_probe=True) as song,
         ):
             row |= {"song_hash": fetched.sha256, "size_bytes": fetched.size}
             facts = asdict(song.probe())
-            row |= {name: value for name, value in facts.items() if name in row}
+            row |= {name: value for name, value in facts.items() if name in row} | {"duration_s": None}
             measure = SongMeter()
-            for block in song.blocks():
-                measure.push(block)
-                clipped += at_full_scale(block)
-                samples += block.size
-            stats = measure.finish()
-            row |= asdict(stats) | {"duration_s": stats.frames / SAMPLE_RATE}
+            try:
+                for block in song.blocks():
+                    measure.push(block)
+                    clipped += at_full_scale(block)
+                    samples += block.size
+            finally:  # also of a rejected song: what was decoded, and what was found
+                row |= asdict(song.heard) | {"duration_s": samples / 2 / SAMPLE_RATE}
+            row |= asdict(measure.finish())
             return row, clipped / samples
     except SongRejected as rejected:
-        row["error"] = str(rejected)
+        row |= {"error": str(rejected), "warning": None}
     except UploadUnavailable as unavailable:
         row["error"] = f"{UNAVAILABLE}: {unavailable}"
     except Exception as error:

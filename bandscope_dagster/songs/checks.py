@@ -48,6 +48,11 @@ def song_is_usable(error: str | None) -> Check:
     return Check(Outcome.FAILED if is_failure(error) else Outcome.WARNED, (error,))
 
 
+def song_is_undamaged(warning: str | None) -> Check:
+    """Check that the song is all the audio of its upload, without doubt, by its ``warning`` in ``songs``."""
+    return _warn_of([] if warning is None else [warning])
+
+
 def song_is_not_clipped(clipped_share: float) -> Check:
     """Check that less than ``CLIPPED_LIMIT`` of the samples are at or beyond full scale."""
     return _warn_of(

@@ -32,6 +32,7 @@ class Status(StrEnum):
     """The progress of a song, as in the column ``status`` of ``song_catalog``."""
 
     OK = "ok"  # every analysis table has a file without an error
+    WARNING = "warning"  # as ok, but something should be known of its audio: the column ``warning``
     # Tables are missing, windows have no tags, or a table still repeats an error that ``songs`` no longer has.
     PARTIAL = "partial"
     REJECTED = "rejected"  # the upload cannot be used; permanent
@@ -75,6 +76,7 @@ class Evidence:
     damaged: tuple[Problem, ...] = ()  # stored files that cannot be read
     errors: tuple[Problem, ...] = ()  # stored in the analysis tables
     missing: tuple[str, ...] = ()  # analysis tables without a file
+    warning: str | None = None  # in its row of ``songs``
 
     @property
     def status(self) -> Status:
@@ -86,7 +88,9 @@ class Evidence:
         if decisive is not None:
             return Status.REJECTED
         # Also partial: a table still repeats an error that ``songs`` no longer has.
-        return Status.PARTIAL if self.errors or self.missing else Status.OK
+        if self.errors or self.missing:
+            return Status.PARTIAL
+        return Status.OK if self.warning is None else Status.WARNING
 
     @property
     def tables_without_result(self) -> set[str]:
@@ -106,10 +110,11 @@ class Evidence:
 def read_evidence(files: SongFiles, songs: pl.DataFrame | None = None) -> dict[str, Evidence]:
     """Song → its evidence, for every song in ``files``. A file that cannot be read is evidence, not an error.
 
-    ``songs`` has the columns ``song_id`` and ``error`` of their rows in ``songs``, if these were read already.
+    ``songs`` has the columns ``song_id``, ``error`` and ``warning`` of their rows in ``songs``, if these were read.
     """
-    rows = files.read(SONGS, lambda rows: rows.select("song_id", "error")) if songs is None else songs
-    song_errors = dict(rows.select("song_id", "error").iter_rows())
+    names = ("song_id", "error", "warning")
+    rows = files.read(SONGS, lambda rows: rows.select(names)) if songs is None else songs
+    in_songs = {song_id: (error, warning) for song_id, error, warning in rows.select(names).iter_rows()}
     errors = _problems_of(files)
     failures = _failures_of(files)
     damaged: defaultdict[str, list[Problem]] = defaultdict(list)
@@ -121,7 +126,8 @@ def read_evidence(files: SongFiles, songs: pl.DataFrame | None = None) -> dict[s
     )
     return {
         song_id: Evidence(
-            song_error=song_errors.get(song_id),
+            song_error=in_songs.get(song_id, (None, None))[0],
+            warning=in_songs.get(song_id, (None, None))[1],
             failures=tuple(failures.get(song_id, ())),
             damaged=tuple(damaged.get(song_id, ())),
             errors=tuple(errors.get(song_id, ())),

@@ -315,13 +315,14 @@ def test_headers_from_a_decoder_that_was_taken_over_are_rejected(said: bytes) ->
 
 
 def test_the_message_of_a_rejection_is_made_printable() -> None:
-    hostile = json.dumps(["empty", "\x1b[31mred\n" + 9_000 * "x"]).encode()
+    hostile = json.dumps(["empty", "\x1b[31mred\n" + 9_000 * "x", {"warning": "\x1b[31mred"}]).encode()
     with (
         taken_over(message(child_side.REJECTED, hostile)) as (song, _),
         pytest.raises(SongRejected) as caught,
     ):
         rest_of(song)
     assert caught.value.message.startswith("[31mred xxx") and len(caught.value.message) <= 500
+    assert song.heard.warning == "[31mred"
 
 
 def test_an_invalid_descriptor_starts_nothing_and_stops_no_other_song() -> None:

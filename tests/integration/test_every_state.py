@@ -103,9 +103,27 @@ def cut(table: str) -> State:
 
 UNAVAILABLE = "unavailable: the storage did not answer"
 
+DOUBT = "2 packets are damaged; 0.14 s of silence are in place of lost audio"
+
+
+def with_a_warning(store: ObjectStore, song: str) -> None:
+    """All results are there, and its audio was damaged."""
+    analyzed(store, song)
+    row = song_row(song, bad_packets=2, lost_s=0.14, warning=DOUBT)
+    write_table(store, SONGS, [row], lineage(song))
+
+
+def with_a_warning_alone(store: ObjectStore, song: str) -> None:
+    """A damaged upload that was not analyzed yet."""
+    write_table(store, SONGS, [song_row(song, bad_packets=2, lost_s=0.14, warning=DOUBT)], lineage(song))
+
+
 STATES: dict[str, tuple[State, str, str]] = {
     # song: how it comes about, its status, and the words of `bandscope status`
     "ok": (analyzed, "ok", "ok"),
+    "warned": (with_a_warning, "warning", "warning: 2 packets are damaged"),
+    "warned-new": (with_a_warning_alone, "partial", "partial: not analyzed"),
+    "warned-failed": (both(with_a_warning, failed("stems")), "failed", "failed: stems"),
     "new": (only_a_row, "partial", "partial: not analyzed"),
     "no-stems": (without_stems, "partial", "partial: no stems"),
     "lost-window": (lost_window, "partial", "partial: windows without tags"),
@@ -212,19 +230,36 @@ def test_every_problem_is_in_song_errors_on_the_page_and_in_the_details(
     details = printed(lambda console: print_songs(store, console, song, PRESENT_FROM))
     for problem in facts.evidence.problems:
         assert re.search(rf"^problem   {problem.table}: .*{re.escape(problem.message[:30])}", details, re.M)
-    assert (STATUSES[song] in ("ok", "partial") and song in ("ok", "new", "no-stems")) == (not problems)
+    assert (song in ("ok", "warned", "warned-new", "new", "no-stems")) == (not problems)
+
+
+@pytest.mark.parametrize("song", STATES)
+def test_a_warning_is_in_the_catalog_in_the_details_and_on_the_page(
+    store: ObjectStore, song: str, tmp_path: Path
+) -> None:
+    warned = song.startswith("warned")
+    [row] = catalog(store, "song_catalog").filter(pl.col("song_id") == song).to_dicts()
+    assert row["warning"] == (DOUBT if warned else None)
+    details = printed(lambda console: print_songs(store, console, song, PRESENT_FROM))
+    assert (f"warning   {DOUBT}" in details) == warned
+    facts = read_facts(store, song, PRESENT_FROM)
+    assert facts is not None
+    undamaged = [line for line in checks_view(facts) if line["name"] == "The audio is undamaged"]
+    assert [line["outcome"] for line in undamaged] == (["warned"] if warned else [])
+    write_page(store, PageFolder(open_store(str(tmp_path)), folder=""), song, PRESENT_FROM)
+    assert (DOUBT in (tmp_path / f"{song}.html").read_text()) == warned
 
 
 @pytest.mark.parametrize("song", STATES)
 def test_a_song_exports_where_its_stems_are_whole_and_else_the_error_has_its_status(
     store: ObjectStore, song: str
 ) -> None:
-    if song in ("ok", "lost-window", "failed-over-older", "damaged-tags"):
+    if song in ("ok", "warned", "warned-failed", "lost-window", "failed-over-older", "damaged-tags"):
         assert "vocals" in read_song(store, song).stems
     elif song != "damaged-row":  # without the row there is no name for a folder
         with pytest.raises(BandscopeError) as refused:
             read_song(store, song)
-        assert f"({STATUSES[song]})" in str(refused.value) or song in ("new", "no-stems")
+        assert f"({STATUSES[song]})" in str(refused.value) or song in ("new", "warned-new", "no-stems")
 
 
 @pytest.mark.parametrize(

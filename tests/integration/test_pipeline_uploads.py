@@ -5,6 +5,7 @@ import os
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from time import sleep
 
 import dagster as dg
 import pytest
@@ -12,7 +13,7 @@ from s3_server import S3Server
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
 from bandscope_dagster.orchestration.partitions import register_uploads
-from bandscope_dagster.pipeline.uploads import fetch_upload, is_audio_name, list_uploads
+from bandscope_dagster.pipeline.uploads import fetch_upload, is_audio_name, list_settled_uploads, list_uploads
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_ID
@@ -200,3 +201,31 @@ def test_an_upload_that_storage_withholds_is_unavailable(s3_server: S3Server) ->
     ):
         pass
     assert isinstance(unavailable.value.__cause__, PermissionError)
+
+
+def test_a_file_that_is_still_copied_is_taken_once_it_has_settled(local: ObjectStore, folder: Path) -> None:
+    growing = folder / "growing.wav"
+    growing.write_bytes(b"half of it")
+    listing = list_uploads(local, settle_s=60.0)
+    assert (listing.uploads, listing.unsettled) == ([], 1)
+    assert list_settled_uploads(local, settle_s=0.05).unsettled in (0, 1)
+    time = growing.stat().st_mtime - 61
+    os.utime(growing, (time, time))
+    with growing.open("ab") as file:
+        file.write(b" and the rest")
+    assert list_uploads(local, settle_s=60.0).unsettled == 1, "it was written again"
+    os.utime(growing, (time, time))
+    assert [upload.size for upload in list_uploads(local, settle_s=60.0).uploads] == [23]
+
+
+def test_what_ingest_writes_and_what_is_moved_in_is_taken_at_once(store: ObjectStore) -> None:
+    put(store, {"a.wav": b"whole"})
+    listing = list_uploads(store, settle_s=3600.0)
+    assert ([upload.filename for upload in listing.uploads], listing.unsettled) == (["a.wav"], 0)
+
+
+def test_a_moved_file_is_taken_at_once(local: ObjectStore, folder: Path) -> None:
+    (folder / "new.part").write_bytes(b"whole")
+    sleep(0.05)  # the clock of files ticks every few milliseconds
+    (folder / "new.part").rename(folder / "new.wav")
+    assert [upload.filename for upload in list_uploads(local, settle_s=3600.0).uploads] == ["new.wav"]

@@ -190,3 +190,33 @@ def test_a_row_that_cannot_be_written_fails_its_song_alone(tmp_path: Path) -> No
 
     assert str(songs[blocked].error).startswith("failed: ") and songs[blocked].written is None
     assert songs[other].error is None and songs[other].written is not None
+
+
+def test_an_upload_that_was_replaced_after_the_listing_is_not_this_song(store: ObjectStore) -> None:
+    listed = put(store, {"a.wav": short(1.0)})
+    [new] = put(store, {"a.wav": short(2.0)})
+    [old_song] = check(store, listed)
+    assert is_failure(old_song.error) and "was replaced after it was listed" in str(old_song.error)
+    assert old_song.row["song_hash"] is None and old_song.row["frames"] is None
+    [new_song] = check(store, list_uploads(store).by_song)
+    assert new_song.song_id == new != old_song.song_id
+    assert new_song.error is None and new_song.row["frames"] == 2 * 44_100
+
+
+def test_a_damaged_song_has_its_damage_in_its_row(store: ObjectStore) -> None:
+    song = bytearray(encode(np.tile(excerpt(), 2), "flac", "flac"))
+    song[len(song) // 2] ^= 0xFF
+    uploads = put(store, {"damaged.flac": bytes(song), "whole.flac": encoded("flac")})
+    damaged, whole = check(store, uploads)
+    assert damaged.error is None and damaged.row["frames"] == 2 * 268_288
+    assert damaged.row["bad_packets"] == 1
+    assert damaged.row["lost_s"] == pytest.approx(4608 / 44_100, abs=1e-6)
+    assert damaged.row["warning"].startswith("1 packet is damaged; 0.10 s of silence")
+    quality = ("bad_packets", "lost_s", "warning", "audio_stream", "audio_streams")
+    assert [whole.row[name] for name in quality] == [0, 0.0, None, 1, 1]
+
+
+def test_a_rejected_row_has_the_duration_that_was_decoded(store: ObjectStore) -> None:
+    [song] = check(store, put(store, {"cut.flac": encoded("flac")[: len(encoded("flac")) // 2]}))
+    assert str(song.error).startswith("truncated: ")
+    assert 2.5 < song.row["duration_s"] < 3.5 and song.row["warning"] is None

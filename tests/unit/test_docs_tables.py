@@ -45,18 +45,18 @@ def test_the_page_equals_the_definitions():
     ("columns", "says"),
     [
         ((*SONGS.columns, MOOD), "songs: mood is new"),
-        (SONGS.columns[:-1], "songs: error was removed"),
+        (SONGS.columns[:-1], "songs: audio_streams was removed"),
         (
             (replace(SONGS.columns[0], name="song"), *SONGS.columns[1:]),
             "songs: song is new, song_id was removed",
         ),
         (
             (*SONGS.columns[:-1], replace(SONGS.columns[-1], type=pa.large_string())),
-            "songs: error changed from string to large_string",
+            "songs: audio_streams changed from int32 to large_string",
         ),
         (
             (*SONGS.columns[:-1], replace(SONGS.columns[-1], nullable=False)),
-            "songs: error changed from string to string not null",
+            "songs: audio_streams changed from int32 to int32 not null",
         ),
         ((*SONGS.columns[:-2], *SONGS.columns[:-3:-1]), "songs: the columns changed their order"),
     ],
@@ -87,7 +87,7 @@ def test_a_new_version_appends_columns_and_the_lock_keeps_the_old_version():
 def test_a_new_version_may_only_append_columns(columns: tuple[Column, ...]):
     after = replace(SONGS, version=SONGS.version + 1, columns=columns)
     with pytest.raises(
-        Unlocked, match="A change may only append columns, so that files of version 1 stay readable"
+        Unlocked, match="A change may only append columns, so that files of version 2 stay readable"
     ):
         updated_lock(stored_lock(), changed(after))
 

@@ -50,6 +50,7 @@ USED = {
     "MAX_DECODE_MEMORY_MB": ("256", 256),
     "MAX_DECODE_CPU_S": ("60", 60),
     "MAX_DECODE_SILENCE_S": ("2.5", 2.5),
+    "SETTLE_S": ("0.5", 0.5),
 }
 
 SECRETS = {"S3_SECRET_ACCESS_KEY", "ALERT_WEBHOOK"}
@@ -83,6 +84,7 @@ REFUSED = {
     "MAX_DECODE_MEMORY_MB": ["63"],
     "MAX_DECODE_CPU_S": ["0", "1.5"],
     "MAX_DECODE_SILENCE_S": ["0"],
+    "SETTLE_S": ["-1"],
 }
 
 

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import BinaryIO, Final, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE
 from bandscope_dagster.audio.cage import child
 from bandscope_dagster.audio.cage.fork_server import STATUS
 from bandscope_dagster.audio.cage.fork_server_client import CageFailed, start_decoding
+from bandscope_dagster.audio.findings import Heard
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import Probe, printable_line
 from bandscope_dagster.errors import Reason, SongRejected
@@ -33,7 +35,8 @@ MESSAGE_BYTES: Final = 1 << 16  # at most, of a probe or an error; the texts in 
 GRACE_S: Final = 10.0  # at most, from the end of a child to the report of its exit status
 
 _PROBE: Final = TypeAdapter(Probe)
-_REJECTION: Final = TypeAdapter(tuple[Reason, str])
+_REJECTION: Final = TypeAdapter(tuple[Reason, str, Heard])
+_HEARD: Final = TypeAdapter(Heard)
 
 
 class CagedSong:
@@ -49,10 +52,14 @@ class CagedSong:
         self._channel, self._status, self._stop = channel, status, stop
         self._slots = np.frombuffer(memory, np.float32).reshape(child.SLOTS, -1)
         self._limits = limits
+        self._advice = "convert the file to FLAC"
+        self.heard = Heard()  # complete after the last block, or the rejection
 
     def probe(self) -> Probe:
         """The metadata in the file's headers; call it once."""
+        advice, self._advice = self._advice, "save the file without its tags and pictures"
         kind, size = self._next()
+        self._advice = advice
         if kind != child.PROBE:
             raise self._misbehaved(f"a message of kind {kind!r} instead of the headers")
         try:
@@ -66,6 +73,7 @@ class CagedSong:
         while True:
             kind, frames = self._next()
             if kind == child.END:
+                self.heard = self._validated(frames)
                 return
             if kind != child.BLOCK or not 0 < frames <= BLOCK_FRAMES:
                 raise self._misbehaved(f"{frames} frames of kind {kind!r} instead of a block of audio")
@@ -89,9 +97,10 @@ class CagedSong:
         kind, size = child.HEADER.unpack(header)
         if kind == child.REJECTED:
             try:
-                reason, message = _REJECTION.validate_json(self._read_message(size))
+                reason, message, heard = _REJECTION.validate_json(self._read_message(size))
             except ValidationError as error:
                 raise self._misbehaved("an invalid rejection") from error
+            self.heard = _printable(heard)
             raise SongRejected(reason, printable_line(message) or "no message")
         if kind == child.OUT_OF_MEMORY:
             raise self._out_of_memory()
@@ -99,6 +108,12 @@ class CagedSong:
             text = self._read_message(size).decode(errors="replace")
             raise CageFailed(printable_line(text) or "no message")
         return kind, size
+
+    def _validated(self, size: int) -> Heard:
+        try:
+            return _printable(_HEARD.validate_json(self._read_message(size)))
+        except ValidationError as error:
+            raise self._misbehaved("invalid findings") from error
 
     def _read_message(self, size: int) -> bytes:
         if size > MESSAGE_BYTES:
@@ -116,7 +131,7 @@ class CagedSong:
                 self._stop()
                 raise SongRejected(
                     Reason.TOO_COSTLY,
-                    f"the decoder returned nothing for {silence_s:g} s; convert the file to FLAC",
+                    f"the decoder returned nothing for {silence_s:g} s; {self._advice}",
                 )
             try:
                 count = self._channel.recv_into(rest)
@@ -137,7 +152,7 @@ class CagedSong:
         if number == signal.SIGXCPU:
             return SongRejected(
                 Reason.TOO_COSTLY,
-                f"decoding takes more than {self._limits.max_decode_cpu_s:g} s of CPU time; convert the file to FLAC",
+                f"decoding takes more than {self._limits.max_decode_cpu_s:g} s of CPU time; {self._advice}",
             )
         if number in (signal.SIGKILL, signal.SIGTERM):  # the kernel sends SIGKILL when memory runs out
             return CageFailed(f"the decoding process was killed from outside ({signal.Signals(number).name})")
@@ -149,7 +164,7 @@ class CagedSong:
     def _out_of_memory(self) -> SongRejected:
         mib = self._limits.max_decode_memory_bytes // 2**20
         return SongRejected(
-            Reason.TOO_COSTLY, f"decoding takes more than {mib} MiB of memory; convert the file to FLAC"
+            Reason.TOO_COSTLY, f"decoding takes more than {mib} MiB of memory; {self._advice}"
         )
 
     def _misbehaved(self, how: str) -> SongRejected:
@@ -185,6 +200,10 @@ def caged(file: BinaryIO, limits: Limits, *, with_probe: bool = False) -> Genera
             os.close(status_in)
         stack.callback(stop)
         yield CagedSong(ours, shared, status, stop, limits)
+
+
+def _printable(heard: Heard) -> Heard:
+    return replace(heard, warning=None if heard.warning is None else printable_line(heard.warning))
 
 
 def _readable(descriptor: int, timeout_s: float) -> bool:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES
 from bandscope_dagster.audio.decode import decode
+from bandscope_dagster.audio.findings import Findings
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import probe
 from bandscope_dagster.errors import SongRejected
@@ -61,14 +62,16 @@ def run(upload: int, channel: int, memory: int, limits: Limits, *, with_probe: b
 
 
 def _decode(file: BinaryIO, reader: "_Reader", limits: Limits, *, with_probe: bool) -> None:
+    findings = Findings()
     try:
         if with_probe:
             reader.tell(PROBE, json.dumps(asdict(probe(file, limits))).encode())
-        for block in decode(file, limits):
+        for block in decode(file, limits, findings):
             reader.give(block)
-        reader.tell(END)
+        reader.tell(END, json.dumps(asdict(findings.summary())).encode())
     except SongRejected as rejected:
-        reader.tell(REJECTED, json.dumps([rejected.reason.value, rejected.message]).encode())
+        summary = asdict(findings.summary())
+        reader.tell(REJECTED, json.dumps([rejected.reason.value, rejected.message, summary]).encode())
     except MemoryError:
         reader.tell(OUT_OF_MEMORY)
     except BrokenPipeError:

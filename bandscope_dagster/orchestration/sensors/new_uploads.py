@@ -95,7 +95,9 @@ def uploads_sensor(
         before = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         # The last song was deleted: start again from the first song.
         looked_through = before.index(cursor.last_song) + 1 if cursor.last_song in before else 0
-        listing = list_uploads(store)
+        listing = list_uploads(
+            store, settings.settle_s
+        )  # a file that is still written waits for the next tick
         register_uploads(context.instance, listing, REGISTERED_PER_TICK)
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]

@@ -42,6 +42,8 @@ TRANSIENT_ERRNOS = frozenset(
     }
 )
 
+_BEFORE_RENAME_NS = 1_000_000  # the time of a published file is this much earlier: `StoredObject.may_grow`
+
 T = TypeVar("T")
 
 
@@ -226,6 +228,9 @@ class _PendingFile(PendingObject):
         self.file.flush()
         # Never repeated: after a failed fsync the kernel discards the data, and a second fsync succeeds without it.
         os.fsync(self.file.fileno())
+        # The clock of files ticks every few milliseconds: the rename could be in the same tick as the last write.
+        status = os.fstat(self.file.fileno())
+        os.utime(self.file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns - _BEFORE_RENAME_NS))
         self._store.call(self.key, self._rename)
         _sync_folder(self._target.parent)
 
@@ -243,6 +248,8 @@ def _stored(key: str, status: os.stat_result) -> StoredObject:
         size=status.st_size,
         fingerprint=_fingerprint(status),
         modified=datetime.fromtimestamp(status.st_mtime, UTC),
+        # A write sets both times. After a rename, or after a copy that keeps the time, the file is whole.
+        may_grow=status.st_mtime_ns >= status.st_ctime_ns,
     )
 
 

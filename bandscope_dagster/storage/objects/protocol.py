@@ -22,6 +22,7 @@ class StoredObject:
     size: int  # bytes
     fingerprint: str  # changes with the content: the ETag on S3, size and modification time on a local disk
     modified: datetime  # UTC
+    may_grow: bool = False  # True if a program may still be writing it; never for objects that appear whole
 
 
 @dataclass(frozen=True, slots=True)

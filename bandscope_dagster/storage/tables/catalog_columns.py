@@ -29,8 +29,9 @@ SONG_SUMMARY_COLUMNS = (
     Column(
         "status",
         TEXT,
-        "'ok', 'partial' (tables are missing, or windows have no tags), 'rejected' (the upload cannot be used) or "
-        "'failed' (the last run could not compute a table, or a file cannot be read); song_errors has the reasons",
+        "'ok', 'warning' (all results are there, but `warning` says what to know of the audio), 'partial' (tables are "
+        "missing, or windows have no tags), 'rejected' (the upload cannot be used) or 'failed' (the last run could not "
+        "compute a table, or a file cannot be read); song_errors has the reasons",
         "ok",
         nullable=False,
     ),

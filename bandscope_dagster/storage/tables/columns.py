@@ -95,20 +95,45 @@ SONG_COLUMNS = (
         -14.3,
         "LUFS",
     ),
-    Column(
-        "true_peak_dbtp",
-        pa.float32(),
-        "Largest absolute value, also between samples (ITU-R BS.1770-4, annex 2); null for digital silence and in "
-        "files of version 0.2 and earlier",
-        -0.6,
-        "dBTP",
-    ),
     Column("rms_dbfs", pa.float32(), "Root mean square over both channels; 0 is full scale", -16.8, "dBFS"),
     Column("title", pa.string(), "Title in the file's tags", "Night Bus"),
     Column("artist", pa.string(), "Artist in the file's tags", "Mia Lindqvist"),
     Column("album", pa.string(), "Album in the file's tags", "Timetables"),
     Column("genre", pa.string(), "Genre in the file's tags", "Indie Pop"),
     Column(_ERROR.name, _ERROR.type, _ERROR.description, _TRUNCATED),
+)
+
+# Columns of version 2, after those of version 1.
+SONG_QUALITY_COLUMNS = (
+    Column(
+        "bad_packets",
+        pa.int32(),
+        "Damaged packets; null for songs that were checked before version 0.3.0",
+        2,
+    ),
+    Column(
+        "lost_s",
+        pa.float64(),
+        "Audio lost by damage: silence in its place, or missing at the end",
+        0.14,
+        "s",
+    ),
+    Column(
+        "warning",
+        pa.string(),
+        "What a listener should know of a song that was accepted: damage, a doubtful end, guessed channels; null if "
+        "the song is all the audio that there is",
+        "2 packets are damaged; 0.14 s of silence are in place of lost audio",
+    ),
+    Column("audio_stream", pa.int32(), "Number of the decoded audio stream in the file, from 1", 1),
+    Column("audio_streams", pa.int32(), "Number of audio streams in the file", 1),
+    Column(
+        "true_peak_dbtp",
+        pa.float32(),
+        "Largest absolute value, also between samples (ITU-R BS.1770-4, annex 2); null for digital silence",
+        -0.6,
+        "dBTP",
+    ),
 )
 
 BLOCK_COLUMN = Column("block", pa.int32(), "Number of the 10 s block, counted from 0", 3)

@@ -17,6 +17,7 @@ from bandscope_dagster.storage.tables.columns import (
     ERROR_COLUMNS,
     SONG_COLUMNS,
     SONG_ID_COLUMN,
+    SONG_QUALITY_COLUMNS,
     STEM_COLUMNS,
     TAG_COLUMNS,
     Column,
@@ -96,12 +97,13 @@ _TAG_NULLS = (
 
 SONGS = Table(
     "songs",
-    1,
+    2,
     "One row per song: the properties of its upload. Every upload is decoded to its end before a model runs; a "
     "rejected one has the reason in `error`.",
     "If `error` is set, only the columns known before the error are set: those of the listing, and those of the format "
-    "if the header could be read. `title`, `artist`, `album` and `genre` are null if the file has no such tag.",
-    SONG_COLUMNS,
+    "if the header could be read, and `duration_s`, `bad_packets` and `lost_s` of what was decoded. "
+    "`title`, `artist`, `album` and `genre` are null if the file has no such tag.",
+    (*SONG_COLUMNS, *SONG_QUALITY_COLUMNS),
 )
 DECODED_WAVEFORMS = Table(
     "decoded_waveforms",
@@ -142,11 +144,11 @@ STEM_INSTRUMENT_TAGS = Table(
 )
 SONG_CATALOG = Table(
     "song_catalog",
-    1,
+    2,
     "One row per song: its properties, its stems and instruments, and its status.",
     "The columns of `songs` are null as in `songs`. The columns of an analysis are null if it failed or was not done "
     "yet; see `status` and `missing_tables`.",
-    (*SONG_COLUMNS, *SONG_SUMMARY_COLUMNS),
+    (*SONG_COLUMNS, *SONG_SUMMARY_COLUMNS, *SONG_QUALITY_COLUMNS),
 )
 INSTRUMENT_CATALOG = Table(
     "instrument_catalog",

@@ -1,0 +1,80 @@
+"""Tags before and after the audio, which most containers do not know of: ID3, APE and Lyrics3.
+
+Players skip them, so they are neither audio nor damage.
+"""
+
+from typing import BinaryIO
+
+_ID3V2_HEADER = 10  # bytes
+_ID3V1_BYTES = 128
+_APE_FOOTER = 32  # bytes; also the size of its header
+_LYRICS_END = b"LYRICS200"
+_MAX_TAGS = 16  # one after the other
+
+_MARKS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+
+
+def is_tag(data: bytes) -> bool:
+    """True if the bytes are a tag, or only zeros: padding, as tag editors leave it."""
+    return data.startswith(_MARKS)
+
+
+def audio_start(file: BinaryIO) -> int:
+    """The first byte after all ID3v2 tags at the start."""
+    start = 0
+    for _ in range(_MAX_TAGS):
+        file.seek(start)
+        header = file.read(_ID3V2_HEADER)
+        if header[:3] != b"ID3" or len(header) < _ID3V2_HEADER:
+            break
+        start += id3v2_size(header)
+    return start
+
+
+def id3v2_size(header: bytes) -> int:
+    """The size of an ID3v2 tag, of which ``header`` is the beginning, with its header and footer."""
+    size = 0
+    for byte in header[6:10]:  # four bytes of seven bits each
+        size = size << 7 | byte & 0x7F
+    return _ID3V2_HEADER + size + (_ID3V2_HEADER if header[5] & 0x10 else 0)
+
+
+def audio_end(file: BinaryIO) -> int:
+    """The first byte of all tags at the end; the size of the file if there are none."""
+    end = file.seek(0, 2)
+    for _ in range(_MAX_TAGS):
+        start = _tag_before(file, end)
+        if start is None:
+            break
+        end = start
+    return end
+
+
+def _tag_before(file: BinaryIO, end: int) -> int | None:
+    """The first byte of the tag that ends at ``end``; None if there is none."""
+    if end >= _ID3V1_BYTES:
+        file.seek(end - _ID3V1_BYTES)
+        if file.read(3) == b"TAG":
+            return end - _ID3V1_BYTES
+    if end >= _APE_FOOTER:
+        file.seek(end - _APE_FOOTER)
+        footer = file.read(_APE_FOOTER)
+        if footer[:8] == b"APETAGEX":
+            size = int.from_bytes(footer[12:16], "little")  # without the header, with the footer
+            has_header = footer[23] & 0x80
+            return _inside(end - size - (_APE_FOOTER if has_header else 0), end)
+    if end >= 15:
+        file.seek(end - 15)
+        footer = file.read(15)
+        if footer[6:] == _LYRICS_END and footer[:6].isdigit():
+            return _inside(end - 15 - int(footer[:6]), end)
+    if end >= _ID3V2_HEADER:
+        file.seek(end - _ID3V2_HEADER)
+        footer = file.read(_ID3V2_HEADER)
+        if footer[:3] == b"3DI":  # ID3v2.4 at the end
+            return _inside(end - id3v2_size(footer), end)
+    return None
+
+
+def _inside(start: int, end: int) -> int | None:
+    return start if 0 <= start < end else None

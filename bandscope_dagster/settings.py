@@ -103,13 +103,13 @@ class Settings(BaseSettings):
     """Lowest score, in [0, 1], at which catalogs and pages count an instrument as present in a window. Default: the
     tagger's own."""
 
-    settle_s: float = Field(default=1.0, ge=0)
-    """Time in seconds for which a file in a local uploads/ must not have changed before it is taken."""
-
     alert_webhook: SecretStr | None = None
     """URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the sensor's log."""
     ui_url: str = "http://127.0.0.1:3000"
     """Address of the Dagster UI, for links in alerts."""
+
+    settle_s: float = Field(default=1.0, ge=0)
+    """Time in seconds for which a file in a local uploads/ must not have changed before it is taken."""
 
     max_upload_bytes: int = Field(default=2 * 2**30, ge=1)
     """Largest upload in bytes; larger ones are rejected."""

@@ -77,7 +77,6 @@ class SongPlanner:
     flac_bits: int = 16
     separator: ModelIdentity = NO_MODEL
     tagger: ModelIdentity = NO_MODEL
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def songs_lineage(self, song_id: str, limits: Limits, song_hash: str = "") -> Lineage:
         """The lineage of a row in ``songs``."""
@@ -172,5 +171,5 @@ class SongPlanner:
             model_sha256=model.sha256,
             params=json.dumps(params, sort_keys=True),
             run_id=self.run_id,
-            created_at=self.created_at,
+            created_at=datetime.now(UTC),
         )

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import perf_counter
 
 import numpy as np
@@ -75,7 +76,8 @@ class SongAnalysis:
         self._audio = SongAudio(plan, context.store, context.encoders, context.stems)
         self._sources: dict[str, SourceTags] = {}
         self._drawn_tags: ArrowTable | None = None
-        self._stems = Reblock(BLOCK_FRAMES)
+        self._tagged_at = datetime.now(UTC)  # until the last window is tagged: when the song was begun
+        self._stems, self._mixture = Reblock(BLOCK_FRAMES), Reblock(BLOCK_FRAMES)
 
     @property
     def state(self) -> AnalysisState:
@@ -98,9 +100,9 @@ class SongAnalysis:
     def add_separated(self, piece: Separated) -> None:
         """Take finished samples of the mixture and the stems."""
         self._used = piece.used
-        self._audio.quality.add_separated(piece.mixture, piece.stems)
-        for block in self._stems.push(piece.stems):
-            self._add_stems(block)
+        mixture = self._mixture.push(piece.mixture)
+        for stems, of_mixture in zip(self._stems.push(piece.stems), mixture, strict=True):
+            self._add_stems(stems, of_mixture)
 
     def add_stored_stems(self, stems: Mapping[str, Audio]) -> None:
         """Take one block of each stem, read from the stems table, each ``(2, frames)``."""
@@ -112,9 +114,9 @@ class SongAnalysis:
         """End the audio. The song is committed once its last windows are tagged, which may wait for a full batch."""
         if self.state is not AnalysisState.READING:
             return
-        last = self._stems.finish()
-        if last is not None:
-            self._add_stems(last)
+        last, of_mixture = self._stems.finish(), self._mixture.finish()
+        if last is not None and of_mixture is not None:
+            self._add_stems(last, of_mixture)
         if self._context.windows is not None:
             for source in self._sources.values():
                 self._context.windows.add(source, source.finish())
@@ -135,6 +137,7 @@ class SongAnalysis:
             if error is not None:
                 self.fail(error)
             elif self._machine.move(AnalysisState.COMMITTING):
+                self._tagged_at = datetime.now(UTC)
                 self._context.writer.submit(self._commit)
 
     def fail(self, error: Exception) -> None:
@@ -166,16 +169,18 @@ class SongAnalysis:
         """Discard files that are not published. The writer thread must not be working on this song."""
         self._audio.discard()
 
-    def _add_stems(self, block: Audio) -> None:
-        """Store 10 s of every stem and tag the stored samples: tags made later from the table are then the same."""
+    def _add_stems(self, block: Audio, mixture: Audio) -> None:
+        """Store 10 s of every stem; measure and tag the stored samples, so that readers of the tables find the same."""
+        bits = self._context.flac_bits
         quantized = {
-            stem: quantize(samples, self._context.flac_bits)
-            for stem, samples in zip(self._context.stems, block, strict=True)
+            stem: quantize(samples, bits) for stem, samples in zip(self._context.stems, block, strict=True)
         }
         self._write_block("stems", quantized)
+        stored = {stem: dequantize(samples) for stem, samples in quantized.items()}
+        self._audio.quality.add_separated(dequantize(quantize(mixture, bits)), list(stored.values()))
         if "stem_instrument_tags" in self.plan.compute:
-            for stem, samples in quantized.items():
-                self._tag(stem, dequantize(samples))
+            for stem, samples in stored.items():
+                self._tag(stem, samples)
 
     def _tag(self, source: str, block: Audio) -> None:
         queue = self._context.windows
@@ -236,14 +241,14 @@ class SongAnalysis:
         assert queue is not None
         of_mixture = table == INSTRUMENT_TAGS.name
         sources = [each for each in self._sources.values() if (each.source == MIXTURE) == of_mixture]
-        shared = {"song_id": self.plan.song_id, "model": lineage.model, "detected_at": lineage.created_at}
+        shared = {"song_id": self.plan.song_id, "model": lineage.model, "detected_at": self._tagged_at}
         rows = (row | shared for source in sources for row in source.rows(self._context.vocabulary))
         tags = arrow_table(TABLES[table], rows)
         self.tags[table] = summarize(sources, python_rows(tags, SUMMARIZED), queue)
         if of_mixture or INSTRUMENT_TAGS.name not in self.tags:  # the picture prefers the mixture's tags
             self._drawn_tags = tags
         notes = {TAGS_NOTE: self.tags[table].to_json()}
-        return write_table(self._context.store, TABLES[table], tags, lineage, notes)
+        return write_table(self._context.store, TABLES[table], tags, lineage.written_now(), notes)
 
     def _read_stored(self, table: str) -> StoredFile | Exception:
         """The file as the store returns it right after publishing, or the error, which does not fail the song."""

@@ -64,7 +64,9 @@ class SongAudio:
 
     def _writer(self, table: str) -> AudioTableWriter:
         if table not in self._writers:
-            self._writers[table] = AudioTableWriter(self._store, TABLES[table], self._plan.compute[table])
+            self._writers[table] = AudioTableWriter(
+                self._store, TABLES[table], self._plan.compute[table].written_now()
+            )
         return self._writers[table]
 
     def _row(self, table: str, index: int, source: str, block: Quantized, before: Future[Row] | None) -> Row:

@@ -175,7 +175,7 @@ def check_collection(names: Namespace, known: Collection) -> None:
 def check_loudness(names: Namespace, known: Collection) -> None:
     import pyloudnorm
 
-    meter = pyloudnorm.Meter(44_100)
+    meter = pyloudnorm.Meter(44_100, filter_class="DeMan")
     loud = sorted(meter.integrated_loudness(audio.T.astype(float)) for audio in known.mixtures.values())
     quietest, median, loudest, worst = names["loudness"].row(0)
     assert (quietest, median, loudest) == pytest.approx((loud[0], np.median(loud), loud[-1]), abs=0.01)

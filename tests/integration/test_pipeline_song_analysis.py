@@ -208,10 +208,11 @@ def test_the_quality_is_that_of_what_is_stored_and_is_stored_beside_it(
     energies = [np.square(stored_audio(store, "stems", stem).astype(np.float64)).sum() for stem in STEMS]
     for stem, energy in zip(song.quality.stems, energies, strict=True):
         audio = stored_audio(store, "stems", stem.stem)
-        meter = pyloudnorm.Meter(SAMPLE_RATE)
+        gated = audio[:, : audio.shape[1] // 4410 * 4410].T.astype(float)  # complete gating blocks
+        meter = pyloudnorm.Meter(SAMPLE_RATE, filter_class="DeMan")
         assert stem.peak == np.abs(audio).max()
         assert stem.rms_dbfs == pytest.approx(10 * np.log10(energy / audio.size))
-        assert stem.loudness_lufs == pytest.approx(meter.integrated_loudness(audio.T.astype(float)), abs=1e-6)
+        assert stem.loudness_lufs == pytest.approx(meter.integrated_loudness(gated), abs=1e-6)
         assert stem.share == pytest.approx(energy / sum(energies))
         assert not stem.silent
     assert stored_quality(store) == song.quality

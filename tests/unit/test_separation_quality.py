@@ -50,11 +50,14 @@ def stem_of(samples: np.ndarray, beside: np.ndarray | None = None) -> StemQualit
 
 
 def loudness(samples: np.ndarray) -> float:
-    return pyloudnorm.Meter(SAMPLE_RATE).integrated_loudness(samples.T.astype(np.float64))
+    samples = samples[:, : samples.shape[1] // 4410 * 4410]  # complete gating blocks
+    return pyloudnorm.Meter(SAMPLE_RATE, filter_class="DeMan").integrated_loudness(
+        samples.T.astype(np.float64)
+    )
 
 
 def test_stems_that_sum_to_the_mixture_exactly_are_at_the_floor() -> None:
-    mixture = noise(1)
+    mixture = np.round(noise(1) * 2**10) / np.float32(2**10)  # so that the stems are exact
     assert quality_of(mixture, np.stack([0.75 * mixture, 0.25 * mixture])).residual_db == FLOOR_DB
 
 
@@ -91,7 +94,7 @@ def test_a_sine_measures_what_is_known_of_it(amplitude: float) -> None:
     assert not stem.silent
 
 
-def test_the_loudness_of_a_real_stem_is_pyloudnorms_of_the_whole() -> None:
+def test_the_loudness_of_a_real_stem_is_that_of_the_whole() -> None:
     samples = excerpt()
     assert stem_of(samples).loudness_lufs == pytest.approx(loudness(samples), abs=1e-6)
 

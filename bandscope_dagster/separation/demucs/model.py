@@ -122,8 +122,8 @@ class Demucs:
         """Prepare ``networks``, which have the same stems; ``weights`` has a row per network and a column per stem.
 
         Raises:
-            SettingsError: the segment is longer than the networks were trained for, or the device does not support
-                the precision or oneDNN.
+            SettingsError: the segment is longer than the networks were trained for or too short for the shifts, or the
+                device does not support the precision or oneDNN.
         """
         trained = min(float(network.segment) for network in networks)
         segment_s = options.segment_s or trained
@@ -138,6 +138,14 @@ class Demucs:
         self._precision: Precision = options.precision or "fp32"
         length = int(SAMPLE_RATE * (Fraction(networks[0].segment) if segment_s == trained else segment_s))
         self.stems = tuple(networks[0].sources)
+        shortest = int((1 - overlap) * length)
+        if shifts and MAX_SHIFT * (2 * shifts - 1) // (2 * shifts) >= shortest:
+            raise SettingsError(
+                f"BANDSCOPE_SHIFTS={shifts} shifts by up to {MAX_SHIFT / SAMPLE_RATE:g} s, but with "
+                f"BANDSCOPE_SEGMENT_S={segment_s:g} and BANDSCOPE_OVERLAP={overlap:g} a segment begins every "
+                f"{shortest / SAMPLE_RATE:.2f} s; "
+                "set a longer segment, less overlap, or BANDSCOPE_SHIFTS=0"
+            )
         self.plan = triangular_plan(length, overlap, shifts)
         self.shorter_plans = tuple(triangular_plan(length // part, overlap) for part in SHORTER)
         self.batch = options.batch or (1 if device == "cpu" else ACCELERATOR_BATCH)

@@ -91,7 +91,7 @@ SONG_COLUMNS = (
     Column(
         "loudness_lufs",
         pa.float32(),
-        "Integrated loudness (ITU-R BS.1770-4); null if too quiet",
+        "Integrated loudness (ITU-R BS.1770-4); null if too quiet. A mono file counts as two equal channels: 3 LU more",
         -14.3,
         "LUFS",
     ),
@@ -127,6 +127,13 @@ SONG_QUALITY_COLUMNS = (
     ),
     Column("audio_stream", pa.int32(), "Number of the decoded audio stream in the file, from 1", 1),
     Column("audio_streams", pa.int32(), "Number of audio streams in the file", 1),
+    Column(
+        "true_peak_dbtp",
+        pa.float32(),
+        "Largest absolute value, also between samples (ITU-R BS.1770-4, annex 2); null for digital silence",
+        -0.6,
+        "dBTP",
+    ),
 )
 
 BLOCK_COLUMN = Column("block", pa.int32(), "Number of the 10 s block, counted from 0", 3)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
@@ -43,7 +43,11 @@ class Lineage:
     model_sha256: str
     params: str  # JSON
     run_id: str
-    created_at: datetime  # UTC
+    created_at: datetime  # UTC; when the writing of the file began
+
+    def written_now(self) -> Lineage:
+        """The same origin, for a file whose writing begins now. A plan may be made many minutes earlier."""
+        return replace(self, created_at=datetime.now(UTC))
 
     def to_metadata(self) -> dict[str, str]:
         """The fields as ``bandscope.<name>`` entries."""

@@ -39,7 +39,7 @@ SONG_COLUMNS = (
     "sample_rate, channels, bit_rate, duration_s, frames, mono_mean, mono_std, peak, loudness_lufs, rms_dbfs, "
     "title, artist, album, genre, error"
 )
-SONG_QUALITY_COLUMNS = "bad_packets, lost_s, warning, audio_stream, audio_streams"
+SONG_QUALITY_COLUMNS = "bad_packets, lost_s, warning, audio_stream, audio_streams, true_peak_dbtp"
 TAG_COLUMNS = (
     "song_id, source, instrument, family, label, score, start_s, end_s, layer, model, detected_at, error, "
     "mapped, answer, note"
@@ -122,7 +122,7 @@ def test_a_songs_file_is_named_by_its_id():
 OLDER = {
     "songs": (
         *("title", "artist", "album", "genre", "error"),
-        *("bad_packets", "lost_s", "warning", "audio_stream", "audio_streams"),
+        *("bad_packets", "lost_s", "warning", "audio_stream", "audio_streams", "true_peak_dbtp"),
     ),
     "decoded_waveforms": ("gain", "error"),
     "stems": ("gain", "error"),

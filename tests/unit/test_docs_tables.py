@@ -45,18 +45,18 @@ def test_the_page_equals_the_definitions():
     ("columns", "says"),
     [
         ((*SONGS.columns, MOOD), "songs: mood is new"),
-        (SONGS.columns[:-1], "songs: audio_streams was removed"),
+        (SONGS.columns[:-1], "songs: true_peak_dbtp was removed"),
         (
             (replace(SONGS.columns[0], name="song"), *SONGS.columns[1:]),
             "songs: song is new, song_id was removed",
         ),
         (
             (*SONGS.columns[:-1], replace(SONGS.columns[-1], type=pa.large_string())),
-            "songs: audio_streams changed from int32 to large_string",
+            "songs: true_peak_dbtp changed from float to large_string",
         ),
         (
             (*SONGS.columns[:-1], replace(SONGS.columns[-1], nullable=False)),
-            "songs: audio_streams changed from int32 to int32 not null",
+            "songs: true_peak_dbtp changed from float to float not null",
         ),
         ((*SONGS.columns[:-2], *SONGS.columns[:-3:-1]), "songs: the columns changed their order"),
     ],

@@ -37,7 +37,8 @@ _Groups = list[tuple[Layer | None, list[Value]]]
 # The beginning of a turn of the user in a line of its own, which a model may invent after its answer: "Human:",
 # "<|im_start|>user", "### User:", "**Question:**".
 _NEXT_TURN = re.compile(
-    r"^[\s#*>_-]*(?:<\|[^|\n]{1,20}\|>\s*)?(?:human|user|question|用户|人类|提问|问题|ユーザー)\b[\s*_]*(?:[:\uff1a]|$)",
+    r"^[ \t#*>_-]*+(?:<\|[^|\n]{1,20}\|>\s?)?"
+    r"(?:human|user|question|用户|人类|提问|问题|ユーザー)\b[ \t*_]*+(?:[:\uff1a]|$)",
     re.IGNORECASE | re.MULTILINE,
 )
 _FINAL = re.compile(r"\bfinal|最终|最終", re.IGNORECASE)

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.models import require_models
-from bandscope_dagster.cli.terminal import progress_bar
+from bandscope_dagster.cli.terminal import one_line, progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import only_one
@@ -64,6 +64,8 @@ def run_songs(
                 f"{listing.unsettled} files in uploads/ are still being written; run again when they are whole.",
                 highlight=False,
             )
+        for line in listing.left_out:
+            console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
         new = register_uploads(instance, listing)
         songs = list(instance.get_dynamic_partitions(SONGS_NAME))
         console.print(

@@ -48,6 +48,7 @@ class Listing:
     uploads: list[Upload]
     ignored: int
     unsettled: int = 0  # files that may still be copied into the folder
+    left_out: tuple[str, ...] = ()  # entries of a local folder that cannot be listed, each as "key: reason"
 
     @property
     def by_song(self) -> dict[str, Upload]:
@@ -103,7 +104,12 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
     uploads: list[Upload] = []
     ignored = unsettled = 0
     now = datetime.now(UTC)
-    for stored in store.list(UPLOADS, any_name=True):
+    left_out: list[str] = []
+
+    def leave_out(key: str, fault: str) -> None:
+        left_out.append(f"{key}: {fault}")
+
+    for stored in store.list(UPLOADS, any_name=True, left_out=leave_out):
         if not is_audio_name(stored.key):
             ignored += 1
         elif stored.may_grow and abs((now - stored.modified).total_seconds()) < settle_s:
@@ -111,7 +117,7 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
         else:
             uploads.append(_upload(stored))
     uploads.sort(key=lambda upload: (upload.uploaded_at, upload.key))
-    return Listing(uploads, ignored, unsettled)
+    return Listing(uploads, ignored, unsettled, tuple(left_out))
 
 
 def list_settled_uploads(store: ObjectStore, settle_s: float) -> Listing:

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -229,3 +231,51 @@ def test_a_moved_file_is_taken_at_once(local: ObjectStore, folder: Path) -> None
     sleep(0.05)  # the clock of files ticks every few milliseconds
     (folder / "new.part").rename(folder / "new.wav")
     assert [upload.filename for upload in list_uploads(local, settle_s=3600.0).uploads] == ["new.wav"]
+
+
+def test_odd_entries_are_left_out_with_their_reason_and_stop_no_other(tmp_path: Path) -> None:
+    """A link to itself, to nothing, and out of the store, and a named pipe."""
+    uploads = tmp_path / "store" / "uploads"
+    (uploads / "mia").mkdir(parents=True)
+    (tmp_path / "private.wav").write_bytes(b"1")
+    (uploads / "a.wav").write_bytes(b"1")
+    (uploads / "mia" / "loop.wav").symlink_to("loop.wav")
+    (uploads / "nothing.wav").symlink_to("gone.wav")
+    (uploads / "out.wav").symlink_to(tmp_path / "private.wav")
+    (uploads / "inside.wav").symlink_to("a.wav")
+    os.mkfifo(uploads / "pipe.wav")
+    store = open_store(str(tmp_path / "store"))
+
+    listing = list_uploads(store)
+
+    assert [upload.filename for upload in listing.uploads] == ["a.wav", "inside.wav"]
+    found = dict(line.split(": ") for line in listing.left_out)
+    assert found == {
+        "uploads/mia/loop.wav": "Too many levels of symbolic links",
+        "uploads/nothing.wav": "not a file",
+        "uploads/out.wav": "a link out of the store",
+        "uploads/pipe.wav": "not a file",
+    }
+    assert set(store.fingerprints(["uploads"])["uploads"]) == {"a.wav", "inside.wav"}
+
+
+def test_a_folder_without_permission_is_left_out_and_stops_no_other(tmp_path: Path) -> None:
+    """As another user than root, whom permissions stop."""
+    uploads = tmp_path / "store" / "uploads"
+    (uploads / "locked").mkdir(parents=True)
+    (uploads / "a.wav").write_bytes(b"1")
+    (uploads / "locked").chmod(0)
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o755)
+    program = (
+        "import os, sys; os.getuid() or (os.setgid(65534), os.setuid(65534));"
+        "from bandscope_dagster.storage.objects.open_store import open_store;"
+        "from bandscope_dagster.pipeline.uploads import list_uploads;"
+        "found = list_uploads(open_store(sys.argv[1]));"
+        "print([upload.filename for upload in found.uploads], *found.left_out, sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "store"], capture_output=True, text=True)
+    (uploads / "locked").chmod(0o755)
+    if "ModuleNotFoundError" in done.stderr:
+        pytest.skip("another user may not read this checkout or its Python")
+    assert done.stdout.splitlines() == ["['a.wav']", "uploads/locked: Permission denied"], done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bandscope_dagster.storage.objects.local import TRANSIENT_ERRNOS, LocalStore
+from bandscope_dagster.storage.objects.local_pending import sweep
 from bandscope_dagster.storage.objects.open_store import open_store
 
 
@@ -116,7 +117,7 @@ def test_a_sweep_spares_living_writers_and_removes_what_the_dead_left(tmp_path: 
     living = store.create("a")
     living.write(b"alive")
     (tmp_path / ".pending" / "dead.part").write_bytes(b"half")
-    assert store.sweep() == 1
+    assert sweep(store.root) == 1
     assert not (tmp_path / ".pending" / "dead.part").exists()
     living.commit()
     assert store.read("a") == b"alive"
@@ -128,7 +129,7 @@ def test_sweeps_that_race_with_writers_take_nothing_from_them(tmp_path: Path):
     def sweep() -> None:
         sweeper = LocalStore(str(tmp_path))
         while not stop.is_set():
-            sweeper.sweep()
+            sweep(sweeper.root)
 
     sweepers = [threading.Thread(target=sweep) for _ in range(2)]
     for sweeper in sweepers:

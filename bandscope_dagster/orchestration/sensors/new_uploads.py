@@ -95,9 +95,10 @@ def uploads_sensor(
         before = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         # The last song was deleted: start again from the first song.
         looked_through = before.index(cursor.last_song) + 1 if cursor.last_song in before else 0
-        listing = list_uploads(
-            store, settings.settle_s
-        )  # a file that is still written waits for the next tick
+        # A file that is still being written waits for the next tick.
+        listing = list_uploads(store, settings.settle_s)
+        for line in listing.left_out:
+            context.log.warning(f"Left out: {line}")
         register_uploads(context.instance, listing, REGISTERED_PER_TICK)
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import re
 import stat
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,12 +15,12 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from bandscope_dagster.storage.objects.keys import check_key, is_listed
+from bandscope_dagster.storage.objects.local_pending import PendingFile, sweep
 from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, PendingObject, StoredObject
 from bandscope_dagster.storage.objects.retries import with_retries
 
 logger = logging.getLogger(__name__)
 
-PENDING_FOLDER = ".pending"  # hidden, and not below a table: globs such as stems/*.parquet never match it
 
 PLAIN_NAME = re.compile(r"[0-9A-Za-z_-]+\.parquet")  # of our tables; a listing of many skips further checks
 
@@ -42,7 +40,6 @@ TRANSIENT_ERRNOS = frozenset(
     }
 )
 
-_BEFORE_RENAME_NS = 1_000_000  # the time of a published file is this much earlier: `StoredObject.may_grow`
 
 T = TypeVar("T")
 
@@ -65,13 +62,18 @@ class LocalStore:
         return str(self.root / check_key(key))
 
     def list(
-        self, prefix: str = "", *, after: str | None = None, any_name: bool = False
+        self,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        any_name: bool = False,
+        left_out: Callable[[str, str], object] | None = None,
     ) -> Iterator[StoredObject]:
         """See ``ObjectStore.list``. Keys are ordered by their bytes, as on S3."""
         folder = self._path(prefix) if prefix else self.root
         last = os.fsencode(after or "")
         start = len(f"{self.root}/")
-        for entry in self._walk(folder):
+        for entry in self._walk(folder, left_out or _warn):
             key = entry.path[start:]
             if (not last or os.fsencode(key) > last) and is_listed(key, any_name=any_name):
                 with suppress(FileNotFoundError):  # deleted after its folder was read
@@ -90,7 +92,7 @@ class LocalStore:
             name = entry.name
             if PLAIN_NAME.fullmatch(name) or is_listed(f"{folder}/{name}", any_name=False):
                 with suppress(FileNotFoundError):  # deleted after its folder was read
-                    if entry.is_file() and (not entry.is_symlink() or self._is_inside(Path(entry.path))):
+                    if self._fault(entry) is None:
                         found[name] = _fingerprint(self._stat(f"{folder}/{name}", entry))
         return found
 
@@ -129,9 +131,9 @@ class LocalStore:
         path = self._path(key)
         with self._sweep_once:
             if not self._swept:
-                self.sweep()
+                sweep(self.root)
                 self._swept = True
-        return self.call(key, lambda: _PendingFile(self, key, path))
+        return self.call(key, lambda: PendingFile(self.root, self.call, key, path))
 
     def delete(self, key: str) -> None:
         """See ``ObjectStore.delete``."""
@@ -142,25 +144,11 @@ class LocalStore:
         """An empty dictionary: polars needs no options for local paths."""
         return {}
 
-    def sweep(self) -> int:
-        """Delete the pending files whose writers have exited; returns their number.
+    def _walk(self, folder: Path, left_out: Callable[[str, str], object]) -> Iterator[os.DirEntry[str]]:
+        """The files below ``folder`` in key order. Links to folders are not followed, so there are no loops.
 
-        A writer holds a lock on its file until it exits, so a file whose lock is free has no writer.
+        What cannot be listed, such as a link to itself or a folder without permission, is ``left_out``.
         """
-        removed = 0
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(self.root / PENDING_FOLDER):
-                with (
-                    suppress(FileNotFoundError, BlockingIOError, PermissionError),
-                    open(entry.path, "rb") as file,
-                ):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(entry.path)
-                    removed += 1
-        return removed
-
-    def _walk(self, folder: Path) -> Iterator[os.DirEntry[str]]:
-        """The files below ``folder`` in key order. Links to folders are not followed, so there are no loops."""
         # S3 compares whole keys, in which "/" follows a folder's name: "a-b/x" comes before "a/x".
         shown = {
             os.fsencode(entry.name) + (b"/" if entry.is_dir(follow_symlinks=False) else b""): entry
@@ -169,9 +157,27 @@ class LocalStore:
         }
         for name, entry in sorted(shown.items()):
             if name.endswith(b"/"):
-                yield from self._walk(folder / entry.name)
-            elif entry.is_file() and (not entry.is_symlink() or self._is_inside(Path(entry.path))):
+                try:
+                    yield from self._walk(folder / entry.name, left_out)
+                except PermissionError as error:
+                    left_out(self._key(entry), error.strerror or "no permission")
+            elif (fault := self._fault(entry)) is None:
                 yield entry
+            elif fault:
+                left_out(self._key(entry), fault)
+
+    def _fault(self, entry: os.DirEntry[str]) -> str | None:
+        """The reason why an entry is no object of the store; empty for one that is gone, None for an object."""
+        try:
+            if entry.is_file():
+                inside = not entry.is_symlink() or self._is_inside(Path(entry.path))
+                return None if inside else "a link out of the store"
+            return "" if not os.path.lexists(entry.path) else "not a file"
+        except OSError as error:
+            return error.strerror or type(error).__name__
+
+    def _key(self, entry: os.DirEntry[str]) -> str:
+        return entry.path[len(f"{self.root}/") :]
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """The entries of a folder; none if there is no such folder."""
@@ -201,7 +207,10 @@ class LocalStore:
         return path
 
     def _is_inside(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self.root)
+        try:
+            return path.resolve().is_relative_to(self.root)
+        except RuntimeError:  # a link to itself
+            return False
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
         """Run an operation on ``key``. Transient faults are retried; all others name the key and the store."""
@@ -211,35 +220,6 @@ class LocalStore:
             # Python chooses the subclass (FileNotFoundError, …) by the number.
             cause = os.strerror(error.errno) if error.errno else str(error)
             raise OSError(error.errno, f"{cause}: {key} in the store {self.url}") from error
-
-
-class _PendingFile(PendingObject):
-    """A file in the pending folder, locked by its writer. ``commit`` moves it to its final path."""
-
-    def __init__(self, store: LocalStore, key: str, target: Path) -> None:
-        folder = store.root / PENDING_FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        self._store = store
-        self._target = target
-        self._pending, file = _locked_file(folder)
-        super().__init__(key, file)
-
-    def _publish(self) -> None:
-        self.file.flush()
-        # Never repeated: after a failed fsync the kernel discards the data, and a second fsync succeeds without it.
-        os.fsync(self.file.fileno())
-        # The clock of files ticks every few milliseconds: the rename could be in the same tick as the last write.
-        status = os.fstat(self.file.fileno())
-        os.utime(self.file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns - _BEFORE_RENAME_NS))
-        self._store.call(self.key, self._rename)
-        _sync_folder(self._target.parent)
-
-    def _rename(self) -> None:
-        _make_folder(self._target.parent)
-        os.replace(self._pending, self._target)
-
-    def _discard(self) -> None:
-        self._pending.unlink(missing_ok=True)
 
 
 def _stored(key: str, status: os.stat_result) -> StoredObject:
@@ -257,32 +237,8 @@ def _fingerprint(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:
-    """A new file, locked by this process."""
-    while True:
-        path = folder / f"{uuid.uuid4().hex}.part"
-        file = open(path, "xb")  # noqa: SIM115 - closed by commit or abort
-        fcntl.flock(file, fcntl.LOCK_EX)
-        # Before the lock, a sweep of another process may have deleted the file.
-        if os.fstat(file.fileno()).st_nlink:
-            return path, file
-        file.close()
-
-
-def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` durable: it survives a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _warn(key: str, fault: str) -> None:
+    logger.warning("%r is left out of the listing: %s", key, fault)
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """The protocol of object stores: objects are read by key, and written whole or not at all."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -111,13 +111,19 @@ class ObjectStore(Protocol):
         ...
 
     def list(
-        self, prefix: str = "", *, after: str | None = None, any_name: bool = False
+        self,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        any_name: bool = False,
+        left_out: Callable[[str, str], object] | None = None,
     ) -> Iterator[StoredObject]:
         """The objects in the folder ``prefix`` and below it, page by page, in the store's key order.
 
         ``after`` resumes a listing: only objects with a larger key are listed. A folder that does not exist is an
         empty folder. Hidden and temporary names are never listed. Names that are no keys, and therefore cannot be
-        read, are listed only with ``any_name``.
+        read, are listed only with ``any_name``. ``left_out`` is called with the key and the reason for each entry of a
+        local folder that cannot be listed, such as a link to itself; without it, the log has a warning.
         """
         ...
 

@@ -3,7 +3,7 @@
 import io
 import mimetypes
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, cast
 
@@ -45,9 +45,14 @@ class S3Store:
         return f"{self.url}/{check_key(key)}"
 
     def list(
-        self, prefix: str = "", *, after: str | None = None, any_name: bool = False
+        self,
+        prefix: str = "",
+        *,
+        after: str | None = None,
+        any_name: bool = False,
+        left_out: Callable[[str, str], object] | None = None,
     ) -> Iterator[StoredObject]:
-        """See ``ObjectStore.list``. The server orders the keys."""
+        """See ``ObjectStore.list``. The server orders the keys. Every object of a bucket can be listed."""
         if prefix:
             check_key(prefix)
         listing = S3Listing(self._bucket, prefix, after)

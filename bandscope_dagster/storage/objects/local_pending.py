@@ -1,0 +1,92 @@
+"""Files of a local store while they are written: hidden, locked by their writer, moved to their place when whole."""
+
+import fcntl
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from bandscope_dagster.storage.objects.protocol import PendingObject
+
+PENDING_FOLDER = ".pending"  # hidden, and not below a table: globs such as stems/*.parquet never match it
+_BEFORE_RENAME_NS = 1_000_000  # the time of a published file is this much earlier: `StoredObject.may_grow`
+
+Call = Callable[[str, Callable[[], None]], None]
+
+
+def sweep(root: Path) -> int:
+    """Delete the pending files whose writers have exited; returns their number.
+
+    A writer holds a lock on its file until it exits, so a file whose lock is free has no writer.
+    """
+    removed = 0
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(root / PENDING_FOLDER):
+            with (
+                suppress(FileNotFoundError, BlockingIOError, PermissionError),
+                open(entry.path, "rb") as file,
+            ):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
+                removed += 1
+    return removed
+
+
+class PendingFile(PendingObject):
+    """A file in the pending folder, locked by its writer. ``commit`` moves it to its final path."""
+
+    def __init__(self, root: Path, call: Call, key: str, target: Path) -> None:
+        """A file that ``commit`` moves to ``target``, both below ``root``. ``call`` retries an operation on ``key``."""
+        folder = root / PENDING_FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        self._call = call
+        self._target = target
+        self._pending, file = _locked_file(folder)
+        super().__init__(key, file)
+
+    def _publish(self) -> None:
+        self.file.flush()
+        # Never repeated: after a failed fsync the kernel discards the data, and a second fsync succeeds without it.
+        os.fsync(self.file.fileno())
+        # The clock of files ticks every few milliseconds: the rename could be in the same tick as the last write.
+        status = os.fstat(self.file.fileno())
+        os.utime(self.file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns - _BEFORE_RENAME_NS))
+        self._call(self.key, self._rename)
+        _sync_folder(self._target.parent)
+
+    def _rename(self) -> None:
+        _make_folder(self._target.parent)
+        os.replace(self._pending, self._target)
+
+    def _discard(self) -> None:
+        self._pending.unlink(missing_ok=True)
+
+
+def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new file, locked by this process."""
+    while True:
+        path = folder / f"{uuid.uuid4().hex}.part"
+        file = open(path, "xb")  # noqa: SIM115 - closed by commit or abort
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # Before the lock, a sweep of another process may have deleted the file.
+        if os.fstat(file.fileno()).st_nlink:
+            return path, file
+        file.close()
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable: it survives a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

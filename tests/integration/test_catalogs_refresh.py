@@ -169,9 +169,9 @@ def test_a_catalog_without_an_added_column_is_rebuilt(store: ObjectStore):
         SONG_CATALOG, layout=replace(SONG_CATALOG.layout, table=replace(table, columns=table.columns[:-1]))
     )
     refresh_one(store, older)
-    assert "instruments" not in rows_of(store, table)[0]
+    assert list(rows_of(store, table)[0]) == list(table.names[:-1])
     assert refresh_one(store, SONG_CATALOG).changes.full
-    assert rows_of(store, table)[0]["instruments"] == []
+    assert list(rows_of(store, table)[0]) == list(table.names)
 
 
 def lose_state(store: ObjectStore) -> None:

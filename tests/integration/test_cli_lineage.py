@@ -18,7 +18,7 @@ from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import PACKAGES, Lineage
-from bandscope_dagster.storage.tables.schemas import SONG_TABLES
+from bandscope_dagster.storage.tables.schemas import SONG_TABLES, TABLES
 
 ROW = song_row(
     "song",
@@ -110,7 +110,7 @@ def test_as_json_every_table_has_the_entries_of_its_file(store: ObjectStore) -> 
     for name in ("songs", "stems", "song_failures"):
         assert set(Lineage.__slots__) < set(tables[name]), name
         assert set(tables[name]["software"]) == set(PACKAGES)
-        assert tables[name]["table_version"] == 1
+        assert tables[name]["table_version"] == TABLES[name].version
     assert tables["stems"]["params"] == {"flac_bits": 16, "overlap": 0.25, "sources": ["vocals", "drums"]}
     assert tables["decoded_waveforms"] == {"stored": False, "remarks": []}
     assert tables["instrument_tags"]["remarks"] == ["the last run could not compute it: failed: no memory"]

@@ -24,4 +24,7 @@ dg check defs
 # Threads of OpenMP wait without turning: with more processes than cores, they would take the time of those that compute.
 # eatmydata makes fsync do nothing: no test ends with a power cut, and Dagster's SQLite waits for the disk half the time.
 quick_disk="$(command -v eatmydata || true)"
-OMP_WAIT_POLICY=passive $quick_disk pytest -n 3 --dist loadfile --no-loadscope-reorder "$@"
+# The tests that listen to a page come alone, because sound is played in real time.
+listening=tests/integration/test_pages_in_browser.py
+$quick_disk pytest "$listening" "$@"
+OMP_WAIT_POLICY=passive $quick_disk pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore "$listening" "$@"

@@ -87,7 +87,7 @@ def _notices(facts: SongFacts) -> Iterator[dict[str, Any]]:
     }
     warning = facts.evidence.warning
     if warning is not None and facts.evidence.song_error is None:
-        yield {"heading": "Something should be known of this audio", "lines": [visible(warning, 1000)]}
+        yield {"heading": "About this audio", "lines": [visible(warning, 1000)]}
     if facts.status not in headings:
         return
     lines: dict[str, str] = {}  # error → sentence: several tables may have the same error

@@ -73,7 +73,7 @@ def ingest(
 
     Subfolders are kept. Without --owner, the first subfolder is the owner.
 
-    Exits with 1 if a file was skipped because a different file has its name.
+    Exits with 1 if a file was left out, such as one that cannot be read, or one whose name a different file has.
     """
     from bandscope_dagster.cli.ingest import ingest_files
 

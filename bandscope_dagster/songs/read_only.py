@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 READING: Final = ("SELECT", "WITH", "FROM", "VALUES", "SHOW", "EXPLAIN")
@@ -43,7 +44,7 @@ def refused_word(sql: str) -> str | None:
     first = next((token for token in tokens if token != "("), "(")
     if first not in READING:
         return first
-    for name, after in zip(_names(sql), [*_names(sql)][1:], strict=False):
+    for name, after in pairwise(_names(sql)):
         if after == "(" and FILE_FUNCTIONS.fullmatch(name):
             return name.lower()
     for before, word, after in zip(tokens, tokens[1:], [*tokens[2:], ""], strict=False):

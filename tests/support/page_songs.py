@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from song_rows import lineage, song_row, tag_row
 
-from bandscope_dagster.audio.flac import encode, quantize
+from bandscope_dagster.audio.flac import dequantize, encode, quantize
 from bandscope_dagster.audio.levels import LevelMeter, SongMeter, rms_dbfs
 from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
@@ -91,9 +91,9 @@ def store_sound(store: ObjectStore, song_id: str, mixture: Audio, stems: Mapping
         AudioTableWriter(store, STEMS, lineage(song_id)) as separated,
     ):
         for block, start in enumerate(range(0, mixture.shape[1], BLOCK)):
-            part = {name: audio[:, start : start + BLOCK] for name, audio in stems.items()}
-            whole = mixture[:, start : start + BLOCK]
-            measure.add_separated(whole, np.stack(list(part.values())))
+            part = {name: _rounded(audio[:, start : start + BLOCK]) for name, audio in stems.items()}
+            whole = _rounded(mixture[:, start : start + BLOCK])
+            measure.add_separated(whole, list(part.values()))
             for name, audio in part.items():
                 measure.add_stem(name, audio)
             own = {"song_id": song_id, "block": block, "start_frame": start}
@@ -103,6 +103,11 @@ def store_sound(store: ObjectStore, song_id: str, mixture: Audio, stems: Mapping
             )
         waveform.commit()
         separated.commit({QUALITY_NOTE: measure.finish().to_json()})
+
+
+def _rounded(audio: Audio) -> Audio:
+    """The samples that are stored, which are also the ones that are measured."""
+    return dequantize(quantize(audio))
 
 
 def _sound(audio: Audio) -> dict[str, Any]:

@@ -40,7 +40,9 @@ install_packages() {
             -c constraints.txt -c hashes.txt -e ".$extras"
     ) && return
     echo "uv could not install them; pip does, which takes some minutes" >&2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$extras"
+    # With the digests too: pip checks them for the packages, and the project itself, which has none, comes after them.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r hashes.txt
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 }
 
 wanted="$(cat pyproject.toml constraints.txt hashes.txt | cksum) $extras"

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     ui_url: str = "http://127.0.0.1:3000"
     """Address of the Dagster UI, for links in alerts."""
 
-    settle_s: float = Field(default=1.0, ge=0)
+    settle_s: float = Field(default=1.0, ge=0, le=3600)
     """Time in seconds for which a file in a local uploads/ must not have changed before it is taken."""
 
     max_upload_bytes: int = Field(default=2 * 2**30, ge=1)

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 
 VARIABLES = {  # pip's setting → uv's variable, and the separator of several values
     "index-url": ("UV_DEFAULT_INDEX", " "),
-    "extra-index-url": ("UV_INDEX", " "),
     "find-links": ("UV_FIND_LINKS", ","),
     "trusted-host": ("UV_INSECURE_HOST", " "),
     "cert": ("SSL_CERT_FILE", " "),
     "proxy": ("ALL_PROXY", " "),
 }
+PYPI = "https://pypi.org/simple"  # the main index of pip, if no setting names another one
 SECTIONS = ("global", "install", ":env:")  # the later one wins
 
 
@@ -42,10 +42,12 @@ def uv_variables(settings: Mapping[str, list[str]], environment: Mapping[str, st
     for name, (variable, separator) in VARIABLES.items():
         if values := settings.get(name):
             variables[variable] = separator.join(values)
-    if "UV_INDEX" in variables:
-        variables["UV_INDEX_STRATEGY"] = (
-            "unsafe-best-match"  # like pip: from all indexes; hashes.txt holds the files
-        )
+    if extra := settings.get("extra-index-url"):
+        # Like pip: the newest version of all indexes; hashes.txt holds the files. Where several indexes have the same
+        # version, uv takes only the files of the first one. An extra index may lack the file for this platform, so the
+        # main index is named first.
+        variables["UV_INDEX"] = " ".join([*settings.get("index-url", [PYPI]), *extra])
+        variables["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return {name: value for name, value in variables.items() if name not in environment}
 
 

@@ -12,7 +12,6 @@ from av.stream import Disposition
 
 from bandscope_dagster.audio.completeness import missing_part
 from bandscope_dagster.audio.file_view import FileView
-from bandscope_dagster.audio.foreign_tags import audio_start
 from bandscope_dagster.audio.valid_bits import valid_bits_patch
 from bandscope_dagster.errors import Reason, SongRejected
 
@@ -32,10 +31,6 @@ _DECODERS = (
 _WITH_CHECKSUMS = ("flac", "wavpack")
 
 
-# The beginning of files in front of which some programs write an ID3v2 tag, as if they were MP3.
-_NOT_AFTER_ID3 = (b"RIFF", b"RF64", b"FORM", b"caff", b"riff", b"OggS", b"wvpk", b"\x1aE\xdf\xa3", b"0&\xb2u")
-
-
 @contextmanager
 def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
     """The opened container and its audio stream (of a ``.stem.mp4``: the mixture).
@@ -46,8 +41,8 @@ def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
     file.seek(0)
     if not file.read(1):
         raise SongRejected(Reason.EMPTY, "the file is empty; upload it again")
-    start, patches = _hidden_start(file), valid_bits_patch(file)
-    seen = cast(BinaryIO, FileView(file, start, patches=patches)) if start or patches else file
+    patches = valid_bits_patch(file)
+    seen = cast(BinaryIO, FileView(file, patches=patches)) if patches else file
     seen.seek(0)
     try:
         container = av.open(
@@ -71,14 +66,6 @@ def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
         ) from error
     with container:
         yield container, _chosen(container)
-
-
-def _hidden_start(file: BinaryIO) -> int:
-    """The first byte after ID3v2 tags in front of a format for which FFmpeg does not skip them; else 0."""
-    start = audio_start(file)
-    file.seek(start)
-    head = file.read(8)
-    return start if head.startswith(_NOT_AFTER_ID3) or head[4:] == b"ftyp" else 0
 
 
 def _chosen(container: InputContainer) -> AudioStream:

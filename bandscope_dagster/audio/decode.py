@@ -11,7 +11,9 @@ from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
 from bandscope_dagster.audio.completeness import TOLERATED_LOSS, missing_part
 from bandscope_dagster.audio.downmix import MICROSOFT_ORDER, stereo_weights
 from bandscope_dagster.audio.findings import Findings
+from bandscope_dagster.audio.foreign_tags import without_leading_tags
 from bandscope_dagster.audio.frames import read_frames
+from bandscope_dagster.audio.levels import peak
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import check_format
 from bandscope_dagster.audio.resample import StreamResampler
@@ -42,6 +44,7 @@ def decode(file: BinaryIO, limits: Limits, findings: Findings | None = None) -> 
     found after the last block.
     """
     found = Findings() if findings is None else findings
+    file = without_leading_tags(file)
     if missing := missing_part(file):
         if missing.share > TOLERATED_LOSS:
             raise SongRejected(Reason.TRUNCATED, f"{missing.message}; upload it again")
@@ -50,16 +53,16 @@ def decode(file: BinaryIO, limits: Limits, findings: Findings | None = None) -> 
     produced = 0
     for part in _stereo_44k(read_frames(file, found), limits, found):
         # Check after resampling, which may overflow: one bad sample spoils every filter that follows.
-        peak = float(np.abs(part).max(initial=0.0))
-        if not np.isfinite(peak):
+        highest = peak(part)
+        if not np.isfinite(highest):
             raise SongRejected(
                 Reason.NOT_FINITE,
                 "the file has samples that are infinite or not a number; export it again",
             )
-        if peak > _MAX_PEAK:
+        if highest > _MAX_PEAK:
             raise SongRejected(
                 Reason.TOO_LOUD,
-                f"the file has samples up to {peak:.2g}; full scale is 1, and the limit is {_MAX_PEAK:.2g}:"
+                f"the file has samples up to {highest:.2g}; full scale is 1, and the limit is {_MAX_PEAK:.2g}:"
                 " export it again",
             )
         produced += part.shape[1]
@@ -149,7 +152,11 @@ class _Section:
     def push(self, frame: AudioFrame) -> Iterator[NDArray[np.float32]]:
         samples = samples_of(frame)
         with np.errstate(over="ignore", invalid="ignore"):  # decode() rejects samples that are not finite
-            scaled = (samples.astype(np.float32) - self._zero) * self._scale
+            scaled = samples.astype(np.float32)
+            if self._zero:
+                scaled -= self._zero
+            if self._scale != 1:
+                scaled *= self._scale
         for second in self._seconds.push(scaled):
             yield self._resampler.push(self._stereo(second))
 

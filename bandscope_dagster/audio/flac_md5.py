@@ -29,8 +29,9 @@ class FlacMd5:
         depth = 16 if sample_format(frame) == "s16" else 32
         size = -(-self._bits // 8)
         shifted = samples.reshape(-1) >> (depth - self._bits)
-        raw = shifted.astype("<i4").view("u1").reshape(-1, 4)[:, :size]
-        self._digest.update(raw.tobytes())
+        if size != shifted.itemsize:
+            shifted = shifted.astype("<i4").view("u1").reshape(-1, 4)[:, :size]
+        self._digest.update(shifted.tobytes())
 
     @property
     def differs(self) -> bool:

@@ -3,13 +3,28 @@
 Players skip them, so they are neither audio nor damage.
 """
 
-from typing import BinaryIO
+from typing import BinaryIO, Final, cast
+
+from bandscope_dagster.audio.file_view import FileView
 
 _ID3V2_HEADER = 10  # bytes
 _ID3V1_BYTES = 128
 _APE_FOOTER = 32  # bytes; also the size of its header
 _LYRICS_END = b"LYRICS200"
 _MAX_TAGS = 16  # one after the other
+
+# The beginning of files in front of which some programs write an ID3v2 tag.
+_NOT_AFTER_ID3: Final = (
+    b"RIFF",
+    b"RF64",
+    b"FORM",
+    b"caff",
+    b"riff",
+    b"OggS",
+    b"wvpk",
+    b"\x1aE\xdf\xa3",
+    b"0&\xb2u",
+)
 
 _MARKS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
@@ -53,6 +68,20 @@ def audio_start(file: BinaryIO) -> int:
             break
         start += id3v2_size(header)
     return start
+
+
+def without_leading_tags(file: BinaryIO) -> BinaryIO:
+    """The file without ID3v2 tags at its start, if a format follows to which they do not belong.
+
+    Some programs write such a tag in front of any file, as if it were an MP3, and FFmpeg then does not know the format.
+    FFmpeg itself skips and reads the tags of MP3, ADTS and FLAC files.
+    """
+    start = audio_start(file)
+    file.seek(start)
+    head = file.read(8)
+    foreign = start and (head.startswith(_NOT_AFTER_ID3) or head[4:] == b"ftyp")
+    file.seek(0)
+    return cast(BinaryIO, FileView(file, start)) if foreign else file
 
 
 def id3v2_size(header: bytes) -> int:

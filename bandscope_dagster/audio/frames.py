@@ -4,6 +4,7 @@ A demuxer's or decoder's error is not the end of a file. After an error the next
 file the next link. What is lost is counted in the findings.
 """
 
+import ctypes
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -32,17 +33,10 @@ _GAP_S = 0.1  # a longer gap in the timestamps of MP4, Matroska and ASF becomes 
 _JITTER_S = 0.002  # Matroska and ASF round timestamps to milliseconds
 _TIMED = ("mov", "matroska", "asf")  # containers with a time for each packet
 _INDEX_SHARE = 0.02  # of the bytes; indexes and tags at the end of Matroska and ASF are smaller
-OPUS_RATE = 48_000  # Hz, of positions in Opus streams
+_OPUS_RATE = 48_000  # Hz, of positions in Opus streams
 _HEAD = 32  # bytes of a packet that hold the header of a frame
-_FRAME_BYTES = {
-    "mp3": mpeg_frame_bytes,
-    "aac": adts_frame_bytes,
-}  # containers without times: bytes measure a loss
-
-
-# PyAV 18 frees the map of a layout whose order is not FFmpeg's own twice: with the frame, and with ``frame.layout``.
-# Layouts that are kept are never freed by PyAV; the decoding process ends with its song.
-_kept_layouts: list[AudioLayout] = []
+# Containers without times: bytes measure a loss.
+_FRAME_BYTES = {"mp3": mpeg_frame_bytes, "aac": adts_frame_bytes}
 
 
 def read_frames(file: BinaryIO, findings: Findings) -> Iterator[AudioFrame | Silence]:
@@ -84,7 +78,6 @@ class _Reader:
         self._clock_s: float | None = None  # the time after the last frame, or silence
         self._shift_s = 0.0  # of the timestamps, for packets of bytes that FFmpeg counts as one frame
         self._evidence = part.lost_pages  # of damage since the last frame
-        self._always_evidence = part.lost_pages
         self._last_position = part.last_position
         self._damaged = part.lost_pages  # the demuxer reported an error
         self._good_bytes = self._good = 0  # packets that were decoded
@@ -131,7 +124,6 @@ class _Reader:
                 continue
             if _errors() != errors:  # also before the packet without bytes that ends the file
                 self._evidence = self._damaged = True
-                self._always_evidence |= self._name == "ogg"  # its next known time may be many packets later
                 self._findings.errors += _errors() - errors
             if packet.size:
                 yield packet
@@ -170,7 +162,7 @@ class _Reader:
         if frames:
             self._good += 1
             self._good_bytes += packet.size
-            self._evidence = self._always_evidence
+            self._evidence = self._damaged and self._name == "ogg"  # whose next known time may be far away
             self._tail_s = 0.0
         if complaints:
             self._evidence = True
@@ -228,12 +220,12 @@ class _Reader:
             self._block = self._block or frame.samples
             number = first_sample(head, self._block)
             return None if number is None else number / frame.sample_rate
-        return None if frame.pts is None else float(frame.pts * (frame.time_base or 0)) + self._shift_s
+        return None if frame.time is None else frame.time + self._shift_s
 
     def _place(self, frame: AudioFrame, time_s: float | None) -> Iterator[AudioFrame | Silence]:
         """The frame, after the silence that belongs before it."""
         if "(" in frame.layout.name:
-            _kept_layouts.append(frame.layout)
+            _never_free(frame.layout)
         length_s = frame.samples / frame.sample_rate
         self._packet_s = max(self._packet_s, length_s)
         if time_s is not None and self._clock_s is None and self._flac and self._evidence:
@@ -285,12 +277,21 @@ class _Reader:
             extradata = self._stream.codec_context.extradata or b""
             opus = decoder_name(self._stream) == "opus"
             skipped = int.from_bytes(extradata[10:12], "little") if opus else 0
-            end_s = (self._last_position - skipped) / (OPUS_RATE if opus else rate)
+            end_s = (self._last_position - skipped) / (_OPUS_RATE if opus else rate)
             return max(0.0, end_s - (self._clock_s or 0.0))
         if not self._timed or self._position <= 0:
             return 0.0
         unread = (self._end - self._position) / self._position
         return unread * self._decoded_s if unread > _INDEX_SHARE else 0.0
+
+
+def _never_free(layout: AudioLayout) -> None:
+    """Keep a layout for ever, also when Python ends.
+
+    PyAV 18 frees the map of a layout whose order is not FFmpeg's own twice: with the frame, and with ``frame.layout``.
+    The decoding process ends with its song.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
 
 
 def _errors() -> int:

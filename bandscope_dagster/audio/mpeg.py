@@ -70,6 +70,9 @@ def find_frame(file: BinaryIO, head: bytes, start: int, end: int) -> int | None:
     """
     place = file.tell()
     try:
+        file.seek(start)
+        if start < end and file.read(len(head)) == head:
+            return start
         while start < end:
             file.seek(start)
             data = file.read(_SEARCHED + len(head))

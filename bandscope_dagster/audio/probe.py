@@ -9,6 +9,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from bandscope_dagster.audio.container import open_audio
+from bandscope_dagster.audio.foreign_tags import without_leading_tags
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.stated import header_duration
 from bandscope_dagster.errors import Reason, SongRejected
@@ -39,6 +40,7 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
         raise SongRejected(
             Reason.TOO_LARGE, f"the file has {size:,} bytes; the limit is {limits.max_bytes:,}"
         )
+    file = without_leading_tags(file)
     with open_audio(file) as (container, stream):
         check_format(stream.sample_rate, stream.channels, limits)
         duration = header_duration(file, container, stream)

@@ -8,37 +8,20 @@ import struct
 from collections.abc import Mapping
 from typing import BinaryIO
 
-from bandscope_dagster.audio.foreign_tags import audio_start
+from bandscope_dagster.audio.chunks import RIFF, W64, chunk_layout, chunks
 
 _EXTENSIBLE = 0xFFFE
-_MAX_CHUNKS = 100
 
 
 def valid_bits_patch(file: BinaryIO) -> Mapping[int, bytes]:
     """Position → bytes that make FFmpeg read all bits of each sample; empty if nothing has to be changed."""
-    start, end = audio_start(file), file.seek(0, 2)
-    file.seek(start)
-    head = file.read(40)
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        position, header, padding = start + 12, struct.Struct("<4sI"), 2
-    elif head[:4] == b"riff" and head[24:28] == b"wave":  # W64
-        position, header, padding = start + 40, struct.Struct("<4s12xQ"), 8
-    else:
+    layout = chunk_layout(file)
+    if layout not in (RIFF, W64):
         return {}
-    for _ in range(_MAX_CHUNKS):
-        if position >= end:
-            return {}
-        file.seek(position)
-        found = file.read(header.size)
-        if len(found) < header.size:
-            return {}
-        name, size = header.unpack(found)
+    for name, start, _ in chunks(file, layout):
         if name == b"fmt ":
-            return _patch(position + header.size, file.read(40))
-        position += size if padding == 8 else header.size + size
-        position += -(position - start) % padding
-        if size == 0 and padding == 8:
-            return {}
+            file.seek(start)
+            return _patch(start, file.read(40))
     return {}
 
 

@@ -57,7 +57,8 @@ def _settings_and_store() -> "tuple[Settings, ObjectStore]":
 
 @app.command()
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Audio files, or folders to search for audio files.")],
+    # As text: an empty one would be the current folder as a path, and one unreadable path would refuse all.
+    paths: Annotated[list[str], typer.Argument(help="Audio files, or folders to search for audio files.")],
     owner: Annotated[
         str | None, typer.Option(help="Owner of the songs: the first folder below uploads/.")
     ] = None,

@@ -5,7 +5,7 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -52,12 +52,12 @@ class Found:
     left_out: list[str]
 
 
-def find_files(paths: Iterable[Path], owner: str | None) -> Found:
+def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path | None = None) -> Found:
     """The audio files at and below ``paths``, ordered by name. Subfolders are kept in the keys.
 
     Hidden files and folders are skipped, such as macOS's ``._song.mp3`` beside every ``song.mp3``. What cannot be
     uploaded does not stop the others: a name that cannot become a key, an unreadable folder, a link that leads out of
-    the given folder, files that would become the same upload.
+    the given folder, files that would become the same upload, and files below ``store_root``, the store's own folder.
 
     Raises:
         IngestError: the owner cannot be used.
@@ -74,6 +74,8 @@ def find_files(paths: Iterable[Path], owner: str | None) -> Found:
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 return leave_out(path, "not a file")
+            if store_root is not None and path.resolve().is_relative_to(store_root):
+                return leave_out(path, "is in the store already")
             with path.open("rb"):  # raises if it may not be read
                 pass
             files.append(_local_file(path, name, owner))
@@ -82,7 +84,7 @@ def find_files(paths: Iterable[Path], owner: str | None) -> Found:
         except ValueError as error:
             leave_out(path, f"{error}; rename the file or its folder")
 
-    for path in paths:
+    for path in map(Path, filter(str, paths)):
         if path.is_dir():
             before = len(files) + len(left_out)
             root = path.resolve()
@@ -99,6 +101,11 @@ def find_files(paths: Iterable[Path], owner: str | None) -> Found:
             add(path, path.name)
         else:
             leave_out(path, "does not exist")
+    if not all(map(str, paths)):
+        left_out.append("an empty path: give a file or a folder")
+    files = list(
+        {(file.key, file.path.resolve()): file for file in files}.values()
+    )  # a file may be given twice
     keys = Counter(file.key for file in files)
     for file in files:
         if keys[file.key] > 1:
@@ -111,7 +118,7 @@ def find_files(paths: Iterable[Path], owner: str | None) -> Found:
 def ingest_files(
     store: ObjectStore,
     console: Console,
-    paths: Iterable[Path],
+    paths: Sequence[str | Path],
     owner: str | None,
     *,
     replace: bool,
@@ -120,7 +127,7 @@ def ingest_files(
 
     Returns True if anything was left out, or skipped because a different file has its name.
     """
-    found = find_files(paths, owner)
+    found = find_files(paths, owner, None if store.url.startswith("s3://") else Path(store.url))
     left_out = list(found.left_out)
     counts: Counter[Ingested] = Counter()
     with progress_bar(console) as progress:

@@ -22,12 +22,13 @@ def direct_exit() -> Generator[None]:
     def leave() -> None:
         ended_with = code
         try:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]; None without a descriptor
+                sys.stdout.flush()
         except OSError as error:  # a full disk, or a pipe whose reader has ended, such as `| head`
             ended_with = code or 1
             if not isinstance(error, BrokenPipeError):
                 print(f"bandscope: the output is incomplete: {error}", file=sys.stderr)
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):
             sys.stderr.flush()
         os._exit(ended_with)
 

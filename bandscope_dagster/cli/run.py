@@ -58,12 +58,15 @@ def run_songs(
             console.print(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
             )
-        listing = list_settled_uploads(store, settings.settle_s)
+
+        def on_wait(files: int) -> None:
+            message = f"Waiting {settings.settle_s:g} s for new files that may still be copied: {files}"
+            console.print(message, highlight=False)
+
+        listing = list_settled_uploads(store, settings.settle_s, on_wait)
         if listing.unsettled:
-            console.print(
-                f"{listing.unsettled} files in uploads/ are still being written; run again when they are whole.",
-                highlight=False,
-            )
+            message = f"Still being written in uploads/: {listing.unsettled}. Run again when they are whole."
+            console.print(message, highlight=False)
         for line in listing.left_out:
             console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
         new = register_uploads(instance, listing)

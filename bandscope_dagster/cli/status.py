@@ -32,7 +32,7 @@ SHORT_NAMES: Final = dict(
 def print_overview(store: ObjectStore, console: Console) -> None:
     """Print a line for every song: its length, loudness and state.
 
-    Songs that are ok in the catalog, with unchanged files, come from the catalog. Only the other songs are read.
+    Songs with all results and unchanged files come from the catalog. Only the other songs are read.
     """
     files = list_song_files(store, SOURCES)
     if not len(files):
@@ -41,12 +41,14 @@ def print_overview(store: ObjectStore, console: Console) -> None:
             "`bandscope run` processes them."
         )
         return
-    known = unchanged_rows(store, files, (*COLUMNS, "status"))
-    fine = known.filter(pl.col("status") == Status.OK.value).drop("status")
+    known = unchanged_rows(store, files, (*COLUMNS, "status", "warning"))
+    fine = known.filter(pl.col("status").is_in([Status.OK.value, Status.WARNING.value])).drop("status")
     others = files.of(files.song_ids.filter(~files.song_ids.is_in(fine["song_id"].implode())))
     rows = others.read(SONGS, lambda songs: songs.select(*COLUMNS, "error", "warning"))
     evidence = read_evidence(others, rows)
     unread = pl.DataFrame({"song_id": [song for song in evidence if song not in set(rows["song_id"])]})
+    remarks = fine.select("song_id", "warning").iter_rows()
+    evidence |= {song: Evidence(warning=warning) for song, warning in remarks if warning is not None}
     songs = pl.concat([fine, rows, unread], how="diagonal_relaxed").sort(
         "uploaded_at", "song_id", nulls_last=True
     )

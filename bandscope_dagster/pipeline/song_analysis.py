@@ -76,7 +76,7 @@ class SongAnalysis:
         self._audio = SongAudio(plan, context.store, context.encoders, context.stems)
         self._sources: dict[str, SourceTags] = {}
         self._drawn_tags: ArrowTable | None = None
-        self._tagged_at = datetime.now(UTC)  # until the last window is tagged: when the song was begun
+        self._tagged_at = datetime.now(UTC)  # set when the last window is tagged
         self._stems, self._mixture = Reblock(BLOCK_FRAMES), Reblock(BLOCK_FRAMES)
 
     @property

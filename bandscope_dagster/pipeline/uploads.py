@@ -4,7 +4,7 @@ import hashlib
 import re
 import tempfile
 import unicodedata
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -120,10 +120,14 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
     return Listing(uploads, ignored, unsettled, tuple(left_out))
 
 
-def list_settled_uploads(store: ObjectStore, settle_s: float) -> Listing:
-    """The uploads, after waiting ``settle_s`` once for files that may still be written."""
+def list_settled_uploads(store: ObjectStore, settle_s: float, on_wait: Callable[[int], object]) -> Listing:
+    """The uploads, after waiting ``settle_s`` once for files that may still be written.
+
+    ``on_wait`` is called with their number before the wait.
+    """
     listing = list_uploads(store, settle_s)
     if listing.unsettled:
+        on_wait(listing.unsettled)
         sleep(settle_s)
         listing = list_uploads(store, settle_s)
     return listing

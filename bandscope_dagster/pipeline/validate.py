@@ -145,7 +145,8 @@ def _describe(
                     clipped += at_full_scale(block)
                     samples += block.size
             finally:  # also of a rejected song: what was decoded, and what was found
-                row |= asdict(song.heard) | {"duration_s": samples / 2 / SAMPLE_RATE or None}
+                row |= {} if song.heard is None else asdict(song.heard)
+                row |= {"duration_s": samples / 2 / SAMPLE_RATE or None}
             row |= asdict(measure.finish())
             return row, clipped / samples
     except SongRejected as rejected:

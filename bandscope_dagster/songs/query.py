@@ -31,11 +31,15 @@ def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
     Raises:
         QueryError: the statement would write, or polars does not understand it.
     """
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise QueryError("the query is not UTF-8") from None
     refused = refused_word(sql)
     if refused is not None:
         raise QueryError(
-            f"bandscope sql only reads the tables of the store and does not accept {refused}; give one query that "
-            f"begins with {', '.join(READING[:-1])} or {READING[-1]}"
+            f"bandscope sql only reads the tables of the store, and does not accept {refused}; a query begins with "
+            f"{', '.join(READING[:-1])} or {READING[-1]}"
         )
     context = pl.SQLContext(eager=False)
     for table in TABLES.values():

@@ -5,10 +5,13 @@ The frames that are expected are those of an independent decoder: libsndfile, op
 
 import io
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from audio_files import LIMITS, encode, encode_soundfile, excerpt, lag, snr_db
+from audio_files import LIMITS, encode, encode_soundfile, encoded, excerpt, lag, snr_db
 from audio_shapes import FORMATS, base, converted, ffmpeg, source, starting_late, with_video
 
 from bandscope_dagster.audio.decode import decode
@@ -369,3 +372,40 @@ def test_eight_channels_decode(name: str) -> None:
 def test_surround_in_a_frame_is_not_a_guess() -> None:
     _, found = heard(encode(np.repeat(excerpt()[:1], 6, axis=0), "wav", "pcm_s16le", layout="5.1"))
     assert found.warning is None
+
+
+@pytest.mark.parametrize("name", ["vorbis", "opus"])
+def test_a_tag_in_front_of_ogg_hides_no_cut(name: str) -> None:
+    """Pages are checked after it as without it."""
+    tag = b"ID3\x04\x00\x00" + bytes([0, 0, 0, 20]) + bytes(20)
+    whole = encoded(name)
+    with_tag, without = (
+        np.concatenate(list(decode(io.BytesIO(each), LIMITS)), axis=1) for each in (tag + whole, whole)
+    )
+    assert np.array_equal(with_tag, without)
+    with pytest.raises(SongRejected) as caught:
+        list(decode(io.BytesIO(tag + whole[: len(whole) // 2]), LIMITS))
+    assert caught.value.reason is Reason.TRUNCATED
+
+
+def test_a_process_that_decoded_an_odd_layout_ends_as_usual(tmp_path: Path) -> None:
+    """PyAV frees such a layout twice, unless it is never freed."""
+    file = tmp_path / "song.aiff"
+    file.write_bytes(base("aiff", 8))
+    program = (
+        "import sys\n"
+        "from bandscope_dagster.audio.decode import decode\nfrom bandscope_dagster.audio.limits import Limits\n"
+        "with open(sys.argv[1], 'rb') as file:\n"
+        "    print(sum(block.shape[1] for block in decode(file, Limits(max_bytes=10**9))))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, file], capture_output=True, text=True)
+    assert ended.returncode == 0 and int(ended.stdout) > 2 * RATE, ended.stderr
+
+
+def test_audio_behind_a_data_size_that_is_too_small_is_a_warning() -> None:
+    data = bytearray(wav(excerpt()))
+    place = data.index(b"data") + 4
+    struct.pack_into("<I", data, place, 200_000)
+    struct.pack_into("<I", data, 4, 200_000 + place)
+    _, found = heard(bytes(data))
+    assert found.warning is not None and "bytes after the audio belong to no chunk" in found.warning

@@ -96,6 +96,29 @@ def test_two_files_that_would_become_one_upload_are_left_out(music: Path, tmp_pa
     assert len(found.left_out) == 2 and all("would become uploads/a.wav" in line for line in found.left_out)
 
 
+def test_a_file_that_is_given_twice_is_uploaded_once(music: Path) -> None:
+    assert keys([music / "c.mp3", music / "c.mp3", music]) == [
+        "uploads/c.mp3",
+        "uploads/mia/a.wav",
+        "uploads/mia/live/b.flac",
+    ]
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    bandscope: CommandLine, music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(music)
+    done = bandscope("ingest", "", music / "c.mp3")
+    assert done.code == 1 and "1 uploaded" in done.out and "an empty path" in done.out
+
+
+def test_the_store_is_not_ingested_into_itself(bandscope: CommandLine, music: Path, tmp_path: Path) -> None:
+    bandscope("ingest", music)
+    done = bandscope("ingest", tmp_path)
+    assert done.out.count("is in the store already") == 3
+    assert "uploads/store" not in str([*(tmp_path / "store").rglob("*")])
+
+
 def test_two_spellings_of_one_name_are_one_upload(tmp_path: Path) -> None:
     for form in ("NFC", "NFD"):
         (tmp_path / unicodedata.normalize(form, "Jóga.mp3")).write_bytes(b"1")
@@ -121,7 +144,7 @@ def test_an_odd_name_is_ingested_as_it_is(name: str, store: ObjectStore, tmp_pat
     assert [upload.filename for upload in list_uploads(store).uploads] == [name]
 
 
-@pytest.mark.parametrize("name", ["tab\there.wav", "\x1b[31mred.wav", "two\nlines.wav"])
+@pytest.mark.parametrize("name", ["tab\there.wav", "\x1b[31mred.wav", "two\nlines.wav", "c1\x9b31m.wav"])
 def test_a_name_that_can_be_no_key_is_left_out_and_shown_without_its_control_characters(
     bandscope: CommandLine, music: Path, tmp_path: Path, name: str
 ) -> None:

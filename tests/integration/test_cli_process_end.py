@@ -102,3 +102,10 @@ def test_a_reader_that_ends_early_gets_no_message() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(300) == 1
+
+
+def test_a_program_without_standard_output_ends_with_its_code() -> None:
+    """``bandscope status >&-``."""
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", PRINTS]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")

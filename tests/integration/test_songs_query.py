@@ -178,3 +178,5 @@ def test_the_command_prints_an_error_as_a_sentence(bandscope: CommandLine) -> No
     assert done.err.startswith("bandscope: relation 'nope' was not found\nThe tables are: songs, ")
     done = bandscope("sql", "SELECT * FROM read_parquet('nowhere.parquet')")
     assert done.code == 1 and "does not accept read_parquet" in done.err and "Traceback" not in done.err
+    done = bandscope("sql", "SELECT 1 AS a\udcff")
+    assert (done.code, done.err) == (1, "bandscope: the query is not UTF-8\n")

@@ -5,6 +5,7 @@ import os
 import ssl
 import subprocess
 import sys
+import sysconfig
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from scripts.uv_settings import pip_settings, uv_variables
 ROOT = Path(__file__).parents[2]
 PACKAGE = "only-in-the-companys-index"
 MODULE = PACKAGE.replace("-", "_")
+PLATFORM = sysconfig.get_platform().replace("-", "_").replace(".", "_")  # linux_x86_64
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -27,22 +29,25 @@ class Quiet(SimpleHTTPRequestHandler):
         """Print nothing."""
 
 
+def wheel(folder: Path, tag: str) -> str:
+    """Make the package's wheel for a tag; returns its file name."""
+    name = f"{MODULE}-1.0-{tag}.whl"
+    info = f"{MODULE}-1.0.dist-info"
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr(f"{MODULE}.py", "")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return name
+
+
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[dict[str, str]]:
     """pip's settings for an index with one package, on a server whose certificate no system knows."""
     folder = tmp_path / "index" / PACKAGE
     folder.mkdir(parents=True)
-    wheel = f"{MODULE}-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(folder / wheel, "w") as archive:
-        archive.writestr(f"{MODULE}.py", "")
-        archive.writestr(
-            f"{MODULE}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: 1.0\n"
-        )
-        archive.writestr(
-            f"{MODULE}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{MODULE}-1.0.dist-info/RECORD", "")
-    (folder / "index.html").write_text(f'<a href="{wheel}">{wheel}</a>')
+    link = wheel(folder, "py3-none-any")
+    (folder / "index.html").write_text(f'<a href="{link}">{link}</a>')
     certificate, key = tmp_path / "company.pem", tmp_path / "key.pem"
     make = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
     extensions = "-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE"
@@ -82,6 +87,22 @@ def test_uv_installs_from_the_index_and_with_the_certificate_of_pips_settings(
     assert install(tmp_path / "without", "true", config).returncode != 0, "uv reads none of pip's settings"
 
 
+def test_of_two_indexes_with_the_same_version_the_main_one_gives_the_file(tmp_path: Path) -> None:
+    """An extra index with a few files must not replace the file for this platform by one for all platforms."""
+    for name, platforms in {"main": [PLATFORM, "any"], "extra": ["any"]}.items():
+        folder = tmp_path / name / PACKAGE
+        folder.mkdir(parents=True)
+        links = [wheel(folder, f"py3-none-{platform}") for platform in platforms]
+        (folder / "index.html").write_text("".join(f'<a href="{link}">{link}</a>' for link in links))
+    indexes = [(tmp_path / name).as_uri() for name in ("main", "extra")]
+    config = tmp_path / "pip.conf"
+    config.write_text(f"[global]\nindex-url = {indexes[0]}\nextra-index-url = {indexes[1]}\n")
+
+    done = install(tmp_path / "to", f'eval "$({sys.executable} scripts/uv_settings.py)"', config)
+    assert done.returncode == 0, done.stderr
+    assert PLATFORM in (tmp_path / "to" / f"{MODULE}-1.0.dist-info" / "WHEEL").read_text()
+
+
 def test_the_environment_wins_over_the_users_file_and_that_over_the_machines() -> None:
     listed = [
         "install.index-url='https://install'",
@@ -107,7 +128,7 @@ def test_uv_gets_pips_settings_and_keeps_its_own() -> None:
     assert uv_variables(settings, {}) == {
         "UV_SYSTEM_CERTS": "true",
         "UV_DEFAULT_INDEX": "https://a",
-        "UV_INDEX": "https://b https://c",
+        "UV_INDEX": "https://a https://b https://c",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_FIND_LINKS": "/d,/e",
     }

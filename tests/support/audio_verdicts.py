@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.audio.decode import decode
 from bandscope_dagster.audio.findings import Findings
+from bandscope_dagster.audio.foreign_tags import without_leading_tags
 from bandscope_dagster.audio.frames import read_frames
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.samples import Silence, sample_format, samples_of
@@ -78,7 +79,7 @@ def verdict(name: str, shape: str) -> tuple[str, str]:
 
 def _our_frames(data: bytes) -> list[NDArray[np.float64]]:
     parts: list[NDArray[np.float64]] = []
-    for frame in read_frames(io.BytesIO(data), Findings()):
+    for frame in read_frames(without_leading_tags(io.BytesIO(data)), Findings()):
         if not isinstance(frame, Silence):
             kind = sample_format(frame)
             zero = 128 if kind == "u8" else 0

@@ -25,7 +25,7 @@ from bandscope_dagster.songs.read_only import refused_word
         "SELECT replace(title, 'a', 'b'), insert(1) FROM songs",
         'SELECT "table" FROM song_errors WHERE stage IN (SELECT stage FROM song_errors)',
         "SHOW TABLES",
-        "SELECT read_at, 'read_csv(' AS a FROM songs",
+        "SELECT read_at FROM songs",
         "SELECT EXTRACT(year FROM date(uploaded_at)), TRIM(BOTH 'a' FROM lower(title)) FROM songs",
     ],
 )
@@ -57,6 +57,8 @@ def test_a_text_that_only_reads_is_accepted(sql: str) -> None:
         ("FROM \"read_ipc\"('a')", "read_ipc"),
         ("SELECT * FROM songs JOIN `Read_Json`('a') USING (song_id)", "read_json"),
         ("WITH x AS (SELECT * FROM scan_csv('a')) SELECT * FROM x", "scan_csv"),
+        ("SELECT /* /* */ ' */ b.* FROM read_csv('/etc/passwd') AS b -- '", "read_csv"),
+        ("SELECT E'\\'' AS a, b.* FROM read_csv('/etc/passwd') AS b --'", "read_csv"),
         ("", "an empty text"),
         (" ; ", "an empty text"),
         ("-- SELECT 1", "an empty text"),

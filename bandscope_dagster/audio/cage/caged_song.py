@@ -52,14 +52,14 @@ class CagedSong:
         self._channel, self._status, self._stop = channel, status, stop
         self._slots = np.frombuffer(memory, np.float32).reshape(child.SLOTS, -1)
         self._limits = limits
-        self._advice = "convert the file to FLAC"
-        self.heard = Heard()  # complete after the last block, or the rejection
+        self._advice = "save the file without its tags and pictures"  # until the headers are read
+        self.heard: Heard | None = (
+            None  # after the last block or a rejection; None if the decoder was stopped
+        )
 
     def probe(self) -> Probe:
         """The metadata in the file's headers; call it once."""
-        advice, self._advice = self._advice, "save the file without its tags and pictures"
         kind, size = self._next()
-        self._advice = advice
         if kind != child.PROBE:
             raise self._misbehaved(f"a message of kind {kind!r} instead of the headers")
         try:
@@ -69,6 +69,7 @@ class CagedSong:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """The blocks of :func:`~bandscope_dagster.audio.decode.decode`: ``(2, frames)`` float32 at 44.1 kHz."""
+        self._advice = "convert the file to FLAC"
         given = total = 0
         while True:
             kind, frames = self._next()

@@ -5,7 +5,7 @@ import re
 LONGEST_KEY_BYTES = 1024  # of UTF-8; the limit of Amazon S3, "Naming Amazon S3 objects"
 TEMPORARY_SUFFIXES = (".part", ".partial", ".tmp", ".crdownload")  # of browsers and copy tools
 
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f]")
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")  # of a name that is not UTF-8, as os.fsdecode returns it
 
 

@@ -48,11 +48,11 @@ class PendingFile(PendingObject):
 
     def _publish(self) -> None:
         self.file.flush()
-        # Never repeated: after a failed fsync the kernel discards the data, and a second fsync succeeds without it.
-        os.fsync(self.file.fileno())
         # The clock of files ticks every few milliseconds: the rename could be in the same tick as the last write.
         status = os.fstat(self.file.fileno())
         os.utime(self.file.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns - _BEFORE_RENAME_NS))
+        # Never repeated: after a failed fsync the kernel discards the data, and a second fsync succeeds without it.
+        os.fsync(self.file.fileno())
         self._call(self.key, self._rename)
         _sync_folder(self._target.parent)
 

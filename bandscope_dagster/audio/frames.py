@@ -35,7 +35,7 @@ _INDEX_SHARE = 0.02  # of the bytes; indexes and tags at the end of Matroska and
 _LATE_S, _LATE_PACKETS = (
     0.05,
     2.5,
-)  # a later start of a file without video is told; WMA starts after two packets
+)  # a later start without video is doubtful; WMA starts after two packets
 _LATEST_START_S = 10  # an Ogg page of audio is shorter
 _HEAD = 32  # bytes of a packet that hold the header of a frame
 
@@ -90,9 +90,8 @@ class _Reader:
         self._evidence = part.lost_pages or skipped or unread  # of damage since the last frame
         self._last_position = part.last_position
         # Else the first time may be that of a broadcast, of which the file is a part, or that of a video.
-        self._from_zero = (
-            self._flac or unread or 0 < ogg_seconds(stream, part.first_position) <= _LATEST_START_S
-        )
+        start_s = ogg_seconds(stream, part.first_position)
+        self._from_zero = self._flac or unread or 0 < start_s <= _LATEST_START_S
         self._late = not container.streams.video and self._name.startswith(("matroska", "asf"))
         self._damaged = part.lost_pages or skipped  # the demuxer reported an error
         self._packet_s = 0.0  # the longest frame
@@ -278,10 +277,8 @@ class _Reader:
         if not self._timed:
             return False
         packets = gap_s / self._packet_s
-        whole = abs(packets - round(packets)) * self._packet_s <= max(
-            _JITTER_S, _PACKET_STEP * self._packet_s
-        )
-        return whole or gap_s >= _GAP_S
+        off_s = abs(packets - round(packets)) * self._packet_s
+        return off_s <= max(_JITTER_S, _PACKET_STEP * self._packet_s) or gap_s >= _GAP_S
 
     def _finish(self) -> None:
         if self._gaps is not None:

@@ -115,8 +115,8 @@ def retry(
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
-    settings, _ = _settings_and_store()
-    request_retry(settings, dagster_home(), console, select or None)
+    settings, store = _settings_and_store()
+    request_retry(settings, store, dagster_home(), console, select or None)
 
 
 @app.command()

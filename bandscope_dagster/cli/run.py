@@ -1,6 +1,8 @@
 """``bandscope run``: registers new uploads, runs batches of songs, then the catalogs, and prints the progress."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -8,25 +10,35 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
+from bandscope_dagster.catalogs.recipes import all_catalogs
+from bandscope_dagster.catalogs.refresh import are_current
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.cli.terminal import one_line, progress_bar
-from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.errors import BandscopeError, CannotAnalyze
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
-from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
+from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
-from bandscope_dagster.pipeline.uploads import list_settled_uploads
+from bandscope_dagster.orchestration.unfinished import Unfinished, find_unfinished
+from bandscope_dagster.pages.index_page import write_index
+from bandscope_dagster.pages.page_folder import PageFolder
+from bandscope_dagster.pages.song_page import write_page
+from bandscope_dagster.pipeline.uploads import Listing, list_settled_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import matching
 from bandscope_dagster.songs.query import query
-from bandscope_dagster.songs.status import Status
+from bandscope_dagster.songs.status import SOURCES, Status
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.song_files import known_songs, list_all_files
+from bandscope_dagster.tagging.registry import present_from
 
+PAGES: Final = "song_pages"
+SHOWN_DAMAGED: Final = 10
 ALL_DONE: Final = "All of these songs are done. To compute them again, add `--recompute`."
 
 
@@ -59,16 +71,7 @@ def run_songs(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
             )
 
-        def on_wait(files: int) -> None:
-            message = f"Waiting {settings.settle_s:g} s for new files that may still be copied: {files}"
-            console.print(message, highlight=False)
-
-        listing = list_settled_uploads(store, settings.settle_s, on_wait)
-        if listing.unsettled:
-            message = f"Still being written in uploads/: {listing.unsettled}. Run again when they are whole."
-            console.print(message, highlight=False)
-        for line in listing.left_out:
-            console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
+        listing = _listed(store, settings, console)
         new = register_uploads(instance, listing)
         songs = list(instance.get_dynamic_partitions(SONGS_NAME))
         console.print(
@@ -85,31 +88,131 @@ def run_songs(
                 if pattern
                 else "there are no uploads; add some with `bandscope ingest`"
             )
-        states = song_states(instance, songs, assets)
-        unfinished = set(songs) if recompute else states.unfinished
-        # After a daemon has died, the songs of its runs stay "in progress" for ever.
-        left_alone = states.in_progress if daemon_is_alive(instance) else set[str]()
-        if count := len(chosen & left_alone):
-            console.print(
+        run = _Run(settings, store, instance, console, assets, listing, songs)
+        reports = run.complete(chosen, recompute=recompute)
+        pages = _complete_pages(settings, store, instance, console)
+        if reports:
+            _print_bad_songs(store, console)
+        return not all(report.success for report in reports) or pages > 0
+
+
+def _listed(store: ObjectStore, settings: Settings, console: Console) -> Listing:
+    """The uploads, after a wait for files that are still copied; prints what is left out."""
+
+    def on_wait(files: int) -> None:
+        message = f"Waiting {settings.settle_s:g} s for new files that may still be copied: {files}"
+        console.print(message, highlight=False)
+
+    listing = list_settled_uploads(store, settings.settle_s, on_wait)
+    if listing.unsettled:
+        message = f"Still being written in uploads/: {listing.unsettled}. Run again when they are whole."
+        console.print(message, highlight=False)
+    for line in listing.left_out:
+        console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
+    return listing
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One call of the command, after the uploads are registered."""
+
+    settings: Settings
+    store: ObjectStore
+    instance: dg.DagsterInstance
+    console: Console
+    assets: Sequence[str]
+    listing: Listing
+    songs: Sequence[str]  # all, in the order of registration
+
+    def complete(self, chosen: set[str], *, recompute: bool) -> list[RunReport]:
+        """Compute what ``chosen`` songs lack, then the catalogs.
+
+        The refresh of the catalogs reads the changed files. If it finds damage that was not known, there is a second
+        round, over the songs with that damage.
+        """
+        reports: list[RunReport] = []
+        catalogs = all_catalogs(present_from(self.settings.present_from))
+        known: set[tuple[str, str]] = set()  # damaged files, as (table, song), before the last round
+        for first in (True, False):
+            files = list_all_files(self.store, SOURCES)
+            todo = find_unfinished(self.instance, files, self.listing, self.songs, self.assets)
+            # After a daemon has died, the songs of its runs stay "in progress" for ever.
+            left_alone = todo.in_progress if daemon_is_alive(self.instance) else set[str]()
+            damaged = {(table, song) for table, songs in todo.lacking.damaged.items() for song in songs}
+            unfinished = set(self.songs) if recompute and first else todo.songs
+            if not first:
+                unfinished = todo.songs & {song for _, song in damaged - known}
+            known = damaged
+            wanted = chosen & unfinished - left_alone
+            self._tell(todo, chosen if first else wanted, left_alone, first=first)
+            may_pass_over = set(self.songs) - unfinished - left_alone
+            per_run = self.settings.songs_per_run
+            ranges = song_ranges(self.songs, wanted, per_run, may_pass_over=may_pass_over)
+            if ranges:
+                reuse = not (recompute and first)
+                reports += _run_batches(self.instance, ranges, self.assets, self.console, reuse=reuse)
+            elif not first:
+                break
+            elif are_current(self.store, catalogs, known_songs(files)):
+                all_done = "All other songs are done." if left_alone & chosen else ALL_DONE
+                self.console.print(all_done, highlight=False)
+                break
+            else:
+                self.console.print("The catalogs are missing, damaged or out of date.", highlight=False)
+            reports.append(_run_catalogs(self.instance, self.console))
+        return reports
+
+    def _tell(self, todo: Unfinished, chosen: set[str], left_alone: set[str], *, first: bool) -> None:
+        """Print what is lacking although it was done, and the songs that are not computed."""
+        tell = partial(self.console.print, highlight=False, soft_wrap=True)
+        if first and (count := len(chosen & left_alone)):
+            tell(
                 f"Skipping {count} songs in queued or running runs of the Dagster daemon"
-                " (if such a run is dead, terminate it in the UI).",
-                highlight=False,
+                " (if such a run is dead, terminate it in the UI)."
             )
-        ranges = song_ranges(
-            songs,
-            chosen & unfinished - left_alone,
-            settings.songs_per_run,
-            may_pass_over=set(songs) - unfinished - left_alone,
-        )
-        if not ranges:
-            console.print("All other songs are done." if count else ALL_DONE, highlight=False)
-            return False
-        reports = [
-            *_run_batches(instance, ranges, assets, console, reuse=not recompute),
-            _run_catalogs(instance, console),
+        if first and (count := len(chosen & todo.given_up)):
+            tell(
+                f"Leaving out {count} songs that the analysis rejected before: `bandscope status` has the reasons,"
+                " `--recompute` tries again."
+            )
+        if first and (count := len(chosen & todo.without_upload)):
+            tell(f"{count} songs lack files that cannot be computed again, because their uploads are gone.")
+        if count := len(chosen & (todo.songs & todo.lacking.songs) - todo.recorded):
+            tell(
+                f"{count} songs lack files in the store that were there before: computing these files again."
+            )
+        damaged = [
+            f"{table} of {song}: {fault}"
+            for table, songs in todo.lacking.damaged.items()
+            for song, fault in songs.items()
+            if song in chosen
         ]
-        _print_bad_songs(store, console)
-        return not all(report.success for report in reports)
+        for line in damaged[:SHOWN_DAMAGED]:
+            tell(f"[yellow]Damaged:[/yellow] {escape(one_line(line))}")
+        if len(damaged) > SHOWN_DAMAGED:
+            tell(f"and {len(damaged) - SHOWN_DAMAGED} more damaged files.")
+
+
+def _complete_pages(
+    settings: Settings, store: ObjectStore, instance: dg.DagsterInstance, console: Console
+) -> int:
+    """Write pages that were there and are gone; returns how many failed. A song without a page is left without."""
+    pages = PageFolder(store)
+    gone = pages.gone(instance.get_materialized_partitions(dg.AssetKey(PAGES)))
+    written = failed = 0
+    for song in gone:
+        try:
+            write_page(store, pages, song, present_from(settings.present_from))
+            written += 1
+        except CannotAnalyze:  # the song itself was deleted
+            continue
+        except (BandscopeError, OSError, ValueError) as error:
+            failed += 1
+            console.print(f"[red]Page of {song}:[/red] {escape(one_line(error))}", highlight=False)
+    if written:
+        write_index(pages)
+        console.print(f"{written} pages were missing and are written again.", highlight=False)
+    return failed
 
 
 def selected(select: str | None) -> list[str]:

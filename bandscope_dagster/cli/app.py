@@ -49,10 +49,14 @@ def command_line() -> None:
 
 
 def _settings_and_store() -> "tuple[Settings, ObjectStore]":
+    from bandscope_dagster.orchestration.home import home_path
+    from bandscope_dagster.orchestration.used_stores import check_store
     from bandscope_dagster.settings import load_settings
 
     settings = load_settings()
-    return settings, settings.open_store()
+    store = settings.open_store()
+    check_store(store, home_path())
+    return settings, store
 
 
 @app.command()
@@ -251,8 +255,15 @@ def vocabulary(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also read every stored file, and compare the store with Dagster's records."
+        ),
+    ] = False,
+) -> None:
     """Check the settings, storage, device, models and Dagster home that a run needs. Exits with 1 if a check fails."""
     from bandscope_dagster.cli.doctor import examine
 
-    raise typer.Exit(0 if examine(console) else 1)
+    raise typer.Exit(0 if examine(console, deep=deep) else 1)

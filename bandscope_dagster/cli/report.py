@@ -15,6 +15,7 @@ from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import find_songs
 from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.tagging.registry import present_from
@@ -45,6 +46,7 @@ def report(
     if (song is None) is not all_songs:
         raise ReportError("give a song (its id, file name or title, or a glob), or --all for every song")
     pages = PageFolder(store) if to is None else PageFolder(open_store(str(to)), folder="")
+    require_writable(pages.store)
     counts: Counter[str] = Counter()
     with progress_bar(console) as shown:
         songs = _songs(store, song)

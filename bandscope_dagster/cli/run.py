@@ -25,6 +25,7 @@ from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
 from bandscope_dagster.orchestration.unfinished import Unfinished, find_unfinished
+from bandscope_dagster.orchestration.used_stores import remember_store
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
@@ -33,6 +34,7 @@ from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import matching
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.songs.status import SOURCES, Status
+from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.song_files import known_songs, list_all_files
 from bandscope_dagster.tagging.registry import present_from
@@ -72,6 +74,8 @@ def run_songs(
             )
 
         listing = _listed(store, settings, console)
+        if listing.uploads:
+            remember_store(store, home)
         new = register_uploads(instance, listing)
         songs = list(instance.get_dynamic_partitions(SONGS_NAME))
         console.print(
@@ -149,6 +153,7 @@ class _Run:
             per_run = self.settings.songs_per_run
             ranges = song_ranges(self.songs, wanted, per_run, may_pass_over=may_pass_over)
             if ranges:
+                require_writable(self.store)
                 reuse = not (recompute and first)
                 reports += _run_batches(self.instance, ranges, self.assets, self.console, reuse=reuse)
             elif not first:
@@ -159,6 +164,7 @@ class _Run:
                 break
             else:
                 self.console.print("The catalogs are missing, damaged or out of date.", highlight=False)
+                require_writable(self.store)
             reports.append(_run_catalogs(self.instance, self.console))
         return reports
 

@@ -19,7 +19,7 @@ from bandscope_dagster.storage.tables.song_files import SongFiles, files_of, foo
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """What some songs lack. Tables are in the order in which they were asked for."""
+    """The files that some songs lack. Tables are in the order in which they were asked for."""
 
     missing: Mapping[str, tuple[str, ...]]  # song → tables without a file; only songs that miss any
     damaged: Mapping[str, Mapping[str, str]]  # table → song → the reason why its file cannot be used
@@ -36,7 +36,7 @@ class Lacking:
 
 
 def find_lacking(files: SongFiles, songs: Sequence[str], tables: Iterable[str]) -> Lacking:
-    """What ``songs`` lack of ``tables``. ``files`` is a listing with all ``SOURCES``."""
+    """The files that ``songs`` lack of ``tables``. ``files`` is a listing with all ``SOURCES``."""
     wanted = pl.DataFrame({"song_id": songs}, schema={"song_id": pl.String})
     versions = wanted.join(files.versions, on="song_id", how="left", maintain_order="left")
     names = list(tables)

@@ -137,14 +137,14 @@ def printed(scattered: Platform, monkeypatch: pytest.MonkeyPatch) -> Console:
 
 def test_the_command_without_a_daemon_says_what_to_do(scattered: Platform, printed: Console) -> None:
     with pytest.raises(CannotRetry, match=r"no Dagster daemon runs on.*`dg dev`.*`bandscope run`"):
-        retry(scattered.settings, Path("home"), printed, ",".join(TAGS))
+        retry(scattered.settings, scattered.store, Path("home"), printed, ",".join(TAGS))
 
 
 def test_the_command_says_what_the_daemon_will_do(scattered: Platform, printed: Console) -> None:
     import time
 
     beat(scattered.instance, time.time())
-    retry(scattered.settings, Path("home"), printed, ",".join(TAGS))
+    retry(scattered.settings, scattered.store, Path("home"), printed, ",".join(TAGS))
     (backfill,) = scattered.instance.get_backfills(status=BulkActionStatus.REQUESTED)
     text = printed.file.getvalue()
     assert "1 songs are in runs that are queued or running" in text
@@ -153,10 +153,10 @@ def test_the_command_says_what_the_daemon_will_do(scattered: Platform, printed: 
 
 def test_the_command_refuses_unknown_assets(scattered: Platform, printed: Console) -> None:
     with pytest.raises(RunError, match="unknown assets: lyrics"):
-        retry(scattered.settings, Path("home"), printed, "lyrics")
+        retry(scattered.settings, scattered.store, Path("home"), printed, "lyrics")
 
 
 def test_the_command_needs_the_weights(scattered: Platform, printed: Console, tmp_path: Path) -> None:
     settings = scattered.settings.model_copy(update={"separator": "htdemucs", "models_folder": str(tmp_path)})
     with pytest.raises(Exception, match=find_model("htdemucs").files[0].sha256):
-        retry(settings, Path("home"), printed, None)
+        retry(settings, scattered.store, Path("home"), printed, None)

@@ -28,6 +28,7 @@ from bandscope_dagster.orchestration.run_tags import (
     SENSOR_TAG,
     search_tags,
 )
+from bandscope_dagster.orchestration.used_stores import remember_store
 from bandscope_dagster.pipeline.uploads import Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -99,6 +100,8 @@ def uploads_sensor(
         listing = list_uploads(store, settings.settle_s)
         for line in listing.left_out:
             context.log.warning(f"Left out: {line}")
+        if listing.uploads:
+            remember_store(store, Path(context.instance.root_directory))
         register_uploads(context.instance, listing, REGISTERED_PER_TICK)
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]

@@ -97,17 +97,30 @@ def run(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute again what is already up to date.")
     ] = False,
+    as_new_songs: Annotated[
+        bool,
+        typer.Option(
+            "--as-new-songs",
+            help="Compute all songs of a store that was copied without the times of its files.",
+        ),
+    ] = False,
+    no_space_check: Annotated[
+        bool, typer.Option("--no-space-check", help="Begin even if the disk is too small by an estimate.")
+    ] = False,
 ) -> None:
     """Process new uploads: separate and tag every song that is not finished. Run it again to continue.
+
+    Files that are missing or damaged in the store are computed again, also catalogs and pages.
 
     Exits with 1 if a song failed. Rejected songs do not count as failed; `bandscope status` shows the reasons.
     """
     restart_without_thread_caches()
-    from bandscope_dagster.cli.run import run_songs
+    from bandscope_dagster.cli.run import RunOptions, run_songs
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = _settings_and_store()
-    failed = run_songs(settings, store, dagster_home(), console, songs, select or None, recompute=recompute)
+    options = RunOptions(recompute, as_new_songs, check_space=not no_space_check)
+    failed = run_songs(settings, store, dagster_home(), console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -14,8 +14,9 @@ from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import are_current
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.models import require_models
+from bandscope_dagster.cli.report import write_gone_pages
 from bandscope_dagster.cli.terminal import one_line, progress_bar
-from bandscope_dagster.errors import BandscopeError, CannotAnalyze
+from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
@@ -26,9 +27,8 @@ from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
 from bandscope_dagster.orchestration.unfinished import Unfinished, find_unfinished
 from bandscope_dagster.orchestration.used_stores import remember_store
-from bandscope_dagster.pages.index_page import write_index
-from bandscope_dagster.pages.page_folder import PageFolder
-from bandscope_dagster.pages.song_page import write_page
+from bandscope_dagster.pipeline.copied_store import check_not_copied
+from bandscope_dagster.pipeline.disk_space import check_space
 from bandscope_dagster.pipeline.uploads import Listing, list_settled_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import matching
@@ -36,7 +36,7 @@ from bandscope_dagster.songs.query import query
 from bandscope_dagster.songs.status import SOURCES, Status
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.song_files import known_songs, list_all_files
+from bandscope_dagster.storage.tables.song_files import SongFiles, known_songs, list_all_files
 from bandscope_dagster.tagging.registry import present_from
 
 PAGES: Final = "song_pages"
@@ -48,6 +48,15 @@ class RunError(BandscopeError):
     """The command cannot start, or was stopped; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The switches of the command."""
+
+    recompute: bool = False
+    as_new_songs: bool = False  # also where the store seems to be a copy without times
+    check_space: bool = True
+
+
 def run_songs(
     settings: Settings,
     store: ObjectStore,
@@ -55,12 +64,12 @@ def run_songs(
     console: Console,
     pattern: str | None,
     select: str | None,
-    *,
-    recompute: bool,
+    options: RunOptions,
 ) -> bool:
     """Do all of ``bandscope run``; returns True if any run failed.
 
     Raises:
+        StoreCopied, DiskTooSmall, StoreNotWritable: the store is not fit for the run; nothing was started.
         RunError: an unknown asset is selected, no song matches, or the command was interrupted.
         HomeInUse: another ``bandscope run`` uses this home.
         ModelFileError: the weights of a needed model are missing or wrong; no run was started.
@@ -76,6 +85,9 @@ def run_songs(
         listing = _listed(store, settings, console)
         if listing.uploads:
             remember_store(store, home)
+        files = list_all_files(store, SOURCES)
+        if not options.as_new_songs:
+            check_not_copied(files, listing)
         new = register_uploads(instance, listing)
         songs = list(instance.get_dynamic_partitions(SONGS_NAME))
         console.print(
@@ -92,12 +104,13 @@ def run_songs(
                 if pattern
                 else "there are no uploads; add some with `bandscope ingest`"
             )
-        run = _Run(settings, store, instance, console, assets, listing, songs)
-        reports = run.complete(chosen, recompute=recompute)
-        pages = _complete_pages(settings, store, instance, console)
+        run = _Run(settings, store, instance, console, assets, listing, songs, options)
+        reports = run.complete(chosen, files)
+        recorded = instance.get_materialized_partitions(dg.AssetKey(PAGES))
+        failed_pages = write_gone_pages(settings, store, console, recorded)
         if reports:
             _print_bad_songs(store, console)
-        return not all(report.success for report in reports) or pages > 0
+        return not all(report.success for report in reports) or failed_pages > 0
 
 
 def _listed(store: ObjectStore, settings: Settings, console: Console) -> Listing:
@@ -127,18 +140,20 @@ class _Run:
     assets: Sequence[str]
     listing: Listing
     songs: Sequence[str]  # all, in the order of registration
+    options: RunOptions
 
-    def complete(self, chosen: set[str], *, recompute: bool) -> list[RunReport]:
+    def complete(self, chosen: set[str], files: SongFiles) -> list[RunReport]:
         """Compute what ``chosen`` songs lack, then the catalogs.
 
         The refresh of the catalogs reads the changed files. If it finds damage that was not known, there is a second
-        round, over the songs with that damage.
+        round, over the songs with that damage. ``files`` is a listing of all sources of a status.
         """
         reports: list[RunReport] = []
         catalogs = all_catalogs(present_from(self.settings.present_from))
+        recompute = self.options.recompute
         known: set[tuple[str, str]] = set()  # damaged files, as (table, song), before the last round
         for first in (True, False):
-            files = list_all_files(self.store, SOURCES)
+            files = files if first else list_all_files(self.store, SOURCES)
             todo = find_unfinished(self.instance, files, self.listing, self.songs, self.assets)
             # After a daemon has died, the songs of its runs stay "in progress" for ever.
             left_alone = todo.in_progress if daemon_is_alive(self.instance) else set[str]()
@@ -154,6 +169,10 @@ class _Run:
             ranges = song_ranges(self.songs, wanted, per_run, may_pass_over=may_pass_over)
             if ranges:
                 require_writable(self.store)
+                if self.options.check_space and (
+                    warning := check_space(files, self.listing, todo.lacking, wanted, self.settings)
+                ):
+                    self.console.print(f"[yellow]{escape(warning)}[/yellow]", highlight=False, soft_wrap=True)
                 reuse = not (recompute and first)
                 reports += _run_batches(self.instance, ranges, self.assets, self.console, reuse=reuse)
             elif not first:
@@ -197,28 +216,6 @@ class _Run:
             tell(f"[yellow]Damaged:[/yellow] {escape(one_line(line))}")
         if len(damaged) > SHOWN_DAMAGED:
             tell(f"and {len(damaged) - SHOWN_DAMAGED} more damaged files.")
-
-
-def _complete_pages(
-    settings: Settings, store: ObjectStore, instance: dg.DagsterInstance, console: Console
-) -> int:
-    """Write pages that were there and are gone; returns how many failed. A song without a page is left without."""
-    pages = PageFolder(store)
-    gone = pages.gone(instance.get_materialized_partitions(dg.AssetKey(PAGES)))
-    written = failed = 0
-    for song in gone:
-        try:
-            write_page(store, pages, song, present_from(settings.present_from))
-            written += 1
-        except CannotAnalyze:  # the song itself was deleted
-            continue
-        except (BandscopeError, OSError, ValueError) as error:
-            failed += 1
-            console.print(f"[red]Page of {song}:[/red] {escape(one_line(error))}", highlight=False)
-    if written:
-        write_index(pages)
-        console.print(f"{written} pages were missing and are written again.", highlight=False)
-    return failed
 
 
 def selected(select: str | None) -> list[str]:

@@ -29,9 +29,12 @@ from bandscope_dagster.orchestration.run_tags import (
     search_tags,
 )
 from bandscope_dagster.orchestration.used_stores import remember_store
+from bandscope_dagster.pipeline.copied_store import check_not_copied
 from bandscope_dagster.pipeline.uploads import Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONGS
+from bandscope_dagster.storage.tables.song_files import list_all_files
 
 UPLOADS_SENSOR: Final = "new_uploads"
 INTERVAL_S: Final = 30
@@ -102,6 +105,8 @@ def uploads_sensor(
             context.log.warning(f"Left out: {line}")
         if listing.uploads:
             remember_store(store, Path(context.instance.root_directory))
+        if len(listing.by_song.keys() - set(before)) * 2 > len(listing.uploads):
+            check_not_copied(list_all_files(store, [SONGS]), listing)
         register_uploads(context.instance, listing, REGISTERED_PER_TICK)
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]

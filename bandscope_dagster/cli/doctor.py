@@ -23,12 +23,16 @@ from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.settings import Settings, load_settings, unknown_variables
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS
 
 SHOWN: Final = 20  # findings of each kind
 
 
-def examine(console: Console, *, deep: bool = False) -> bool:
-    """Print one line per check, and with ``deep`` what is wrong with stored songs. True if all checks pass."""
+def examine(console: Console, *, read_only: bool = False, deep: bool = False) -> bool:
+    """Print one line per check. True if all checks pass.
+
+    ``read_only`` checks what a reader needs, and writes nothing. ``deep`` adds what is wrong with stored songs.
+    """
 
     def passes(name: str, check: Callable[[], str]) -> bool:
         try:
@@ -40,9 +44,11 @@ def examine(console: Console, *, deep: bool = False) -> bool:
 
     results = [passes("settings", _settings)]
     settings = load_settings() if results[0] else None
+    if read_only:
+        return all(results) and settings is not None and passes("storage", lambda: _reading(settings))
     if settings is not None:
         results += [
-            passes("storage", lambda: _storage(settings, writes=not deep)),
+            passes("storage", lambda: _reading(settings) if deep else _storage(settings)),
             passes("device", lambda: _device(settings)),
         ]
     results += [passes("models", lambda: _models(console, settings)), passes("Dagster home", _dagster_home)]
@@ -104,14 +110,22 @@ def _settings() -> str:
     return f"separator {settings.separator}, tagger {settings.tagger}, {settings.songs_per_run} songs per run"
 
 
-def _storage(settings: Settings, *, writes: bool) -> str:
+def _storage(settings: Settings) -> str:
     store = settings.open_store()
     check_store(store, home_path())
-    if not writes:
-        next(store.list(), None)
-        return f"reading works in {store.url}"
     require_writable(store)
     return f"writing, reading and deleting work in {store.url}"
+
+
+def _reading(settings: Settings) -> str:
+    """Read the first file of the catalog, or of any table, or say that there is none yet."""
+    store = settings.open_store()
+    check_store(store, home_path())
+    for table in (SONG_CATALOG, SONGS):
+        for found in store.list(table.name):
+            store.open(found.key).read(4)
+            return f"listing and reading work in {store.url}"
+    return f"listing works in {store.url}; there is no table to read yet"
 
 
 def _device(settings: Settings) -> str:

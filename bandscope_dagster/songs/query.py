@@ -93,4 +93,4 @@ def _scan(store: ObjectStore, table: Table) -> pl.LazyFrame:
             text = "%s: %d damaged files are left out; `bandscope run` makes them again (%s)"
             logger.warning(text, table.name, len(damaged), left_out)
         keys = [table_key(table, song) for song in files.having(table) if song not in damaged]
-    return scan_files(table, [store.uri(key) for key in keys], store.polars_options())
+    return scan_files(table, [store.uri(key) for key in keys], store.polars_access())

@@ -201,10 +201,10 @@ class _Run:
                 " `--recompute` tries again."
             )
         if first and (count := len(chosen & todo.without_upload)):
-            tell(f"{count} songs lack files that cannot be computed again, because their uploads are gone.")
+            tell(f"Songs whose files cannot be computed again, because their uploads are gone: {count}.")
         if count := len(chosen & (todo.songs & todo.lacking.songs) - todo.recorded):
             tell(
-                f"{count} songs lack files in the store that were there before: computing these files again."
+                f"Songs whose files are missing or damaged in the store: {count}. These files are computed again."
             )
         damaged = [
             f"{table} of {song}: {fault}"

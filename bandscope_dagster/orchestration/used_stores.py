@@ -1,6 +1,6 @@
-"""The stores that a home has used. A store that has vanished, such as a lost mount, is told and not begun anew.
+"""The stores that a home has used. A store that has vanished, such as a lost mount, is an error and not a new store.
 
-Each command looks before it touches the store. A home is told of a store as soon as the store has an upload.
+Each command looks before it touches the store. A home remembers a store as soon as the store has an upload.
 """
 
 from pathlib import Path

@@ -57,15 +57,15 @@ def check_space(
     need = _needed(files, listing, lacking, songs, settings)
     if need <= free:
         return None
-    told = (
+    words = (
         f"these songs need about {_gigabytes(need)} (estimated), and {store.url} has {_gigabytes(free)} free"
     )
     if need > CLEARLY * free:
         raise DiskTooSmall(
-            f"{told}. Nothing was started. Make room, or compute some of them with --songs; `bandscope run"
+            f"{words}. Nothing was started. Make room, or compute some of them with --songs; `bandscope run"
             " --no-space-check` begins anyway, and keeps each song that is done before the disk is full"
         )
-    return f"The disk may become full: {told}."
+    return f"The disk may become full: {words}."
 
 
 def _needed(

@@ -225,11 +225,11 @@ def test_catalogs_that_no_run_has_made_are_made_although_all_songs_are_done(loca
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty disk of 1.2 MB in memory; the uploads take 0.7 MB."""
+    """An empty disk of 1 MB in memory; the uploads take 0.7 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(disk)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=950k", "tmpfs", str(disk)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip(f"cannot mount a disk: {mounted.stderr.decode()}")
@@ -247,7 +247,7 @@ def test_a_full_disk_is_told_before_and_once_it_has_room_a_run_completes_the_sto
     assert not list(small_disk.glob("songs/*"))
 
     code, printed = place("run", "--no-space-check")
-    assert code == 1 and "No space left on device" in printed
+    assert code == 1 and "No space left on device" in printed and "Traceback" not in printed
 
     subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
     code, printed = place("run")
@@ -338,8 +338,10 @@ def test_a_store_that_was_copied_without_its_times_is_told(
         assert done.code == 1 and "5 of 5 uploads are songs that this store has under other ids" in done.err
         assert "`rsync -a`" in done.err and "--as-new-songs" in done.err
     shutil.copytree(Path(local.store.url) / "uploads", copied / "uploads", dirs_exist_ok=True)
-    monkeypatch.setenv("DAGSTER_HOME", str(local.home))
-    assert "All of these songs are done" in command("run").out
+    code, printed = Place(open_store(str(copied)), local.home, {})("run")
+    assert code == 0 and "0 of them new" in printed and "stems" not in printed, (
+        "only the catalogs are made again"
+    )
 
 
 def test_uploads_with_equal_names_and_sizes_but_other_bytes_are_new_songs(
@@ -360,7 +362,7 @@ def test_on_a_disk_that_cannot_be_written_each_command_says_so_or_works(local: P
         pytest.skip("cannot mount a folder")
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(mounted)], check=True)
-        assert_read_only(Place(open_store(str(mounted)), local.home, {}), tmp_path)
+        assert_read_only(Place(open_store(str(mounted)), local.home, {}), tmp_path, doctor=1)
     finally:
         subprocess.run(["umount", "--lazy", str(mounted)], check=True)
 
@@ -372,10 +374,10 @@ def test_with_a_key_that_may_only_read_each_command_says_so_or_works(
     writer.fill()
     assert writer("run", "--select", "songs")[0] == 0
     reader = Place(writer.store, writer.home, writer.variables | {"AWS_ACCESS_KEY_ID": "test-reader"})
-    assert_read_only(reader, tmp_path)
+    assert_read_only(reader, tmp_path, doctor=0)
 
 
-def assert_read_only(place: Place, tmp_path: Path) -> None:
+def assert_read_only(place: Place, tmp_path: Path, doctor: int) -> None:
     song = tmp_path / "another.wav"
     song.write_bytes(song_bytes(5, 1.0))
     for arguments in (["run"], ["ingest", str(song)], ["report", "--all"]):
@@ -389,7 +391,7 @@ def assert_read_only(place: Place, tmp_path: Path) -> None:
         ["doctor", "--deep"],
     ):
         code, printed = place(*arguments)
-        assert code == (arguments[0] == "doctor") and "Traceback" not in printed, printed
+        assert code == (doctor if arguments[0] == "doctor" else 0) and "Traceback" not in printed, printed
 
 
 def test_a_bucket_that_does_not_exist_is_a_sentence(s3_server: S3Server, tmp_path: Path) -> None:

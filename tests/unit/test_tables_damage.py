@@ -1,4 +1,4 @@
-"""A damaged file is told from a fault of the store, whatever pyarrow raises for it."""
+"""A damaged file and a fault of the store are different errors, whatever pyarrow raises."""
 
 import random
 from pathlib import Path

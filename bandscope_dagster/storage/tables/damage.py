@@ -1,4 +1,4 @@
-"""Reads stored files, and tells a damaged file from a fault of the store."""
+"""Reads stored files: a damaged file and a fault of the store are different errors."""
 
 import io
 from collections.abc import Callable

@@ -6,11 +6,8 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
+from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import Refreshed, refresh
-from bandscope_dagster.catalogs.song_catalog import song_catalog
-from bandscope_dagster.catalogs.song_errors import song_errors
-from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.policies import RETRY_POLICY
@@ -61,14 +58,9 @@ def catalogs(
     settings: dg.ResourceParam[Settings],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """Update the catalogs with the songs whose files have changed, from one listing of the store."""
-    present = present_from(settings.present_from)
     wanted = [
         catalog
-        for catalog in (
-            song_catalog(present, CODE_VERSIONS[SONG_CATALOG.name]),
-            instrument_catalog(present, CODE_VERSIONS[INSTRUMENT_CATALOG.name]),
-            song_errors(CODE_VERSIONS[SONG_ERRORS.name]),
-        )
+        for catalog in all_catalogs(present_from(settings.present_from))
         if dg.AssetKey(catalog.table.name) in context.selected_asset_keys
     ]
     for catalog, done in zip(wanted, refresh(store, wanted, report_progress=context.log.info), strict=True):

@@ -31,8 +31,8 @@ from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
 from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
-from bandscope_dagster.catalogs.state import STATES
 from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.tables.catalog_state import STATES
 from bandscope_dagster.storage.tables.schemas import (
     CATALOG_TABLES,
     INSTRUMENT_CATALOG,

@@ -1,5 +1,6 @@
 """FLAC blocks with a gain, as the tables store audio: never clipped, and deterministic to the byte."""
 
+import hashlib
 import io
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -72,6 +73,22 @@ def decode_flac(data: bytes, gain: float) -> NDArray[np.float32]:
     # int32 holds every sample exactly, in its upper bits for every bit depth.
     samples = cast(NDArray[np.int32], soundfile.read(io.BytesIO(data), dtype="int32", always_2d=True)[0])
     return _amplitudes(samples.T, 2.0**-31, gain)
+
+
+def is_intact(data: bytes) -> bool:
+    """True if a stored block can be decoded, and its samples have the MD5 of its header, if there is one."""
+    try:
+        samples = cast(NDArray[np.int32], soundfile.read(io.BytesIO(data), dtype="int32", always_2d=True)[0])
+        bits = (
+            int.from_bytes(data[20:22], "big") >> 4 & 31
+        ) + 1  # RFC 9639, 8.2: STREAMINFO begins at byte 8
+    except (soundfile.SoundFileError, ValueError):
+        return False
+    stated = data[26:42]
+    size = -(-bits // 8)
+    shifted = np.ascontiguousarray(samples.reshape(-1) >> (32 - bits), "<i4").view("u1").reshape(-1, 4)
+    found = hashlib.md5(shifted[:, :size].tobytes(), usedforsecurity=False).digest()
+    return not any(stated) or stated == found
 
 
 def _amplitudes(samples: Integers, step: float, gain: float) -> NDArray[np.float32]:

@@ -19,16 +19,17 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
-from bandscope_dagster.catalogs.state import (
+from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
+from bandscope_dagster.storage.tables.catalog_state import (
     UNREADABLE,
     StoredCatalog,
     delete_old_states,
     footer_entries,
+    is_whole,
     refresh_id_in,
     stored_catalog,
     write_state,
 )
-from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_files import SongFiles, list_song_files
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -74,6 +75,11 @@ class Changes:
     to_read: SongFiles  # the new and changed songs
     removed: pl.Series  # the ids of deleted songs
     full: bool  # True if the catalog is rebuilt from all songs
+
+    @property
+    def any(self) -> bool:
+        """True if there is anything to do."""
+        return self.full or len(self.to_read) > 0 or len(self.removed) > 0
 
     @classmethod
     def since(cls, old: StoredCatalog | None, files: SongFiles, sources: tuple[Table, ...]) -> Changes:
@@ -127,6 +133,22 @@ def refresh(
         started = time.monotonic()
 
 
+def are_current(store: ObjectStore, catalogs: Sequence[Catalog], files: SongFiles) -> bool:
+    """True if a refresh would change nothing. ``files`` is a listing with all sources of the catalogs.
+
+    The catalogs are read to their ends.
+    """
+    for catalog in catalogs:
+        old = stored_catalog(store, catalog.table, catalog.made_with, catalog.sources)
+        if (
+            old is None
+            or Changes.since(old, files, catalog.sources).any
+            or not is_whole(store, catalog.table)
+        ):
+            return False
+    return True
+
+
 def _apply(
     store: ObjectStore,
     catalog: Catalog,
@@ -135,7 +157,9 @@ def _apply(
     report_progress: ReportProgress,
 ) -> tuple[Written, Changes]:
     changes = Changes.since(old, files, catalog.sources)
-    if old is not None and not len(changes.to_read) and not len(changes.removed):
+    if old is not None and not changes.any:
+        if not is_whole(store, catalog.table):
+            raise _OldCatalogUnreadable("its file is damaged")
         return old.file, changes
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         spilled = SpilledRows(catalog.layout, Path(folder))

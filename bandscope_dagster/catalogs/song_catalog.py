@@ -1,14 +1,11 @@
 """``song_catalog``: one row per song with its properties, stems, instruments and status."""
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from bandscope_dagster.catalogs.refresh import Catalog
-from bandscope_dagster.catalogs.state import UNREADABLE, read_state, refresh_id_in
 from bandscope_dagster.songs.presence import (
     PresentFrom,
     all_instruments,
@@ -18,6 +15,7 @@ from bandscope_dagster.songs.presence import (
 )
 from bandscope_dagster.songs.status import SOURCES, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.catalog_state import read_made_from
 from bandscope_dagster.storage.tables.frames import empty_frame
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, read_note
 from bandscope_dagster.storage.tables.schemas import (
@@ -26,7 +24,6 @@ from bandscope_dagster.storage.tables.schemas import (
     SONGS,
     STEMS,
     TAG_TABLES,
-    catalog_key,
 )
 from bandscope_dagster.storage.tables.song_files import FOOTERS_AT_ONCE, SongFiles
 from bandscope_dagster.storage.tables.sorted_table import Layout
@@ -125,13 +122,10 @@ def unchanged_rows(store: ObjectStore, files: SongFiles, columns: Sequence[str])
 
     ``files`` must have the versions of all tables in ``SOURCES``. If the catalog cannot be read, there are no rows.
     """
-    try:
-        content = io.BytesIO(store.read(catalog_key(SONG_CATALOG)))
-        refresh_id = refresh_id_in(pq.read_metadata(content).metadata)
-        made_from = read_state(store, SONG_CATALOG, refresh_id, SOURCES)
-        rows = pl.read_parquet(content, columns=list(columns))
-    except (FileNotFoundError, *UNREADABLE):
+    stored = read_made_from(store, SONG_CATALOG, SOURCES, columns)
+    if stored is None:
         return empty_frame(SONG_CATALOG).select(columns)
+    rows, made_from = stored
     names = ["song_id", *(table.name for table in SOURCES)]
     same = files.versions.join(made_from, on=names, nulls_equal=True, how="semi")
     return rows.join(same, on="song_id", how="semi")

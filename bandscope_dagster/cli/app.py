@@ -56,10 +56,14 @@ def _words(error: OSError) -> str:
 
 
 def _settings_and_store() -> "tuple[Settings, ObjectStore]":
+    from bandscope_dagster.orchestration.home import home_path
+    from bandscope_dagster.orchestration.used_stores import check_store
     from bandscope_dagster.settings import load_settings
 
     settings = load_settings()
-    return settings, settings.open_store()
+    store = settings.open_store()
+    check_store(store, home_path())
+    return settings, store
 
 
 @app.command()
@@ -100,17 +104,30 @@ def run(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute again what is already up to date.")
     ] = False,
+    as_new_songs: Annotated[
+        bool,
+        typer.Option(
+            "--as-new-songs",
+            help="Compute all songs of a store that was copied without the times of its files.",
+        ),
+    ] = False,
+    no_space_check: Annotated[
+        bool, typer.Option("--no-space-check", help="Begin even if the disk is too small by an estimate.")
+    ] = False,
 ) -> None:
     """Process new uploads: separate and tag every song that is not finished. Run it again to continue.
+
+    Files that are missing or damaged in the store are computed again, also catalogs and pages.
 
     Exits with 1 if a song failed. Rejected songs do not count as failed; `bandscope status` shows the reasons.
     """
     restart_without_thread_caches()
-    from bandscope_dagster.cli.run import run_songs
+    from bandscope_dagster.cli.run import RunOptions, run_songs
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = _settings_and_store()
-    failed = run_songs(settings, store, dagster_home(), console, songs, select or None, recompute=recompute)
+    options = RunOptions(recompute, as_new_songs, check_space=not no_space_check)
+    failed = run_songs(settings, store, dagster_home(), console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -122,8 +139,8 @@ def retry(
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
-    settings, _ = _settings_and_store()
-    request_retry(settings, dagster_home(), console, select or None)
+    settings, store = _settings_and_store()
+    request_retry(settings, store, dagster_home(), console, select or None)
 
 
 @app.command()
@@ -262,6 +279,12 @@ def vocabulary(
 
 @app.command()
 def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also read every stored file, and compare the store with Dagster's records."
+        ),
+    ] = False,
     read_only: Annotated[
         bool,
         typer.Option(
@@ -272,4 +295,4 @@ def doctor(
     """Check the settings, storage, device, models and Dagster home that a run needs. Exits with 1 if a check fails."""
     from bandscope_dagster.cli.doctor import examine
 
-    raise typer.Exit(0 if examine(console, read_only=read_only) else 1)
+    raise typer.Exit(0 if examine(console, read_only=read_only, deep=deep) else 1)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,24 +10,28 @@ from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.cli.models import require_models
+from bandscope_dagster.cli.terminal import one_line, progress_bar
 from bandscope_dagster.device import resolve_device
 from bandscope_dagster.errors import BandscopeError, SettingsError
 from bandscope_dagster.models.inventory import Model, load_inventory
 from bandscope_dagster.models.pins import find_pins
 from bandscope_dagster.models.store import model_folder
-from bandscope_dagster.orchestration.home import dagster_home
+from bandscope_dagster.orchestration.home import dagster_home, home_path
 from bandscope_dagster.orchestration.resources import chosen_models
+from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.settings import Settings, load_settings, unknown_variables
+from bandscope_dagster.storage.objects.probe import require_writable
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS
 
-PROBE_KEY: Final = "doctor/probe"  # written, read and deleted to test the storage
+SHOWN: Final = 20  # findings of each kind
 
 
-def examine(console: Console, *, read_only: bool = False) -> bool:
+def examine(console: Console, *, read_only: bool = False, deep: bool = False) -> bool:
     """Print one line per check. True if all checks pass.
 
-    ``read_only`` checks what a reader needs, and writes nothing.
+    ``read_only`` checks what a reader needs, and writes nothing. ``deep`` adds what is wrong with stored songs.
     """
 
     def passes(name: str, check: Callable[[], str]) -> bool:
@@ -44,11 +48,55 @@ def examine(console: Console, *, read_only: bool = False) -> bool:
         return all(results) and settings is not None and passes("storage", lambda: _reading(settings))
     if settings is not None:
         results += [
-            passes("storage", lambda: _storage(settings)),
+            passes("storage", lambda: _reading(settings) if deep else _storage(settings)),
             passes("device", lambda: _device(settings)),
         ]
     results += [passes("models", lambda: _models(console, settings)), passes("Dagster home", _dagster_home)]
+    if settings is not None and deep:
+        results.append(passes("songs", lambda: _songs(console, settings)))
     return all(results)
+
+
+def _songs(console: Console, settings: Settings) -> str:
+    """Compare the store with Dagster's records, and print the findings, each kind with the command that fixes it."""
+    from bandscope_dagster.orchestration.deep_check import check_deeply
+
+    store = settings.open_store()
+    check_store(store, dagster_home())
+    with progress_bar(console) as bars:
+        task = bars.add_task("reading all songs")
+        checked = check_deeply(store, lambda done, of: bars.update(task, completed=done, total=of))
+    songs = f"{checked.songs} songs read; {checked.not_processed} uploads wait for `bandscope run`"
+    for kind, findings in checked.findings.items():
+        subjects = list(dict.fromkeys(each.subject for each in findings))
+        heading = f"{kind} ({len(findings)}). {_fix(kind.name.lower(), subjects, store)}"
+        console.print(f"[red]{escape(heading)}[/red]", highlight=False, soft_wrap=True)
+        for each in findings[:SHOWN]:
+            line = f"  {each.subject}{': ' if each.text else ''}{each.text}"
+            console.print(escape(one_line(line)), highlight=False, soft_wrap=True)
+        if len(findings) > SHOWN:
+            console.print(f"  and {len(findings) - SHOWN} more", highlight=False)
+    if checked.findings:
+        raise StoreDisagrees(f"{songs}; see above")
+    return f"{songs}; store and records agree"
+
+
+class StoreDisagrees(BandscopeError):
+    """Files in the store are missing, damaged or unknown; the findings were printed."""
+
+
+def _fix(kind: str, subjects: Sequence[str], store: ObjectStore) -> str:
+    """The command that fixes findings of a kind, for the first of their subjects."""
+    each = "" if len(subjects) == 1 else ", for each song"
+    if kind in ("damaged_inside", "outdated"):
+        return f"Fix: `bandscope run --recompute --songs {subjects[0]}`{each}"
+    if kind == "orphaned":
+        on_s3 = f"aws s3 rm {store.url} --recursive --exclude '*' --include '*/{subjects[0]}.parquet'"
+        local = f"rm {store.url}/*/{subjects[0]}.parquet"
+        return f"If they are not needed: `{on_s3 if store.url.startswith('s3://') else local}`{each}"
+    if kind == "left_over":
+        return f"Fix: `rm {subjects[0]}`, and the same for the others" if each else f"Fix: `rm {subjects[0]}`"
+    return "Fix: `bandscope run`"
 
 
 def _settings() -> str:
@@ -64,17 +112,15 @@ def _settings() -> str:
 
 def _storage(settings: Settings) -> str:
     store = settings.open_store()
-    with store.create(PROBE_KEY) as pending:
-        pending.write(b"bandscope")
-    if store.read(PROBE_KEY) != b"bandscope":
-        raise OSError(f"{store.url} returned other bytes than were written to it")
-    store.delete(PROBE_KEY)
+    check_store(store, home_path())
+    require_writable(store)
     return f"writing, reading and deleting work in {store.url}"
 
 
 def _reading(settings: Settings) -> str:
     """Read the first file of the catalog, or of any table, or say that there is none yet."""
     store = settings.open_store()
+    check_store(store, home_path())
     for table in (SONG_CATALOG, SONGS):
         for found in store.list(table.name):
             store.open(found.key).read(4)

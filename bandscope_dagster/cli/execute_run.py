@@ -1,5 +1,6 @@
 """Executes one run of the asset graph in this process, and follows its progress in Dagster's records."""
 
+import builtins
 import threading
 import uuid
 from collections import defaultdict
@@ -57,14 +58,21 @@ def run_to_end(
 
 
 def _problem(event: dg.DagsterEvent) -> str:
-    """The message of a failed step; with a traceback, if the error is not a ``dg.Failure``."""
+    """The message of a failed step; with a traceback, unless it is a ``dg.Failure`` or a fault of a store."""
     failure = event.step_failure_data
     error = failure.error
     if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
         return INTERRUPTED  # the interrupt came while Dagster recorded an event, outside the step's own code
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
-    return error.to_string() if error is not None else "no message"
+    if error is None:
+        return "no message"
+    cause = error.cause or error
+    is_of_a_store = isinstance(found := getattr(builtins, cause.cls_name or "", None), type) and issubclass(
+        found, OSError
+    )
+    # "OSError: message": a full disk, or a store that cannot be reached; a traceback would not help
+    return cause.message.strip().partition(": ")[2] if is_of_a_store else error.to_string()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from bandscope_dagster.cli.terminal import one_line, progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name
 from bandscope_dagster.storage.objects.keys import check_key
+from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, ObjectStore
 
 
@@ -129,6 +130,8 @@ def ingest_files(
     """
     found = find_files(paths, owner, None if store.url.startswith("s3://") else Path(store.url))
     left_out = list(found.left_out)
+    if found.files:
+        require_writable(store)
     counts: Counter[Ingested] = Counter()
     with progress_bar(console) as progress:
         task = progress.add_task("uploading", total=len(found.files))

@@ -1,20 +1,21 @@
 """``bandscope report``: writes pages of songs, and the index of all pages."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.cli.terminal import progress_bar
-from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.errors import BandscopeError, CannotAnalyze
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import find_songs
 from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.tagging.registry import present_from
@@ -45,6 +46,7 @@ def report(
     if (song is None) is not all_songs:
         raise ReportError("give a song (its id, file name or title, or a glob), or --all for every song")
     pages = PageFolder(store) if to is None else PageFolder(open_store(str(to)), folder="")
+    require_writable(pages.store)
     counts: Counter[str] = Counter()
     with progress_bar(console) as shown:
         songs = _songs(store, song)
@@ -65,6 +67,31 @@ def report(
         console.print(f"{count} {outcome}", highlight=False)
     console.print(f"The index of {index.songs} songs: {escape(index.uri)}", highlight=False, soft_wrap=True)
     return counts["failed"]
+
+
+def write_gone_pages(
+    settings: Settings, store: ObjectStore, console: Console, recorded: Collection[str]
+) -> int:
+    """Write the pages that were there and are gone; returns how many failed.
+
+    A song had a page if its index lists it, or if it is in ``recorded``.
+    """
+    pages = PageFolder(store)
+    written = failed = 0
+    for song_id in pages.gone(recorded):
+        try:
+            write_page(store, pages, song_id, present_from(settings.present_from))
+            written += 1
+        except CannotAnalyze:  # the song itself was deleted
+            continue
+        except (BandscopeError, OSError, ValueError) as error:
+            failed += 1
+            text = escape(f"page of {song_id}: {error}")
+            console.print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
+    if written:
+        write_index(pages)
+        console.print(f"Pages that were gone and are written again: {written}", highlight=False)
+    return failed
 
 
 def _songs(store: ObjectStore, pattern: str | None) -> Sequence[str]:

@@ -10,9 +10,10 @@ from bandscope_dagster.models.store import require
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import CannotRetry, daemon_is_alive, retry_songs
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 
-def retry(settings: Settings, home: Path, console: Console, select: str | None) -> None:
+def retry(settings: Settings, store: ObjectStore, home: Path, console: Console, select: str | None) -> None:
     """Request a backfill of unfinished songs in the selected assets (by default all per-song assets), and print it.
 
     Raises:
@@ -28,7 +29,7 @@ def retry(settings: Settings, home: Path, console: Console, select: str | None) 
                 f"no Dagster daemon runs on {home}, and only a daemon starts these runs: start one with `dg dev`, or"
                 " compute the songs in this process with `bandscope run`"
             )
-        found = retry_songs(instance, assets, settings.songs_per_run)
+        found = retry_songs(instance, store, assets, settings.songs_per_run)
     if found.in_progress:
         console.print(f"{found.in_progress} songs are in runs that are queued or running.", highlight=False)
     if found.backfill_id is None:

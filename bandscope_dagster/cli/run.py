@@ -1,6 +1,8 @@
 """``bandscope run``: registers new uploads, runs batches of songs, then the catalogs, and prints the progress."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -8,30 +10,51 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
+from bandscope_dagster.catalogs.recipes import all_catalogs
+from bandscope_dagster.catalogs.refresh import are_current
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.models import require_models
+from bandscope_dagster.cli.report import write_gone_pages
 from bandscope_dagster.cli.terminal import one_line, progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
-from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
+from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
-from bandscope_dagster.pipeline.uploads import list_settled_uploads
+from bandscope_dagster.orchestration.unfinished import Unfinished, find_unfinished
+from bandscope_dagster.orchestration.used_stores import remember_store
+from bandscope_dagster.pipeline.copied_store import check_not_copied
+from bandscope_dagster.pipeline.disk_space import check_space
+from bandscope_dagster.pipeline.uploads import Listing, list_settled_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import matching
 from bandscope_dagster.songs.query import query
-from bandscope_dagster.songs.status import Status
+from bandscope_dagster.songs.status import SOURCES, Status
+from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.song_files import SongFiles, known_songs, list_all_files
+from bandscope_dagster.tagging.registry import present_from
 
+PAGES: Final = "song_pages"
+SHOWN_DAMAGED: Final = 10
 ALL_DONE: Final = "All of these songs are done. To compute them again, add `--recompute`."
 
 
 class RunError(BandscopeError):
     """The command cannot start, or was stopped; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The switches of the command."""
+
+    recompute: bool = False
+    as_new_songs: bool = False  # also where the store seems to be a copy without times
+    check_space: bool = True
 
 
 def run_songs(
@@ -41,12 +64,12 @@ def run_songs(
     console: Console,
     pattern: str | None,
     select: str | None,
-    *,
-    recompute: bool,
+    options: RunOptions,
 ) -> bool:
     """Do all of ``bandscope run``; returns True if any run failed.
 
     Raises:
+        StoreCopied, DiskTooSmall, StoreNotWritable: the store is not fit for the run; nothing was started.
         RunError: an unknown asset is selected, no song matches, or the command was interrupted.
         HomeInUse: another ``bandscope run`` uses this home.
         ModelFileError: the weights of a needed model are missing or wrong; no run was started.
@@ -59,16 +82,12 @@ def run_songs(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
             )
 
-        def on_wait(files: int) -> None:
-            message = f"Waiting {settings.settle_s:g} s for new files that may still be copied: {files}"
-            console.print(message, highlight=False)
-
-        listing = list_settled_uploads(store, settings.settle_s, on_wait)
-        if listing.unsettled:
-            message = f"Still being written in uploads/: {listing.unsettled}. Run again when they are whole."
-            console.print(message, highlight=False)
-        for line in listing.left_out:
-            console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
+        listing = _listed(store, settings, console)
+        if listing.uploads:
+            remember_store(store, home)
+        files = list_all_files(store, SOURCES)
+        if not options.as_new_songs:
+            check_not_copied(files, listing)
         new = register_uploads(instance, listing)
         songs = list(instance.get_dynamic_partitions(SONGS_NAME))
         console.print(
@@ -85,31 +104,118 @@ def run_songs(
                 if pattern
                 else "there are no uploads; add some with `bandscope ingest`"
             )
-        states = song_states(instance, songs, assets)
-        unfinished = set(songs) if recompute else states.unfinished
-        # After a daemon has died, the songs of its runs stay "in progress" for ever.
-        left_alone = states.in_progress if daemon_is_alive(instance) else set[str]()
-        if count := len(chosen & left_alone):
-            console.print(
+        run = _Run(settings, store, instance, console, assets, listing, songs, options)
+        reports = run.complete(chosen, files)
+        recorded = instance.get_materialized_partitions(dg.AssetKey(PAGES))
+        failed_pages = write_gone_pages(settings, store, console, recorded)
+        if reports:
+            _print_bad_songs(store, console)
+        return not all(report.success for report in reports) or failed_pages > 0
+
+
+def _listed(store: ObjectStore, settings: Settings, console: Console) -> Listing:
+    """The uploads, after a wait for files that are still copied; prints what is left out."""
+
+    def on_wait(files: int) -> None:
+        message = f"Waiting {settings.settle_s:g} s for new files that may still be copied: {files}"
+        console.print(message, highlight=False)
+
+    listing = list_settled_uploads(store, settings.settle_s, on_wait)
+    if listing.unsettled:
+        message = f"Still being written in uploads/: {listing.unsettled}. Run again when they are whole."
+        console.print(message, highlight=False)
+    for line in listing.left_out:
+        console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
+    return listing
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One call of the command, after the uploads are registered."""
+
+    settings: Settings
+    store: ObjectStore
+    instance: dg.DagsterInstance
+    console: Console
+    assets: Sequence[str]
+    listing: Listing
+    songs: Sequence[str]  # all, in the order of registration
+    options: RunOptions
+
+    def complete(self, chosen: set[str], files: SongFiles) -> list[RunReport]:
+        """Compute what ``chosen`` songs lack, then the catalogs.
+
+        The refresh of the catalogs reads the changed files. If it finds damage that was not known, there is a second
+        round, over the songs with that damage. ``files`` is a listing of all sources of a status.
+        """
+        reports: list[RunReport] = []
+        catalogs = all_catalogs(present_from(self.settings.present_from))
+        recompute = self.options.recompute
+        known: set[tuple[str, str]] = set()  # damaged files, as (table, song), before the last round
+        for first in (True, False):
+            files = files if first else list_all_files(self.store, SOURCES)
+            todo = find_unfinished(self.instance, files, self.listing, self.songs, self.assets)
+            # After a daemon has died, the songs of its runs stay "in progress" for ever.
+            left_alone = todo.in_progress if daemon_is_alive(self.instance) else set[str]()
+            damaged = {(table, song) for table, songs in todo.lacking.damaged.items() for song in songs}
+            unfinished = set(self.songs) if recompute and first else todo.songs
+            if not first:
+                unfinished = todo.songs & {song for _, song in damaged - known}
+            known = damaged
+            wanted = chosen & unfinished - left_alone
+            self._tell(todo, chosen if first else wanted, left_alone, first=first)
+            may_pass_over = set(self.songs) - unfinished - left_alone
+            per_run = self.settings.songs_per_run
+            ranges = song_ranges(self.songs, wanted, per_run, may_pass_over=may_pass_over)
+            if ranges:
+                require_writable(self.store)
+                if self.options.check_space and (
+                    warning := check_space(files, self.listing, todo.lacking, wanted, self.settings)
+                ):
+                    self.console.print(f"[yellow]{escape(warning)}[/yellow]", highlight=False, soft_wrap=True)
+                reuse = not (recompute and first)
+                reports += _run_batches(self.instance, ranges, self.assets, self.console, reuse=reuse)
+            elif not first:
+                break
+            elif are_current(self.store, catalogs, known_songs(files)):
+                all_done = "All other songs are done." if left_alone & chosen else ALL_DONE
+                self.console.print(all_done, highlight=False)
+                break
+            else:
+                self.console.print("The catalogs are missing, damaged or out of date.", highlight=False)
+                require_writable(self.store)
+            reports.append(_run_catalogs(self.instance, self.console))
+        return reports
+
+    def _tell(self, todo: Unfinished, chosen: set[str], left_alone: set[str], *, first: bool) -> None:
+        """Print what is lacking although it was done, and the songs that are not computed."""
+        tell = partial(self.console.print, highlight=False, soft_wrap=True)
+        if first and (count := len(chosen & left_alone)):
+            tell(
                 f"Skipping {count} songs in queued or running runs of the Dagster daemon"
-                " (if such a run is dead, terminate it in the UI).",
-                highlight=False,
+                " (if such a run is dead, terminate it in the UI)."
             )
-        ranges = song_ranges(
-            songs,
-            chosen & unfinished - left_alone,
-            settings.songs_per_run,
-            may_pass_over=set(songs) - unfinished - left_alone,
-        )
-        if not ranges:
-            console.print("All other songs are done." if count else ALL_DONE, highlight=False)
-            return False
-        reports = [
-            *_run_batches(instance, ranges, assets, console, reuse=not recompute),
-            _run_catalogs(instance, console),
+        if first and (count := len(chosen & todo.given_up)):
+            tell(
+                f"Leaving out {count} songs that the analysis rejected before: `bandscope status` has the reasons,"
+                " `--recompute` tries again."
+            )
+        if first and (count := len(chosen & todo.without_upload)):
+            tell(f"Songs whose files cannot be computed again, because their uploads are gone: {count}.")
+        if count := len(chosen & (todo.songs & todo.lacking.songs) - todo.recorded):
+            tell(
+                f"Songs whose files are missing or damaged in the store: {count}. These files are computed again."
+            )
+        damaged = [
+            f"{table} of {song}: {fault}"
+            for table, songs in todo.lacking.damaged.items()
+            for song, fault in songs.items()
+            if song in chosen
         ]
-        _print_bad_songs(store, console)
-        return not all(report.success for report in reports)
+        for line in damaged[:SHOWN_DAMAGED]:
+            tell(f"[yellow]Damaged:[/yellow] {escape(one_line(line))}")
+        if len(damaged) > SHOWN_DAMAGED:
+            tell(f"and {len(damaged) - SHOWN_DAMAGED} more damaged files.")
 
 
 def selected(select: str | None) -> list[str]:

@@ -31,13 +31,18 @@ class HomeInUse(BandscopeError):
     """Another ``bandscope run`` uses this home; the message names the home and says what to do."""
 
 
+def home_path() -> Path:
+    """``DAGSTER_HOME``, or ``~/.bandscope/dagster`` if it is unset; the folder may not exist."""
+    return Path(os.environ.get("DAGSTER_HOME") or "~/.bandscope/dagster").expanduser().absolute()
+
+
 def dagster_home() -> Path:
     """``DAGSTER_HOME``, or ``~/.bandscope/dagster`` if it is unset, so that records of runs are never temporary.
 
     Creates the folder, writes a ``dagster.yaml`` unless there is one, and sets the variable for this process and its
     children.
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or "~/.bandscope/dagster").expanduser().absolute()
+    home = home_path()
     home.mkdir(parents=True, exist_ok=True)
     # "x" never overwrites an existing file, also if another process creates it at the same time.
     with suppress(FileExistsError), (home / "dagster.yaml").open("x", encoding="utf-8") as config:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from bandscope_dagster.orchestration.retry_backfill import retry_songs as request_retry
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, SONG_TABLES
 
 PER_SONG: Final = tuple(table.name for table in SONG_TABLES)
@@ -59,10 +60,13 @@ class RetryConfig(dg.Config):
     description="Find the songs that failed or are missing, and request a backfill of them from the daemon."
 )
 def find_and_request(
-    context: dg.OpExecutionContext, config: RetryConfig, settings: dg.ResourceParam[Settings]
+    context: dg.OpExecutionContext,
+    config: RetryConfig,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ObjectStore],
 ) -> None:
     """Request one backfill that computes missing results and keeps finished ones."""
-    retry = request_retry(context.instance, config.assets, settings.songs_per_run)
+    retry = request_retry(context.instance, store, config.assets, settings.songs_per_run)
     if retry.in_progress:
         context.log.info(f"{retry.in_progress} songs are in runs that are queued or running.")
     if retry.backfill_id is None:

@@ -2,15 +2,18 @@
 
 from collections.abc import Collection
 from functools import cache
+from pathlib import Path
 
 import dagster as dg
 
 from bandscope_dagster.device import resolve_device
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
+from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.registry import SEPARATORS, load_separator
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import TAGGERS, load_tagger
@@ -62,6 +65,14 @@ def resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:
     """The resources of the code location; they are opened and loaded when a run needs them."""
     return {
         "settings": dg.ResourceDefinition.hardcoded_resource(settings),
-        "store": dg.ResourceDefinition(lambda _: settings.open_store()),
+        "store": dg.ResourceDefinition(lambda context: _open_store(settings, context.instance)),
         "models": dg.ResourceDefinition(lambda _: Models(settings)),
     }
+
+
+def _open_store(settings: Settings, instance: dg.DagsterInstance | None) -> ObjectStore:
+    """Raises StoreLost if the home of the instance has used this store, and nothing is there any more."""
+    store = settings.open_store()
+    if instance is not None:
+        check_store(store, Path(instance.root_directory))
+    return store

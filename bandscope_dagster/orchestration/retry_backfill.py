@@ -16,7 +16,7 @@ import dagster as dg
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import is_in_use
-from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS, song_states
+from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS
 from bandscope_dagster.orchestration.private_api import (
     AssetGraphSubset,
     BulkActionStatus,
@@ -25,6 +25,11 @@ from bandscope_dagster.orchestration.private_api import (
 )
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.run_tags import RETRY_TAG, REUSE_TAG
+from bandscope_dagster.orchestration.unfinished import find_unfinished
+from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.songs.status import SOURCES
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.song_files import list_all_files
 
 ALIVE_WITHIN_S: Final = 180.0  # the daemon's heartbeat comes every 30 to 60 s
 DAEMONS: Final = frozenset({"SENSOR", "BACKFILL", "QUEUED_RUN_COORDINATOR"})
@@ -51,8 +56,10 @@ def daemon_is_alive(instance: dg.DagsterInstance) -> bool:
     return any(beat.timestamp > alive_since for name, beat in beats.items() if name in DAEMONS)
 
 
-def retry_songs(instance: dg.DagsterInstance, assets: Collection[str], songs_per_run: int) -> Retry:
-    """Request a backfill of the songs that failed or are missing in one of ``assets``.
+def retry_songs(
+    instance: dg.DagsterInstance, store: ObjectStore, assets: Collection[str], songs_per_run: int
+) -> Retry:
+    """Request a backfill of the songs that failed or are missing in one of ``assets``, in the records or in ``store``.
 
     Failed songs are scattered, and Dagster batches only neighbours. The ranges therefore include finished songs, which
     the runs keep (by the reuse tag). That costs a tenth of a second per song; one more run would start a process and
@@ -71,14 +78,15 @@ def retry_songs(instance: dg.DagsterInstance, assets: Collection[str], songs_per
             )
     end_dead_runs(instance)  # their songs would otherwise count as in progress
     songs = list(instance.get_dynamic_partitions(SONGS_NAME))
-    states = song_states(instance, songs, assets)
-    wanted = states.unfinished - states.in_progress
-    ranges = song_ranges(songs, wanted, songs_per_run, may_pass_over=set(songs) - states.unfinished)
+    found = find_unfinished(instance, list_all_files(store, SOURCES), list_uploads(store), songs, assets)
+    wanted = found.songs - found.in_progress
+    may_pass_over = set(songs) - found.songs - found.in_progress
+    ranges = song_ranges(songs, wanted, songs_per_run, may_pass_over=may_pass_over)
     backfill_id = None
     if ranges:
         title = f"Retry of {len(wanted)} song{'' if len(wanted) == 1 else 's'}"
         backfill_id = _request(instance, assets, ranges, title)
-    return Retry(len(wanted), len(states.in_progress), ranges, backfill_id)
+    return Retry(len(wanted), len(found.in_progress), ranges, backfill_id)
 
 
 def _request(

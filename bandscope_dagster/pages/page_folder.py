@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +13,7 @@ from bandscope_dagster.storage.tables.schemas import SONG_ID
 FOLDER: Final = "song_pages"
 HEAD_BYTES: Final = 32_768  # enough for a summary, which is about ten texts of limited length
 HEADS_AT_ONCE: Final = 16  # read in parallel, because each waits for the store and not for the CPU
+_LISTED: Final = re.compile(rb'<script type="application/json" id="songs">(.*?)</script>', re.DOTALL)
 _SUMMARY: Final = re.compile(rb'<script type="application/json" id="summary">(.*?)</script>', re.DOTALL)
 
 
@@ -62,6 +63,24 @@ class PageFolder:
             return Summary(**values, instruments=instruments)
         except (KeyError, TypeError, ValueError):
             return None
+
+    def gone(self, reported: Collection[str] = ()) -> list[str]:
+        """The songs whose page is gone: it was ``reported``, or the index lists it, and there is no file."""
+        try:
+            found = _LISTED.search(self.store.read(self.index_key))
+            rows: list[list[Any]] = json.loads(found[1])["rows"] if found else []
+        except (
+            FileNotFoundError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ):  # an index of an older version, or damaged
+            rows = []
+        listed = {str(row[0]) for row in rows if row} | set(reported)
+        if not listed:
+            return []
+        names = self.store.fingerprints([self.folder])[self.folder]
+        return sorted(song for song in listed if f"{song}.html" not in names)
 
     def summaries(self) -> Iterator[Summary]:
         """The summaries of all pages, in the order of the store."""

@@ -14,6 +14,7 @@ from bandscope_dagster.pipeline.resource_usage import timed
 from bandscope_dagster.pipeline.stream import analyze_songs
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.songs.lacking import damage_told_of
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
 from bandscope_dagster.storage.tables.song_tables import write_error_row
@@ -74,8 +75,11 @@ def _outcomes(
         return _attempt(song_id, lambda: read_song(store, song_id))
 
     def plan(row: Mapping[str, Any]) -> SongPlan | SongFailed:
-        return _attempt(row["song_id"], lambda: planner.plan(store, row, tables, reuse=reuse))
+        song_id = row["song_id"]
+        damaged = told.get(song_id, set[str]())
+        return _attempt(song_id, lambda: planner.plan(store, row, tables, reuse=reuse, damaged=damaged))
 
+    told = damage_told_of(store, song_ids) if reuse else {}
     planner = SongPlanner(run_id, settings.flac_bits)
     separator = tagger = None
     load_seconds: dict[str, float] = {}

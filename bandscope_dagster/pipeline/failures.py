@@ -8,6 +8,7 @@ from typing import Any
 from bandscope_dagster.errors import FAILED, BandscopeError, is_failure
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.lineage import Lineage
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, table_key
 from bandscope_dagster.storage.tables.song_tables import read_table, write_table
@@ -66,9 +67,7 @@ class FailureLog:
         """Replace the song's rows for ``tables`` by ``rows``."""
         try:
             if song_id in self._songs:
-                found = read_table(self._store, SONG_FAILURES, song_id)
-                earlier: list[dict[str, Any]] = [] if found is None else found.to_pylist()
-                rows = [row for row in earlier if row["table"] not in tables] + rows
+                rows = [row for row in self._earlier(song_id) if row["table"] not in tables] + rows
             if rows:
                 write_table(self._store, SONG_FAILURES, rows, self._lineage(song_id))
                 self._songs.add(song_id)
@@ -77,6 +76,13 @@ class FailureLog:
                 self._songs.discard(song_id)
         except Exception:
             logger.exception("%s: %s could not be updated", song_id, SONG_FAILURES.name)
+
+    def _earlier(self, song_id: str) -> list[dict[str, Any]]:
+        try:
+            found = read_table(self._store, SONG_FAILURES, song_id)
+        except DamagedFile:
+            return []
+        return [] if found is None else found.to_pylist()
 
     def _lineage(self, song_id: str) -> Lineage:
         return Lineage(

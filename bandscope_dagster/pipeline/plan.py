@@ -11,10 +11,11 @@ from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze, is_failure
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.separation.normalisation import Normalisation
-from bandscope_dagster.songs.stored_files import StoredFile, read_stored_file
+from bandscope_dagster.songs.stored_files import StoredFile, read_usable_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables import schemas
-from bandscope_dagster.storage.tables.lineage import Lineage, read_lineage
+from bandscope_dagster.storage.tables.damage import DamagedFile
+from bandscope_dagster.storage.tables.lineage import Lineage
 from bandscope_dagster.storage.tables.schemas import SONGS, STEM_INSTRUMENT_TAGS, STEMS, TABLES
 from bandscope_dagster.storage.tables.song_tables import read_table
 
@@ -58,9 +59,12 @@ def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
     """The song's row in ``songs``.
 
     Raises:
-        CannotAnalyze: there is no row, or it has a failure of ``songs`` itself.
+        CannotAnalyze: there is no row, it cannot be read, or it has a failure of ``songs`` itself.
     """
-    table = read_table(store, SONGS, song_id)
+    try:
+        table = read_table(store, SONGS, song_id)
+    except DamagedFile as error:
+        raise CannotAnalyze(f"{error}; materialize songs again") from error
     if table is None:
         raise CannotAnalyze("songs has no row for it; materialize songs first")
     row: dict[str, Any] = table.to_pylist()[0]
@@ -85,11 +89,18 @@ class SongPlanner:
         return self._lineage(SONGS.name, song_id, song_hash, inputs, NO_MODEL, params)
 
     def plan(
-        self, store: ObjectStore, song: Mapping[str, Any], tables: Collection[str], *, reuse: bool
+        self,
+        store: ObjectStore,
+        song: Mapping[str, Any],
+        tables: Collection[str],
+        *,
+        reuse: bool,
+        damaged: Collection[str] = (),
     ) -> SongPlan:
         """The plan to bring ``tables`` up to date for ``song``, a row of ``songs``.
 
-        With ``reuse``, a stored table with the same input and code version is kept.
+        With ``reuse``, a stored table with the same input and code version is kept, unless its file is damaged:
+        its footer says so, or it is in ``damaged``.
 
         Raises:
             CannotAnalyze: ``tables`` contains the tags of stems, and there are no stems.
@@ -98,9 +109,9 @@ class SongPlanner:
         song_hash: str = song["song_hash"] or ""
         error: str | None = song["error"]
         stored = {
-            table: read_stored_file(store, TABLES[table], song_id)
+            table: read_usable_file(store, TABLES[table], song_id)
             for table in ANALYSIS_TABLES
-            if reuse and table in tables
+            if reuse and table in tables and table not in damaged
         }
         if error is not None:
             rejection = (input_digests.of_rejection(song_id, error), NO_MODEL, dict[str, Any]())
@@ -108,11 +119,12 @@ class SongPlanner:
         else:
             stems = None
             if STEM_INSTRUMENT_TAGS.name in tables and STEMS.name not in tables:
-                stems = read_lineage(store, STEMS, song_id)
-                if stems is None or not stems.model:  # without a model, the file only has a rejection
+                found = None if STEMS.name in damaged else read_usable_file(store, STEMS, song_id)
+                if found is None or not found.lineage.model:  # without a model, the file only has a rejection
                     raise CannotAnalyze(
                         "there are no stems of this song; materialize stems with or before its tags"
                     )
+                stems = found.lineage
             inputs = self._inputs(song_hash, stems)
         wanted = {
             table: self._lineage(table, song_id, song_hash, *inputs[table])

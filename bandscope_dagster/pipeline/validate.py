@@ -21,8 +21,9 @@ from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
-from bandscope_dagster.songs.stored_files import read_stored_file
+from bandscope_dagster.songs.stored_files import read_usable_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.lineage import CLIPPED_NOTE, Lineage
 from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.storage.tables.song_tables import Written, read_table, write_table
@@ -95,11 +96,14 @@ def check_songs(
 def _stored(
     store: ObjectStore, song_id: str, lineage: Lineage
 ) -> tuple[Mapping[str, Any], float | None] | None:
-    """The song's stored row and clipped share; None if there is none, it is outdated, or it has a failure."""
-    found = read_stored_file(store, SONGS, song_id)
+    """The song's stored row and clipped share; None if there is none, it is outdated or damaged, or has a failure."""
+    found = read_usable_file(store, SONGS, song_id)
     if found is None or not is_current(found.lineage, lineage):
         return None
-    table = read_table(store, SONGS, song_id)
+    try:
+        table = read_table(store, SONGS, song_id)
+    except DamagedFile:
+        return None
     if table is None:
         return None
     row: dict[str, Any] = table.to_pylist()[0]

@@ -45,6 +45,7 @@ class TableOrigin:
     maker: Maker | None = None
     computed_on: Mapping[str, Any] | None = None  # device, batch, and segment for stems; None if unknown
     remarks: tuple[str, ...] = ()  # the reasons why it does not fit
+    outdated: tuple[str, ...] = ()  # of these, the ones because of its code version or its inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,10 @@ def trace(store: ObjectStore, song_id: str) -> SongOrigin:
             for each in evidence.failures
             if each.table == table.name
         ]
+        outdated: list[str] = []
         if origin.lineage is not None and table is not SONG_FAILURES:
-            remarks += _remarks(table.name, origin.lineage, song, lineages)
-        tables.append(replace(origin, remarks=tuple(remarks)))
+            outdated += _remarks(table.name, origin.lineage, song, lineages)
+        tables.append(replace(origin, remarks=(*remarks, *outdated), outdated=tuple(outdated)))
     return SongOrigin(song_id, song, evidence, tuple(tables))
 
 

@@ -1,15 +1,25 @@
 """Read-only SQL over all tables by name, with polars."""
 
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Final
 
 import polars as pl
 
 from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.songs.lacking import damaged_files
 from bandscope_dagster.songs.read_only import READING, refused_word
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
-from bandscope_dagster.storage.tables.schemas import TABLES, Table
+from bandscope_dagster.storage.tables.lineage import footer_at
+from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, TABLES, Table, table_key
+from bandscope_dagster.storage.tables.song_files import list_all_files
+
+logger = logging.getLogger(__name__)
+
+SHOWN_DAMAGED: Final = 3
 
 
 class QueryError(BandscopeError):
@@ -53,12 +63,34 @@ def polars_errors() -> Generator[None]:
     """Turn an error of polars into a QueryError that names the tables."""
     try:
         yield
-    except pl.exceptions.PolarsError as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         cause = str(error).partition("\n\n")[0]  # without the query plan, which does not help the user
+        if isinstance(error, pl.exceptions.ComputeError | pl.exceptions.PanicException):
+            cause += "\nIf a stored file is damaged, `bandscope doctor --deep` names it."
         raise QueryError(f"{cause}\nThe tables are: {', '.join(TABLES)}") from None
 
 
 def _scan(store: ObjectStore, table: Table) -> pl.LazyFrame:
-    """Scan the table's files as the store lists them. A glob would misread brackets in the store's path."""
-    files = [store.uri(found.key) for found in store.list(table.name) if found.key.endswith(".parquet")]
-    return scan_files(table, files, store.polars_access())
+    """Scan the table's files as the store lists them. A glob would misread brackets in the store's path.
+
+    Damaged files of songs are left out, as in the catalogs, and a warning names them.
+
+    Raises:
+        QueryError: the table is a catalog, and its file is damaged.
+    """
+    if table in CATALOG_TABLES:
+        keys = [found.key for found in store.list(table.name) if found.key.endswith(".parquet")]
+        try:
+            for key in keys:
+                footer_at(store, key)
+        except DamagedFile as error:
+            raise QueryError(f"{error}; `bandscope run` makes {table.name} again") from None
+    else:
+        files = list_all_files(store, [table])
+        damaged = damaged_files(files, [table]).get(table.name, {})
+        if damaged:
+            left_out = "; ".join(f"{song}: {fault}" for song, fault in list(damaged.items())[:SHOWN_DAMAGED])
+            text = "%s: %d damaged files are left out; `bandscope run` makes them again (%s)"
+            logger.warning(text, table.name, len(damaged), left_out)
+        keys = [table_key(table, song) for song in files.having(table) if song not in damaged]
+    return scan_files(table, [store.uri(key) for key in keys], store.polars_access())

@@ -112,6 +112,8 @@ def read_evidence(files: SongFiles, songs: pl.DataFrame | None = None) -> dict[s
 
     ``songs`` has the columns ``song_id``, ``error`` and ``warning`` of their rows in ``songs``, if these were read.
     """
+    for table in SONG_TABLES:
+        files.check(table)
     names = ("song_id", "error", "warning")
     rows = files.read(SONGS, lambda rows: rows.select(names)) if songs is None else songs
     in_songs = {song_id: (error, warning) for song_id, error, warning in rows.select(names).iter_rows()}

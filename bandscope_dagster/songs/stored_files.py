@@ -7,8 +7,9 @@ from typing import Any
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.lineage import Lineage, lineage_and_notes, read_footer
-from bandscope_dagster.storage.tables.schemas import Table
+from bandscope_dagster.storage.tables.damage import DamagedFile
+from bandscope_dagster.storage.tables.lineage import Lineage, lineage_and_notes, read_footer, schema_faults
+from bandscope_dagster.storage.tables.schemas import Table, table_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,40 +19,39 @@ class StoredFile:
     lineage: Lineage
     notes: Mapping[str, str]  # measurements made when it was written
     frames: int | None  # in an audio table, at 44.1 kHz; None for other tables and for an error
-    faults: tuple[str, ...]  # broken promises of an audio table, in words
+    faults: tuple[str, ...]  # broken promises of the table, in words
 
 
 def read_stored_file(store: ObjectStore, table: Table, song_id: str) -> StoredFile | None:
     """Read the footer of the song's file, with one request for its end; None if the song has no file.
 
     Raises:
-        ValueError: the file is not Parquet, or has no lineage: Bandscope did not write it.
+        DamagedFile: the file is not Parquet, has no lineage, or is the file of another song.
     """
     footer = read_footer(store, table, song_id)
     if footer is None:
         return None
     lineage, notes = lineage_and_notes(footer, store, table, song_id)
+    if lineage.song_id != song_id:
+        where = store.uri(table_key(table, song_id))
+        raise DamagedFile(f"{where} is the file of another song, {lineage.song_id}")
     if table.kind != "audio":
-        return StoredFile(lineage, notes, None, ())
+        return StoredFile(lineage, notes, None, tuple(schema_faults(footer, table)))
     groups = [_statistics(footer.row_group(index)) for index in range(footer.num_row_groups)]
     if len(groups) == 1 and groups[0].get("block") is None:  # the row of a rejection
-        return StoredFile(lineage, notes, None, tuple(_schema_faults(footer, table)))
-    faults = [*_schema_faults(footer, table), *_block_faults(groups)]
+        return StoredFile(lineage, notes, None, tuple(schema_faults(footer, table)))
+    faults = [*schema_faults(footer, table), *_block_faults(groups)]
     frames = sum(group["frames"][0] for group in groups if group.get("frames"))
     return StoredFile(lineage, notes, frames, tuple(faults))
 
 
-def _schema_faults(footer: Any, table: Table) -> Iterator[str]:
-    found = footer.schema.to_arrow_schema()
-    expected = table.schema
-    # A file that is older than a column ends before it.
-    if found.names != expected.names[: len(found.names)]:
-        yield f"its columns are {', '.join(found.names)}"
-        return
-    for field in found:
-        wanted = expected.field(field.name).type
-        if field.type != wanted:
-            yield f"its column {field.name} has the type {field.type} instead of {wanted}"
+def read_usable_file(store: ObjectStore, table: Table, song_id: str) -> StoredFile | None:
+    """The same; None also if the file is damaged or breaks a promise of its table."""
+    try:
+        found = read_stored_file(store, table, song_id)
+    except DamagedFile:
+        return None
+    return None if found is None or found.faults else found
 
 
 def _block_faults(groups: list[dict[str, tuple[Any, Any]]]) -> Iterator[str]:

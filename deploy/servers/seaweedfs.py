@@ -26,6 +26,7 @@ class S3Server:
     secret_access_key: str = field(repr=False)
     region: str = "us-east-1"
     bucket: str = BUCKET
+    reader_key_id: str | None = None  # of a key with the same secret that may only read
 
     @property
     def endpoint(self) -> str:
@@ -77,11 +78,11 @@ def start_seaweedfs(
     credentials = {"accessKey": server.access_key_id, "secretKey": server.secret_access_key}
     identities = folder / "identities.json"
     identities.touch(0o600)
-    identities.write_text(
-        json.dumps(
-            {"identities": [{"name": "bandscope", "credentials": [credentials], "actions": ["Admin"]}]}
-        )
-    )
+    known = [{"name": "bandscope", "credentials": [credentials], "actions": ["Admin"]}]
+    if server.reader_key_id is not None:
+        reader = credentials | {"accessKey": server.reader_key_id}
+        known.append({"name": "reader", "credentials": [reader], "actions": ["Read", "List"]})
+    identities.write_text(json.dumps({"identities": known}))
     command: list[str | Path] = [
         Path(sys.executable).with_name("weed"),
         "server",

@@ -1,12 +1,13 @@
 """``bandscope run`` refuses impossible requests before it starts a run."""
 
-import os
 import time
 from pathlib import Path
 
+import command_processes
 import dagster as dg
 import pytest
 from command_line import CommandLine
+from command_processes import finish
 from dagster._daemon.types import DaemonHeartbeat
 from platforms import song_bytes
 
@@ -15,7 +16,7 @@ from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.orchestration.home import dagster_home
 from bandscope_dagster.orchestration.partitions import register_uploads
 from bandscope_dagster.pipeline.uploads import list_uploads
-from bandscope_dagster.settings import load_settings
+from bandscope_dagster.storage.objects.open_store import open_store
 
 
 @pytest.fixture
@@ -55,28 +56,33 @@ def test_an_unknown_model_is_an_error_that_names_its_setting(
     assert "BANDSCOPE_SEPARATOR='demucs' is unknown; choose one of spleeter-2stems, htdemucs" in done.err
 
 
-def test_songs_in_runs_of_a_living_daemon_are_skipped(bandscope: CommandLine) -> None:
-    settings = load_settings()
-    uploads = Path(settings.storage) / "uploads"
-    uploads.mkdir(parents=True)
+def test_songs_in_runs_of_a_living_daemon_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    store = open_store(str(tmp_path / "store"))
     for seed, name in enumerate(("queued.wav", "free.wav")):
-        (uploads / name).write_bytes(song_bytes(seed, 0.6))
-        os.utime(uploads / name, (seed, seed))
+        with store.create(f"uploads/{name}") as pending:
+            pending.write(song_bytes(seed, 0.6))
+
+    def run() -> str:
+        # In its own process: the assets read their settings when they are imported.
+        return finish(
+            command_processes.bandscope(tmp_path / "store", dagster_home(), "run", "--select", "songs")
+        )
+
     dagster_home()
     with dg.DagsterInstance.get() as instance:
-        queued, free = register_uploads(instance, list_uploads(settings.open_store()))
+        queued, free = register_uploads(instance, list_uploads(store))
         instance.create_run_for_job(
             defs.resolve_job_def("validate_songs"), tags={"dagster/partition": queued}
         )
         instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "a daemon"))
 
-        done = bandscope("run", "--select", "songs")
-        assert (
-            done.code == 0 and "Skipping 1 songs in queued or running runs of the Dagster daemon" in done.out
-        )
+        assert "Skipping 1 songs in queued or running runs of the Dagster daemon" in run()
         assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free}
-        assert "All other songs are done" in bandscope("run", "--select", "songs").out
+        assert "All other songs are done" in run()
 
         instance.wipe_daemon_heartbeats()  # the daemon is dead, and so is its run
-        assert "Skipping" not in bandscope("run", "--select", "songs").out
+        assert "Skipping" not in run()
         assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free, queued}

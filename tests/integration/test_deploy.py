@@ -45,7 +45,7 @@ def test_the_daemon_starts_runs_with_a_gpu_one_after_the_other(home: Home, tmp_p
     with home.instance() as instance:
         platform = Platform(local_settings(tmp_path / "store"), instance)
         platform.upload({"one.wav": song_bytes(1, 0.6), "two.wav": song_bytes(2, 0.6)})
-        retry_songs(instance, ["songs", "decoded_waveforms"], songs_per_run=1)
+        retry_songs(instance, platform.store, ["songs", "decoded_waveforms"], songs_per_run=1)
         with home.daemon():
             wait_for(
                 "both songs are done",

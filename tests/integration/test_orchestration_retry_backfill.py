@@ -63,7 +63,7 @@ def letters(songs: Iterator[str] | list[str] | tuple[str, ...]) -> str:
 def test_failed_and_missing_songs_are_one_backfill_whose_ranges_include_finished_songs(
     scattered: Platform,
 ) -> None:
-    found = retry_songs(scattered.instance, TAGS, songs_per_run=4)
+    found = retry_songs(scattered.instance, scattered.store, TAGS, songs_per_run=4)
 
     assert (found.unfinished, found.in_progress) == (3, 1)
     assert [letters(part.songs) for part in found.ranges] == ["bcd", "h"], "g is in a run"
@@ -77,17 +77,17 @@ def test_failed_and_missing_songs_are_one_backfill_whose_ranges_include_finished
 
 
 def test_only_the_selected_assets_are_retried(scattered: Platform) -> None:
-    assert letters(retry_songs(scattered.instance, ["songs"], 4).ranges[0].songs) == "h"
+    assert letters(retry_songs(scattered.instance, scattered.store, ["songs"], 4).ranges[0].songs) == "h"
 
 
 def test_an_asset_without_results_is_missing_for_every_song(scattered: Platform) -> None:
-    assert retry_songs(scattered.instance, PER_SONG, 4).unfinished == 7
+    assert retry_songs(scattered.instance, scattered.store, PER_SONG, 4).unfinished == 7
 
 
 def test_a_second_retry_waits_for_the_first(scattered: Platform) -> None:
-    first = retry_songs(scattered.instance, TAGS, 4)
+    first = retry_songs(scattered.instance, scattered.store, TAGS, 4)
     with pytest.raises(CannotRetry, match=str(first.backfill_id)):
-        retry_songs(scattered.instance, TAGS, 4)
+        retry_songs(scattered.instance, scattered.store, TAGS, 4)
 
 
 def test_nothing_is_retried_during_bandscope_run(scattered: Platform) -> None:
@@ -95,7 +95,7 @@ def test_nothing_is_retried_during_bandscope_run(scattered: Platform) -> None:
         only_one(Path(scattered.instance.root_directory)),
         pytest.raises(CannotRetry, match="bandscope run"),
     ):
-        retry_songs(scattered.instance, TAGS, 4)
+        retry_songs(scattered.instance, scattered.store, TAGS, 4)
 
 
 def test_the_job_needs_no_configuration_and_reports_its_request(scattered: Platform) -> None:
@@ -137,14 +137,14 @@ def printed(scattered: Platform, monkeypatch: pytest.MonkeyPatch) -> Console:
 
 def test_the_command_without_a_daemon_says_what_to_do(scattered: Platform, printed: Console) -> None:
     with pytest.raises(CannotRetry, match=r"no Dagster daemon runs on.*`dg dev`.*`bandscope run`"):
-        retry(scattered.settings, Path("home"), printed, ",".join(TAGS))
+        retry(scattered.settings, scattered.store, Path("home"), printed, ",".join(TAGS))
 
 
 def test_the_command_says_what_the_daemon_will_do(scattered: Platform, printed: Console) -> None:
     import time
 
     beat(scattered.instance, time.time())
-    retry(scattered.settings, Path("home"), printed, ",".join(TAGS))
+    retry(scattered.settings, scattered.store, Path("home"), printed, ",".join(TAGS))
     (backfill,) = scattered.instance.get_backfills(status=BulkActionStatus.REQUESTED)
     text = printed.file.getvalue()
     assert "1 songs are in runs that are queued or running" in text
@@ -153,10 +153,10 @@ def test_the_command_says_what_the_daemon_will_do(scattered: Platform, printed: 
 
 def test_the_command_refuses_unknown_assets(scattered: Platform, printed: Console) -> None:
     with pytest.raises(RunError, match="unknown assets: lyrics"):
-        retry(scattered.settings, Path("home"), printed, "lyrics")
+        retry(scattered.settings, scattered.store, Path("home"), printed, "lyrics")
 
 
 def test_the_command_needs_the_weights(scattered: Platform, printed: Console, tmp_path: Path) -> None:
     settings = scattered.settings.model_copy(update={"separator": "htdemucs", "models_folder": str(tmp_path)})
     with pytest.raises(Exception, match=find_model("htdemucs").files[0].sha256):
-        retry(settings, Path("home"), printed, None)
+        retry(settings, scattered.store, Path("home"), printed, None)

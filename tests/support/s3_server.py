@@ -60,7 +60,7 @@ class S3Place:
 def run_s3_server(folder: Path) -> Generator[S3Server]:
     """Start SeaweedFS with its data in ``folder`` and one empty bucket; stop it at the end."""
     port, *others = free_ports(1 + len(INTERNAL_PORTS))
-    server = S3Server(port, "test-access-key", "test-secret-key")
+    server = S3Server(port, "test-access-key", "test-secret-key", reader_key_id="test-reader")
     internal_ports = dict(zip(INTERNAL_PORTS, others, strict=True))
     mark = uuid.uuid4().hex
     with guarded(mark):

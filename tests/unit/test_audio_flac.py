@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bandscope_dagster.audio.flac import decode_flac, dequantize, encode, quantize
+from bandscope_dagster.audio.flac import Bits, decode_flac, dequantize, encode, is_intact, quantize
 
 samples = st.floats(-1e6, 1e6, width=32) | st.floats(-1.0, 1.0, width=32)
 blocks = st.integers(1, 40).flatmap(lambda n: arrays(np.float32, (2, n), elements=samples))
@@ -67,3 +67,15 @@ def test_samples_that_are_not_finite_are_refused(value):
 def test_an_empty_block_is_refused():
     with pytest.raises(ValueError, match="at least one frame"):
         encode(quantize(np.empty((2, 0), np.float32)))
+
+
+@pytest.mark.parametrize("bits", [16, 24])
+def test_a_changed_byte_in_a_block_is_found(bits: Bits) -> None:
+    block = np.random.default_rng(3).uniform(-0.5, 0.5, (2, 4000)).astype(np.float32)
+    data = encode(quantize(block, bits))
+    assert is_intact(data)
+    for position in range(100, len(data), 997):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x10
+        assert not is_intact(bytes(damaged)), position
+    assert not is_intact(data[: len(data) // 2]) and not is_intact(b"")

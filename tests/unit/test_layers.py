@@ -21,7 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "device": {"errors"},
     "audio": {"errors"},
     "models": {"errors"},
-    "storage.objects": set(),
+    "storage.objects": {"errors"},
     "storage.tables": {"errors", "storage.objects"},
     "separation": {"errors", "allocator", "device", "audio", "models"},
     "tagging": {"errors", "device", "audio", "models"},
@@ -29,14 +29,14 @@ ROOMS: dict[str, set[str]] = {
     "settings": {"errors", "audio", "storage.objects", "separation", "tagging"},
     "input_digests": {"models", "storage.tables"},
     "songs": {"errors", "audio", "separation", "tagging", "input_digests"} | STORAGE,
-    "catalogs": {"songs"} | STORAGE,
+    "catalogs": {"songs", "input_digests"} | STORAGE,
     "exporting": {"errors", "audio", "songs"} | STORAGE,
     "pages": {"errors", "audio", "separation", "pictures", "songs"} | STORAGE,
     "pipeline": {"errors", "allocator", "audio", "models", "separation", "tagging", "pictures"}
     | {"settings", "input_digests", "songs"}
     | STORAGE,
     "orchestration": {"errors", "allocator", "device", "models", "separation", "tagging"}
-    | {"settings", "input_digests", "pipeline"}
+    | {"settings", "input_digests", "songs", "pipeline"}
     | STORAGE,
     "event_log": {"orchestration"},
     "assets": {"audio", "separation", "tagging", "pictures", "settings", "input_digests"}

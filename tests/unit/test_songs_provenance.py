@@ -143,7 +143,7 @@ def test_a_damaged_row_of_songs_and_files_without_a_row_get_a_remark(store: Obje
     with store.create("songs/song.parquet") as pending:
         pending.write(b"PAR1 no more")
     found = remarks(trace(store, "song"))
-    assert "songs/song.parquet was not written by Bandscope" in found["songs"][0]
+    assert "songs/song.parquet cannot be read" in found["songs"][0]
     assert found["decoded_waveforms"] == ("songs has no row for this song, so the upload cannot be compared",)
 
 

@@ -28,9 +28,13 @@ from bandscope_dagster.orchestration.run_tags import (
     SENSOR_TAG,
     search_tags,
 )
+from bandscope_dagster.orchestration.used_stores import remember_store
+from bandscope_dagster.pipeline.copied_store import check_not_copied
 from bandscope_dagster.pipeline.uploads import Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONGS
+from bandscope_dagster.storage.tables.song_files import list_all_files
 
 UPLOADS_SENSOR: Final = "new_uploads"
 INTERVAL_S: Final = 30
@@ -99,6 +103,10 @@ def uploads_sensor(
         listing = list_uploads(store, settings.settle_s)
         for line in listing.left_out:
             context.log.warning(f"Left out: {line}")
+        if listing.uploads:
+            remember_store(store, Path(context.instance.root_directory))
+        if len(listing.by_song.keys() - set(before)) * 2 > len(listing.uploads):
+            check_not_copied(list_all_files(store, [SONGS]), listing)
         register_uploads(context.instance, listing, REGISTERED_PER_TICK)
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]

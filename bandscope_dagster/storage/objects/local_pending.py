@@ -34,6 +34,20 @@ def sweep(root: Path) -> int:
     return removed
 
 
+def left_over(root: Path) -> list[Path]:
+    """The pending files whose writers have exited; they are only looked at."""
+    found: list[Path] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for entry in os.scandir(root / PENDING_FOLDER):
+            with (
+                suppress(FileNotFoundError, BlockingIOError, PermissionError),
+                open(entry.path, "rb") as file,
+            ):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                found.append(Path(entry.path))
+    return sorted(found)
+
+
 class PendingFile(PendingObject):
     """A file in the pending folder, locked by its writer. ``commit`` moves it to its final path."""
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.objects.retries import read_one_version
+from bandscope_dagster.storage.tables.damage import DamagedFile, parse
 from bandscope_dagster.storage.tables.schemas import Table, table_key
 
 PREFIX = "bandscope."
+SONG_ENTRY = f"{PREFIX}song_id".encode()  # of the footer of every song's file
 # Names of the notes.
 USED_NOTE = "used"  # of stems: JSON with the device, the batch and the segment (frames) that were used
 QUALITY_NOTE = "quality"  # of stems: JSON with residual_db (dB), and the fields of STEM_QUALITY for each stem
@@ -126,7 +126,7 @@ def lineage_and_notes(
     known = {entry.name for entry in fields(Lineage)} | {TABLE_VERSION, SOFTWARE}
     try:
         lineage = Lineage.from_metadata(footer.metadata or {})
-    except KeyError as error:
+    except (KeyError, ValueError) as error:
         raise _not_ours(store, table, song_id, error) from error
     return lineage, {name: text for name, text in ours.items() if name not in known}
 
@@ -134,31 +134,61 @@ def lineage_and_notes(
 def read_footer(store: ObjectStore, table: Table, song_id: str) -> Any | None:
     """The footer of the song's file (``pyarrow.parquet.FileMetaData``), by one read of its end.
 
-    None if the song has no file. Raises ValueError if the file is not Parquet.
+    None if the song has no file. Raises DamagedFile if the file is not Parquet.
     """
     try:
         return footer_at(store, table_key(table, song_id))
     except FileNotFoundError:
         return None
-    except pa.ArrowInvalid as error:
-        raise _not_ours(store, table, song_id, error) from error
 
 
 def footer_at(store: ObjectStore, key: str) -> Any:
     """The footer of a Parquet file (``pyarrow.parquet.FileMetaData``).
 
-    Raises FileNotFoundError if there is no file, and ArrowInvalid if the file is not Parquet.
+    Raises FileNotFoundError if there is no file, and DamagedFile if the file is not Parquet.
     """
 
-    def read() -> Any:
-        with store.open(key) as file:
-            return pq.read_metadata(file)
+    def read(file: BinaryIO) -> Any:
+        footer = pq.read_metadata(file)
+        footer.schema.to_arrow_schema()  # a part of the footer that is parsed only on demand
+        return footer
 
-    return read_one_version(read)
+    return parse(store, key, read)
 
 
-def _not_ours(store: ObjectStore, table: Table, song_id: str, cause: Exception) -> ValueError:
-    return ValueError(
-        f"{store.uri(table_key(table, song_id))} was not written by Bandscope ({cause}); delete it and "
-        f"materialize {table.name} for {song_id} again"
+def footer_fault(store: ObjectStore, table: Table, song_id: str) -> str | None:
+    """The reason why the song's file cannot be used, as far as its footer tells; None if it can, or there is none.
+
+    Finds a file that is empty, cut or not Parquet, that belongs to another song or table, or that Bandscope did not
+    write. Damage between the blocks of audio is not found.
+    """
+    try:
+        footer = read_footer(store, table, song_id)
+        if footer is None:
+            return None
+        lineage, _ = lineage_and_notes(footer, store, table, song_id)
+    except ValueError as error:
+        return str(error)
+    if lineage.song_id != song_id:
+        return f"it is the file of another song, {lineage.song_id}"
+    return next(schema_faults(footer, table), None)
+
+
+def schema_faults(footer: Any, table: Table) -> Iterator[str]:
+    """The columns of a file that are not those of its table. A file of another version has fewer columns, or more."""
+    found = footer.schema.to_arrow_schema()
+    expected = table.schema
+    shared = min(len(found.names), len(expected.names))
+    if not shared or found.names[:shared] != expected.names[:shared]:
+        yield f"its columns are {', '.join(found.names)}"
+        return
+    for name in found.names[:shared]:
+        kind, wanted = found.field(name).type, expected.field(name).type
+        if kind != wanted:
+            yield f"its column {name} has the type {kind} instead of {wanted}"
+
+
+def _not_ours(store: ObjectStore, table: Table, song_id: str, cause: Exception) -> DamagedFile:
+    return DamagedFile(
+        f"{store.uri(table_key(table, song_id))} was not written by Bandscope ({cause}); `bandscope run` makes it again"
     )

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
-from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONGS, Table, table_key
+from bandscope_dagster.storage.tables.lineage import footer_fault
+from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONG_ID, SONGS, Table, table_key
 
 SUFFIX = ".parquet"
+AUDIO = "audio"  # the column of FLAC bytes
 FOOTERS_AT_ONCE = 16  # parallel reads; each waits for the store and not for the CPU
 
 # The errors of polars for a missing, torn or damaged file. PanicException is not a subclass of Exception.
@@ -63,9 +66,10 @@ class SongFiles:
         """The result of ``query`` over the rows of all songs. Only the data that it needs is read.
 
         ``query`` must handle each song separately. A file that was deleted after the listing has no rows. A file that
-        cannot be read has no rows either, and is then in ``damaged``.
+        cannot be read, or is another song's or another table's, has no rows either, and is then in ``damaged``.
         """
-        song_ids = self.having(table)
+        self._look_at_footers(table)
+        song_ids = self._whole(table)
         try:
             return self._answer(table, song_ids, query)
         except CANNOT_READ:
@@ -73,6 +77,24 @@ class SongFiles:
             return pl.concat(
                 [self._answer(table, [], query), *(self._answer_of(table, song, query) for song in song_ids)]
             )
+
+    def check(self, table: Table) -> None:
+        """Read every value of the table but the audio; files in which that fails are then in ``damaged``."""
+        values = [name for name in table.names if name != AUDIO]
+        each = pl.struct(values).hash().alias("hash")  # polars reads only columns that it needs
+        self.read(
+            table, lambda rows: rows.select("song_id", each).group_by("song_id").agg(pl.col("hash").sum())
+        )
+
+    def _whole(self, table: Table) -> list[str]:
+        damaged = self.damaged(table)
+        return [song for song in self.having(table) if song not in damaged]
+
+    def _look_at_footers(self, table: Table) -> None:
+        """Find damaged files by their footers, at the first read of a table: polars accepts files of other songs."""
+        if table.name not in self._damaged:
+            found = footer_faults(self.store, table, self.having(table))
+            self._damaged[table.name] = found
 
     def _answer_of(self, table: Table, song_id: str, query: Query) -> pl.DataFrame:
         try:
@@ -87,7 +109,7 @@ class SongFiles:
                 return query(scan_files(table, io.BytesIO(content))).collect()
             except CANNOT_READ as error:
                 cause = str(error).partition("\n")[0]
-                self._damaged.setdefault(table.name, {})[song_id] = f"the file cannot be read ({cause})"
+                self._damaged[table.name][song_id] = f"the file cannot be read ({cause})"
                 return self._answer(table, [], query)
 
     def _answer(self, table: Table, song_ids: Sequence[str], query: Query) -> pl.DataFrame:
@@ -97,22 +119,46 @@ class SongFiles:
         return query(scan_files(table, files, self.store.polars_access())).collect(engine="streaming")
 
 
+def footer_faults(store: ObjectStore, table: Table, song_ids: Sequence[str]) -> dict[str, str]:
+    """Song → the reason why its file in ``table`` cannot be used, as far as footers tell."""
+
+    def fault_of(song_id: str) -> str | None:
+        return footer_fault(store, table, song_id)
+
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        faults = pool.map(fault_of, song_ids)
+        return {song: fault for song, fault in zip(song_ids, faults, strict=True) if fault is not None}
+
+
 def list_song_files(store: ObjectStore, tables: Sequence[Table]) -> SongFiles:
     """Every song that has a file in ``songs`` or ``song_failures``, and the versions of its files in ``tables``.
 
     Only listings are read, no files.
     """
-    listed = list(dict.fromkeys([SONGS.name, SONG_FAILURES.name, *(table.name for table in tables)]))
+    return known_songs(list_all_files(store, [SONGS, SONG_FAILURES, *tables]))
+
+
+def list_all_files(store: ObjectStore, tables: Sequence[Table]) -> SongFiles:
+    """The same for every song that has a file in any of ``tables``."""
+    listed = list(dict.fromkeys(table.name for table in tables))
     found = [_versions(table, names) for table, names in store.fingerprints(listed).items()]
-    songs = pl.concat([found[0].select("song_id"), found[1].select("song_id")]).unique()
+    songs = pl.concat([versions.select("song_id") for versions in found]).unique()
     for versions in found:
         songs = songs.join(versions, on="song_id", how="left")
     return SongFiles(store, songs.sort("song_id"))
 
 
+def known_songs(files: SongFiles) -> SongFiles:
+    """Those of ``files`` whose song has a file in ``songs`` or ``song_failures``."""
+    known = pl.any_horizontal(pl.col(SONGS.name, SONG_FAILURES.name).is_not_null())
+    return SongFiles(files.store, files.versions.filter(known))
+
+
 def _versions(table: str, names: dict[str, str]) -> pl.DataFrame:
     found = {
-        name.removesuffix(SUFFIX): fingerprint for name, fingerprint in names.items() if name.endswith(SUFFIX)
+        song: fingerprint
+        for name, fingerprint in names.items()
+        if name.endswith(SUFFIX) and SONG_ID.fullmatch(song := name.removesuffix(SUFFIX))
     }
     return pl.DataFrame(
         {"song_id": list(found), table: list(found.values())},

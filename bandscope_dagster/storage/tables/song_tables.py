@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.objects.retries import read_one_version
-from bandscope_dagster.storage.tables.lineage import PREFIX, Lineage, maker_entries
+from bandscope_dagster.storage.tables.damage import DamagedFile, parse
+from bandscope_dagster.storage.tables.lineage import PREFIX, SONG_ENTRY, Lineage, maker_entries
 from bandscope_dagster.storage.tables.schemas import ArrowTable, Table, table_key
 
 # Rows that are Python objects at the same time; the tag table of a two-hour song has 250,000.
@@ -64,22 +64,22 @@ def read_table(
     """The song's rows, with all columns or only ``columns``; None if the song has no file.
 
     If an older version wrote the file, new columns are null. If a newer version wrote it, its new columns are left out.
+    Raises DamagedFile if the file cannot be read, or is the file of another song.
     """
     key = table_key(table, song_id)
     names = list(table.names if columns is None else columns)
 
-    def read() -> ArrowTable:
-        with store.open(key) as file:
-            return _of_this_version(table, names, pq.ParquetFile(file, pre_buffer=True).read(columns=names))
+    def read(file: BinaryIO) -> ArrowTable:
+        return _of_this_version(table, names, pq.ParquetFile(file, pre_buffer=True).read(columns=names))
 
     try:
-        return read_one_version(read)
+        data = parse(store, key, read)
     except FileNotFoundError:
         return None
-    except pa.ArrowInvalid as error:
-        raise ValueError(
-            f"{store.uri(key)} cannot be read ({error}); delete it and materialize {table.name} for {song_id} again"
-        ) from error
+    owner = (data.schema.metadata or {}).get(SONG_ENTRY, b"").decode(errors="replace")
+    if owner and owner != song_id:
+        raise DamagedFile(f"{store.uri(key)} is the file of another song, {owner}")
+    return data
 
 
 def _of_this_version(table: Table, names: Sequence[str], data: ArrowTable) -> ArrowTable:

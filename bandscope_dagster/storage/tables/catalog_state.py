@@ -11,11 +11,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import BinaryIO
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.damage import DamagedFile, parse
 from bandscope_dagster.storage.tables.lineage import PREFIX, footer_at
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -26,7 +29,7 @@ STATES = "_state"  # outside the catalogs' folders, so that <catalog>/*.parquet 
 ORPHANED_AFTER = timedelta(days=1)  # longer than any refresh: an older state belongs to no catalog
 
 # The errors for a file that is damaged or not Parquet. A panic of polars is not an Exception.
-UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, DamagedFile)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,20 @@ def stored_catalog(
     return StoredCatalog(refresh_id, versions, Written(key, store.uri(key), footer.num_rows, found.size))
 
 
+def is_whole(store: ObjectStore, table: Table) -> bool:
+    """True if every row of the catalog can be read. The rows pass in pieces: memory does not grow with them."""
+
+    def read(file: BinaryIO) -> None:
+        for _ in pq.ParquetFile(file).iter_batches():
+            pass
+
+    try:
+        parse(store, catalog_key(table), read)
+    except (FileNotFoundError, DamagedFile):
+        return False
+    return True
+
+
 def read_state(store: ObjectStore, table: Table, refresh_id: str, sources: Sequence[Table]) -> pl.DataFrame:
     """The versions of the songs' files in ``sources`` from which a refresh built the catalog, as in ``SongFiles``.
 
@@ -86,6 +103,25 @@ def read_state(store: ObjectStore, table: Table, refresh_id: str, sources: Seque
     """
     state = io.BytesIO(store.read(_state_key(table, refresh_id)))
     return pl.read_parquet(state, columns=["song_id", *(each.name for each in sources)])
+
+
+def read_made_from(
+    store: ObjectStore, table: Table, sources: Sequence[Table], columns: Sequence[str]
+) -> tuple[pl.DataFrame, pl.DataFrame] | None:
+    """The ``columns`` of the stored catalog, and the versions of the songs' files from which it was built.
+
+    None if the catalog or its state is missing or cannot be read.
+    """
+    try:
+        content = io.BytesIO(store.read(catalog_key(table)))
+        versions = read_state(store, table, refresh_id_in(pq.read_metadata(content).metadata), sources)
+        content.seek(0)  # polars reads from the current position
+        return pl.read_parquet(content, columns=list(columns)), versions
+    except (FileNotFoundError, *UNREADABLE):
+        return None
+    except OSError as error:  # of the parser of footers
+        logger.warning("%s or its state cannot be read (%s)", table.name, error)
+        return None
 
 
 def write_state(store: ObjectStore, table: Table, refresh_id: str, versions: pl.DataFrame) -> None:

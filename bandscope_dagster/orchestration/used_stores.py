@@ -1,0 +1,49 @@
+"""The stores that a home has used. A store that has vanished, such as a lost mount, is an error and not a new store.
+
+Each command looks before it touches the store. A home remembers a store as soon as the store has an upload.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.pipeline.uploads import UPLOADS
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import SONGS
+
+RECORD: Final = "bandscope-stores.txt"  # in the home: one URL a line
+
+
+class StoreLost(BandscopeError):
+    """The store had songs when this home used it last, and now nothing is there. The message says what to do."""
+
+
+def check_store(store: ObjectStore, home: Path) -> None:
+    """Raise StoreLost if the home has used this store, and the store has neither uploads nor songs any more."""
+    if store.url not in _used(home) or _has_content(store):
+        return
+    raise StoreLost(
+        f"the store {store.url} has vanished: it had songs when {home} used it last, and now it has none."
+        " Mount its disk again, or correct BANDSCOPE_STORAGE. Nothing was written."
+        f" To begin a new store there, remove its line from {home / RECORD}."
+    )
+
+
+def remember_store(store: ObjectStore, home: Path) -> None:
+    """Note in the home that this store was used; call it once the store has an upload."""
+    used = _used(home)
+    if store.url not in used:
+        (home / RECORD).write_text("".join(f"{url}\n" for url in [*used, store.url]), encoding="utf-8")
+
+
+def _used(home: Path) -> list[str]:
+    try:
+        return (home / RECORD).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _has_content(store: ObjectStore) -> bool:
+    """True if there is any upload or any row of a song. Other files may be those of an empty mount point."""
+    folders = (SONGS.name, UPLOADS)
+    return any(next(store.list(folder, any_name=True), None) is not None for folder in folders)

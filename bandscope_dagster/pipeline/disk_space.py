@@ -1,0 +1,97 @@
+"""Estimates the bytes that a run will write, and compares them with the free space of a local store."""
+
+import shutil
+from collections.abc import Collection
+from pathlib import PurePosixPath
+from typing import Final
+
+import polars as pl
+
+from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.pipeline.uploads import Listing
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.songs.lacking import Lacking
+from bandscope_dagster.storage.objects.local import LocalStore
+from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, SONGS, STEMS
+from bandscope_dagster.storage.tables.song_files import SongFiles
+
+# Bytes per second of audio and per song, measured on the demo's songs with 16-bit FLAC: docs/scale.md, "Storage".
+WAVEFORM_BYTES_PER_S: Final = 83_000
+STEM_BYTES_PER_S: Final = 97_000 / 2  # of each stem
+OTHER_BYTES: Final = 35_000  # of a song's three other tables
+STEMS_24_BIT: Final = 0.91 / 0.42  # 24-bit against 16-bit FLAC of real stems
+STEMS_OF: Final = {"spleeter-2stems": 2, "htdemucs_6s": 6}
+OTHER_STEMS: Final = 4
+
+# Bytes per second of an upload whose duration is not known yet: CD audio, half of it for FLAC, and 192 kbit/s.
+UPLOAD_BYTES_PER_S: Final = {
+    ".wav": 176_400,
+    ".wave": 176_400,
+    ".aif": 176_400,
+    ".aiff": 176_400,
+    ".flac": 88_200,
+}
+COMPRESSED_BYTES_PER_S: Final = 24_000
+
+CLEARLY: Final = (
+    2.0  # a run is refused if it needs this many times the free space: an estimate is no more exact
+)
+
+
+class DiskTooSmall(BandscopeError):
+    """The run needs clearly more space than is free; nothing was started."""
+
+
+def check_space(
+    files: SongFiles, listing: Listing, lacking: Lacking, songs: Collection[str], settings: Settings
+) -> str | None:
+    """A warning if ``songs`` may not fit on the disk of the store; None if they should, or the store is not local.
+
+    Raises:
+        DiskTooSmall: they need clearly more space than is free.
+    """
+    store = files.store
+    if not isinstance(store, LocalStore) or not songs:
+        return None
+    free = shutil.disk_usage(store.root).free
+    need = _needed(files, listing, lacking, songs, settings)
+    if need <= free:
+        return None
+    words = (
+        f"these songs need about {_gigabytes(need)} (estimated), and {store.url} has {_gigabytes(free)} free"
+    )
+    if need > CLEARLY * free:
+        raise DiskTooSmall(
+            f"{words}. Nothing was started. Make room, or compute some of them with --songs; `bandscope run"
+            " --no-space-check` begins anyway, and keeps each song that is done before the disk is full"
+        )
+    return f"The disk may become full: {words}."
+
+
+def _needed(
+    files: SongFiles, listing: Listing, lacking: Lacking, songs: Collection[str], settings: Settings
+) -> float:
+    """The bytes that the missing files of ``songs`` will have."""
+    stems = STEMS_OF.get(settings.separator, OTHER_STEMS) * STEM_BYTES_PER_S
+    per_second = {
+        DECODED_WAVEFORMS.name: WAVEFORM_BYTES_PER_S,
+        STEMS.name: stems * (STEMS_24_BIT if settings.flac_bits == 24 else 1.0),
+    }
+    incomplete = [song for song in songs if song in lacking.missing]
+    known = files.of(pl.Series(incomplete, dtype=pl.String)).read(
+        SONGS, lambda rows: rows.select("song_id", "duration_s", "error")
+    )
+    seconds = {song: 0.0 if error else duration_s or 0.0 for song, duration_s, error in known.iter_rows()}
+    uploads = listing.by_song
+    total = 0.0
+    for song in incomplete:
+        if song not in seconds and song in uploads:
+            suffix = PurePosixPath(uploads[song].key).suffix.lower()
+            seconds[song] = uploads[song].size / UPLOAD_BYTES_PER_S.get(suffix, COMPRESSED_BYTES_PER_S)
+        rates = sum(per_second.get(table, 0.0) for table in lacking.missing[song])
+        total += OTHER_BYTES + seconds.get(song, 0.0) * rates
+    return total
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

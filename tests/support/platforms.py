@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -136,6 +137,17 @@ class Platform:
                 frame.drop(WHEN, strict=False).write_ipc(data)
                 digests[found.key] = hashlib.sha256(data.getvalue()).hexdigest()
         return digests
+
+
+@contextmanager
+def calm_platform(storage: Any) -> Iterator[Platform]:
+    """The platform over a local store, after an undisturbed run over all of its uploads in this process."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        calm = Platform(local_settings(storage), instance)
+        register_uploads(instance, list_uploads(calm.store))
+        assert calm.materialize().success
+        assert calm.materialize_catalogs().success
+        yield calm
 
 
 def keys(assets: Sequence[str]) -> list[dg.AssetKey]:

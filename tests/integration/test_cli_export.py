@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
-import dagster as dg
 import numpy as np
 import pyloudnorm
 import pytest
 import soundfile
 from audio_files import encode, excerpt
 from command_line import CommandLine
+from instances import new_instance
 from page_songs import noise, store_song, store_sound, tone
 from platforms import Platform, local_settings
 from song_rows import block_rows, lineage, song_row
@@ -59,7 +59,7 @@ class Separated:
 
 @pytest.fixture(scope="module")
 def separated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Separated]:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path_factory.mktemp("export")), instance)
         loud = excerpt()[:, : 3 * 44_100] * np.float32(LOUDER)
         tags = {"title": "Falcon 69", "artist": "The Easton Ellises", "album": "Stems"}

@@ -66,7 +66,7 @@ sys.exit(main())
 
 
 def wait_for(
-    what: str, found: Callable[[], T | None], timeout_s: float = 600.0, *, every_s: float = 0.2
+    what: str, found: Callable[[], T | None], timeout_s: float = 600.0, *, every_s: float = 0.5
 ) -> T:
     """Call ``found`` until it returns a true value, and return that; fail with ``what`` at the timeout."""
     until = time.monotonic() + timeout_s

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pyloudnorm
 import pytest
 import soundfile
 from audio_files import encode, excerpt
@@ -175,6 +174,8 @@ def test_an_mp3_of_a_song_at_full_scale_leaves_a_decibel_for_its_decoder(
 def test_normalised_stems_add_up_to_a_mixture_of_that_loudness(separated: Separated, to: Path) -> None:
     done = exported(separated.store, separated.song, to, ExportOptions(WAV.encoding, -23.0, mixture=True))
     sounds = read(done.folder)
+    import pyloudnorm  # takes a second
+
     assert pyloudnorm.Meter(44_100, filter_class="DeMan").integrated_loudness(
         sounds["mixture"]
     ) == pytest.approx(-23.0, abs=0.01)
@@ -521,6 +522,8 @@ def test_the_command_exports_songs_by_a_condition_at_a_loudness(bandscope: Comma
     done = bandscope("export", "--where", "artist LIKE 'The %'", "--normalise", "-20", "--to", to)
     assert done.code == 0
     total = sum(read(to / "The Easton Ellises - Falcon 69").values())
+    import pyloudnorm  # takes a second
+
     assert pyloudnorm.Meter(44_100, filter_class="DeMan").integrated_loudness(total) == pytest.approx(
         -20.0, abs=0.05
     )

@@ -61,13 +61,13 @@ def platform(s3_server: S3Server, faulty_proxy: FaultyProxy) -> Platform:
 def ids(platform: Platform) -> dict[str, str]:
     """Eight uploads: four good, three bad, and one whose reads a test can make fail."""
     mp3 = encoded("mp3")
-    files = {name: song_bytes(seed, 1.0) for seed, name in enumerate(GOOD)}
+    files = {name: song_bytes(seed) for seed, name in enumerate(GOOD)}
     files |= {
         "nothing.mp3": b"",
         "letter.mp3": b"Dear sir or madam,\n" * 40,
         "half.mp3": mp3[: len(mp3) // 2],
     }
-    return platform.upload(files | {FLAKY: song_bytes(9, 1.0)})
+    return platform.upload(files | {FLAKY: song_bytes(9)})
 
 
 def test_bad_uploads_are_data_and_a_read_that_fails_twice_is_retried(
@@ -158,7 +158,7 @@ def test_a_retried_step_computes_only_the_unfinished_song(
 def test_a_plain_materialization_recomputes_and_gives_the_same_bytes(tmp_path) -> None:
     with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
-        platform.upload({name: song_bytes(seed, 1.0) for seed, name in enumerate(GOOD[:2])})
+        platform.upload({name: song_bytes(seed) for seed, name in enumerate(GOOD[:2])})
         platform.materialize()
         before = platform.digests()
 

@@ -32,7 +32,7 @@ ASSETS = [songs, analyze, catalogs, song_pages]
 WHEN = ("detected_at", "since")
 
 
-def song_bytes(seed: int, seconds: float = 3.0) -> bytes:
+def song_bytes(seed: int, seconds: float = 1.0) -> bytes:
     """A small song as 16-bit WAV: a chord that fades in and out over noise; different for each seed."""
     random = np.random.default_rng(seed)
     time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE

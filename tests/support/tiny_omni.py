@@ -30,7 +30,7 @@ WIDTH = 64  # of the language model; the most pieces of built-in answers, over a
 TURNS = 3  # answers in a conversation, at most
 UNUSED_TOKENS = 9  # the published networks have more tokens than their tokenizers too
 
-Thinker: TypeAlias = "transformers.Qwen2_5OmniThinkerForConditionalGeneration | transformers.Qwen3OmniMoeThinkerForConditionalGeneration"
+Thinker: TypeAlias = "transformers.PreTrainedModel"
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,13 +39,16 @@ class Settings(BaseSettings):
     storage: str = "~/bandscope"
     """Object store of uploads and tables: a local folder, or s3://bucket/prefix."""
     s3_endpoint: str | None = None
-    """URL of an S3-compatible server. If unset, Amazon S3 is used."""
-    s3_region: str = "us-east-1"
-    """Region of the S3 bucket."""
+    """URL of an S3-compatible server. Default: AWS_ENDPOINT_URL_S3, or endpoint_url of the profile, or Amazon S3."""
+    s3_region: str | None = None
+    """Region of the S3 bucket. Default: AWS_REGION, or the region of the profile in ~/.aws/config, or us-east-1."""
     s3_access_key_id: str | None = None
-    """Access key for S3. If unset, the standard AWS environment is used."""
+    """Access key for S3. Default: the keys that the AWS tools find: variables, AWS_PROFILE and ~/.aws (keys, SSO,
+    roles, processes), a web identity, the role of a container or a machine."""
     s3_secret_access_key: SecretStr | None = None
-    """Secret key for S3. If unset, the standard AWS environment is used."""
+    """Secret key for S3."""
+    s3_virtual_host: bool = False
+    """Send requests to bucket.host (true) or to host/bucket (false). Some servers take only one of them."""
 
     separator: str = "spleeter-2stems"
     """Model that separates songs into stems; `bandscope models list` shows all."""

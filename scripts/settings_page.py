@@ -6,7 +6,14 @@ from typing import Any, Final
 from bandscope_dagster.settings import PREFIX, Settings
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "The store": ("storage", "s3_endpoint", "s3_region", "s3_access_key_id", "s3_secret_access_key"),
+    "The store": (
+        "storage",
+        "s3_endpoint",
+        "s3_region",
+        "s3_access_key_id",
+        "s3_secret_access_key",
+        "s3_virtual_host",
+    ),
     "Models and device": ("separator", "tagger", "device", "models_folder"),
     "Runs": ("songs_per_run", "settle_s", "step_retries", "step_retry_delay_s", "executor", "gpus"),
     "Separation": ("shifts", "overlap", "segment_s", "precision", "batch", "onednn"),
@@ -41,12 +48,17 @@ TAIL: Final = """\
 |---|---|
 | `DAGSTER_HOME` | Dagster's home; `~/.bandscope/dagster` where it is unset (`bandscope` commands only) |
 | `RAY_ADDRESS` | the Ray cluster, with `BANDSCOPE_EXECUTOR=ray`: [deploy/ray](../deploy/ray/README.md) |
-| `AWS_…` | credentials for S3, where `BANDSCOPE_S3_ACCESS_KEY_ID` is unset |
+| `AWS_…` | the keys, the region and the server of S3, where no setting names them |
 | `DAGSTER_POSTGRES_…`, `DAGSTER_EVENT_BATCH_SIZE` | a home on PostgreSQL: [deploy](../deploy/README.md) |
 """
 
 PATTERNS: Final = {r"^(auto|cpu|mps|cuda(:\d+)?)$": "`auto`, `cpu`, `mps`, `cuda`, `cuda:0`, `cuda:1`, …"}
-KINDS: Final = {"string": "text", "integer": "whole number", "number": "number"}
+KINDS: Final = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "`true` or `false`",
+}
 
 
 class Ungrouped(Exception):
@@ -81,6 +93,8 @@ def _default(name: str, field: Mapping[str, Any]) -> str:
     value = field["default"]
     if value is None:
         return "unset"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     if not name.endswith("_bytes"):
         return f"`{value}`"
     return f"`{value}` ({f'{value / 2**30:g} GiB' if value >= 2**30 else f'{value / 2**20:g} MiB'})"

@@ -27,7 +27,7 @@ class ChunkLayout:
 
 
 RIFF = ChunkLayout(12, struct.Struct("<4sI"), True, False, 2, (b"data",))
-_AIFF = ChunkLayout(12, struct.Struct(">4sI"), True, False, 2, (b"SSND",))
+AIFF = ChunkLayout(12, struct.Struct(">4sI"), True, False, 2, (b"SSND",))
 _CAF = ChunkLayout(8, struct.Struct(">4sQ"), True, False, 1, (b"data",))
 W64 = ChunkLayout(40, struct.Struct("<4s12xQ"), True, True, 8, (b"data",))
 _MP4 = ChunkLayout(0, struct.Struct(">I4s"), False, True, 1, (b"mdat", b"moof"), b"moov", named=False)
@@ -41,7 +41,7 @@ def chunk_layout(file: BinaryIO) -> ChunkLayout | None:
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         return RIFF
     if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return _AIFF
+        return AIFF
     if head[:4] == b"caff":
         return _CAF
     if head == _W64_RIFF:

@@ -103,6 +103,21 @@ def audio_end(file: BinaryIO) -> int:
     return end
 
 
+def ape_items(file: BinaryIO) -> tuple[int, int] | None:
+    """The first byte of the items of the APE tag at the end of a file, and the byte after them; None without a tag."""
+    end = file.seek(0, 2)
+    for _ in range(_MAX_TAGS):
+        start = _tag_before(file, end)
+        if start is None:
+            return None
+        file.seek(end - _APE_FOOTER)
+        footer = file.read(_APE_FOOTER)
+        if footer[:8] == b"APETAGEX":
+            return end - int.from_bytes(footer[12:16], "little"), end - _APE_FOOTER
+        end = start
+    return None
+
+
 def _tag_before(file: BinaryIO, end: int) -> int | None:
     """The first byte of the tag that ends at ``end``; None if there is none."""
     if end >= _ID3V1_BYTES:

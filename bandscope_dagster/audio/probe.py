@@ -1,5 +1,6 @@
 """The metadata of an upload, read from its headers without decoding: format, length, tags."""
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from bandscope_dagster.audio.container import open_audio
 from bandscope_dagster.audio.foreign_tags import without_leading_tags
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.stated import header_duration
+from bandscope_dagster.audio.text_tags import ape_texts, id3v2_texts
 from bandscope_dagster.errors import Reason, SongRejected
 
 _MAX_CHARACTERS = 500  # of a tag
+_SEPARATOR = ";"  # between the values of a tag: FFmpeg's, for Vorbis comments
+_CYRILLIC_LETTERS = 4  # in words without ASCII letters
+_NAMES = ("title", "artist", "album", "genre")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
         raise SongRejected(
             Reason.TOO_LARGE, f"the file has {size:,} bytes; the limit is {limits.max_bytes:,}"
         )
-    file = without_leading_tags(file)
+    whole, file = file, without_leading_tags(file)
     with open_audio(file) as (container, stream):
         check_format(stream.sample_rate, stream.channels, limits)
         duration = header_duration(file, container, stream)
@@ -52,6 +57,7 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
         # In Ogg, the stream has the tags; in all other formats, the file has them.
         tags = {key.lower(): value for key, value in (stream.metadata | container.metadata).items()}
         _check_extras(tags, container, limits)
+        tags |= _further_texts(whole, tags, container.format.name)
         return Probe(
             container=container.format.name,
             codec=stream.codec_context.codec.canonical_name,
@@ -59,11 +65,25 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
             channels=stream.channels,
             bit_rate=stream.bit_rate or container.bit_rate or None,
             duration_s=duration,
-            title=_tag(tags, "title"),
-            artist=_tag(tags, "artist"),
-            album=_tag(tags, "album"),
-            genre=_tag(tags, "genre"),
+            **_lines(tags),
         )
+
+
+def _further_texts(file: BinaryIO, tags: Mapping[str, str], container: str) -> dict[str, str]:
+    """The tags that FFmpeg reads only in part, or not at all.
+
+    ID3v2 comes before APEv2, and that before ID3v1, whose texts have at most 30 characters.
+    """
+    id3v2 = id3v2_texts(file)
+    texts = {
+        name: _SEPARATOR.join([tags.get(name) or values[0], *values[1:]])
+        for name, values in id3v2.items()
+        if len(values) > 1
+    }
+    if container in ("mp3", "aac"):
+        ape = {name: _SEPARATOR.join(values) for name, values in ape_texts(file).items() if values}
+        texts |= {name: text for name, text in ape.items() if name not in id3v2}
+    return texts
 
 
 def _check_extras(tags: Mapping[str, str], container: InputContainer, limits: Limits) -> None:
@@ -102,13 +122,34 @@ def check_format(sample_rate: int, channels: int, limits: Limits) -> None:
         )
 
 
-def _tag(tags: Mapping[str, str], name: str) -> str | None:
-    """The tag as one line of printable text in NFC; None if there is none."""
-    text = tags.get(name, "")
+def _lines(tags: Mapping[str, str]) -> dict[str, str | None]:
+    """Each of ``_NAMES`` → the tag as one line of printable text in NFC; None if there is none."""
+    texts = {name: tags.get(name, "") for name in _NAMES}
+    unsure = {name: data for name, text in texts.items() if (data := _without_encoding(text)) is not None}
+    encoding = _code_page(b" ".join(unsure.values()))
+    texts |= {name: data.decode(encoding, "replace") for name, data in unsure.items()}
+    return {name: printable_line(text) for name, text in texts.items()}
+
+
+def _without_encoding(text: str) -> bytes | None:
+    """The bytes of a text whose encoding is not sure; None if it is.
+
+    RIFF INFO and ID3v1 state none, and ID3v2 is often written with Latin-1 as a wrong one.
+    """
     if any("\udc80" <= character <= "\udcff" for character in text):
-        # RIFF INFO and ID3v1 state no encoding; most programs write the Western code page of Windows.
-        text = text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
-    return printable_line(text)
+        return text.encode("utf-8", "surrogateescape")
+    return text.encode("latin-1") if text and "\x80" <= max(text) <= "\xff" else None
+
+
+def _code_page(data: bytes) -> str:
+    """The Western or the Cyrillic code page of Windows, which most programs write.
+
+    In Western languages, words with letters above ASCII have ASCII letters too.
+    """
+    words = re.findall(r"[A-Za-zÀ-ÿ]+", data.decode("latin-1"))
+    above = [word for word in words if not word.isascii()]
+    mixed = any(re.search("[A-Za-z]", word) for word in above)
+    return "cp1251" if not mixed and sum(map(len, above)) >= _CYRILLIC_LETTERS else "cp1252"
 
 
 def printable_line(text: str) -> str | None:

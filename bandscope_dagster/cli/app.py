@@ -44,8 +44,15 @@ def command_line() -> None:
         print_error(str(error))
         sys.exit(1)
     except OSError as error:  # of a disk, a file's permissions or the store: a traceback would not help
-        print_error(f"{type(error).__name__}: {error}")
+        print_error(_words(error))
         sys.exit(1)
+
+
+def _words(error: OSError) -> str:
+    """The message without Python's class and number, as in "No space left on device: /store/songs"."""
+    if error.strerror is None:
+        return str(error)
+    return ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
 
 
 def _settings_and_store() -> "tuple[Settings, ObjectStore]":
@@ -151,7 +158,10 @@ def sql(
     to: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Query the tables with SQL. The tables are read-only."""
+    """Query the tables with SQL. The tables are read-only.
+
+    In CSV, an apostrophe comes before text that a spreadsheet would take for a formula. JSON and Parquet have none.
+    """
     from bandscope_dagster.cli.sql import show
 
     _, store = _settings_and_store()
@@ -251,8 +261,15 @@ def vocabulary(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Check only what reading needs: the settings, and reading the store."
+        ),
+    ] = False,
+) -> None:
     """Check the settings, storage, device, models and Dagster home that a run needs. Exits with 1 if a check fails."""
     from bandscope_dagster.cli.doctor import examine
 
-    raise typer.Exit(0 if examine(console) else 1)
+    raise typer.Exit(0 if examine(console, read_only=read_only) else 1)

@@ -19,12 +19,16 @@ from bandscope_dagster.orchestration.home import dagster_home
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.settings import Settings, load_settings, unknown_variables
+from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS
 
 PROBE_KEY: Final = "doctor/probe"  # written, read and deleted to test the storage
 
 
-def examine(console: Console) -> bool:
-    """Print one line per check. True if all checks pass."""
+def examine(console: Console, *, read_only: bool = False) -> bool:
+    """Print one line per check. True if all checks pass.
+
+    ``read_only`` checks what a reader needs, and writes nothing.
+    """
 
     def passes(name: str, check: Callable[[], str]) -> bool:
         try:
@@ -36,6 +40,8 @@ def examine(console: Console) -> bool:
 
     results = [passes("settings", _settings)]
     settings = load_settings() if results[0] else None
+    if read_only:
+        return all(results) and settings is not None and passes("storage", lambda: _reading(settings))
     if settings is not None:
         results += [
             passes("storage", lambda: _storage(settings)),
@@ -64,6 +70,16 @@ def _storage(settings: Settings) -> str:
         raise OSError(f"{store.url} returned other bytes than were written to it")
     store.delete(PROBE_KEY)
     return f"writing, reading and deleting work in {store.url}"
+
+
+def _reading(settings: Settings) -> str:
+    """Read the first file of the catalog, or of any table, or say that there is none yet."""
+    store = settings.open_store()
+    for table in (SONG_CATALOG, SONGS):
+        for found in store.list(table.name):
+            store.open(found.key).read(4)
+            return f"listing and reading work in {store.url}"
+    return f"listing works in {store.url}; there is no table to read yet"
 
 
 def _device(settings: Settings) -> str:

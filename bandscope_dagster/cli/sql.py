@@ -10,6 +10,7 @@ from typing import BinaryIO, Final, Literal, cast
 from uuid import uuid4
 
 import polars as pl
+import polars.selectors as cs
 
 from bandscope_dagster.cli.terminal import printable
 from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors
@@ -20,6 +21,8 @@ Format = Literal["table", "csv", "json", "parquet"]
 SHOWN_ROWS: Final = 100  # on the screen
 SHOWN_CHARACTERS: Final = 60  # of each text on the screen
 AUDIO_GROUP_ROWS: Final = 8  # per row group with audio, which is some MB per row and buffered in memory
+FORMULA: Final = r"^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]"  # also full-width
+"""Text that a spreadsheet would run. Titles come from strangers. https://owasp.org/www-community/attacks/CSV_Injection"""
 FILE_FORMATS: Final[dict[str, Format]] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
@@ -117,7 +120,10 @@ def _has_bytes(kind: pl.DataType) -> bool:
 def _write(answer: pl.LazyFrame, chosen: Format, file: BinaryIO) -> None:
     """Write the result to ``file`` piece by piece, while polars reads it."""
     if chosen == "csv":
-        answer.sink_csv(file)
+        is_formula = cs.string().str.contains(FORMULA)
+        answer.with_columns(
+            pl.when(is_formula).then("'" + cs.string()).otherwise(cs.string()).name.keep()
+        ).sink_csv(file)
     elif chosen == "parquet":
         with_bytes = any(map(_has_bytes, answer.collect_schema().dtypes()))
         answer.sink_parquet(file, row_group_size=AUDIO_GROUP_ROWS if with_bytes else None)

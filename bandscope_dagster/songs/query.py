@@ -61,4 +61,4 @@ def polars_errors() -> Generator[None]:
 def _scan(store: ObjectStore, table: Table) -> pl.LazyFrame:
     """Scan the table's files as the store lists them. A glob would misread brackets in the store's path."""
     files = [store.uri(found.key) for found in store.list(table.name) if found.key.endswith(".parquet")]
-    return scan_files(table, files, store.polars_options())
+    return scan_files(table, files, store.polars_access())

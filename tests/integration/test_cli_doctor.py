@@ -131,3 +131,32 @@ def test_without_a_dagster_home_it_tells_the_one_that_is_used(
     monkeypatch.setenv("HOME", str(tmp_path))
     done = bandscope("doctor")
     assert done.code == 0 and f"export DAGSTER_HOME={tmp_path / '.bandscope' / 'dagster'}" in done.out
+
+
+def test_read_only_needs_no_right_to_write_and_no_models(
+    bandscope: CommandLine, model_files: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    done = bandscope("doctor", "--read-only")
+    assert done.code == 0 and "no table to read yet" in done.out
+    (store / "songs").mkdir(parents=True)
+    (store / "songs" / "a.parquet").write_bytes(b"PAR1")
+    for file in model_files.iterdir():
+        file.unlink()
+    before = sorted(store.rglob("*"))
+    done = bandscope("doctor", "--read-only")
+    assert done.code == 0
+    assert findings(done.out) == {"settings": "ok", "storage": "ok"}
+    assert "listing and reading work" in done.out
+    assert sorted(store.rglob("*")) == before
+
+
+def test_read_only_fails_where_nothing_can_be_read(
+    bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANDSCOPE_STORAGE", "s3://bucket/prefix")
+    monkeypatch.setenv("BANDSCOPE_S3_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("BANDSCOPE_S3_ACCESS_KEY_ID", "k")
+    done = bandscope("doctor", "--read-only")
+    assert done.code == 1
+    assert "BANDSCOPE_S3_SECRET_ACCESS_KEY is not" in done.out

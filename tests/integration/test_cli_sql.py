@@ -78,6 +78,21 @@ def test_a_file_holds_every_row_in_order(name: str, read, filled: ObjectStore, t
         assert found[column].to_list() == answer[column].to_list()
 
 
+def test_csv_has_no_formulas_and_the_other_formats_have_the_text_itself(
+    filled: ObjectStore, tmp_path: Path
+) -> None:
+    formulas = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\uff1d1", "\uff20x"]  # the last two are full-width
+    plain = ["a=1", "1-1", " =1", "Söng", "'=1"]
+    values = ", ".join("'" + text.replace("'", "''") + "'" for text in [*formulas, *plain])
+    sql = f"SELECT UNNEST(ARRAY[{values}]) AS title, -1 AS number"
+    said(filled, sql, to=tmp_path / "a.csv")
+    said(filled, sql, to=tmp_path / "a.parquet")
+    written = pl.read_csv(tmp_path / "a.csv")
+    assert written["title"].to_list() == ["'" + text for text in formulas] + plain
+    assert set(written["number"]) == {-1}
+    assert pl.read_parquet(tmp_path / "a.parquet")["title"].to_list() == formulas + plain
+
+
 def test_json_is_one_array_with_a_row_on_every_line(
     filled: ObjectStore, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -101,12 +101,12 @@ def test_a_lasting_fault_ends_in_about_ten_seconds_with_store_key_and_cause(
 def test_a_refusal_is_not_retried(s3_server: S3Server):
     place = s3_server.place()
     put(place.open(), "song.mp3")
-    stranger = open_store(place.url, S3Options(place.endpoint, place.access_key_id, "wrong", place.region))
+    stranger = open_store(place.url, S3Options(place.endpoint, place.access_key_id, "mistyped", place.region))
     started = time.monotonic()
     for use in USES.values():
         with pytest.raises(PermissionError, match=r"in the store s3://") as caught:
             use(stranger)
-        assert "wrong" not in str(caught.value)
+        assert "mistyped" not in str(caught.value)
         assert caught.value.__cause__ is None
     assert time.monotonic() - started < 2
 
@@ -180,7 +180,7 @@ def test_polars_reads_with_the_options_that_the_store_gives(s3_server: S3Server)
 
     store = s3_server.place().open()
     written = write_table(store, SONGS, [song_row("a")], lineage("a"))
-    frame = pl.scan_parquet(written.uri, storage_options=store.polars_options()).collect()
+    frame = pl.scan_parquet(written.uri, **store.polars_access()).collect()
     assert frame["song_id"].to_list() == ["a"]
     assert read_table(store, SONGS, "a").num_rows == 1
 
@@ -200,6 +200,6 @@ def test_polars_gives_up_a_connection_on_which_nothing_comes_and_asks_again(
         pl.DataFrame({"song_id": ["song"]}).write_parquet(pending.file)
     silent = faulty_proxy.fail("song.parquet", "silent", method="GET", times=1)
     began = time.monotonic()
-    found = pl.scan_parquet(far.uri("songs/song.parquet"), storage_options=far.polars_options()).collect()
+    found = pl.scan_parquet(far.uri("songs/song.parquet"), **far.polars_access()).collect()
     assert found["song_id"].to_list() == ["song"] and silent.matched == 1
     assert time.monotonic() - began < SILENT_S / 2, "polars waited until the server closed the connection"

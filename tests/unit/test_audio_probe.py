@@ -84,6 +84,145 @@ def test_tags_without_a_stated_encoding_are_read_as_windows_writes_them():
     assert probe(io.BytesIO(data), LIMITS).title == "Mötö"
 
 
+def id3v2(*frames: bytes, version: int = 4, flags: int = 0, ahead: bytes = b"") -> bytes:
+    """A tag; each frame is its name, a colon, two bytes of flags, and its text."""
+
+    def size(number: int) -> bytes:
+        return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+    parts = [
+        name + (size(len(data) - 2) if version == 4 else struct.pack(">I", len(data) - 2)) + data
+        for name, data in (frame.split(b":", 1) for frame in frames)
+    ]
+    body = ahead + b"".join(parts)
+    return b"ID3" + bytes([version, 0, flags]) + size(len(body)) + body
+
+
+def ape(**texts: bytes) -> bytes:
+    """A tag with a header, and a picture as its first item."""
+    items = [
+        b"Cover Art (Front)\0" + b"\xff" * 70_000,
+        *(f"{name}\0".encode() + text for name, text in texts.items()),
+    ]
+    body = b"".join(
+        struct.pack("<II", len(item.partition(b"\0")[2]), 2 if item.startswith(b"Cover") else 0) + item
+        for item in items
+    )
+    fields = struct.pack("<III", 2000, len(body) + 32, len(items))
+    header, footer = (
+        b"APETAGEX" + fields + struct.pack("<I", flags) + bytes(8) for flags in (0xA0000000, 0x80000000)
+    )
+    return header + body + footer
+
+
+def id3v1(title: bytes, artist: bytes) -> bytes:
+    return b"TAG" + title.ljust(30, b"\0") + artist.ljust(30, b"\0") + bytes(65)
+
+
+def bare_mp3() -> bytes:
+    """An MP3 without any tag."""
+    data = encoded("mp3_without_xing")
+    return data[data.index(b"\xff\xfb") :]
+
+
+UTF16 = "Ann\0Bé".encode("utf-16")
+NO_FLAGS = b"\0\0"
+
+
+@pytest.mark.parametrize(
+    ("tag", "artist"),
+    [
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\3Ann\0B\xc3\xa9"), "Ann;Bé"),
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\3Ann\0B\xc3\xa9\0"), "Ann;Bé"),
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\1" + UTF16), "Ann;Bé"),
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\1" + UTF16, version=3), "Ann;Bé"),
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\1" + "Ann\0".encode("utf-16") + "Bé".encode("utf-16")), "Ann;Bé"),
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\2" + "Ann\0Bé".encode("utf-16-be")), "Ann;Bé"),
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\0Ann\0B\xe9\0Cy"), "Ann;Bé;Cy"),
+        (id3v2(b"TIT2:" + NO_FLAGS + b"\3x", b"TPE1:" + NO_FLAGS + b"\3Ann\0Cy"), "Ann;Cy"),
+        (id3v2(b"TPE1:\0\1\0\0\0\7\3Ann\0Cy"), "Ann;Cy"),  # the length of the data is stated
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\3Ann\0Cy", flags=0x40, ahead=b"\0\0\0\6\1\0"), "Ann;Cy"),
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\3Ann"), "Ann"),
+        (id3v2(b"TPE1:" + NO_FLAGS + b"\3AC/DC"), "AC/DC"),
+    ],
+)
+def test_all_artists_of_an_id3v2_tag_are_read(tag: bytes, artist: str) -> None:
+    assert probe(io.BytesIO(tag + bare_mp3()), LIMITS).artist == artist
+
+
+@pytest.mark.parametrize("name", ["wav16", "aiff"])
+def test_all_artists_of_a_tag_in_a_chunk_are_read(name: str) -> None:
+    tag = id3v2(b"TPE1:" + NO_FLAGS + b"\3Ann\0Cy")
+    tag += bytes(len(tag) % 2)
+    data = encoded(name)
+    order, chunk = ("<I", b"id3 ") if name == "wav16" else (">I", b"ID3 ")
+    data += chunk + struct.pack(order, len(tag)) + tag
+    data = data[:4] + struct.pack(order, len(data) - 8) + data[8:]
+    assert probe(io.BytesIO(data), LIMITS).artist == "Ann;Cy"
+
+
+def test_ape_tags_of_an_mp3_are_read() -> None:
+    tag = ape(Title="Wörld".encode(), ARTIST=b"Ann\0Cy", Album=b"Third", Genre=b"Techno", Year=b"2026")
+    found = probe(io.BytesIO(bare_mp3() + tag), LIMITS)
+    assert (found.title, found.artist, found.album, found.genre) == ("Wörld", "Ann;Cy", "Third", "Techno")
+
+
+def test_id3v2_comes_before_ape_and_ape_before_id3v1() -> None:
+    end = ape(Title=b"A title of more than thirty characters") + id3v1(
+        b"A title of more than thirty ch", b"Ann"
+    )
+    found = probe(io.BytesIO(bare_mp3() + end), LIMITS)
+    assert (found.title, found.artist) == ("A title of more than thirty characters", "Ann")
+    tag = id3v2(b"TIT2:" + NO_FLAGS + b"\3First")
+    found = probe(io.BytesIO(tag + bare_mp3() + end), LIMITS)
+    assert found.title == "First"
+
+
+@pytest.mark.parametrize("cut", [4, 40, 70_060, 70_075])
+def test_a_damaged_ape_tag_is_no_defect(cut: int) -> None:
+    tag = ape(Title=b"One", Artist=b"Two")
+    for damaged in (tag[:cut] + b"\xff\xff\xff\xff" + tag[cut + 4 :], tag[:cut] + tag[cut + 4 :]):
+        probe(io.BytesIO(bare_mp3() + damaged), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("title", "artist", "expected"),
+    [
+        ("Группа крови", "Кино", ("Группа крови", "Кино")),
+        ("Мы", "Ночные Снайперы", ("Мы", "Ночные Снайперы")),
+        ("Live", "Кино", ("Live", "Кино")),
+    ],
+)
+@pytest.mark.parametrize("place", ["id3v1", "id3v2", "riff"])
+def test_cyrillic_without_a_stated_encoding_is_read(
+    title: str, artist: str, expected: tuple[str, str], place: str
+) -> None:
+    first, second = title.encode("cp1251"), artist.encode("cp1251")
+    if place == "id3v1":
+        data = bare_mp3() + id3v1(first, second)
+    elif place == "id3v2":
+        data = id3v2(b"TIT2:" + NO_FLAGS + b"\0" + first, b"TPE1:" + NO_FLAGS + b"\0" + second) + bare_mp3()
+    else:
+        entries = b"".join(
+            name + struct.pack("<I", len(text)) + text + bytes(len(text) % 2)
+            for name, text in ((b"INAM", first), (b"IART", second))
+        )
+        data = wav(1000) + b"LIST" + struct.pack("<I", len(entries) + 4) + b"INFO" + entries
+        data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    found = probe(io.BytesIO(data), LIMITS)
+    assert (found.title, found.artist) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["Beyoncé", "À la fête", "Für Élise", "Þú og ég", "Déjà vu", "ÄÖÜ", "Don\u2019t", "Ñu"]
+)
+def test_western_text_stays_what_it_is(text: str) -> None:
+    data = id3v2(b"TIT2:" + NO_FLAGS + b"\0" + text.encode("cp1252")) + bare_mp3()
+    assert probe(io.BytesIO(data), LIMITS).title == text
+    data = id3v2(b"TIT2:" + NO_FLAGS + b"\3" + text.encode()) + bare_mp3()
+    assert probe(io.BytesIO(data), LIMITS).title == text
+
+
 def test_an_empty_file_is_rejected_as_empty():
     assert rejection(b"").reason == Reason.EMPTY
 

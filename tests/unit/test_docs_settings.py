@@ -27,7 +27,8 @@ def test_every_setting_has_one_row_with_its_default_and_description() -> None:
     for variable, default, meaning in rows:
         field = fields[variable.removeprefix(PREFIX).lower()]
         assert meaning == " ".join((field.description or "").split())
-        assert default.startswith("unset" if field.default is None else f"`{field.default}`")
+        shown = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        assert default.startswith("unset" if field.default is None else f"`{shown}`")
 
 
 @pytest.mark.parametrize("name", ["storage", "max_decode_silence_s"])

@@ -34,7 +34,7 @@ def test_the_uri_is_the_path(tmp_path: Path):
     put(store, "stems/a.parquet", b"data")
     assert Path(store.uri("stems/a.parquet")).read_bytes() == b"data"
     assert store.url == str(tmp_path)
-    assert store.polars_options() == {}
+    assert store.polars_access() == {}
 
 
 def test_keys_are_ordered_by_their_bytes_as_on_s3(tmp_path: Path):

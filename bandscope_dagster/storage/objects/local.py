@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from bandscope_dagster.storage.objects.keys import check_key, is_listed
 from bandscope_dagster.storage.objects.local_pending import PendingFile, sweep
@@ -140,8 +140,8 @@ class LocalStore:
         path = self._path(key)
         self.call(key, lambda: path.unlink(missing_ok=True))
 
-    def polars_options(self) -> dict[str, str]:
-        """An empty dictionary: polars needs no options for local paths."""
+    def polars_access(self) -> dict[str, Any]:
+        """An empty dictionary: polars needs no arguments for local paths."""
         return {}
 
     def _walk(self, folder: Path, left_out: Callable[[str, str], object]) -> Iterator[os.DirEntry[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self
 
 CHUNK_BYTES = 1024 * 1024  # of one streamed read
 
@@ -27,12 +27,13 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """Access to S3. A field that is None comes from the standard AWS environment (variables, then the role)."""
+    """Access to S3. A field that is None is found as the AWS tools find it: variables, ``~/.aws``, roles."""
 
     endpoint: str | None = None
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     region: str | None = None
+    virtual_host: bool = False  # requests go to bucket.host, and not to host/bucket
 
 
 class PendingObject(ABC):
@@ -155,6 +156,6 @@ class ObjectStore(Protocol):
         """Remove the object; does nothing if there is no such object."""
         ...
 
-    def polars_options(self) -> dict[str, str]:
-        """The ``storage_options`` with which polars reads ``uri(key)``. They hold credentials: never log them."""
+    def polars_access(self) -> dict[str, Any]:
+        """The arguments with which ``polars.scan_parquet`` reads ``uri(key)``."""
         ...

@@ -56,7 +56,10 @@ class S3Store:
         if prefix:
             check_key(prefix)
         listing = S3Listing(self._bucket, prefix, after)
-        while (page := self._bucket.call(prefix or "the listing", listing.next_page)) is not None:
+        what = prefix or "the listing"
+        empty = True
+        while (page := self._bucket.call(what, listing.next_page)) is not None:
+            empty = empty and not page
             for found in page:
                 # A "new folder" of a web console is an empty object "folder/", listed here without its slash.
                 # Unlike an empty file, it is not found by that name.
@@ -64,6 +67,8 @@ class S3Store:
                     found.size or fault_of_key(found.key) or self.head(found.key)
                 ):
                     yield found
+        if empty:
+            self._bucket.call(what, self._bucket.check_server)
 
     def fingerprints(self, folders: Sequence[str]) -> dict[str, dict[str, str]]:
         """See ``ObjectStore.fingerprints``. Folders are listed in parallel: the server's answers take most time."""
@@ -109,20 +114,23 @@ class S3Store:
         check_key(key)
         self._bucket.call(key, lambda: obstore.delete(self._bucket.handle, key))
 
-    def polars_options(self) -> dict[str, str]:
-        """See ``ObjectStore.polars_options``."""
-        options = self._bucket.options
-        named = {
-            "aws_region": options.region,
-            "aws_endpoint_url": options.endpoint,
-            "aws_access_key_id": options.access_key_id,
-            "aws_secret_access_key": options.secret_access_key,
-            "aws_allow_http": str(self._bucket.plain_http).lower(),
+    def polars_access(self) -> dict[str, Any]:
+        """See ``ObjectStore.polars_access``."""
+        access = self._bucket.access
+        options = {
+            "aws_region": access.region,
+            "aws_endpoint_url": access.endpoint,
+            "aws_virtual_hosted_style_request": str(access.virtual_host).lower(),
+            "aws_skip_signature": str(access.anonymous).lower(),
+            "aws_allow_http": str(access.plain_http).lower(),
             # Without timeouts, polars waits on a silent connection until the server closes it.
             "connect_timeout": f"{s3_bucket.CONNECT_TIMEOUT_S}s",
             "read_timeout": f"{s3_bucket.STALL_TIMEOUT_S}s",
         }
-        return {name: value for name, value in named.items() if value is not None}
+        return {
+            "storage_options": {name: value for name, value in options.items() if value is not None},
+            "credential_provider": None if access.anonymous else access.for_polars,
+        }
 
 
 class _Download:

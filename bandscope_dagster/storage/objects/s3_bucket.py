@@ -1,24 +1,20 @@
-"""One S3 bucket through obstore (Rust's object_store): its client, its retries and the texts of its errors."""
+"""One S3 bucket through obstore (Rust's object_store): its client and its retries."""
 
-import os
-import re
+import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
-from obstore.exceptions import (
-    BaseError,
-    GenericError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+import obstore
+from obstore.exceptions import BaseError
 from obstore.store import S3Store as Handle
 
 from bandscope_dagster.storage.objects.keys import check_key
-from bandscope_dagster.storage.objects.protocol import ObjectChanged, S3Options, StoredObject
+from bandscope_dagster.storage.objects.protocol import S3Options, StoredObject
 from bandscope_dagster.storage.objects.retries import RETRY_FIRST_WAIT_S, with_retries
+from bandscope_dagster.storage.objects.s3_access import S3Access
+from bandscope_dagster.storage.objects.s3_errors import NotS3, explain, is_transient
 
 # One request is sent up to three times within about 2 s, so that one lost part does not repeat a whole upload.
 # If it still fails, with_retries repeats the whole operation.
@@ -40,19 +36,31 @@ class S3Bucket:
             raise ValueError(f"{url!r} has no bucket name; use s3://bucket/prefix")
         if self.prefix:
             check_key(self.prefix)
-        self.options = _completed(options)
+        self.access = S3Access(self.name, options)
+        self._is_s3 = False
+
+    @cached_property
+    def handle(self) -> Handle:
+        """obstore's client. Made for the first request, because finding the keys may take a request, and may fail.
+
+        Raises:
+            PermissionError: no keys were found, or they cannot be used.
+        """
+        access = self.access
+        if not access.anonymous:
+            access.keys()  # an error has its own words here; obstore reports those of a later renewal
         config: dict[str, Any] = {
-            "region": self.options.region,
-            "endpoint": self.options.endpoint,
-            "access_key_id": self.options.access_key_id,
-            "secret_access_key": self.options.secret_access_key,
+            "region": access.region,
+            "endpoint": access.endpoint,
+            "virtual_hosted_style_request": access.virtual_host,
+            "skip_signature": access.anonymous,
         }
-        self.handle = Handle(
+        return Handle(
             self.name,
             prefix=self.prefix or None,
             config=cast(Any, {name: value for name, value in config.items() if value is not None}),
             client_options={
-                "allow_http": self.plain_http,
+                "allow_http": access.plain_http,
                 "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
                 "read_timeout": timedelta(seconds=STALL_TIMEOUT_S),
                 "timeout": timedelta(seconds=REQUEST_TIMEOUT_S),
@@ -62,6 +70,7 @@ class S3Bucket:
                 "backoff": {"init_backoff": timedelta(seconds=RETRY_FIRST_WAIT_S)},
                 "retry_timeout": timedelta(seconds=REQUEST_RETRIES_FOR_S),
             },
+            credential_provider=None if access.anonymous else access.for_obstore,
         )
 
     @property
@@ -69,67 +78,30 @@ class S3Bucket:
         """``s3://bucket/prefix``."""
         return "/".join(part for part in ("s3:/", self.name, self.prefix) if part)
 
-    @property
-    def plain_http(self) -> bool:
-        """True if the endpoint is reached without TLS."""
-        return self.options.endpoint is not None and self.options.endpoint.startswith("http://")
-
     def call(self, key: str, operation: Callable[[], T]) -> T:
         """Run a request on ``key``. Transient faults are retried; all others become builtin errors."""
         try:
-            return with_retries(operation, _is_transient)
+            return with_retries(operation, is_transient)
         except (BaseError, OSError) as error:
-            kind = _kind(error)
+            kind, cause = explain(error, self.access)
             # Not chained: the original text has the server's whole answer, with the access key.
-            raise kind(f"{key} in the store {self.url}: {_cause(error)}") from None
+            raise kind(f"{key} in the store {self.url}: {cause}") from None
 
+    def check_server(self) -> None:
+        """Raise NotS3 if the server returns an object that cannot exist. Asks once.
 
-def _completed(options: S3Options) -> S3Options:
-    """``options``, completed with the endpoint and the region of the standard AWS environment."""
-    environment = os.environ.get
-    return replace(
-        options,
-        endpoint=options.endpoint or environment("AWS_ENDPOINT_URL_S3") or environment("AWS_ENDPOINT_URL"),
-        region=options.region
-        or environment("AWS_REGION")
-        or environment("AWS_DEFAULT_REGION")
-        or "us-east-1",  # the default of the AWS tools
-    )
+        A web server that answers every request with its own page looks like an empty bucket.
+        """
+        if self._is_s3:
+            return
+        try:
+            obstore.head(self.handle, f"no-such-object-{uuid.uuid4().hex}")
+        except (BaseError, OSError):
+            self._is_s3 = True
+        else:
+            raise NotS3
 
 
 def stored_object(entry: Any) -> StoredObject:
     """An entry of obstore's listing as a ``StoredObject``."""
     return StoredObject(entry["path"], entry["size"], entry["e_tag"] or "", entry["last_modified"])
-
-
-def _status(error: BaseException) -> int | None:
-    """The HTTP status in the error's text, if any: obstore has no exceptions for failed listings and deletions."""
-    found = re.search(r"status code: (\d{3})", str(error))
-    return int(found[1]) if found else None
-
-
-def _is_transient(error: BaseException) -> bool:
-    if isinstance(error, GenericError):
-        status = _status(error)
-        return status is None or status >= 500 or status in (408, 429)  # timeout; too many requests
-    return isinstance(error, ConnectionError)
-
-
-def _kind(error: BaseException) -> type[OSError]:
-    status = _status(error)
-    if isinstance(error, FileNotFoundError) or status == 404:
-        return FileNotFoundError
-    if isinstance(error, (PermissionDeniedError, UnauthenticatedError)) or status in (401, 403):
-        return PermissionError
-    return ObjectChanged if isinstance(error, PreconditionError) else OSError
-
-
-def _cause(error: BaseException) -> str:
-    """The line of obstore's report that has the cause, and the server's error code and message."""
-    report = str(error)
-    line = report.partition("\n")[0].partition("<?xml")[0]
-    answer = re.search(r"<Code>([^<]*)</Code>\s*<Message>([^<]*)</Message>", report)
-    if answer:
-        line += f"{answer[1]}: {answer[2]}"
-    # The address of the request has the endpoint, which may contain a password.
-    return re.sub(r"//[^/@\s]*@", "//", line).strip(" -")

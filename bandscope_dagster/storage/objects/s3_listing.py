@@ -56,17 +56,22 @@ class S3Listing:
 
     def _pages_of_botocore(self) -> Iterator[list[StoredObject]]:
         import botocore.session
+        from botocore import UNSIGNED
         from botocore.config import Config
 
-        options = self._bucket.options
+        access = self._bucket.access
         root = self._bucket.prefix and self._bucket.prefix + "/"
+        keys = None if access.anonymous else access.keys()
         client: Any = botocore.session.get_session().create_client(
             "s3",
-            region_name=options.region,
-            endpoint_url=options.endpoint,
-            aws_access_key_id=options.access_key_id,
-            aws_secret_access_key=options.secret_access_key,
+            region_name=access.region,
+            endpoint_url=access.server,
+            aws_access_key_id=keys and keys.access_key_id,
+            aws_secret_access_key=keys and keys.secret_access_key,
+            aws_session_token=keys and keys.token,
             config=Config(
+                s3={"addressing_style": "virtual" if access.virtual_host else "path"},
+                signature_version=None if keys else UNSIGNED,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=STALL_TIMEOUT_S,
                 retries={"total_max_attempts": REQUEST_RETRIES + 1, "mode": "standard"},

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 
@@ -17,9 +17,12 @@ def empty_frame(table: Table) -> pl.DataFrame:
 
 
 def scan_files(
-    table: Table, files: Sequence[str] | io.BytesIO, storage_options: Mapping[str, str] | None = None
+    table: Table, files: Sequence[str] | io.BytesIO, access: Mapping[str, Any] | None = None
 ) -> pl.LazyFrame:
-    """The rows of Parquet files (URIs, or the bytes of one file), with the columns of the table's current version."""
+    """The rows of Parquet files (URIs, or the bytes of one file), with the columns of the table's current version.
+
+    ``access`` is ``ObjectStore.polars_access()``.
+    """
     empty = empty_frame(table)
     if not files:
         return empty.lazy()
@@ -29,7 +32,7 @@ def scan_files(
         schema=empty.schema,
         missing_columns="insert",  # files written before a column was added
         extra_columns="ignore",  # files of a newer version
-        storage_options=dict(storage_options) if storage_options else None,
+        **(access or {}),
     )
 
 

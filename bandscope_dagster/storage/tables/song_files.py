@@ -94,7 +94,7 @@ class SongFiles:
         if not song_ids:
             return query(empty_frame(table).lazy()).collect()
         files = [self.store.uri(table_key(table, song)) for song in song_ids]
-        return query(scan_files(table, files, self.store.polars_options())).collect(engine="streaming")
+        return query(scan_files(table, files, self.store.polars_access())).collect(engine="streaming")
 
 
 def list_song_files(store: ObjectStore, tables: Sequence[Table]) -> SongFiles:

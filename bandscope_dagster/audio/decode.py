@@ -114,9 +114,12 @@ def _stereo_44k(
 ) -> Iterator[NDArray[np.float32]]:
     """``(2, n)`` float32 at 44.1 kHz, in parts of about a second, for any size of the codec's frames."""
     section: _Section | None = None
+    lead: Silence | None = None  # before the first frame, which tells the channels
     for frame in frames:
         if isinstance(frame, Silence):
-            if section is not None:
+            if section is None:
+                lead = frame
+            else:
                 yield from section.push_silence(frame)
             continue
         if section is None or not section.continues_with(frame):
@@ -124,6 +127,9 @@ def _stereo_44k(
                 yield from section.finish()
             check_format(frame.sample_rate, frame.layout.nb_channels, limits)
             section = _Section(frame, found)
+            if lead is not None:
+                yield from section.push_silence(lead)
+                lead = None
         yield from section.push(frame)
     if section is not None:
         yield from section.finish()

@@ -23,7 +23,7 @@ class Findings:
     bad_packets: int = 0  # that the decoder refused, or decoded with a wrong checksum
     silence_s: float = 0.0  # in place of lost audio, so that all audio behind it keeps its place in time
     damage_s: float = 0.0  # lost by damage: silence in its place, or missing at the end
-    errors: int = 0  # messages of FFmpeg about audio that it decoded nevertheless
+    errors: int = 0  # messages of FFmpeg about the container, or about audio that it decoded nevertheless
     audio_stream: int | None = None  # the decoded one among the file's audio streams, from 1
     audio_streams: int | None = None
     stated_s: float | None = None  # the length that the file states of the stream
@@ -52,10 +52,10 @@ class Findings:
         if self.silence_s:
             parts.append(f"{self.silence_s:.2f} s of silence are in place of lost audio")
         if self.damage_s > self.silence_s + 0.005:
-            parts.append(f"{self.damage_s - self.silence_s:.2f} s are missing at the end")
+            parts.append(f"{self.damage_s - self.silence_s:.2f} s are missing")
         if self.errors and not self.bad_packets:
             errors = "error" if self.errors == 1 else "errors"
-            parts.append(f"the decoder reported {self.errors} {errors}")
+            parts.append(f"FFmpeg reported {self.errors} {errors}")
         return "; ".join([*parts, *self.notes]) or None
 
     def summary(self) -> Heard:

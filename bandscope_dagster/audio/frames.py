@@ -4,13 +4,11 @@ A demuxer's or decoder's error is not the end of a file. After an error the next
 file the next link. What is lost is counted in the findings.
 """
 
-import ctypes
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, BinaryIO
 
-import av.logging
 from av.audio.frame import AudioFrame
-from av.audio.layout import AudioLayout
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.error import FFmpegError
@@ -21,10 +19,11 @@ from bandscope_dagster.audio.findings import Findings
 from bandscope_dagster.audio.flac_headers import first_sample, split_frames
 from bandscope_dagster.audio.flac_md5 import FlacMd5
 from bandscope_dagster.audio.foreign_tags import after_tags, is_tag, is_tag_at
-from bandscope_dagster.audio.mpeg import adts_frame_bytes, find_frame, mpeg_frame_bytes
+from bandscope_dagster.audio.frame_gaps import FRAME_BYTES, FrameGaps
 from bandscope_dagster.audio.parts import Part, parts_of, record_choice
+from bandscope_dagster.audio.pyav import captured_errors, error_count, never_free, silent
 from bandscope_dagster.audio.samples import Silence
-from bandscope_dagster.audio.stated import stated_length
+from bandscope_dagster.audio.stated import ogg_seconds, stated_length
 from bandscope_dagster.errors import SongRejected
 
 _MAX_STALLS = 16  # errors of a demuxer without progress in the file
@@ -33,36 +32,45 @@ _GAP_S = 0.1  # a longer gap in the timestamps of MP4, Matroska and ASF becomes 
 _JITTER_S = 0.002  # Matroska and ASF round timestamps to milliseconds
 _TIMED = ("mov", "matroska", "asf")  # containers with a time for each packet
 _INDEX_SHARE = 0.02  # of the bytes; indexes and tags at the end of Matroska and ASF are smaller
-_OPUS_RATE = 48_000  # Hz, of positions in Opus streams
+_LATE_S, _LATE_PACKETS = (
+    0.05,
+    2.5,
+)  # a later start of a file without video is told; WMA starts after two packets
+_LATEST_START_S = 10  # an Ogg page of audio is shorter
 _HEAD = 32  # bytes of a packet that hold the header of a frame
-# Containers without times: bytes measure a loss.
-_FRAME_BYTES = {"mp3": mpeg_frame_bytes, "aac": adts_frame_bytes}
 
 
 def read_frames(file: BinaryIO, findings: Findings) -> Iterator[AudioFrame | Silence]:
     """The frames of a file as the decoder returns them. Raises :class:`SongRejected` if it is not audio."""
-    av.logging.set_level(av.logging.PANIC)  # errors are counted, nothing is printed
-    try:
+    with silent():
         parts = parts_of(file, findings)
         for number, part in enumerate(parts, 1):
             try:
-                with open_audio(part.file) as (container, stream):
+                with ExitStack() as opened:
+                    with captured_errors() as errors:
+                        container, stream = opened.enter_context(open_audio(part.file))
                     if number == 1:
                         record_choice(container, stream, findings)
-                    yield from _Reader(part, container, stream, findings, alone=len(parts) == 1).frames()
+                    reported = errors.about(container.format.name, decoder_name(stream))
+                    findings.errors += reported
+                    yield from _Reader(part, container, stream, findings, reported, len(parts) == 1).frames()
             except SongRejected as rejected:
                 if number == 1:
                     raise
                 findings.note(f"part {number} of {len(parts)} cannot be decoded: {rejected.message}")
-    finally:
-        av.logging.set_level(None)
 
 
 class _Reader:
     """Reads the packets of one stream, decodes them, and keeps the time."""
 
     def __init__(
-        self, part: Part, container: InputContainer, stream: AudioStream, findings: Findings, *, alone: bool
+        self,
+        part: Part,
+        container: InputContainer,
+        stream: AudioStream,
+        findings: Findings,
+        errors: int,  # that FFmpeg reported when it opened the part
+        alone: bool,
     ) -> None:
         self._file, self._container, self._stream = part.file, container, stream
         self._findings = findings
@@ -77,15 +85,22 @@ class _Reader:
         self._md5 = FlacMd5(stream) if self._flac and alone else None
         self._clock_s: float | None = None  # the time after the last frame, or silence
         self._shift_s = 0.0  # of the timestamps, for packets of bytes that FFmpeg counts as one frame
-        self._evidence = part.lost_pages  # of damage since the last frame
+        skipped = errors > 0 and self._name == "ogg"  # FFmpeg skips a page with a wrong checksum
+        unread = errors > 0 and self._name.startswith("matroska")  # it goes on with the next cluster
+        self._evidence = part.lost_pages or skipped or unread  # of damage since the last frame
         self._last_position = part.last_position
-        self._damaged = part.lost_pages  # the demuxer reported an error
-        self._good_bytes = self._good = 0  # packets that were decoded
+        # Else the first time may be that of a broadcast, of which the file is a part, or that of a video.
+        self._from_zero = (
+            self._flac or unread or 0 < ogg_seconds(stream, part.first_position) <= _LATEST_START_S
+        )
+        self._late = not container.streams.video and self._name.startswith(("matroska", "asf"))
+        self._damaged = part.lost_pages or skipped  # the demuxer reported an error
         self._packet_s = 0.0  # the longest frame
         self._decoded_s = 0.0
         self._block = 0  # FLAC: frames' size
         self._tail_s = 0.0  # stated length of bad packets since the last frame
         self._position = 0  # byte after the last packet
+        self._gaps = FrameGaps(part.file, self._name, part.end) if self._name in FRAME_BYTES else None
         self._cut = False  # the last packet is not whole
 
     def frames(self) -> Iterator[AudioFrame | Silence]:
@@ -100,7 +115,7 @@ class _Reader:
         stalls, last = 0, -1
         packets = self._container.demux(self._stream)
         while True:
-            errors = _errors()
+            errors = error_count()
             try:
                 packet = next(packets)
             except MemoryError:  # FFmpeg's own is a subclass, and no sign of damage
@@ -122,9 +137,9 @@ class _Reader:
                 last = position
                 packets = self._container.demux(self._stream)
                 continue
-            if _errors() != errors:  # also before the packet without bytes that ends the file
+            if error_count() != errors:  # also before the packet without bytes that ends the file
                 self._evidence = self._damaged = True
-                self._findings.errors += _errors() - errors
+                self._findings.errors += error_count() - errors
             if packet.size:
                 yield packet
 
@@ -154,14 +169,14 @@ class _Reader:
     ) -> Iterator[AudioFrame | Silence]:
         """The frames of a packet, each in its place in time."""
         if frames is None or (complaints and not frames):
-            self._bad(packet, head)
+            self._bad(packet)
             return
         self._findings.errors += complaints
+        if frames and self._gaps is not None:
+            self._lost_before(self._gaps.good(packet), packet, frames[0])
         for frame in frames:
             yield from self._place(frame, self._time_of(frame, head))
         if frames:
-            self._good += 1
-            self._good_bytes += packet.size
             self._evidence = self._damaged and self._name == "ogg"  # whose next known time may be far away
             self._tail_s = 0.0
         if complaints:
@@ -169,47 +184,51 @@ class _Reader:
 
     def _decoded(self, packet: "Packet[Any] | None") -> tuple[list[AudioFrame] | None, int]:
         """The packet's frames, None if the decoder refuses it; and the errors that it reported beside."""
-        errors = _errors()
+        errors = error_count()
         try:
             frames = self._stream.codec_context.decode(packet)
         except MemoryError:
             raise
         except FFmpegError:
             return None, 0
-        return frames, _errors() - errors
+        return frames, error_count() - errors
 
     def _count_bytes(self, packet: "Packet[Any]", head: bytes) -> None:
-        """In a file without times, bytes between packets are lost frames."""
+        """Count the bytes of a packet, and in a file without times the frames that are lost before it."""
         self._cut = False
-        position = packet.pos
-        if self._name == "aac":
-            position = find_frame(self._file, head, self._position, self._end)
-            if position is not None and position > self._position:
-                self._lost_bytes(position - self._position)
-        size = _FRAME_BYTES[self._name](head) if self._name in _FRAME_BYTES else None
-        if size is not None and packet.size < size:
-            self._cut = True
-        if position is not None:
-            self._position = position + packet.size
+        if self._gaps is not None:
+            self._lost_frames(self._gaps.arrive(packet, head))
+            self._cut, self._position = self._gaps.cut, self._gaps.position
+        elif packet.pos is not None:
+            self._position = packet.pos + packet.size
 
-    def _lost_bytes(self, count: int) -> None:
-        if not self._good:
+    def _lost_frames(self, count: int) -> None:
+        if count:
+            self._evidence = True
+            self._shift_s += count * self._packet_s
+            self._tail_s += count * self._packet_s
+
+    def _lost_before(self, count: float, packet: "Packet[Any]", frame: AudioFrame) -> None:
+        """Frames that are lost before the first good one."""
+        if count >= 1:
+            self._findings.bad_packets += int(count)
+            self._evidence = True
+            self._clock_s = 0.0
+            length_s = float((packet.duration or 0) * (packet.time_base or 0))
+            self._shift_s = int(count) * length_s - (frame.time or 0.0)
+        elif count:
+            self._findings.note("the file begins in the middle of a frame")
+
+    def _bad(self, packet: "Packet[Any]") -> None:
+        frames = 1 if self._gaps is None else self._gaps.refused(packet)
+        if not frames:
             return
-        self._evidence = True
-        lost = round(count * self._good / self._good_bytes) * self._packet_s
-        self._shift_s += lost
-        self._tail_s += lost
-
-    def _bad(self, packet: "Packet[Any]", head: bytes) -> None:
-        if not self._good and self._name in _FRAME_BYTES:
-            return  # bytes before the first frame
         self._findings.bad_packets += 1
         self._evidence = True
         self._cut = True
         if self._clock_s is None and packet.pts is not None:
             self._clock_s = float(packet.pts * packet.time_base)
-        if self._name in _FRAME_BYTES and self._good:
-            frames = max(1, round(packet.size * self._good / self._good_bytes))
+        if self._gaps is not None:
             self._shift_s += (frames - 1) * self._packet_s
             self._tail_s += frames * self._packet_s
         else:
@@ -225,11 +244,14 @@ class _Reader:
     def _place(self, frame: AudioFrame, time_s: float | None) -> Iterator[AudioFrame | Silence]:
         """The frame, after the silence that belongs before it."""
         if "(" in frame.layout.name:
-            _never_free(frame.layout)
+            never_free(frame.layout)
         length_s = frame.samples / frame.sample_rate
         self._packet_s = max(self._packet_s, length_s)
-        if time_s is not None and self._clock_s is None and self._flac and self._evidence:
-            self._clock_s = 0.0
+        if time_s is not None and self._clock_s is None:
+            if self._from_zero and self._evidence:
+                self._clock_s = 0.0
+            elif self._late and time_s > max(_LATE_S, _LATE_PACKETS * self._packet_s):
+                self._findings.note(f"the audio starts at {time_s:.2f} s: its beginning may be missing")
         if time_s is not None:
             gap_s = 0.0 if self._clock_s is None else time_s - self._clock_s
             if self._is_loss(gap_s):
@@ -262,8 +284,8 @@ class _Reader:
         return whole or gap_s >= _GAP_S
 
     def _finish(self) -> None:
-        if self._name == "aac" and self._good and 0 < self._position < self._end:
-            self._lost_bytes(self._end - self._position)
+        if self._gaps is not None:
+            self._lost_frames(self._gaps.rest())
         if self._stated_s is None:
             self._findings.damage_s += max(self._tail_s, self._unread_s() if self._damaged else 0.0)
         self._findings.cut_inside |= self._cut or self._tail_s > 0
@@ -272,28 +294,9 @@ class _Reader:
 
     def _unread_s(self) -> float:
         """The audio after the last frame that was read: of Ogg by the last page, else by the bytes that are left."""
-        rate = self._stream.sample_rate
-        if self._last_position is not None and rate:
-            extradata = self._stream.codec_context.extradata or b""
-            opus = decoder_name(self._stream) == "opus"
-            skipped = int.from_bytes(extradata[10:12], "little") if opus else 0
-            end_s = (self._last_position - skipped) / (_OPUS_RATE if opus else rate)
-            return max(0.0, end_s - (self._clock_s or 0.0))
+        if self._last_position is not None:
+            return max(0.0, ogg_seconds(self._stream, self._last_position) - (self._clock_s or 0.0))
         if not self._timed or self._position <= 0:
             return 0.0
         unread = (self._end - self._position) / self._position
         return unread * self._decoded_s if unread > _INDEX_SHARE else 0.0
-
-
-def _never_free(layout: AudioLayout) -> None:
-    """Keep a layout for ever, also when Python ends.
-
-    PyAV 18 frees the map of a layout whose order is not FFmpeg's own twice: with the frame, and with ``frame.layout``.
-    The decoding process ends with its song.
-    """
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
-
-
-def _errors() -> int:
-    """The number of errors that FFmpeg has reported in this process."""
-    return av.logging.get_last_error()[0]

@@ -29,6 +29,7 @@ class Link:
     audio: dict[int, int] = field(
         default_factory=dict[int, int]
     )  # serial number → the last position, in samples
+    first_position: int = 0  # at the end of the first page with audio
 
     @property
     def last_position(self) -> int | None:
@@ -67,6 +68,7 @@ def read_links(file: BinaryIO) -> Links:
             link.audio[page.serial] = 0
         if page.serial in link.audio and page.position < 2**63:
             link.audio[page.serial] = page.position
+            link.first_position = link.first_position or page.position
         before = link.numbers.get(page.serial)
         if page.start != expected or (before is not None and page.number != (before + 1) % 2**32):
             link.lost_pages = True

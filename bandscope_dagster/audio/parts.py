@@ -23,6 +23,7 @@ class Part:
     end: int  # byte after the audio, where tags begin
     lost_pages: bool = False
     last_position: int | None = None  # Ogg: at the end of the audio, in samples
+    first_position: int = 0  # Ogg: at the end of the first page with audio, in samples
 
 
 def parts_of(file: BinaryIO, findings: Findings) -> list[Part]:
@@ -44,17 +45,16 @@ def parts_of(file: BinaryIO, findings: Findings) -> list[Part]:
         findings.note("the file ends in the middle of an Ogg page")
     if not all(link.ended for link in found.links):
         findings.note("the end-of-stream flag is missing: the end may be missing")
-    if len(found.links) < 2:
-        lost, position = (
-            (found.links[0].lost_pages, found.links[0].last_position) if found.links else (False, None)
-        )
-        return [Part(file, audio_end(file), lost, position)]
+    if not found.links:
+        return [Part(file, audio_end(file))]
+    alone = len(found.links) == 1
     return [
         Part(
-            cast(BinaryIO, FileView(file, link.start, link.end)),
-            link.end - link.start,
+            file if alone else cast(BinaryIO, FileView(file, link.start, link.end)),
+            audio_end(file) if alone else link.end - link.start,
             link.lost_pages,
             link.last_position,
+            link.first_position,
         )
         for link in found.links
     ]

@@ -5,8 +5,11 @@ from typing import BinaryIO
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
+from bandscope_dagster.audio.container import decoder_name
 from bandscope_dagster.audio.flac_headers import stated_samples
 from bandscope_dagster.audio.mpeg import states_frame_count
+
+_OPUS_RATE = 48_000  # Hz
 
 
 def stated_length(file: BinaryIO, container: InputContainer, stream: AudioStream) -> float | None:
@@ -46,3 +49,11 @@ def _has_frame_count(file: BinaryIO) -> bool:
         return states_frame_count(file)
     finally:
         file.seek(position)
+
+
+def ogg_seconds(stream: AudioStream, position: int) -> float:
+    """The time of a position in an Ogg stream, in seconds. Opus counts at 48 kHz, from before its pre-skip."""
+    if decoder_name(stream) != "opus":
+        return position / stream.sample_rate if stream.sample_rate else 0.0
+    skipped = int.from_bytes((stream.codec_context.extradata or b"")[10:12], "little")
+    return (position - skipped) / _OPUS_RATE

@@ -4,11 +4,13 @@ The frames that are expected are those of an independent decoder: libsndfile, op
 """
 
 import io
+import re
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from audio_files import LIMITS, encode, encode_soundfile, encoded, excerpt, lag, snr_db
@@ -105,11 +107,88 @@ def test_audio_behind_a_damaged_packet_keeps_its_place(name: str) -> None:
     assert np.abs(audio).max() <= 1.5 * np.abs(whole).max(), "no burst"
 
 
-def _long(name: str) -> bytes:
-    """20 s as a file of a format."""
+def _long(name: str, seconds: int = 20) -> bytes:
+    """A file of a format."""
     _, muxer, encoder = FORMATS[name]
-    song = wav(np.tile(excerpt(), 4)[:, : 20 * RATE])
+    song = wav(np.tile(excerpt(), 11)[:, : seconds * RATE])
     return converted(song, "wav", f"{encoder} -f {muxer}")
+
+
+def _pages(data: bytes) -> list[int]:
+    """The places of the pages of an Ogg file."""
+    return [found.start() for found in re.finditer(b"OggS\0", data)]
+
+
+def _packets(data: bytes) -> list[int]:
+    """The places of the packets of a file that is not Ogg."""
+    with av.open(io.BytesIO(data)) as container:
+        return [packet.pos for packet in container.demux(container.streams.audio[0]) if packet.size]
+
+
+@pytest.mark.parametrize(
+    ("name", "frame"),  # the samples by which audio behind the damage may move: its place is known in frames
+    [("flac", 0), ("m4a ALAC", 0), ("m4a AAC", 1024), ("adts", 2048), ("mp3", 1152), ("mp3 no Xing", 1152)],
+)
+def test_audio_behind_damage_at_the_beginning_keeps_its_place(name: str, frame: int) -> None:
+    plain = _long(name)
+    whole, _ = heard(plain)
+    data = bytearray(plain)
+    start = _packets(plain)[1]
+    data[start : start + 1000] = np.random.default_rng(0).bytes(1000)
+    audio, found = heard(bytes(data))
+    assert found.warning is not None and found.lost_s > 0
+    assert abs(audio.shape[1] - whole.shape[1]) <= frame
+    behind = slice(12 * RATE, 19 * RATE)
+    assert abs(lag(audio[:, behind], whole[:, behind])) <= frame
+
+
+@pytest.mark.parametrize("name", ["ogg Vorbis", "ogg Opus"])
+@pytest.mark.parametrize("page", [2, 3, 30])
+def test_audio_behind_an_ogg_page_with_a_wrong_checksum_keeps_its_place(name: str, page: int) -> None:
+    plain = _long(name, 60)
+    whole, _ = heard(plain)
+    data = bytearray(plain)
+    data[_pages(plain)[page] + 300] ^= 0x10
+    audio, found = heard(bytes(data))
+    assert found.warning is not None and "of silence are in place of lost audio" in found.warning
+    assert 0.1 < found.lost_s < 1.2
+    assert audio.shape[1] == whole.shape[1]
+    behind = slice(40 * RATE, 50 * RATE)
+    assert lag(audio[:, behind], whole[:, behind]) == 0
+
+
+def test_an_ogg_file_from_the_middle_of_a_broadcast_starts_at_once() -> None:
+    """Its first time is that of the broadcast, also if a page is damaged."""
+    plain = _long("ogg Opus", 60)
+    pages = _pages(plain)
+    data = bytearray(plain[: pages[2]] + plain[pages[20] :])
+    data[_pages(bytes(data))[10] + 300] ^= 0x10
+    assert "41.00 of 42.00 s can be decoded" in rejection(bytes(data)).message
+
+
+def test_a_checksum_is_also_found_wrong_where_the_same_was_reported_before() -> None:
+    """PyAV leaves out a message that is equal to the one before, as from the probe of the same file."""
+    data = bytearray(_long("ogg Vorbis", 60))
+    data[_pages(bytes(data))[2] + 300] ^= 0x10
+    first, second = (heard(bytes(data))[1] for _ in range(2))
+    assert first.warning == second.warning is not None
+
+
+def test_wma_without_its_first_packets_has_a_warning() -> None:
+    plain = _long("wma 2")
+    data = bytearray(plain)
+    start = _packets(plain)[2]
+    data[start : start + 1000] = np.random.default_rng(0).bytes(1000)
+    _, found = heard(bytes(data))
+    assert found.warning is not None and "its beginning may be missing" in found.warning
+
+
+@pytest.mark.parametrize(("cut", "warning"), [(0, False), (100, True)])
+def test_a_file_that_begins_in_the_middle_of_a_frame_is_told(cut: int, warning: bool) -> None:
+    plain = _long("adts")
+    data = plain[_packets(plain)[100] + cut :]
+    _, found = heard(data)
+    assert (found.warning is not None) == warning
 
 
 def test_a_hole_is_rejected_also_where_no_length_is_stated() -> None:

@@ -54,3 +54,5 @@ if [ "$(cat .venv/installed 2>/dev/null)" != "$wanted" ] && [ "$(cat .venv/insta
     echo "$wanted" > .venv/installed
 fi
 export PATH="$PWD/.venv/bin:$PATH"
+# The tests start hundreds of processes; without stored bytecode, each compiles our modules again, and pytest the tests.
+unset PYTHONDONTWRITEBYTECODE

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from faulty_proxy import FaultyProxy
+from instances import new_instance
 from platforms import PER_SONG, SAMPLE_RATE, Platform, local_settings, s3_settings, song_bytes
 from s3_server import S3Server
 from song_rows import lineage
@@ -180,7 +181,7 @@ def shown(platform: Platform) -> dict[str, dict[str, set[str]]]:
 
 
 def test_the_ui_shows_every_check_of_every_song_also_of_kept_songs(tmp_path: Path) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         ids = platform.upload(
             {"fine.wav": song_bytes(1, 0.6), "clipped.wav": clipped_song(), "empty.wav": b""}
@@ -208,7 +209,7 @@ def test_a_file_that_cannot_be_read_back_fails_its_check_and_stops_nothing(
 ) -> None:
     place = s3_server.place(faulty_proxy.endpoint)
     settings = s3_settings(place)
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(settings, instance)
         ids = platform.upload({"one.wav": song_bytes(1, 0.6), "two.wav": song_bytes(2, 0.6)})
         faulty_proxy.fail(f"/stems/{ids['one.wav']}", "403", method="GET")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from instances import new_instance
 from page_songs import noise, store_song
 from platforms import Platform, local_settings
 
@@ -19,7 +20,7 @@ SONGS = ["first", "second", "third"]
 
 @pytest.fixture
 def platform(tmp_path) -> Iterator[Platform]:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         made = Platform(local_settings(tmp_path / "store"), instance)
         instance.add_dynamic_partitions(SONGS_NAME, SONGS)
         for seed, song in enumerate(SONGS):

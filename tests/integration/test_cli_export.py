@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
-import dagster as dg
 import numpy as np
-import pyloudnorm
 import pytest
 import soundfile
 from audio_files import encode, excerpt
 from command_line import CommandLine
+from instances import new_instance
 from page_songs import noise, store_song, store_sound, tone
 from platforms import Platform, local_settings
 from song_rows import block_rows, lineage, song_row
@@ -59,7 +58,7 @@ class Separated:
 
 @pytest.fixture(scope="module")
 def separated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Separated]:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path_factory.mktemp("export")), instance)
         loud = excerpt()[:, : 3 * 44_100] * np.float32(LOUDER)
         tags = {"title": "Falcon 69", "artist": "The Easton Ellises", "album": "Stems"}
@@ -175,6 +174,8 @@ def test_an_mp3_of_a_song_at_full_scale_leaves_a_decibel_for_its_decoder(
 def test_normalised_stems_add_up_to_a_mixture_of_that_loudness(separated: Separated, to: Path) -> None:
     done = exported(separated.store, separated.song, to, ExportOptions(WAV.encoding, -23.0, mixture=True))
     sounds = read(done.folder)
+    import pyloudnorm  # takes a second
+
     assert pyloudnorm.Meter(44_100, filter_class="DeMan").integrated_loudness(
         sounds["mixture"]
     ) == pytest.approx(-23.0, abs=0.01)
@@ -521,6 +522,8 @@ def test_the_command_exports_songs_by_a_condition_at_a_loudness(bandscope: Comma
     done = bandscope("export", "--where", "artist LIKE 'The %'", "--normalise", "-20", "--to", to)
     assert done.code == 0
     total = sum(read(to / "The Easton Ellises - Falcon 69").values())
+    import pyloudnorm  # takes a second
+
     assert pyloudnorm.Meter(44_100, filter_class="DeMan").integrated_loudness(total) == pytest.approx(
         -20.0, abs=0.05
     )

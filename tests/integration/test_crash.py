@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from command_processes import bandscope, finish, platform
-from platforms import PER_SONG, song_bytes
+from platforms import PER_SONG, calm_platform, song_bytes
 from same_tables import assert_same_tables
 
 SONGS = 4
+SECONDS = 5.0  # of a song: a second of work, so that a run is in the middle when it is stopped
 
 
 def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path: Path) -> None:
     store, home = tmp_path / "store", tmp_path / "home"
     (store / "uploads").mkdir(parents=True)
     for number in range(SONGS):
-        (store / "uploads" / f"song {number}.wav").write_bytes(song_bytes(number, seconds=10.0))
+        (store / "uploads" / f"song {number}.wav").write_bytes(song_bytes(number, SECONDS))
 
     victim = bandscope(store, home, "run")
     while victim.poll() is None and not list((store / "stems").glob("*.parquet")):
@@ -39,9 +40,8 @@ def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:
     uploads = tmp_path / "killed" / "uploads"
     uploads.mkdir(parents=True)
     for number in range(SONGS):
-        (uploads / f"song {number}.wav").write_bytes(song_bytes(number, seconds=10.0))
+        (uploads / f"song {number}.wav").write_bytes(song_bytes(number, SECONDS))
     shutil.copytree(tmp_path / "killed", tmp_path / "calm")  # keeps the times, and therefore the song ids
-    finish(bandscope(tmp_path / "calm", tmp_path / "calm-home", "run"))
 
     victim = bandscope(tmp_path / "killed", tmp_path / "killed-home", "run")
     stems = tmp_path / "killed" / "stems"
@@ -59,7 +59,8 @@ def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:
 
     assert "is gone; its songs can be computed again" in printed
     killed = platform(tmp_path / "killed", tmp_path / "killed-home")
-    assert_same_tables(killed, platform(tmp_path / "calm", tmp_path / "calm-home"))
+    with calm_platform(tmp_path / "calm") as calm:
+        assert_same_tables(killed, calm)
     for asset in PER_SONG:
         assert set(killed.status(asset).values()) == {"MATERIALIZED"}
     runs = killed.instance.get_runs()

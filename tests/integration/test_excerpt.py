@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import soundfile
 from audio_files import stempeg_song
+from instances import new_instance
 from numpy.typing import NDArray
 from platforms import PER_SONG, Platform, local_settings
 
@@ -28,7 +29,7 @@ Audio = NDArray[np.float32]
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform that has materialized every asset for the song."""
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path_factory.mktemp("excerpt")), instance)
         platform.upload({f"easton/{NAME}": stempeg_song()})
         assert platform.materialize().success
@@ -110,7 +111,7 @@ def test_the_true_drums_are_heard_as_drums_above_all_and_are_present(
 ) -> None:
     file = io.BytesIO()
     soundfile.write(file, truth["drums"].T, SAMPLE_RATE, "FLOAT", format="WAV")
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         platform.upload({"drums.wav": file.getvalue()})
         assert platform.materialize(["songs", "instrument_tags"]).success

@@ -6,9 +6,9 @@ The long form has 500 songs: ``pytest --long tests/integration/test_faults.py -k
 
 from collections.abc import Callable
 
-import dagster as dg
 import pytest
 from faulty_proxy import PASSING, FaultyProxy
+from instances import new_instance
 from long_forms import quick_or_long
 from platforms import PER_SONG, WHEN, Platform, s3_settings, song_bytes
 from polars.testing import assert_frame_equal
@@ -31,7 +31,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def far(s3_server: S3Server, faulty_proxy: FaultyProxy) -> Platform:
     """A platform with songs, whose storage is behind the proxy. No call fails yet."""
     place = s3_server.place(faulty_proxy.endpoint)
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(s3_settings(place), instance)
         platform.upload({f"song {number}.wav": song_bytes(number, seconds=1.0) for number in range(SONGS)})
         yield platform

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from audio_files import encode, excerpt
 from command_line import CommandLine
+from instances import new_instance
 from platforms import Platform, environment, local_settings
 
 from bandscope_dagster.orchestration.jobs import CATALOGS
@@ -34,7 +35,7 @@ LONGEST = 2_000  # characters of any text that comes from tags
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A song with hostile tags and one without tags, of the same sound, after all runs."""
     settings = local_settings(tmp_path_factory.mktemp("tags") / "store")
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(settings, instance)
         sound = excerpt()[:, :100_000]
         ids = platform.upload(

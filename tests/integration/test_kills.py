@@ -16,11 +16,10 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import psutil
-from command_processes import bandscope, finish
 from daemon import Home, end_group, open_instance, ticks_of, wait_for
 from dagster._core.execution.backfill import BulkActionStatus
 from long_forms import quick_or_long
-from platforms import PER_SONG, WHEN, Platform, local_settings, song_bytes
+from platforms import PER_SONG, WHEN, Platform, calm_platform, local_settings, song_bytes
 from polars.testing import assert_frame_equal
 from same_tables import assert_same_tables
 
@@ -123,9 +122,8 @@ def test_after_kills_at_random_points_a_retry_ends_with_the_tables_of_a_calm_run
     (tmp_path / "calm").mkdir()
     # copytree keeps the files' times, and so the song ids.
     shutil.copytree(tmp_path / "store" / "uploads", tmp_path / "calm" / "uploads")
-    finish(bandscope(tmp_path / "calm", tmp_path / "calm-home", "run"))
-    calm = Platform(local_settings(tmp_path / "calm"), open_instance(tmp_path / "calm-home"))
-    assert_same_tables(killed, calm)
+    with calm_platform(tmp_path / "calm") as calm:
+        assert_same_tables(killed, calm)
     for asset in PER_SONG:
         assert Counter(killed.status(asset).values()) == {"MATERIALIZED": uploads}
     for catalog in CATALOGS:

@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from instances import new_instance
 from platforms import Platform, local_settings, song_bytes
 
 from bandscope_dagster.errors import SettingsError
@@ -105,7 +106,7 @@ class Location:
 
 @pytest.fixture(scope="module")
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         yield instance
 
 

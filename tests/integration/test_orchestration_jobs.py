@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from daemon import MONITORED_YAML, Home, Webserver, wait_for
+from instances import new_instance
 from platforms import ASSETS, PER_SONG, Platform, local_settings, song_bytes
 
 from bandscope_dagster.orchestration.jobs import CATALOGS, JOBS
@@ -49,7 +50,7 @@ def test_every_job_runs_its_part_of_the_graph(tmp_path: Path) -> None:
 
 
 def test_a_run_has_tags_with_the_number_of_songs_their_ids_and_owners(tmp_path: Path) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         platform.upload({f"{owner}/a.wav": b"" for owner in ("mia", "tom", "ann", "zoe")} | {"b.wav": b""})
         run = instance.get_run_by_id(platform.materialize(["songs"]).run_id)
@@ -218,18 +219,23 @@ def test_the_sensor_refreshes_the_catalogs_and_not_once_per_song(story: Story) -
     assert story.errors[0] == {story.ids[REJECTED], story.ids[BLOCKED], story.ids[WITHHELD]}
     assert story.errors[1] == {story.ids[REJECTED], story.ids[WITHHELD]}
     assert story.errors[2] == {story.ids[REJECTED]}
-    assert {record.dagster_run.status for record in story.catalogs} == {dg.DagsterRunStatus.SUCCESS}
+    # On a busy machine a process may take more than STARTS_WITHIN_S to start. Its run is then given up for another.
+    refreshes = [record for record in story.catalogs if record.start_time]
+    assert {record.dagster_run.status for record in refreshes} == {dg.DagsterRunStatus.SUCCESS}
     ended = sum(len(runs) for runs in story.runs)
-    assert 3 <= len(story.catalogs) <= ended, (
+    assert 3 <= len(refreshes) <= ended, (
         "at most one refresh per finished run, not one per song (there are ten)"
     )
 
 
 def test_the_pool_slot_of_a_killed_run_is_free_within_the_configured_time(tmp_path: Path) -> None:
+    yaml = MONITORED_YAML.replace("max_retries: 3", "max_retries: 0")
     home = Home.make(
         tmp_path / "home",
         tmp_path / "store",
-        yaml=MONITORED_YAML.replace("max_retries: 3", "max_retries: 0"),
+        yaml=yaml.replace(
+            "start_timeout_seconds: 30", "start_timeout_seconds: 600"
+        ),  # it may be a busy machine
         songs_per_run=1,
         variables={"TEST_SENSORS": "new_uploads"},
     )

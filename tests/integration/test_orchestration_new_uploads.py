@@ -15,6 +15,7 @@ import dagster as dg
 import pytest
 from daemon import MONITORED_YAML, Home, end_group, open_instance, ticks_of, wait_for
 from faulty_proxy import FaultyProxy
+from instances import new_instance
 from long_forms import quick_or_long
 from platforms import ASSETS, Platform, local_settings, song_bytes
 from pydantic import SecretStr
@@ -126,7 +127,7 @@ class SensorHouse(Platform):
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[SensorHouse]:
     """A platform without uploads, with three songs per run."""
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         yield SensorHouse(local_settings(tmp_path / "store", songs_per_run=3), instance)
 
 
@@ -287,7 +288,7 @@ def test_after_random_crashes_every_song_is_in_exactly_one_run(house: SensorHous
 
 
 def test_songs_of_finished_active_or_failed_runs_are_left_alone(tmp_path: Path) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         house = SensorHouse(local_settings(tmp_path / "store"), instance)
         house.upload({"done.wav": song_bytes(1, 0.6), "rejected.wav": b""})
         assert house.materialize(["songs"]).success

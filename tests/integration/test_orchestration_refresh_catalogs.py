@@ -5,6 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from instances import new_instance
 from platforms import ASSETS, Platform, local_settings, song_bytes
 
 from assets.catalog import FRESHNESS
@@ -71,7 +72,7 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Runs]:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         yield Runs(instance, tmp_path)
 
 
@@ -161,7 +162,7 @@ def test_the_sensor_is_on_and_describes_its_interval() -> None:
 
 
 def test_a_recomputed_song_outdates_only_its_own_downstream_assets(tmp_path: Path) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         ids = platform.upload({"one.wav": song_bytes(1), "two.wav": song_bytes(2)})
         platform.materialize()

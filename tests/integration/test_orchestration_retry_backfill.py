@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._daemon.types import DaemonHeartbeat
+from instances import new_instance
 from platforms import ASSETS, Platform, local_settings, song_bytes
 from rich.console import Console
 
@@ -33,7 +34,7 @@ TAGS = ("songs", "instrument_tags")
 def scattered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """Eight songs on the fast path: b and d failed, g is running, h has no run."""
     folder = tmp_path_factory.mktemp("scattered")
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(folder / "store", songs_per_run=4), instance)
         ids = platform.upload({name: song_bytes(seed, 0.6) for seed, name in enumerate(NAMES[:6])})
         for name in ("b.wav", "d.wav"):

@@ -15,6 +15,7 @@ import soundfile
 import torch
 from audio_files import LIMITS, encoded, excerpt
 from faulty_proxy import FaultyProxy
+from instances import new_instance
 from platforms import (
     ASSETS,
     PER_SONG,
@@ -52,7 +53,7 @@ def platform(s3_server: S3Server, faulty_proxy: FaultyProxy) -> Platform:
     """A platform on S3, behind a proxy that can break requests."""
     place = s3_server.place(faulty_proxy.endpoint)
     settings = s3_settings(place)
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         yield Platform(settings, instance)
 
 
@@ -155,7 +156,7 @@ def test_a_retried_step_computes_only_the_unfinished_song(
 
 
 def test_a_plain_materialization_recomputes_and_gives_the_same_bytes(tmp_path) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         platform.upload({name: song_bytes(seed) for seed, name in enumerate(GOOD[:2])})
         platform.materialize()
@@ -176,7 +177,7 @@ def wav(audio: np.ndarray) -> bytes:
 
 
 def test_the_quality_of_a_separation_is_in_dagster_in_the_file_and_in_the_catalog(tmp_path) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         ids = platform.upload({"real.wav": wav(excerpt()), "silence.wav": wav(0 * excerpt())})
         run = platform.materialize()
@@ -214,7 +215,7 @@ def test_the_quality_of_a_separation_is_in_dagster_in_the_file_and_in_the_catalo
 
 
 def test_tags_of_stored_stems_are_those_of_stems_in_memory(tmp_path) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         platform.upload({"one.wav": song_bytes(1, seconds=14.0)})
         platform.materialize()
@@ -227,7 +228,7 @@ def test_tags_of_stored_stems_are_those_of_stems_in_memory(tmp_path) -> None:
 
 
 def test_tags_alone_need_no_stems(tmp_path) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         platform.upload({"one.wav": song_bytes(1)})
 
@@ -244,7 +245,7 @@ def test_a_song_is_outdated_only_when_its_own_input_changed(tmp_path) -> None:
     from dagster._core.definitions.data_version import CachingStaleStatusResolver
     from dagster._core.loader import LoadingContextForTest
 
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         platform.upload({"one.wav": song_bytes(1), "two.wav": song_bytes(2)})
         platform.materialize()
@@ -289,7 +290,7 @@ def test_a_re_execution_from_failure_computes_only_missing_results(
 def test_an_interrupt_while_dagster_records_an_event_stops_the_step_too(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path), instance)
         platform.upload({"one.wav": song_bytes(1), "two.wav": song_bytes(2)})
         record, interrupts = instance.handle_new_event, []
@@ -342,7 +343,7 @@ def tiny_htdemucs(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def test_the_stems_of_demucs_equal_those_of_apply_model(tiny_htdemucs: Settings) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(tiny_htdemucs, instance)
         ids = platform.upload({"real.wav": wav(excerpt()), "short.wav": song_bytes(1, 1.0)})
         run = platform.materialize()
@@ -379,7 +380,7 @@ def test_the_stems_of_demucs_equal_those_of_apply_model(tiny_htdemucs: Settings)
 def test_a_setting_that_changes_the_stems_recomputes_them_and_the_batch_size_does_not(
     tiny_htdemucs: Settings, change: dict[str, object]
 ) -> None:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(tiny_htdemucs, instance)
         (song,) = platform.upload({"a.wav": song_bytes(0, 2.0)}).values()
         platform.materialize(["songs", "stems"])
@@ -395,7 +396,7 @@ def test_wrong_weights_end_the_step_at_once_and_no_audio_is_read(
     tiny_htdemucs: Settings, tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "models" / "htdemucs" / "tiny.safetensors").write_bytes(b"other weights")
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(tiny_htdemucs, instance)
         platform.upload({"a.wav": song_bytes(0, 2.0)})
         assert platform.materialize(["songs"]).success

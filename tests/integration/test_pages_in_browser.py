@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
 import soundfile
+from instances import new_instance
 from page_browser import OPUS_RATE, browser, file_server, in_real_time, visit
 from page_songs import SAMPLE_RATE, clicks, store_song, tone
 from platforms import Platform, local_settings
@@ -53,7 +53,7 @@ class Pages:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(local_settings(tmp_path_factory.mktemp("pages")), instance)
         title, stems = demo_songs.render(0)
         file = io.BytesIO()

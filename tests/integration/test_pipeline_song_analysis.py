@@ -11,7 +11,6 @@ from xml.etree.ElementTree import fromstring
 
 import numpy as np
 import polars as pl
-import pyloudnorm
 import pytest
 import soundfile
 from analyzed_songs import plan, published, rows
@@ -213,6 +212,8 @@ def test_the_quality_is_that_of_what_is_stored_and_is_stored_beside_it(
     for stem, energy in zip(song.quality.stems, energies, strict=True):
         audio = stored_audio(store, "stems", stem.stem)
         gated = audio[:, : audio.shape[1] // 4410 * 4410].T.astype(float)  # complete gating blocks
+        import pyloudnorm  # takes a second
+
         meter = pyloudnorm.Meter(SAMPLE_RATE, filter_class="DeMan")
         assert stem.peak == np.abs(audio).max()
         assert stem.rms_dbfs == pytest.approx(10 * np.log10(energy / audio.size))

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from daemon import Home, wait_for
 from long_forms import quick_or_long
-from platforms import PER_SONG, Platform, environment, local_settings, s3_settings, song_bytes
+from platforms import PER_SONG, Platform, environment, s3_settings, song_bytes
 from postgres import run_postgres
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray_cluster import RayCluster, free_ports, run_ray_cluster
@@ -100,27 +100,7 @@ def at_ray(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return variables
 
 
-def test_a_step_that_needs_a_gpu_waits_for_one_and_ray_shows_its_job_as_pending(
-    tmp_path: Path, at_ray: dict[str, str]
-) -> None:
-    # The models would compute on the CPU; the step waits for a GPU that the cluster counts.
-    home = Home.make(tmp_path / "home", tmp_path / "store", variables=at_ray, executor="ray", gpus=1)
-    with run_ray_cluster(home.environment, gpus=0) as cluster, home.instance() as instance:
-        platform = Platform(local_settings(tmp_path / "store"), instance)
-        with platform.store.create("uploads/song.wav") as pending:
-            pending.write(song_bytes(0, seconds=1.0))
-        with home.daemon():
-            job = patiently("the run's log names the job", lambda: ray_job(instance, "analyze"))
-            patiently(
-                "Ray has the job", lambda: job in {j.submission_id for j in cluster.client().list_jobs()}
-            )
-            for _ in range(5):
-                assert cluster.client().get_job_status(job) == "PENDING"
-                time.sleep(2)
-            assert songs_in(platform, "songs") and not songs_in(platform, "instrument_tags")
-
-
-def test_a_batch_runs_on_each_node_and_all_songs_are_done_though_one_dies(
+def test_a_step_waits_for_a_gpu_then_a_batch_runs_on_each_node_and_all_songs_are_done_though_one_dies(
     tmp_path: Path, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, at_ray: dict[str, str]
 ) -> None:
     settings = s3_settings(s3_server.place())
@@ -141,13 +121,22 @@ def test_a_batch_runs_on_each_node_and_all_songs_are_done_though_one_dies(
             step_retry_delay_s=1,
         )
         with run_ray_cluster(home.environment, gpus=0) as cluster, home.instance() as instance:
-            cluster.join("one", "two", gpus=1)
             platform = Platform(settings, instance)
             instance.event_log_storage.set_concurrency_slots("gpu", 2)
             for name, data in uploads.items():
                 with platform.store.create(f"uploads/{name}") as pending:
                     pending.write(data)
             with home.daemon():
+                job = patiently("the run's log names the job", lambda: ray_job(instance, "analyze"))
+                patiently(
+                    "Ray has the job", lambda: job in {j.submission_id for j in cluster.client().list_jobs()}
+                )
+                for _ in range(5):
+                    assert cluster.client().get_job_status(job) == "PENDING"
+                    time.sleep(2)
+                assert songs_in(platform, "songs") and not songs_in(platform, "instrument_tags")
+
+                cluster.join("one", "two", gpus=1)
                 patiently("each node works", lambda: {"one", "two"} <= at_work(cluster, "analyze").keys())
                 batch = at_work(cluster, "analyze")["two"]
                 patiently("the second has done songs", lambda: done_of(platform, batch))

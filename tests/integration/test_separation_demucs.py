@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import torch
 import yaml
 from audio_files import LIMITS, encode
+from demucs.htdemucs import HTDemucs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from long_forms import quick_or_long
@@ -42,19 +44,24 @@ Audio = NDArray[np.float32]
 
 BAGGED = ((1.0, 0.0, 0.0, 0.5), (0.0, 1.0, 0.0, 0.5), (0.0, 0.0, 2.0, 3.0))
 
-# The reference uses separate networks, because a separator changes those that it gets.
-NETWORKS = tuple(tiny_network(seed) for seed in range(3))
-SEPARATORS = {
-    (bag, batch, onednn): tiny_demucs(
+
+@cache
+def networks() -> tuple[HTDemucs, ...]:
+    """Networks for the reference: a separator changes those that it gets."""
+    return tuple(tiny_network(seed) for seed in range(3))
+
+
+@cache
+def separator_of(bag: bool, batch: int, onednn: str) -> Demucs:
+    """A separator with one network, or with three and their weights."""
+    return tiny_demucs(
         *(tiny_network(seed) for seed in range(3 if bag else 1)),
         weights=BAGGED if bag else None,
         batch=batch,
         onednn=onednn,
     )
-    for bag in (False, True)
-    for batch in range(1, 5)
-    for onednn in ("on", "off")
-}
+
+
 EXACT = 1e-5
 
 
@@ -108,9 +115,9 @@ LENGTHS = st.one_of(
 def test_any_length_block_batch_and_mix_of_songs_equals_apply_model(
     lengths: list[int], block: int, batch: int, bag: bool, onednn: str, seed: int
 ) -> None:
-    networks, weights = (NETWORKS, BAGGED) if bag else (NETWORKS[:1], None)
+    nets, weights = (networks(), BAGGED) if bag else (networks()[:1], None)
     songs = {f"song {index}": noise(frames, seed + index) for index, frames in enumerate(lengths)}
-    streaming = StreamingSeparation(SEPARATORS[bag, batch, onednn])
+    streaming = StreamingSeparation(separator_of(bag, batch, onednn))
     results: Results = []
     order = random.Random(seed)
     left = {name: 0 for name in songs}
@@ -125,7 +132,7 @@ def test_any_length_block_batch_and_mix_of_songs_equals_apply_model(
             del left[name]
     stems = stems_of([*results, *streaming.flush()])
     for name, mixture in songs.items():
-        assert_equal(stems[name], expected(mixture, *networks, weights=weights))
+        assert_equal(stems[name], expected(mixture, *nets, weights=weights))
 
 
 def test_the_model_of_six_stems_equals_apply_model() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from instances import new_instance
 from platforms import Platform, local_settings, song_bytes
 from tiny_ast import INSTRUMENTS, save_tiny_ast
 from tiny_omni import LIST, PROSE, STILL_PROSE, Answer, save_tiny_omni
@@ -54,7 +55,7 @@ def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         yield instance
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tiny_ast import INSTRUMENTS, LABELS, NAME, entry, save_tiny_ast, tiny_network
-from transformers import ASTFeatureExtractor, ASTForAudioClassification, AudioClassificationPipeline
 
 from bandscope_dagster.errors import ModelFileError, SettingsError
 from bandscope_dagster.tagging.ast import Ast, load_ast, read_network
@@ -99,9 +99,9 @@ def test_a_tone_in_a_stereo_song_of_any_rate_lands_in_its_mel_bin(ast: Ast, hz: 
 
 
 def test_scores_are_those_of_transformers_own_pipeline(ast: Ast, folder: Path) -> None:
-    theirs = AudioClassificationPipeline(
-        model=ASTForAudioClassification.from_pretrained(folder),
-        feature_extractor=ASTFeatureExtractor.from_pretrained(folder),
+    theirs = transformers.AudioClassificationPipeline(
+        model=transformers.ASTForAudioClassification.from_pretrained(folder),
+        feature_extractor=transformers.ASTFeatureExtractor.from_pretrained(folder),
     )
     windows = music(6)
     for heard, window in zip(ast.tag(windows), windows, strict=True):
@@ -117,7 +117,7 @@ def test_scores_depend_on_what_is_heard(ast: Ast) -> None:
 @pytest.mark.parametrize("level", [1.0, 1e-3])
 def test_features_are_those_of_transformers(ast: Ast, folder: Path, level: float) -> None:
     windows = level * music(3)
-    extractor = ASTFeatureExtractor.from_pretrained(folder)
+    extractor = transformers.ASTFeatureExtractor.from_pretrained(folder)
     expected = extractor(list(windows), sampling_rate=16_000, return_tensors="np")["input_values"]
     found = ast.features(torch.from_numpy(windows)).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-3)

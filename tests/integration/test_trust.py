@@ -16,6 +16,7 @@ import pytest
 from audio_files import encoded
 from daemon import Home, wait_for
 from faulty_proxy import Fault, FaultyProxy, run_faulty_proxy
+from long_forms import quick_or_long
 from platforms import PER_SONG, Platform, environment, s3_settings, song_bytes
 from rich.console import Console
 from s3_server import S3Server
@@ -26,8 +27,8 @@ from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import Settings
 
-SONGS = 40
-SONGS_PER_RUN = 25
+SONGS = quick_or_long(18, long=40)
+SONGS_PER_RUN = quick_or_long(12, long=25)  # two runs
 ATTEMPTS = 3  # of a step
 
 ENDING: dict[str, tuple[str, Fault, str, int]] = {

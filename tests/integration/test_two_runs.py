@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 from command_processes import bandscope, finish, platform
-from platforms import PER_SONG, song_bytes
+from platforms import PER_SONG, calm_platform, song_bytes
 from same_tables import assert_same_tables
 
 SONGS = 8
@@ -22,15 +22,14 @@ def test_two_runs_over_the_same_songs_at_once_end_with_the_tables_of_one(tmp_pat
     running = [bandscope(store, home, "run") for home in homes]
     for process in running:
         finish(process)
-    finish(bandscope(tmp_path / "alone", tmp_path / "home 3", "run"))
 
-    alone = platform(tmp_path / "alone", tmp_path / "home 3")
-    for home in homes:
-        shared = platform(store, home)
-        for asset in PER_SONG:
-            assert set(shared.status(asset).values()) == {"MATERIALIZED"}
-            assert len(shared.songs) == SONGS
-        assert_same_tables(shared, alone)
+    with calm_platform(tmp_path / "alone") as alone:
+        for home in homes:
+            shared = platform(store, home)
+            for asset in PER_SONG:
+                assert set(shared.status(asset).values()) == {"MATERIALIZED"}
+                assert len(shared.songs) == SONGS
+            assert_same_tables(shared, alone)
     for path in store.rglob("*.parquet"):
         pq.ParquetFile(path).read()  # fails unless the file is complete
     strays = [path for path in store.rglob("*") if path.is_file() and path.suffix != ".parquet"]

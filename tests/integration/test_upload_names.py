@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from command_line import CommandLine
 from daemon import open_instance
+from instances import new_instance
 from platforms import PER_SONG, Platform, environment, local_settings, s3_settings, song_bytes
 from s3_server import S3Server
 
@@ -240,7 +240,7 @@ def test_ingest_refuses_a_name_that_no_key_can_have(name: str, tmp_path: Path) -
 @pytest.fixture(params=["local", "s3"])
 def moving(request: pytest.FixtureRequest, s3_server: S3Server, tmp_path: Path) -> Iterator[Platform]:
     """A platform with three songs in ``songs``, whose uploads the tests change."""
-    with dg.instance_for_test() as instance:
+    with new_instance() as instance:
         platform = Platform(settings_of(request.param, tmp_path, s3_server), instance)
         names = ("a.wav", "b.wav", "c.wav")
         platform.upload({name: song_bytes(seed, 0.6) for seed, name in enumerate(names, start=1)})

@@ -53,18 +53,20 @@ run_retries:
 """
 )
 
-# The daemon's loops usually sleep for 5 s (sensors) and 30 s (backfills); in tests they sleep for 1 s.
+# The daemon's loops usually sleep for 5 s (sensors) and 30 s (backfills); in tests they sleep for 1 s. It usually
+# starts the code server again every minute, in case the code changed; in tests it keeps the first one.
 IMPATIENT_DAEMON = """
 import sys
 from dagster._daemon import controller, sensor
 controller.DEFAULT_DAEMON_INTERVAL_SECONDS = sensor.MIN_INTERVAL_LOOP_TIME = 1
+controller.RELOAD_WORKSPACE_INTERVAL = 3600
 from dagster._daemon.cli import main
 sys.exit(main())
 """
 
 
 def wait_for(
-    what: str, found: Callable[[], T | None], timeout_s: float = 600.0, *, every_s: float = 0.2
+    what: str, found: Callable[[], T | None], timeout_s: float = 600.0, *, every_s: float = 0.5
 ) -> T:
     """Call ``found`` until it returns a true value, and return that; fail with ``what`` at the timeout."""
     until = time.monotonic() + timeout_s

@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,7 +32,7 @@ ASSETS = [songs, analyze, catalogs, song_pages]
 WHEN = ("detected_at", "since")
 
 
-def song_bytes(seed: int, seconds: float = 3.0) -> bytes:
+def song_bytes(seed: int, seconds: float = 1.0) -> bytes:
     """A small song as 16-bit WAV: a chord that fades in and out over noise; different for each seed."""
     random = np.random.default_rng(seed)
     time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
@@ -136,6 +137,17 @@ class Platform:
                 frame.drop(WHEN, strict=False).write_ipc(data)
                 digests[found.key] = hashlib.sha256(data.getvalue()).hexdigest()
         return digests
+
+
+@contextmanager
+def calm_platform(storage: Any) -> Iterator[Platform]:
+    """The platform over a local store, after an undisturbed run over all of its uploads in this process."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        calm = Platform(local_settings(storage), instance)
+        register_uploads(instance, list_uploads(calm.store))
+        assert calm.materialize().success
+        assert calm.materialize_catalogs().success
+        yield calm
 
 
 def keys(assets: Sequence[str]) -> list[dg.AssetKey]:

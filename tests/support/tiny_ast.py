@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
+import transformers  # its classes are loaded at their first use, which takes seconds
 
 from bandscope_dagster.models.inventory import HubSource, Model, ModelFile
 from bandscope_dagster.tagging.ast import FILES
@@ -34,11 +34,11 @@ torch.set_num_threads(1)  # for so little work a second thread saves nothing and
 
 def tiny_network(
     seed: int = 0, labels: Sequence[str] = LABELS, frames: int = 1024
-) -> ASTForAudioClassification:
+) -> transformers.ASTForAudioClassification:
     """A network with windows of ``frames`` times 10 ms; each seed gives different weights."""
     torch.manual_seed(seed)
-    network = ASTForAudioClassification(
-        ASTConfig(
+    network = transformers.ASTForAudioClassification(
+        transformers.ASTConfig(
             hidden_size=32,
             num_hidden_layers=2,
             num_attention_heads=2,
@@ -61,7 +61,7 @@ def save_tiny_ast(
 ) -> Model:
     """Write the files of a network into ``folder``; return their entry in the inventory."""
     tiny_network(seed, labels, frames).save_pretrained(folder)
-    ASTFeatureExtractor(max_length=frames).save_pretrained(folder)
+    transformers.ASTFeatureExtractor(max_length=frames).save_pretrained(folder)
     return entry(folder, name)
 
 

@@ -13,20 +13,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+import transformers  # its classes are loaded at their first use, which takes seconds
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from tokenizers import pre_tokenizers
-from transformers import (
-    Qwen2_5OmniConfig,
-    Qwen2_5OmniThinkerConfig,
-    Qwen2_5OmniThinkerForConditionalGeneration,
-    Qwen3OmniMoeConfig,
-    Qwen3OmniMoeThinkerConfig,
-    Qwen3OmniMoeThinkerForConditionalGeneration,
-)
 
 from bandscope_dagster.models.inventory import HubSource, Model, ModelFile
 
@@ -37,7 +30,7 @@ WIDTH = 64  # of the language model; the most pieces of built-in answers, over a
 TURNS = 3  # answers in a conversation, at most
 UNUSED_TOKENS = 9  # the published networks have more tokens than their tokenizers too
 
-Thinker = Qwen2_5OmniThinkerForConditionalGeneration | Qwen3OmniMoeThinkerForConditionalGeneration
+Thinker: TypeAlias = "transformers.PreTrainedModel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +81,9 @@ def tiny_thinker(family: str, answers: Sequence[Answer] = (), seed: int = 0) -> 
     vocabulary = Vocabulary(family, answers)
     torch.manual_seed(seed)
     if family == "qwen3-omni":
-        thinker: Thinker = Qwen3OmniMoeThinkerForConditionalGeneration(_qwen3_config(vocabulary))
+        thinker: Thinker = transformers.Qwen3OmniMoeThinkerForConditionalGeneration(_qwen3_config(vocabulary))
     else:
-        thinker = Qwen2_5OmniThinkerForConditionalGeneration(_qwen2_5_config(vocabulary))
+        thinker = transformers.Qwen2_5OmniThinkerForConditionalGeneration(_qwen2_5_config(vocabulary))
     with torch.no_grad():
         for parameter in thinker.parameters():
             # The weights that transformers draws are so small that the audio hardly affects a tiny network's output.
@@ -195,9 +188,9 @@ def _audio_config(**more: Any) -> dict[str, Any]:
     }
 
 
-def _qwen2_5_config(vocabulary: Vocabulary) -> Qwen2_5OmniThinkerConfig:
+def _qwen2_5_config(vocabulary: Vocabulary) -> transformers.Qwen2_5OmniThinkerConfig:
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
-    return Qwen2_5OmniThinkerConfig(
+    return transformers.Qwen2_5OmniThinkerConfig(
         audio_config=_audio_config(n_window=100),
         vision_config={
             "depth": 1,
@@ -215,9 +208,9 @@ def _qwen2_5_config(vocabulary: Vocabulary) -> Qwen2_5OmniThinkerConfig:
     )
 
 
-def _qwen3_config(vocabulary: Vocabulary) -> Qwen3OmniMoeThinkerConfig:
+def _qwen3_config(vocabulary: Vocabulary) -> transformers.Qwen3OmniMoeThinkerConfig:
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    return Qwen3OmniMoeThinkerConfig(
+    return transformers.Qwen3OmniMoeThinkerConfig(
         audio_config=_audio_config(n_window=50, downsample_hidden_size=8),
         vision_config={
             "depth": 1,
@@ -253,9 +246,11 @@ def _marks(vocabulary: Vocabulary) -> dict[str, int]:
 
 
 def _save_config(
-    folder: Path, family: str, thinker: Qwen2_5OmniThinkerConfig | Qwen3OmniMoeThinkerConfig
+    folder: Path,
+    family: str,
+    thinker: transformers.Qwen2_5OmniThinkerConfig | transformers.Qwen3OmniMoeThinkerConfig,
 ) -> None:
-    whole = Qwen3OmniMoeConfig if family == "qwen3-omni" else Qwen2_5OmniConfig
+    whole = transformers.Qwen3OmniMoeConfig if family == "qwen3-omni" else transformers.Qwen2_5OmniConfig
     values = whole(thinker_config=thinker.to_dict()).to_dict()
     values["architectures"] = [
         "Qwen3OmniMoeForConditionalGeneration" if family == "qwen3-omni" else "Qwen2_5OmniModel"

@@ -1,7 +1,6 @@
 import math
 
 import numpy as np
-import pyloudnorm
 import pytest
 from audio_files import excerpt
 from hypothesis import given, settings
@@ -20,6 +19,8 @@ def measured(audio, cuts=()):
 def reference_loudness(audio):
     """By pyloudnorm, of the complete gating blocks: it would round the number of blocks up."""
     audio = audio[:, : audio.shape[1] // 4410 * 4410]
+    import pyloudnorm  # takes a second
+
     return pyloudnorm.Meter(44_100, filter_class="DeMan").integrated_loudness(audio.T.astype(np.float64))
 
 

@@ -126,12 +126,12 @@ def test_a_sweep_spares_living_writers_and_removes_what_the_dead_left(tmp_path: 
 def test_sweeps_that_race_with_writers_take_nothing_from_them(tmp_path: Path):
     stop = threading.Event()
 
-    def sweep() -> None:
+    def keep_sweeping() -> None:
         sweeper = LocalStore(str(tmp_path))
         while not stop.is_set():
             sweep(sweeper.root)
 
-    sweepers = [threading.Thread(target=sweep) for _ in range(2)]
+    sweepers = [threading.Thread(target=keep_sweeping) for _ in range(2)]
     for sweeper in sweepers:
         sweeper.start()
     store = LocalStore(str(tmp_path))

@@ -125,6 +125,21 @@ def test_a_file_that_takes_too_much_cpu_is_rejected() -> None:
     assert "more than 1 s of CPU" in error.message
 
 
+def test_a_hundred_thousand_tags_are_rejected_with_advice_that_helps() -> None:
+    """FFmpeg compares each tag with all others. Another format with the same tags would take as long."""
+
+    def sizes(number: int) -> bytes:
+        return bytes(number >> shift & 0x7F for shift in (21, 14, 7, 0))
+
+    texts = [b"\x03name %06d\0text" % number for number in range(100_000)]
+    tag = b"".join(b"TXXX" + sizes(len(text)) + b"\0\0" + text for text in texts)
+    data = b"ID3\x04\0\0" + sizes(len(tag)) + tag + encoded("mp3")
+    error = rejection(data, dataclasses.replace(LIMITS, max_decode_cpu_s=1))
+    assert error.reason is Reason.TOO_COSTLY
+    assert "save the file without its tags" in error.message
+    assert "convert" not in error.message
+
+
 def with_picture(size: int) -> bytes:
     """An MP3 whose ID3 tag holds a picture of ``size`` bytes."""
     content = b"\x00image/jpeg\x00\x03\x00" + bytes(size)

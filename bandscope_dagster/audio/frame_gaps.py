@@ -13,6 +13,7 @@ FRAME_BYTES: Final = {"mp3": mpeg_frame_bytes, "aac": adts_frame_bytes}
 
 _MEASURED = 64  # frames, for their mean size
 _SMALLEST = 7  # bytes of a frame: an ADTS header
+_LARGEST = 8191  # bytes of a frame: 13 bits in ADTS
 _SEARCHED = 1 << 20  # bytes before the first frame
 
 
@@ -23,12 +24,14 @@ class FrameGaps:
         self._file, self._end = file, end
         self._frame_bytes: Callable[[bytes], int | None] = FRAME_BYTES[name]
         self._told = name == "mp3"  # FFmpeg tells the position of a packet
-        self._before = 0  # bytes that are no frame, before the first good one
+        self._before = 0  # bytes of packets that the decoder refused before the first good one
+        self.begins_with = 0  # bytes before the first packet that are neither frames, nor tags, nor zero
         self._bytes = self._frames = 0  # that are good
         place = file.tell()
         self.position = audio_start(file)  # the byte after the last packet
         file.seek(place)
         self.cut = False  # the last packet is not whole
+        self._framed = False  # the last packet begins with a header
 
     def arrive(self, packet: "Packet[Any]", head: bytes) -> int:
         """The frames that are lost between the packet before and this one."""
@@ -36,12 +39,13 @@ class FrameGaps:
         lost = 0
         if position is not None and position > self.position:
             if not self._frames:
-                self._before += len(self._no_frames(self.position, position).strip(b"\0"))
+                self.begins_with += len(self._junk(self._no_frames(self.position, position)))
             elif not self._told:  # FFmpeg's MP3 packets contain the bytes between frames
                 lost = self._at_least_one(len(self._no_frames(self.position, position)), position)
         if position is not None:
             self.position = position + packet.size
         size = self._frame_bytes(head)
+        self._framed = size is not None
         self.cut = size is not None and packet.size < size
         return lost
 
@@ -49,14 +53,15 @@ class FrameGaps:
         """The frames of a packet that the decoder refuses; 0 before the first good one, which counts them."""
         if self._frames:
             return self._at_least_one(packet.size, self.position)
-        self._before += packet.size
+        if self._framed:
+            self._before += packet.size
+        else:
+            self.begins_with += packet.size
         return 0
 
-    def good(self, packet: "Packet[Any]") -> float:
-        """Take up a decoded packet. Before the first one: the frames that are lost; below 1 for a part of one."""
-        lost: float = 0 if self._frames else self._count(self._before, self.position - packet.size)
-        if not self._frames and self._before and not lost:
-            lost = 0.5  # the rest of a frame that was cut off, as in a recorded broadcast
+    def good(self, packet: "Packet[Any]") -> int:
+        """Take up a decoded packet. Returns the frames that are lost before it, if it is the first one."""
+        lost = 0 if self._frames else self._count(self._before, self.position - packet.size)
         self._frames += 1
         self._bytes += packet.size
         return lost
@@ -87,12 +92,21 @@ class FrameGaps:
         return round(size * frames / total) if total else 0
 
     def _no_frames(self, start: int, end: int) -> bytes:
-        """The bytes that are neither frames, as the Xing header of an MP3, nor tags."""
+        """The bytes between two places, without tags at their beginning."""
         place = self._file.tell()
         self._file.seek(start)
         data = self._file.read(min(end - start, _SEARCHED))
         self._file.seek(place)
-        at = 0
-        while at < len(data) and (size := self._frame_bytes(data[at : at + 7])):
-            at += size
-        return after_tags(data[at:])
+        return after_tags(data)
+
+    def _junk(self, data: bytes) -> bytes:
+        """Bytes before the first packet, without zeros, tags and whole frames, as the Xing header of an MP3."""
+        data = after_tags(data.lstrip(b"\0")).lstrip(b"\0")
+        while data and (size := self._frame_bytes(data[:7])) and size <= len(data):
+            data = data[size:].lstrip(b"\0")
+        at = data.rfind(b"\xff", max(0, len(data) - _LARGEST))
+        while at > 0:
+            if self._frame_bytes(data[at : at + 7]) == len(data) - at:
+                return data[:at].rstrip(b"\0")
+            at = data.rfind(b"\xff", max(0, len(data) - _LARGEST), at)
+        return data.rstrip(b"\0")

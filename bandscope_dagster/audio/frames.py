@@ -207,16 +207,14 @@ class _Reader:
             self._shift_s += count * self._packet_s
             self._tail_s += count * self._packet_s
 
-    def _lost_before(self, count: float, packet: "Packet[Any]", frame: AudioFrame) -> None:
+    def _lost_before(self, count: int, packet: "Packet[Any]", frame: AudioFrame) -> None:
         """Frames that are lost before the first good one."""
-        if count >= 1:
-            self._findings.bad_packets += int(count)
+        if count:
+            self._findings.bad_packets += count
             self._evidence = True
             self._clock_s = 0.0
             length_s = float((packet.duration or 0) * (packet.time_base or 0))
-            self._shift_s = int(count) * length_s - (frame.time or 0.0)
-        elif count:
-            self._findings.note("the file begins in the middle of a frame")
+            self._shift_s = count * length_s - (frame.time or 0.0)
 
     def _bad(self, packet: "Packet[Any]") -> None:
         frames = 1 if self._gaps is None else self._gaps.refused(packet)
@@ -283,6 +281,8 @@ class _Reader:
     def _finish(self) -> None:
         if self._gaps is not None:
             self._lost_frames(self._gaps.rest())
+            if self._gaps.begins_with:
+                self._findings.note(f"{self._gaps.begins_with} bytes before the first frame are no audio")
         if self._stated_s is None:
             self._findings.damage_s += max(self._tail_s, self._unread_s() if self._damaged else 0.0)
         self._findings.cut_inside |= self._cut or self._tail_s > 0

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -13,7 +13,7 @@ from bandscope_dagster.audio.container import open_audio
 from bandscope_dagster.audio.foreign_tags import without_leading_tags
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.stated import header_duration
-from bandscope_dagster.audio.text_tags import ape_texts, id3v2_texts
+from bandscope_dagster.audio.text_tags import Text, ape_texts, id3v2_texts
 from bandscope_dagster.errors import Reason, SongRejected
 
 _MAX_CHARACTERS = 500  # of a tag
@@ -57,7 +57,8 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
         # In Ogg, the stream has the tags; in all other formats, the file has them.
         tags = {key.lower(): value for key, value in (stream.metadata | container.metadata).items()}
         _check_extras(tags, container, limits)
-        tags |= _further_texts(whole, tags, container.format.name)
+        id3v2 = id3v2_texts(whole)
+        tags |= _further_texts(whole, tags, id3v2, container.format.name)
         return Probe(
             container=container.format.name,
             codec=stream.codec_context.codec.canonical_name,
@@ -65,20 +66,21 @@ def probe(file: BinaryIO, limits: Limits) -> Probe:
             channels=stream.channels,
             bit_rate=stream.bit_rate or container.bit_rate or None,
             duration_s=duration,
-            **_lines(tags),
+            **_lines(tags, [name for name, text in id3v2.items() if text.latin_1]),
         )
 
 
-def _further_texts(file: BinaryIO, tags: Mapping[str, str], container: str) -> dict[str, str]:
+def _further_texts(
+    file: BinaryIO, tags: Mapping[str, str], id3v2: Mapping[str, Text], container: str
+) -> dict[str, str]:
     """The tags that FFmpeg reads only in part, or not at all.
 
     ID3v2 comes before APEv2, and that before ID3v1, whose texts have at most 30 characters.
     """
-    id3v2 = id3v2_texts(file)
     texts = {
-        name: _SEPARATOR.join([tags.get(name) or values[0], *values[1:]])
-        for name, values in id3v2.items()
-        if len(values) > 1
+        name: _SEPARATOR.join([tags.get(name) or text.values[0], *text.values[1:]])
+        for name, text in id3v2.items()
+        if len(text.values) > 1
     }
     if container in ("mp3", "aac"):
         ape = {name: _SEPARATOR.join(values) for name, values in ape_texts(file).items() if values}
@@ -122,23 +124,28 @@ def check_format(sample_rate: int, channels: int, limits: Limits) -> None:
         )
 
 
-def _lines(tags: Mapping[str, str]) -> dict[str, str | None]:
-    """Each of ``_NAMES`` → the tag as one line of printable text in NFC; None if there is none."""
+def _lines(tags: Mapping[str, str], latin_1: Collection[str]) -> dict[str, str | None]:
+    """Each of ``_NAMES`` → the tag as one line of printable text in NFC; None if there is none.
+
+    ``latin_1`` has the names of the tags that say that they are Latin-1.
+    """
     texts = {name: tags.get(name, "") for name in _NAMES}
-    unsure = {name: data for name, text in texts.items() if (data := _without_encoding(text)) is not None}
+    unsure = {
+        name: data for name, text in texts.items() if (data := _without_encoding(text, name in latin_1))
+    }
     encoding = _code_page(b" ".join(unsure.values()))
     texts |= {name: data.decode(encoding, "replace") for name, data in unsure.items()}
     return {name: printable_line(text) for name, text in texts.items()}
 
 
-def _without_encoding(text: str) -> bytes | None:
+def _without_encoding(text: str, latin_1: bool) -> bytes | None:
     """The bytes of a text whose encoding is not sure; None if it is.
 
     RIFF INFO and ID3v1 state none, and ID3v2 is often written with Latin-1 as a wrong one.
     """
     if any("\udc80" <= character <= "\udcff" for character in text):
         return text.encode("utf-8", "surrogateescape")
-    return text.encode("latin-1") if text and "\x80" <= max(text) <= "\xff" else None
+    return text.encode("latin-1") if latin_1 and text and max(text) <= "\xff" else None
 
 
 def _code_page(data: bytes) -> str:

@@ -6,6 +6,7 @@ https://wiki.hydrogenaudio.org/index.php?title=APEv2_specification.
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from bandscope_dagster.audio.chunks import AIFF, RIFF, chunk_layout, chunks
@@ -17,7 +18,15 @@ _MAX_FRAMES = 1000
 _MAX_TEXT = 65_536  # bytes of one tag
 
 
-def id3v2_texts(file: BinaryIO) -> dict[str, list[str]]:
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text of an ID3v2 tag."""
+
+    values: list[str]
+    latin_1: bool  # the encoding that the tag states, perhaps wrongly
+
+
+def id3v2_texts(file: BinaryIO) -> dict[str, Text]:
     """All values of title, artist, album and genre in an ID3v2.3 or 2.4 tag.
 
     The tag is at the start of a file, or in a chunk of a WAV or AIFF file.
@@ -29,12 +38,12 @@ def id3v2_texts(file: BinaryIO) -> dict[str, list[str]]:
     header = file.read(10)
     if len(header) < 10 or header[:3] != b"ID3" or header[3] not in (3, 4):
         return {}
-    texts: dict[str, list[str]] = {}
+    texts: dict[str, Text] = {}
     for name, data in _frames(file, header[3], header[5], start + id3v2_size(header)):
         if data:
             encoding = _ENCODINGS[data[0]] if data[0] < len(_ENCODINGS) else "latin-1"
             text = data[1:].decode(encoding, "replace").replace("\ufeff", "")
-            texts.setdefault(_ID3V2_NAMES[name], _values(text))
+            texts.setdefault(_ID3V2_NAMES[name], Text(_values(text), encoding == _ENCODINGS[0]))
     return texts
 
 

@@ -1,6 +1,7 @@
 """``bandscope doctor``: checks all that a run needs, and says how to fix what fails."""
 
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -92,10 +93,10 @@ def _fix(kind: str, subjects: Sequence[str], store: ObjectStore) -> str:
         return f"Fix: `bandscope run --recompute --songs {subjects[0]}`{each}"
     if kind == "orphaned":
         on_s3 = f"aws s3 rm {store.url} --recursive --exclude '*' --include '*/{subjects[0]}.parquet'"
-        local = f"rm {store.url}/*/{subjects[0]}.parquet"
+        local = f"rm {shlex.quote(store.url)}/*/{subjects[0]}.parquet"
         return f"If they are not needed: `{on_s3 if store.url.startswith('s3://') else local}`{each}"
     if kind == "left_over":
-        return f"Fix: `rm {subjects[0]}`, and the same for the others" if each else f"Fix: `rm {subjects[0]}`"
+        return f"Fix: `rm {shlex.quote(subjects[0])}`{', and the same for the others' if each else ''}"
     return "Fix: `bandscope run`"
 
 

@@ -32,6 +32,12 @@ def retry(settings: Settings, store: ObjectStore, home: Path, console: Console, 
         found = retry_songs(instance, store, assets, settings.songs_per_run)
     if found.in_progress:
         console.print(f"{found.in_progress} songs are in runs that are queued or running.", highlight=False)
+    if found.left_out:
+        console.print(
+            f"{found.left_out} songs are left out: the analysis rejected them, or their upload is gone;"
+            " `bandscope status` has the reasons.",
+            highlight=False,
+        )
     if found.backfill_id is None:
         console.print("No other song has failed or is missing.", highlight=False)
         return

@@ -164,7 +164,7 @@ class _Run:
             known = damaged
             wanted = chosen & unfinished - left_alone
             self._tell(todo, chosen if first else wanted, left_alone, first=first)
-            may_pass_over = set(self.songs) - unfinished - left_alone
+            may_pass_over = set(self.songs) - unfinished - left_alone - todo.left_out
             per_run = self.settings.songs_per_run
             ranges = song_ranges(self.songs, wanted, per_run, may_pass_over=may_pass_over)
             if ranges:

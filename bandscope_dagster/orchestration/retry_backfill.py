@@ -45,6 +45,7 @@ class Retry:
 
     unfinished: int  # songs that failed or are missing, without a queued or running run
     in_progress: int  # songs with a queued or running run, which computes them
+    left_out: int  # songs that would fail again: the analysis rejected them, or their upload is gone
     ranges: list[SongRange]  # may contain finished songs between unfinished ones
     backfill_id: str | None  # None if no song is unfinished
 
@@ -80,13 +81,13 @@ def retry_songs(
     songs = list(instance.get_dynamic_partitions(SONGS_NAME))
     found = find_unfinished(instance, list_all_files(store, SOURCES), list_uploads(store), songs, assets)
     wanted = found.songs - found.in_progress
-    may_pass_over = set(songs) - found.songs - found.in_progress
+    may_pass_over = set(songs) - found.songs - found.in_progress - found.left_out
     ranges = song_ranges(songs, wanted, songs_per_run, may_pass_over=may_pass_over)
     backfill_id = None
     if ranges:
         title = f"Retry of {len(wanted)} song{'' if len(wanted) == 1 else 's'}"
         backfill_id = _request(instance, assets, ranges, title)
-    return Retry(len(wanted), len(found.in_progress), ranges, backfill_id)
+    return Retry(len(wanted), len(found.in_progress), len(found.left_out), ranges, backfill_id)
 
 
 def _request(

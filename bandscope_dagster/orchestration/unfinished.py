@@ -28,6 +28,11 @@ class Unfinished:
     without_upload: set[str]  # songs that lack something which cannot be computed: their upload is gone
     given_up: set[str]  # songs that the last run rejected in the analysis
 
+    @property
+    def left_out(self) -> set[str]:
+        """Songs that a run must not contain, although others between which they are do."""
+        return self.without_upload | self.given_up
+
 
 def find_unfinished(
     instance: dg.DagsterInstance,
@@ -42,10 +47,10 @@ def find_unfinished(
     uploads = listing.by_song
     without_upload = {
         song
-        for song in lacking.songs - states.unfinished
+        for song in lacking.songs
         if song not in uploads and lacking.tables_of(song) != {STEM_INSTRUMENT_TAGS.name}
     }
-    wanted = states.unfinished | lacking.songs - without_upload
+    wanted = (states.unfinished | lacking.songs) - without_upload
     given_up = _rejected_in_analysis(files, wanted, assets)
     return Unfinished(
         wanted - given_up, states.unfinished, states.in_progress, lacking, without_upload, given_up

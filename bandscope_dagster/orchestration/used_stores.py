@@ -3,6 +3,8 @@
 Each command looks before it touches the store. A home remembers a store as soon as the store has an upload.
 """
 
+import logging
+import os
 from pathlib import Path
 from typing import Final
 
@@ -11,34 +13,47 @@ from bandscope_dagster.pipeline.uploads import UPLOADS
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
 
+logger = logging.getLogger(__name__)
+
 RECORD: Final = "bandscope-stores.txt"  # in the home: one URL a line
 
 
 class StoreLost(BandscopeError):
-    """The store had songs when this home used it last, and now nothing is there. The message says what to do."""
+    """The store had uploads when this home used it last, and now nothing is there. The message says what to do."""
 
 
 def check_store(store: ObjectStore, home: Path) -> None:
     """Raise StoreLost if the home has used this store, and the store has neither uploads nor songs any more."""
     if store.url not in _used(home) or _has_content(store):
         return
+    advice = "Look at the bucket" if store.url.startswith("s3://") else "Mount its disk again"
     raise StoreLost(
-        f"the store {store.url} has vanished: it had songs when {home} used it last, and now it has none."
-        " Mount its disk again, or correct BANDSCOPE_STORAGE. Nothing was written."
+        f"the store {store.url} has vanished: it had uploads when {home} used it last, and now nothing is there."
+        f" {advice}, or correct BANDSCOPE_STORAGE. Nothing was written."
         f" To begin a new store there, remove its line from {home / RECORD}."
     )
 
 
 def remember_store(store: ObjectStore, home: Path) -> None:
-    """Note in the home that this store was used; call it once the store has an upload."""
+    """Note in the home that this store was used; call it once the store has an upload.
+
+    A home that cannot be written, as that of a code server in a container, remembers nothing.
+    """
     used = _used(home)
-    if store.url not in used:
-        (home / RECORD).write_text("".join(f"{url}\n" for url in [*used, store.url]), encoding="utf-8")
+    if store.url in used:
+        return
+    text = "".join(f"{url}\n" for url in [*used, store.url])
+    new = home / f"{RECORD}.{os.getpid()}"
+    try:
+        new.write_text(text, encoding="utf-8", errors="surrogateescape")
+        new.replace(home / RECORD)
+    except OSError as error:
+        logger.warning("%s does not remember the store: %s", home, error.strerror or error)
 
 
 def _used(home: Path) -> list[str]:
     try:
-        return (home / RECORD).read_text(encoding="utf-8").splitlines()
+        return (home / RECORD).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
         return []
 

@@ -42,9 +42,16 @@ def check_not_copied(files: SongFiles, listing: Listing) -> None:
             digest.update(chunk)
         if digest.hexdigest() != hashes[upload.key, upload.size]:
             return
+    if files.store.url.startswith("s3://"):
+        cause = (
+            "the copy has other ETags, from which the ids are made, because it was uploaded in other parts."
+        )
+        way = "Copy uploads/ again in parts of the original's size"
+    else:
+        cause = "it was copied without the times of its files, from which the ids are made."
+        way = "Copy uploads/ again with its times (`cp -a` or `rsync -a`, from the original)"
     raise StoreCopied(
-        f"{len(alike)} of {len(listing.uploads)} uploads are songs that this store has under other ids: it was copied"
-        " without the times of its files, from which the ids are made. Copy uploads/ again with its times (`cp -a` or"
-        " `rsync -a`, from the original), and all results are kept. To compute all of them as new songs instead:"
-        " `bandscope run --as-new-songs`"
+        f"{len(alike)} of {len(listing.uploads)} uploads are songs that this store has under other ids: {cause}"
+        f" {way}, and all results are kept. To compute all of them as new songs instead:"
+        " `bandscope run --as-new-songs`, also to continue it"
     )

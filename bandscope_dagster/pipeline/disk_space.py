@@ -23,15 +23,18 @@ STEMS_24_BIT: Final = 0.91 / 0.42  # 24-bit against 16-bit FLAC of real stems
 STEMS_OF: Final = {"spleeter-2stems": 2, "htdemucs_6s": 6}
 OTHER_STEMS: Final = 4
 
-# Bytes per second of an upload whose duration is not known yet: CD audio, half of it for FLAC, and 192 kbit/s.
-UPLOAD_BYTES_PER_S: Final = {
-    ".wav": 176_400,
-    ".wave": 176_400,
-    ".aif": 176_400,
-    ".aiff": 176_400,
-    ".flac": 88_200,
-}
-COMPRESSED_BYTES_PER_S: Final = 24_000
+# Bytes per second of an upload whose duration is not known yet: usual, and at most. CD audio, and 24 bits at 96 kHz;
+# half of that for lossless compression; 192 and 320 kbit/s; videos.
+PCM: Final = (176_400, 576_000)
+LOSSLESS: Final = (88_200, 300_000)
+COMPRESSED: Final = (24_000, 40_000)
+VIDEO: Final = (250_000, 5_000_000)
+UPLOAD_BYTES_PER_S: Final = (
+    dict.fromkeys((".wav", ".wave", ".w64", ".aif", ".aiff", ".caf"), PCM)
+    | dict.fromkeys((".flac", ".wv"), LOSSLESS)
+    | dict.fromkeys((".mp4", ".mov", ".mkv", ".webm", ".3gp"), VIDEO)
+    | {".m4a": (COMPRESSED[0], LOSSLESS[1])}
+)
 
 CLEARLY: Final = (
     2.0  # a run is refused if it needs this many times the free space: an estimate is no more exact
@@ -54,13 +57,13 @@ def check_space(
     if not isinstance(store, LocalStore) or not songs:
         return None
     free = shutil.disk_usage(store.root).free
-    need = _needed(files, listing, lacking, songs, settings)
+    need, at_least = _needed(files, listing, lacking, songs, settings)
     if need <= free:
         return None
     words = (
         f"these songs need about {_gigabytes(need)} (estimated), and {store.url} has {_gigabytes(free)} free"
     )
-    if need > CLEARLY * free:
+    if at_least > CLEARLY * free:
         raise DiskTooSmall(
             f"{words}. Nothing was started. Make room, or compute some of them with --songs; `bandscope run"
             " --no-space-check` begins anyway, and keeps each song that is done before the disk is full"
@@ -70,8 +73,8 @@ def check_space(
 
 def _needed(
     files: SongFiles, listing: Listing, lacking: Lacking, songs: Collection[str], settings: Settings
-) -> float:
-    """The bytes that the missing files of ``songs`` will have."""
+) -> tuple[float, float]:
+    """The bytes that the missing files of ``songs`` will have: probably, and at least."""
     stems = STEMS_OF.get(settings.separator, OTHER_STEMS) * STEM_BYTES_PER_S
     per_second = {
         DECODED_WAVEFORMS.name: WAVEFORM_BYTES_PER_S,
@@ -83,14 +86,15 @@ def _needed(
     )
     seconds = {song: 0.0 if error else duration_s or 0.0 for song, duration_s, error in known.iter_rows()}
     uploads = listing.by_song
-    total = 0.0
+    totals = [0.0, 0.0]
     for song in incomplete:
+        lengths = (seconds.get(song, 0.0),) * 2
         if song not in seconds and song in uploads:
             suffix = PurePosixPath(uploads[song].key).suffix.lower()
-            seconds[song] = uploads[song].size / UPLOAD_BYTES_PER_S.get(suffix, COMPRESSED_BYTES_PER_S)
+            lengths = tuple(uploads[song].size / rate for rate in UPLOAD_BYTES_PER_S.get(suffix, COMPRESSED))
         rates = sum(per_second.get(table, 0.0) for table in lacking.missing[song])
-        total += OTHER_BYTES + seconds.get(song, 0.0) * rates
-    return total
+        totals = [total + OTHER_BYTES + length * rates for total, length in zip(totals, lengths, strict=True)]
+    return totals[0], totals[1]
 
 
 def _gigabytes(size: float) -> str:

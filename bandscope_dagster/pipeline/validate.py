@@ -21,6 +21,7 @@ from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
+from bandscope_dagster.songs.lacking import damage_told_of
 from bandscope_dagster.songs.stored_files import read_usable_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import DamagedFile
@@ -64,13 +65,15 @@ def check_songs(
     ``song_failures``.
     """
     failures = FailureLog(store, planner.run_id)
+    damaged = damage_told_of(store, song_ids) if reuse else {}
 
     def check(song_id: str) -> SongChecked:
         started = perf_counter()
         row: Mapping[str, Any] = _empty_row(song_id)
         try:
             lineage = planner.songs_lineage(song_id, limits)
-            if reuse and (stored := _stored(store, song_id, lineage)) is not None:
+            usable = reuse and SONGS.name not in damaged.get(song_id, ())
+            if usable and (stored := _stored(store, song_id, lineage)) is not None:
                 row, clipped = stored
                 return SongChecked(song_id, row, perf_counter() - started, clipped, reused=True)
             row, clipped = _describe(song_id, uploads.get(song_id), store, limits)

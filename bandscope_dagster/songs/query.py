@@ -33,7 +33,7 @@ def query(store: ObjectStore, sql: str) -> pl.DataFrame:
 
 
 def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
-    """The answer to ``sql``, which uses all tables of Bandscope by name. Nothing is read until it is collected.
+    """The answer to ``sql``, which uses all tables of Bandscope by name. No rows are read until it is collected.
 
     A collection reads only what the query needs. A table without files has all its columns and no rows. Collect
     within ``polars_errors``, or errors have the terms of polars.

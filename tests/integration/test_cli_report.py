@@ -82,7 +82,7 @@ def test_the_page_of_a_song_with_a_damaged_file_says_so(bandscope_report: Report
     assert bandscope_report(all_songs=True) == 0
     assert pages(store) == ["song_pages/empty.html", "song_pages/index.html", "song_pages/night-bus.html"]
     page = store.read("song_pages/night-bus.html").decode()
-    assert '<span class="status failed">' in page and "stems: damaged: the file cannot be read" in page
+    assert '<span class="status failed">' in page and "stems: damaged: " in page and "cannot be read" in page
 
 
 @pytest.mark.parametrize(("song", "all_songs"), [(None, False), ("night-bus", True)])

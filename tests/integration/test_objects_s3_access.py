@@ -249,10 +249,24 @@ def test_without_keys_a_sentence_says_where_they_were_looked_for(place: S3Place)
         ({"config": "[default\nbroken"}, {}, {}, "config"),
         ({"credentials": "[default]\naws_access_key_id = k\n"}, {}, {}, "aws_secret_access_key"),
         ({"config": "[default]\ncredential_process = false\n"}, {}, {}, "custom-process"),
+        ({"config": "[default]\ncredential_process = echo text\n"}, {}, {}, "cannot be used"),
+        ({"config": "[default]\ncredential_process = no-such-program\n"}, {}, {}, "cannot be used"),
+        (
+            {},
+            {
+                "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/a",
+                "AWS_WEB_IDENTITY_TOKEN_FILE": "/no/such/file",
+            },
+            {},
+            "/no/such/file",
+        ),
         ({}, {"AWS_ACCESS_KEY_ID": "k"}, {}, "AWS_SECRET_ACCESS_KEY is not"),
         ({}, {}, {"secret_access_key": "s"}, "BANDSCOPE_S3_ACCESS_KEY_ID is not"),
     ],
-    ids=["profile", "file", "half-profile", "process", "half-variables", "half-settings"],
+    ids=[
+        *("profile", "file", "half-profile", "process", "process-text", "no-process", "no-token-file"),
+        *("half-variables", "half-settings"),
+    ],
 )
 def test_keys_that_cannot_be_used_are_a_sentence(
     files: dict[str, str],
@@ -267,8 +281,26 @@ def test_keys_that_cannot_be_used_are_a_sentence(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     store = open_store("s3://bucket/prefix", S3Options(NOWHERE, region="us-east-1", **options))
-    with pytest.raises(PermissionError, match=words):
-        store.read("songs/a.parquet")
+    for use_it in (lambda: store.read("songs/a.parquet"), lambda: store.head("songs/a.parquet")):
+        with pytest.raises(PermissionError, match=words):
+            use_it()
+
+
+def test_half_a_key_in_the_files_does_not_matter_where_the_settings_have_one(
+    place: S3Place, home: Path
+) -> None:
+    (home / ".aws" / "credentials").write_text("[default]\naws_access_key_id = k\n")
+    (home / ".aws" / "config").write_text(f"[default]\nendpoint_url = {place.endpoint}\n")
+    use(open_store(place.url, S3Options(None, place.access_key_id, place.secret_access_key, place.region)))
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:9000", "localhost", "http://localhost:99999", "http://localhost:abc", "x://y"]
+)
+def test_a_server_that_is_no_url_is_a_sentence(url: str) -> None:
+    store = open_store("s3://bucket", S3Options(url, "k", "s"))
+    with pytest.raises(OSError, match=r"must begin with http:// or https://.*BANDSCOPE_S3_ENDPOINT"):
+        list(store.list())
 
 
 def test_the_bucket_is_part_of_the_host_where_the_setting_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_a_torn_file_is_an_error_that_names_it_and_the_fix(store: ObjectStore):
     with store.create(written.key) as pending:
         pending.write(data[:-20])
     with pytest.raises(
-        ValueError, match=rf"songs/{SONG}.parquet cannot be read .*materialize songs for {SONG}"
+        ValueError, match=rf"songs/{SONG}.parquet cannot be read .*`bandscope run` makes it again"
     ):
         read_table(store, SONGS, SONG)
 

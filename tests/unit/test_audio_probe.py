@@ -223,6 +223,16 @@ def test_western_text_stays_what_it_is(text: str) -> None:
     assert probe(io.BytesIO(data), LIMITS).title == text
 
 
+@pytest.mark.parametrize("name", ["flac", "m4a_aac", "opus", "matroska"])
+def test_text_with_a_stated_encoding_is_never_guessed(name: str) -> None:
+    muxer, encoder, rate = ENCODERS[name]
+    tags = {"title": "\u00c6\u00d8\u00c5", "artist": "\u00d6\u00f6\u00d6\u00f6"}
+    found = probe(io.BytesIO(encode(excerpt(), muxer, encoder, rate=rate, tags=tags)), LIMITS)
+    assert (found.title, found.artist) == (tags["title"], tags["artist"])
+    data = id3v2(b"TIT2:" + NO_FLAGS + b"\3" + tags["title"].encode() + b"\0" + tags["artist"].encode())
+    assert probe(io.BytesIO(data + bare_mp3()), LIMITS).title == ";".join(tags.values())
+
+
 def test_an_empty_file_is_rejected_as_empty():
     assert rejection(b"").reason == Reason.EMPTY
 

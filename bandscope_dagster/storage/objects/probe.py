@@ -18,7 +18,7 @@ def require_writable(store: ObjectStore) -> None:
     Raises:
         StoreNotWritable: one of them failed.
     """
-    key = f"_state/probe-{uuid.uuid4().hex}"
+    key = f"probe-{uuid.uuid4().hex}"  # in no folder, which would stay
     try:
         with store.create(key) as pending:
             pending.write(PROBED)

@@ -1,7 +1,8 @@
 """The server, region and keys of an S3 store: from the settings, else found as the AWS tools find them."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -18,6 +19,10 @@ _LOOKED_IN: Final = (
     "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE. Also looked in ~/.aws/credentials and "
     "~/.aws/config (keys, SSO, roles, processes), for a web identity, and for a role of this container or machine"
 )
+
+
+class WrongServer(OSError):
+    """The setting for the URL of the server is no URL; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class S3Access:
             or environment("AWS_ENDPOINT_URL")
             or self._endpoint_of_profile()
         )
-        return found.rstrip("/") if found else None
+        return _checked(found) if found else None
 
     @cached_property
     def endpoint(self) -> str | None:
@@ -134,13 +139,10 @@ class S3Access:
     @cached_property
     def _session(self) -> Any:
         import botocore.session
-        from botocore.exceptions import BotoCoreError
 
         session = botocore.session.get_session()
-        try:
+        with _explained("the settings in ~/.aws"):
             session.get_scoped_config()
-        except BotoCoreError as error:
-            raise PermissionError(f"the settings in ~/.aws cannot be used: {error}") from None
         return session
 
     @cached_property
@@ -151,29 +153,41 @@ class S3Access:
         return self._session.get_credentials()
 
     def _keys_of_botocore(self) -> Keys:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            if self._credentials is None:
-                raise PermissionError(_LOOKED_IN)
-            found = self._credentials.get_frozen_credentials()
-        except (BotoCoreError, ClientError) as error:
-            raise PermissionError(
-                f"the S3 credentials in ~/.aws, or of a role, cannot be used: {error}"
-            ) from None
+        with _explained("the S3 credentials in ~/.aws, or of a role,"):
+            credentials = self._credentials
+            found = None if credentials is None else credentials.get_frozen_credentials()
+        if found is None:
+            raise PermissionError(_LOOKED_IN)
         return Keys(found.access_key, found.secret_key, found.token or None)
 
     def _endpoint_of_profile(self) -> str | None:
         """``endpoint_url`` of the profile, or of its services, in ~/.aws/config."""
         if not _has_config_file():
             return None
-        found = self._session.create_client("s3", region_name=self.region).meta.endpoint_url
+        with _explained("the settings in ~/.aws"):
+            client = self._session.create_client(
+                "s3", region_name=self.region, aws_access_key_id="", aws_secret_access_key=""
+            )
+        found = client.meta.endpoint_url
         # Without a setting, botocore names Amazon's own server.
         return (
             None
             if (urlsplit(found).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
             else found
         )
+
+
+@contextmanager
+def _explained(what: str) -> Generator[None]:
+    """Any error of botocore becomes a PermissionError with a sentence, also of the programs and files that it uses."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except PermissionError:  # explained already, or names the file
+        raise
+    except (BotoCoreError, ClientError, OSError, ValueError) as error:
+        raise PermissionError(f"{what} cannot be used: {error}") from None
 
 
 def _complete(
@@ -184,6 +198,21 @@ def _complete(
         return Keys(key, secret, token or None)
     found, missing = (key_name, secret_name) if key else (secret_name, key_name)
     raise PermissionError(f"{found} is set and {missing} is not; S3 needs both")
+
+
+def _checked(server: str) -> str:
+    """The URL without a slash at its end, or a sentence that says what is wrong with it."""
+    try:
+        parts = urlsplit(server)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # the port is no number, or too large
+        valid = False
+    if not valid:
+        raise WrongServer(
+            "the URL of the S3 server must begin with http:// or https:// and have a host, as in"
+            " http://localhost:9000; check BANDSCOPE_S3_ENDPOINT, or AWS_ENDPOINT_URL"
+        )
+    return server.rstrip("/")
 
 
 def _has_config_file() -> bool:

@@ -16,7 +16,7 @@ from obstore.exceptions import (
 )
 
 from bandscope_dagster.storage.objects.protocol import ObjectChanged
-from bandscope_dagster.storage.objects.s3_access import S3Access
+from bandscope_dagster.storage.objects.s3_access import S3Access, WrongServer
 
 _PROBE_TIMEOUT_S: Final = 3.0
 _ACTIONS: Final = {
@@ -67,6 +67,8 @@ def explain(error: BaseException, access: S3Access) -> tuple[type[OSError], str]
     """The builtin class for an error of obstore, and a sentence without keys and without the server's whole answer."""
     if isinstance(error, PermissionError):  # already explained: no keys were found
         return PermissionError, str(error)
+    if isinstance(error, WrongServer):
+        return OSError, str(error)
     status = _status(error)
     if (isinstance(error, FileNotFoundError) or status == 404) and "<html" not in str(error).lower():
         kind: type[OSError] = FileNotFoundError
@@ -94,8 +96,8 @@ def _cause(error: BaseException, status: int | None, access: S3Access) -> str:
         return _OTHER_REGION
     if isinstance(error, PreconditionError):
         return "the object was replaced meanwhile"
-    if status in (401, 403) and method and method[1] == "HEAD":  # an answer without a body
-        return f"the server answered {status}: the key is wrong, or may not {action} here"
+    if status in (400, 401, 403) and method and method[1] == "HEAD":  # an answer without a body
+        return f"the server answered {status}: the key is wrong or has expired, or may not {action} here"
     if isinstance(error, FileNotFoundError) and method and method[1] == "HEAD":
         return "no such object"
     if status is not None and status not in (408, 429, 500, 502, 503, 504):

@@ -34,7 +34,7 @@ def parse(store: ObjectStore, key: str, read: Callable[[BinaryIO], T]) -> T:
 
     try:
         return read_one_version(attempt)
-    except (FileNotFoundError, MemoryError):
+    except (FileNotFoundError, PermissionError, MemoryError):
         raise
     except PARSE_ERRORS:
         # An OSError may come from the store or from the parser. A fault of the store raises again here.
@@ -45,4 +45,6 @@ def parse(store: ObjectStore, key: str, read: Callable[[BinaryIO], T]) -> T:
         raise
     except PARSE_ERRORS as error:
         cause = str(error).partition("\n")[0]
-        raise DamagedFile(f"{store.uri(key)} cannot be read ({cause})") from error
+        raise DamagedFile(
+            f"{store.uri(key)} cannot be read ({cause}); `bandscope run` makes it again"
+        ) from error

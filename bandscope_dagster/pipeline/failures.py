@@ -74,6 +74,8 @@ class FailureLog:
             else:
                 self._store.delete(table_key(SONG_FAILURES, song_id))
                 self._songs.discard(song_id)
+        except OSError as error:  # a full disk: a traceback would not help
+            logger.error("%s: %s could not be updated: %s", song_id, SONG_FAILURES.name, error)
         except Exception:
             logger.exception("%s: %s could not be updated", song_id, SONG_FAILURES.name)
 

@@ -20,8 +20,8 @@ INPUTS = quick_or_long(200, long=20_000)
 SEED = 7
 LONGER_S = 0.05
 
-# FFmpeg 5.1 does not know these codes of WAV, and drops the whole last packet for a part of a sample at its end. When it
-# writes, it also reports times that do not increase, although it reads the same audio.
+# FFmpeg 5.1 does not know these codes of WAV. It drops the whole last packet for a part of a sample at its end. When it
+# writes, it reports times that do not increase, although it reads the same audio.
 OLDER = re.compile(r"codec none|Invalid PCM packet|to muxer in stream")
 
 

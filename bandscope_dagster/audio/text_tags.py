@@ -4,6 +4,7 @@ ID3v2: https://id3.org/id3v2.4.0-structure and https://id3.org/id3v2.3.0. APEv2:
 https://wiki.hydrogenaudio.org/index.php?title=APEv2_specification.
 """
 
+import codecs
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from bandscope_dagster.audio.foreign_tags import ape_items, id3v2_size
 
 _ID3V2_NAMES = {b"TIT2": "title", b"TPE1": "artist", b"TALB": "album", b"TCON": "genre"}
 _ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")  # of an ID3v2 text, by its first byte
+for _encoding in (*_ENCODINGS, "cp1251", "cp1252"):
+    codecs.lookup(_encoding)  # Python loads a codec at its first use, and a decoding process may open no file
 _MAX_FRAMES = 1000
 _MAX_TEXT = 65_536  # bytes of one tag
 

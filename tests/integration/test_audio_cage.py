@@ -140,6 +140,18 @@ def test_a_hundred_thousand_tags_are_rejected_with_advice_that_helps() -> None:
     assert "convert" not in error.message
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1251", "cp1252", "utf-16", "utf-16-be", "utf-8"])
+def test_every_encoding_of_a_tag_is_read_where_no_file_may_be_opened(encoding: str) -> None:
+    word = "Кино" if encoding not in ("latin-1", "cp1252") else "Déjà"
+    number = {"utf-16": 1, "utf-16-be": 2, "utf-8": 3}.get(encoding, 0)
+    text = bytes([number]) + (word + "\0" + word).encode(encoding)
+    tag = b"TIT2" + len(text).to_bytes(4, "big") + b"\0\0" + text
+    data = b"ID3\x04\0\0" + len(tag).to_bytes(4, "big") + tag + encoded("mp3")
+    with file_of(data) as file, caged(file, LIMITS, with_probe=True) as song:
+        assert song.probe().title == f"{word};{word}"
+        list(song.blocks())
+
+
 def with_picture(size: int) -> bytes:
     """An MP3 whose ID3 tag holds a picture of ``size`` bytes."""
     content = b"\x00image/jpeg\x00\x03\x00" + bytes(size)

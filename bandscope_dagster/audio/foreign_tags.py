@@ -86,10 +86,15 @@ def without_leading_tags(file: BinaryIO) -> BinaryIO:
 
 def id3v2_size(header: bytes) -> int:
     """The size of an ID3v2 tag, of which ``header`` is the beginning, with its header and footer."""
-    size = 0
-    for byte in header[6:10]:  # four bytes of seven bits each
-        size = size << 7 | byte & 0x7F
-    return _ID3V2_HEADER + size + (_ID3V2_HEADER if header[5] & 0x10 else 0)
+    return _ID3V2_HEADER + syncsafe(header[6:10]) + (_ID3V2_HEADER if header[5] & 0x10 else 0)
+
+
+def syncsafe(data: bytes) -> int:
+    """A number of seven bits a byte, as ID3v2 writes sizes."""
+    number = 0
+    for byte in data:
+        number = number << 7 | byte & 0x7F
+    return number
 
 
 def audio_end(file: BinaryIO) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from bandscope_dagster.audio.chunks import AIFF, RIFF, chunk_layout, chunks
-from bandscope_dagster.audio.foreign_tags import ape_items, id3v2_size
+from bandscope_dagster.audio.foreign_tags import ape_items, id3v2_size, syncsafe
 
 _ID3V2_NAMES = {b"TIT2": "title", b"TPE1": "artist", b"TALB": "album", b"TCON": "genre"}
 _ENCODINGS = ("latin-1", "utf-16", "utf-16-be", "utf-8")  # of an ID3v2 text, by its first byte
@@ -54,13 +54,13 @@ def _frames(file: BinaryIO, version: int, flags: int, end: int) -> Iterator[tupl
     """The name and the text of the frames that are wanted; compressed and encrypted ones are left out."""
     if flags & 0x40:  # an extended header; in 2.3 its size leaves out the size itself
         size = file.read(4)
-        file.seek(_syncsafe(size) - 4 if version == 4 else int.from_bytes(size, "big"), 1)
+        file.seek(syncsafe(size) - 4 if version == 4 else int.from_bytes(size, "big"), 1)
     for _ in range(_MAX_FRAMES):
         header = file.read(10)
         if file.tell() > end or len(header) < 10 or not header[:4].strip(b"\0"):
             return
         name, frame_flags = header[:4], header[9]
-        size = _syncsafe(header[4:8]) if version == 4 else int.from_bytes(header[4:8], "big")
+        size = syncsafe(header[4:8]) if version == 4 else int.from_bytes(header[4:8], "big")
         after = file.tell() + size
         if after > end:
             return
@@ -102,11 +102,3 @@ def ape_texts(file: BinaryIO) -> dict[str, list[str]]:
 
 def _values(text: str) -> list[str]:
     return [value.strip() for value in text.split("\0") if value.strip()]
-
-
-def _syncsafe(data: bytes) -> int:
-    """A number of seven bits per byte."""
-    number = 0
-    for byte in data:
-        number = number << 7 | byte & 0x7F
-    return number

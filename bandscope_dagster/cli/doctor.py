@@ -124,7 +124,8 @@ def _reading(settings: Settings) -> str:
     check_store(store, home_path())
     for table in (SONG_CATALOG, SONGS):
         for found in store.list(table.name):
-            store.open(found.key).read(4)
+            with store.open(found.key) as file:
+                file.read(4)
             return f"listing and reading work in {store.url}"
     return f"listing works in {store.url}; there is no table to read yet"
 

@@ -70,15 +70,21 @@ def report(
 
 
 def write_gone_pages(
-    settings: Settings, store: ObjectStore, console: Console, recorded: Collection[str]
+    settings: Settings,
+    store: ObjectStore,
+    console: Console,
+    songs: Collection[str],
+    recorded: Collection[str],
 ) -> int:
-    """Write the pages that were there and are gone; returns how many failed.
+    """Write the pages of ``songs`` that were there and are gone; returns how many failed.
 
     A song had a page if its index lists it, or if it is in ``recorded``.
     """
     pages = PageFolder(store)
     written = failed = 0
     for song_id in pages.gone(recorded):
+        if song_id not in songs:
+            continue
         try:
             write_page(store, pages, song_id, present_from(settings.present_from))
             written += 1

@@ -107,7 +107,7 @@ def run_songs(
         run = _Run(settings, store, instance, console, assets, listing, songs, options)
         reports = run.complete(chosen, files)
         recorded = instance.get_materialized_partitions(dg.AssetKey(PAGES))
-        failed_pages = write_gone_pages(settings, store, console, recorded)
+        failed_pages = write_gone_pages(settings, store, console, chosen, recorded)
         if reports:
             _print_bad_songs(store, console)
         return not all(report.success for report in reports) or failed_pages > 0

@@ -16,6 +16,8 @@ from bandscope_dagster.songs.lacking import Lacking, find_lacking
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, STEM_INSTRUMENT_TAGS
 from bandscope_dagster.storage.tables.song_files import SongFiles
 
+_MAY_PASS = (Reason.DECODER_CRASHED, Reason.TOO_COSTLY)  # perhaps only because the machine was busy
+
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
@@ -62,5 +64,5 @@ def _rejected_in_analysis(files: SongFiles, songs: Collection[str], assets: Coll
     failed = files.of(pl.Series(sorted(songs), dtype=pl.String))
     rows = failed.read(SONG_FAILURES, lambda rows: rows.select("song_id", "table", "reason"))
     rows = rows.filter(pl.col("table").is_in(list(assets)))
-    permanent = pl.col("reason").is_in([reason.value for reason in Reason])
+    permanent = pl.col("reason").is_in([reason.value for reason in Reason if reason not in _MAY_PASS])
     return set(rows.group_by("song_id").agg(permanent.all()).filter("reason")["song_id"])

@@ -11,7 +11,7 @@ from typing import Final
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import UPLOADS
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import SONGS
+from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS, catalog_key
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,11 @@ def _used(home: Path) -> list[str]:
 
 
 def _has_content(store: ObjectStore) -> bool:
-    """True if there is any upload or any row of a song. Other files may be those of an empty mount point."""
+    """True if there is any upload or any row of a song. Other files may be those of an empty mount point.
+
+    The catalog is looked at first: to list the first of 100,000 songs in a local folder takes a third of a second.
+    """
+    if store.head(catalog_key(SONG_CATALOG)) is not None:
+        return True
     folders = (SONGS.name, UPLOADS)
     return any(next(store.list(folder, any_name=True), None) is not None for folder in folders)

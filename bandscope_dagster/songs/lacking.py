@@ -12,7 +12,7 @@ import polars as pl
 
 from bandscope_dagster.songs.status import DAMAGED, SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.catalog_state import read_made_from
+from bandscope_dagster.storage.tables.catalog_state import read_made_from, read_rows
 from bandscope_dagster.storage.tables.schemas import SONG_ERRORS, TABLES, Table
 from bandscope_dagster.storage.tables.song_files import SongFiles, files_of, footer_faults
 
@@ -65,8 +65,9 @@ def damage_told_of(store: ObjectStore, song_ids: Collection[str]) -> dict[str, s
 
     Only songs with such files are in the answer. Usually there are none, and then only the catalog is read.
     """
-    stored = _damaged_rows(store)
-    songs = [] if stored is None else sorted(set(stored[0]["song_id"]).intersection(song_ids))
+    rows = read_rows(store, SONG_ERRORS, ("song_id", "reason"))
+    damaged = [] if rows is None else rows.filter(pl.col("reason") == DAMAGED)["song_id"]
+    songs = sorted(set(damaged).intersection(song_ids))
     if not songs:
         return {}
     files = SongFiles(store, pl.concat(files_of(store, song, SOURCES).versions for song in songs))

@@ -9,7 +9,7 @@ from bandscope_dagster.audio.blocks import BLOCK_FRAMES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.lineage import Lineage, lineage_and_notes, read_footer, schema_faults
-from bandscope_dagster.storage.tables.schemas import Table, table_key
+from bandscope_dagster.storage.tables.schemas import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,6 @@ def read_stored_file(store: ObjectStore, table: Table, song_id: str) -> StoredFi
     if footer is None:
         return None
     lineage, notes = lineage_and_notes(footer, store, table, song_id)
-    if lineage.song_id != song_id:
-        where = store.uri(table_key(table, song_id))
-        raise DamagedFile(f"{where} is the file of another song, {lineage.song_id}")
     if table.kind != "audio":
         return StoredFile(lineage, notes, None, tuple(schema_faults(footer, table)))
     groups = [_statistics(footer.row_group(index)) for index in range(footer.num_row_groups)]

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,11 +17,25 @@ Call = Callable[[str, Callable[[], None]], None]
 
 
 def sweep(root: Path) -> int:
-    """Delete the pending files whose writers have exited; returns their number.
+    """Delete the pending files whose writers have exited; returns their number."""
+    removed = 0
+    for path in _without_writer(root):
+        with suppress(FileNotFoundError, PermissionError):
+            path.unlink()
+            removed += 1
+    return removed
+
+
+def left_over(root: Path) -> list[Path]:
+    """The pending files whose writers have exited; they are only looked at."""
+    return sorted(_without_writer(root))
+
+
+def _without_writer(root: Path) -> Iterator[Path]:
+    """The pending files that no process writes, each locked while the caller has it.
 
     A writer holds a lock on its file until it exits, so a file whose lock is free has no writer.
     """
-    removed = 0
     with suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(root / PENDING_FOLDER):
             with (
@@ -29,23 +43,7 @@ def sweep(root: Path) -> int:
                 open(entry.path, "rb") as file,
             ):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(entry.path)
-                removed += 1
-    return removed
-
-
-def left_over(root: Path) -> list[Path]:
-    """The pending files whose writers have exited; they are only looked at."""
-    found: list[Path] = []
-    with suppress(FileNotFoundError, NotADirectoryError):
-        for entry in os.scandir(root / PENDING_FOLDER):
-            with (
-                suppress(FileNotFoundError, BlockingIOError, PermissionError),
-                open(entry.path, "rb") as file,
-            ):
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                found.append(Path(entry.path))
-    return sorted(found)
+                yield Path(entry.path)
 
 
 class PendingFile(PendingObject):

@@ -1,10 +1,11 @@
 """Tries out if a store can be written, before work is done for it."""
 
-import uuid
+from contextlib import suppress
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
+KEY = "probe"  # in no folder, which would stay
 PROBED = b"bandscope"
 
 
@@ -13,17 +14,19 @@ class StoreNotWritable(BandscopeError):
 
 
 def require_writable(store: ObjectStore) -> None:
-    """Write, read and delete a small object.
+    """Write, read and delete a small object. A key that may not delete is enough to upload.
 
     Raises:
-        StoreNotWritable: one of them failed.
+        StoreNotWritable: it cannot be written or read.
     """
-    key = f"probe-{uuid.uuid4().hex}"  # in no folder, which would stay
+    found = PROBED
     try:
-        with store.create(key) as pending:
+        with store.create(KEY) as pending:
             pending.write(PROBED)
-        found = store.read(key)
-        store.delete(key)
+        with suppress(FileNotFoundError):  # another process has deleted it
+            found = store.read(KEY)
+        with suppress(PermissionError):
+            store.delete(KEY)
     except OSError as error:
         cause = error.strerror or str(error)
         raise StoreNotWritable(

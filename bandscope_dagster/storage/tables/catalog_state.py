@@ -105,6 +105,12 @@ def read_state(store: ObjectStore, table: Table, refresh_id: str, sources: Seque
     return pl.read_parquet(state, columns=["song_id", *(each.name for each in sources)])
 
 
+def read_rows(store: ObjectStore, table: Table, columns: Sequence[str]) -> pl.DataFrame | None:
+    """The ``columns`` of the stored catalog; None if it is missing or cannot be read."""
+    found = _read(store, table, columns)
+    return None if found is None else found[0]
+
+
 def read_made_from(
     store: ObjectStore, table: Table, sources: Sequence[Table], columns: Sequence[str]
 ) -> tuple[pl.DataFrame, pl.DataFrame] | None:
@@ -112,15 +118,27 @@ def read_made_from(
 
     None if the catalog or its state is missing or cannot be read.
     """
+    found = _read(store, table, columns)
+    if found is None:
+        return None
+    rows, refresh_id = found
+    try:
+        return rows, read_state(store, table, refresh_id, sources)
+    except (FileNotFoundError, *UNREADABLE):
+        return None
+
+
+def _read(store: ObjectStore, table: Table, columns: Sequence[str]) -> tuple[pl.DataFrame, str] | None:
+    """The ``columns`` of the stored catalog, and the id of its refresh."""
     try:
         content = io.BytesIO(store.read(catalog_key(table)))
-        versions = read_state(store, table, refresh_id_in(pq.read_metadata(content).metadata), sources)
+        refresh_id = refresh_id_in(pq.read_metadata(content).metadata)
         content.seek(0)  # polars reads from the current position
-        return pl.read_parquet(content, columns=list(columns)), versions
+        return pl.read_parquet(content, columns=list(columns)), refresh_id
     except (FileNotFoundError, *UNREADABLE):
         return None
     except OSError as error:  # of the parser of footers
-        logger.warning("%s or its state cannot be read (%s)", table.name, error)
+        logger.warning("%s cannot be read (%s)", table.name, error)
         return None
 
 

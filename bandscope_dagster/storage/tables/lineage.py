@@ -116,7 +116,7 @@ def lineage_and_notes(
 ) -> tuple[Lineage, dict[str, str]]:
     """The lineage and the notes in a footer (``pyarrow.parquet.FileMetaData``).
 
-    Raises ValueError if there is no lineage: Bandscope did not write the file.
+    Raises DamagedFile if there is no lineage, so Bandscope did not write the file, or if it is that of another song.
     """
     ours: dict[str, str] = {
         name.decode().removeprefix(PREFIX): text.decode()
@@ -128,6 +128,10 @@ def lineage_and_notes(
         lineage = Lineage.from_metadata(footer.metadata or {})
     except (KeyError, ValueError) as error:
         raise _not_ours(store, table, song_id, error) from error
+    if lineage.song_id != song_id:
+        raise DamagedFile(
+            f"{store.uri(table_key(table, song_id))} is the file of another song, {lineage.song_id}"
+        )
     return lineage, {name: text for name, text in ours.items() if name not in known}
 
 
@@ -166,11 +170,9 @@ def footer_fault(store: ObjectStore, table: Table, song_id: str) -> str | None:
         footer = read_footer(store, table, song_id)
         if footer is None:
             return None
-        lineage, _ = lineage_and_notes(footer, store, table, song_id)
+        lineage_and_notes(footer, store, table, song_id)
     except ValueError as error:
         return str(error)
-    if lineage.song_id != song_id:
-        return f"it is the file of another song, {lineage.song_id}"
     return next(schema_faults(footer, table), None)
 
 

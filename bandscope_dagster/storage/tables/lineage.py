@@ -180,6 +180,8 @@ def schema_faults(footer: Any, table: Table) -> Iterator[str]:
     """The columns of a file that are not those of its table. A file of another version has fewer columns, or more."""
     found = footer.schema.to_arrow_schema()
     expected = table.schema
+    if found.equals(expected):
+        return
     shared = min(len(found.names), len(expected.names))
     if not shared or found.names[:shared] != expected.names[:shared]:
         yield f"its columns are {', '.join(found.names)}"

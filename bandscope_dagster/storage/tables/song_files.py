@@ -25,6 +25,23 @@ Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 
 
 @dataclass(frozen=True, slots=True)
+class _Examined:
+    """Which files of one listing were looked at, for all objects that are made from it: each file is read once."""
+
+    damaged: dict[str, dict[str, str]] = field(
+        default_factory=dict[str, dict[str, str]]
+    )  # table → song → message
+    done: set[tuple[str, str, int, int]] = field(default_factory=set[tuple[str, str, int, int]])
+
+    def first_time(self, what: str, table: Table, songs: pl.Series) -> bool:
+        """True if this was not done for these songs yet; it is done from now on."""
+        key = what, table.name, len(songs), int(songs.hash().sum() or 0)
+        new = key not in self.done
+        self.done.add(key)
+        return new
+
+
+@dataclass(frozen=True, slots=True)
 class SongFiles:
     """Some songs and the versions of their files.
 
@@ -34,8 +51,7 @@ class SongFiles:
 
     store: ObjectStore
     versions: pl.DataFrame
-    # Table → song → message.
-    _damaged: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]], compare=False)
+    _examined: _Examined = field(default_factory=_Examined, compare=False)
 
     def __len__(self) -> int:
         return self.versions.height
@@ -51,16 +67,20 @@ class SongFiles:
 
     def of(self, song_ids: pl.Series) -> SongFiles:
         """The files of these songs only."""
-        return SongFiles(self.store, self.versions.filter(pl.col("song_id").is_in(song_ids.implode())))
+        versions = self.versions.filter(pl.col("song_id").is_in(song_ids.implode()))
+        return SongFiles(self.store, versions, self._examined)
 
     def batches(self, songs: int) -> Iterator[SongFiles]:
         """All songs in order, in batches of at most ``songs`` songs."""
         for versions in self.versions.iter_slices(songs):
-            yield SongFiles(self.store, versions)
+            yield SongFiles(self.store, versions, self._examined)
 
     def damaged(self, table: Table) -> Mapping[str, str]:
-        """Song → message, for the files of ``table`` that earlier calls of ``read`` could not read."""
-        return self._damaged.get(table.name, {})
+        """Song → message, for the files of ``table`` that earlier calls of ``read`` could not read.
+
+        Also of other songs, if an object that was made from the same listing read them.
+        """
+        return self._examined.damaged.get(table.name, {})
 
     def read(self, table: Table, query: Query) -> pl.DataFrame:
         """The result of ``query`` over the rows of all songs. Only the data that it needs is read.
@@ -80,6 +100,8 @@ class SongFiles:
 
     def check(self, table: Table) -> None:
         """Read every value of the table but the audio; files in which that fails are then in ``damaged``."""
+        if not self._examined.first_time("all values", table, self.song_ids):
+            return
         values = [name for name in table.names if name != AUDIO]
         each = pl.struct(values).hash().alias("hash")  # polars reads only columns that it needs
         self.read(
@@ -92,9 +114,9 @@ class SongFiles:
 
     def _look_at_footers(self, table: Table) -> None:
         """Find damaged files by their footers, at the first read of a table: polars accepts files of other songs."""
-        if table.name not in self._damaged:
+        if self._examined.first_time("footers", table, self.song_ids):
             found = footer_faults(self.store, table, self.having(table))
-            self._damaged[table.name] = found
+            self._examined.damaged.setdefault(table.name, {}).update(found)
 
     def _answer_of(self, table: Table, song_id: str, query: Query) -> pl.DataFrame:
         try:
@@ -109,7 +131,7 @@ class SongFiles:
                 return query(scan_files(table, io.BytesIO(content))).collect()
             except CANNOT_READ as error:
                 cause = str(error).partition("\n")[0]
-                self._damaged[table.name][song_id] = f"the file cannot be read ({cause})"
+                self._examined.damaged[table.name][song_id] = f"the file cannot be read ({cause})"
                 return self._answer(table, [], query)
 
     def _answer(self, table: Table, song_ids: Sequence[str], query: Query) -> pl.DataFrame:

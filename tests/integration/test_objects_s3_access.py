@@ -298,10 +298,11 @@ def test_half_a_key_in_the_files_does_not_matter_where_the_settings_have_one(
 @pytest.mark.parametrize(
     "url", ["localhost:9000", "localhost", "http://localhost:99999", "http://localhost:abc", "x://y"]
 )
-def test_a_server_that_is_no_url_is_a_sentence(url: str) -> None:
-    store = open_store("s3://bucket", S3Options(url, "k", "s"))
-    with pytest.raises(OSError, match=r"must begin with http:// or https://.*BANDSCOPE_S3_ENDPOINT"):
-        list(store.list())
+def test_a_server_that_is_no_url_is_a_sentence_also_without_keys(url: str) -> None:
+    for keys in (("k", "s"), (None, None)):
+        store = open_store("s3://bucket", S3Options(url, *keys))
+        with pytest.raises(OSError, match=r"must begin with http:// or https://.*BANDSCOPE_S3_ENDPOINT"):
+            list(store.list())
 
 
 def test_the_bucket_is_part_of_the_host_where_the_setting_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,7 +359,7 @@ def test_a_page_that_is_no_xml_is_not_asked_for_again() -> None:
 
 
 def test_what_cannot_be_read_either_is_not_called_readable(s3_server: S3Server) -> None:
-    """Without keys, and on a web server; a key that may only read is told so."""
+    """Without keys, and on a web server. A key that may only read gets the sentence about commands that only read."""
 
     def error_of(store: ObjectStore) -> str:
         with pytest.raises(StoreNotWritable) as caught:

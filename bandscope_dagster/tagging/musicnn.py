@@ -28,6 +28,7 @@ N_FFT = 512  # frames
 HOP = 256  # frames
 MEL_BANDS = 96
 PATCH = 187  # mel frames in the network's input: 3 s
+POOLED = 2 * 753  # features after pooling over time
 BATCH_NORM_EPS = 1e-3  # TensorFlow's default; torch's is 1e-5
 CPU_BATCH = 1  # window; larger ones lose their gain to page faults, and rounding depends on the position
 ACCELERATOR_BATCH = 32  # windows
@@ -55,8 +56,8 @@ _INSTRUMENT_COLUMNS = [TAGS.index(tag) for tag in INSTRUMENT_TAGS]
 PLAN = WindowPlan(sample_rate=SAMPLE_RATE, length=PATCH * HOP, hop=PATCH * HOP, lead=N_FFT // 2)
 
 
-def mel_filters() -> NDArray[np.float32]:
-    """``(MEL_BANDS, N_FFT // 2 + 1)`` triangles on Slaney's mel scale, each of area 1, as librosa's default.
+def mel_filters(n_fft: int = N_FFT) -> NDArray[np.float32]:
+    """``(MEL_BANDS, n_fft // 2 + 1)`` triangles on Slaney's mel scale, each of area 1, as librosa's default.
 
     Slaney, "Auditory Toolbox", 1998: 200/3 Hz a mel below 1 kHz, and above it 27 mels for a factor of 6.4.
     """
@@ -66,7 +67,7 @@ def mel_filters() -> NDArray[np.float32]:
     mels = np.linspace(0.0, top_mel, MEL_BANDS + 2)
     edges = np.where(mels < break_mel, mels * hz_per_mel, break_hz * np.exp(log_step * (mels - break_mel)))
 
-    bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+    bins = np.linspace(0, SAMPLE_RATE / 2, n_fft // 2 + 1)
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     triangles = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
     return (np.maximum(triangles, 0) * 2 / (high - low)).astype(np.float32)
@@ -107,9 +108,8 @@ def build_network() -> nn.Module:
             self.temporal = nn.ModuleList(Block(1, temporal, (frames, 1)) for frames in (128, 64, 32))
             front = len(self.timbral) * timbral + len(self.temporal) * temporal
             self.mid = nn.ModuleList(Block(1, mid, (7, width)) for width in (front, mid, mid))
-            pooled = 2 * (front + len(self.mid) * mid)
-            self.bn_pool = nn.BatchNorm1d(pooled, eps=BATCH_NORM_EPS)
-            self.dense = nn.Linear(pooled, 200)
+            self.bn_pool = nn.BatchNorm1d(POOLED, eps=BATCH_NORM_EPS)
+            self.dense = nn.Linear(POOLED, 200)
             self.bn_dense = nn.BatchNorm1d(200, eps=BATCH_NORM_EPS)
             self.out = nn.Linear(200, len(TAGS))
 
@@ -121,9 +121,9 @@ def build_network() -> nn.Module:
             # The original converts to half precision before the logarithm, and 10000 × power overflows.
             return torch.log10(1 + 10_000 * (filters @ power)).transpose(1, 2)
 
-        def forward(self, samples: Tensor) -> Tensor:
-            """``(batch, lead + length)`` mono samples → ``(batch, 50)`` probabilities."""
-            patch = self.bn_in(self.log_mel(samples)[:, None])  # (batch, 1, time, bands)
+        def pooled(self, log_mel: Tensor) -> Tensor:
+            """``(batch, PATCH, MEL_BANDS)`` → ``(batch, POOLED)``: normalised maxima and means over time."""
+            patch = self.bn_in(log_mel[:, None])  # (batch, 1, time, bands)
             shapes = [block(patch).amax(3) for block in (*self.timbral, *self.temporal)]
             features = torch.cat(shapes, 1).transpose(1, 2)  # (batch, time, front)
 
@@ -133,9 +133,15 @@ def build_network() -> nn.Module:
                 layers.append(layer if number == 0 else layer + layers[-1])
             sequence = torch.cat(layers, 2)
             # TensorFlow flattens (channels, [max, mean]), so the two alternate.
-            pooled = torch.stack([sequence.amax(1), sequence.mean(1)], 2).flatten(1)
-            hidden = functional.relu(self.dense(self.bn_pool(pooled)))
-            return torch.sigmoid(self.out(self.bn_dense(hidden)))
+            return self.bn_pool(torch.stack([sequence.amax(1), sequence.mean(1)], 2).flatten(1))
+
+        def logits(self, pooled: Tensor) -> Tensor:
+            """``(batch, POOLED)`` → ``(batch, 50)``."""
+            return self.out(self.bn_dense(functional.relu(self.dense(pooled))))
+
+        def forward(self, samples: Tensor) -> Tensor:
+            """``(batch, lead + length)`` mono samples → ``(batch, 50)`` probabilities."""
+            return torch.sigmoid(self.logits(self.pooled(self.log_mel(samples))))
 
     return Network()
 

@@ -159,7 +159,7 @@ def report(
     folder: Path,
     note: Callable[[str], None],
 ) -> None:
-    """Print the figures, and write ``figures.json``, ``confusion.png`` and ``reliability.png`` to ``folder``."""
+    """Print the figures, and write ``figures.json``, ``confusion.svg`` and ``reliability.svg`` to ``folder``."""
     bounds = np.array([calibration[name].present_from for name in CLASSES])
     values: dict[str, object] = {}
     reliability: dict[str, tuple[Floats, Any]] = {}
@@ -187,12 +187,12 @@ def report(
             for piece, best in enumerate(scores.argmax(1)):
                 counts[rows.index(windows.names[piece]), best] += 1
             draw_confusion(
-                folder / "confusion.png", rows, counts, "Phrases of one instrument, half b of the real notes"
+                folder / "confusion.svg", rows, counts, "Phrases of one instrument, half b of the real notes"
             )
             for row, line in zip(rows, counts, strict=True):
                 top = Counter(dict(zip(CLASSES, line.astype(int).tolist(), strict=True))).most_common(3)
                 note(f"  {row:16} " + ", ".join(f"{label} {number}" for label, number in top if number))
-    draw_reliability(folder / "reliability.png", reliability)
+    draw_reliability(folder / "reliability.svg", reliability)
     rules = rules_compared(real, calibration, ("mean", "best quarter", "noisy-or", "maximum"))
     for rule, name, mean_ap, f1 in rules:
         note(f"  {rule:12} {name:8} mean average precision {mean_ap:.3f}, micro-F1 with one bound {f1:.3f}")

@@ -37,6 +37,11 @@ def is_failure(error: str | None) -> bool:
     return error is not None and error.partition(":")[0] in (UNAVAILABLE, FAILED)
 
 
+def counted(number: int, noun: str) -> str:
+    """The number with its noun, for messages: "1 file", "2 files"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 class BandscopeError(Exception):
     """Base of all errors that Bandscope raises on purpose. Their text is for the user."""
 

@@ -18,7 +18,7 @@ from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.audio.probe import check_format
 from bandscope_dagster.audio.resample import StreamResampler
 from bandscope_dagster.audio.samples import Silence, sample_format, samples_of
-from bandscope_dagster.errors import Reason, SongRejected
+from bandscope_dagster.errors import Reason, SongRejected, counted
 
 # Encoders add up to 4096 frames (WMA); some containers count them, and decoders drop them.
 _TOLERATED_LOSS_S = 0.1
@@ -94,7 +94,7 @@ def _check_whole(found: Findings, decoded_s: float, limits: Limits) -> None:
         raise SongRejected(
             Reason.TRUNCATED,
             f"{max(0.0, whole_s - found.damage_s):.2f} of {whole_s:.2f} s can be decoded "
-            f"({found.bad_packets} damaged packets); upload it again",
+            f"({counted(found.bad_packets, 'damaged packet')}); upload it again",
         )
     if found.cut_inside:
         found.note("the file ends in the middle of a packet")

@@ -19,6 +19,10 @@ Integers = NDArray[np.int16] | NDArray[np.int32]  # int16 for 16 bits, int32 for
 _COMPRESSION_LEVEL = 0.5
 
 
+class UndecodableBlock(ValueError):
+    """The bytes of a stored block are damaged: they are no FLAC that can be decoded to its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quantized:
     """A block as integers: true amplitude = ``samples / 2^(bits − 1) × gain``."""
@@ -69,26 +73,34 @@ def encode(quantized: Quantized) -> bytes:
 
 
 def decode_flac(data: bytes, gain: float) -> NDArray[np.float32]:
-    """The true amplitudes of a stored block, ``(2, n)`` float32."""
-    # int32 holds every sample exactly, in its upper bits for every bit depth.
-    samples = cast(NDArray[np.int32], soundfile.read(io.BytesIO(data), dtype="int32", always_2d=True)[0])
-    return _amplitudes(samples.T, 2.0**-31, gain)
+    """The true amplitudes of a stored block, ``(2, n)`` float32.
+
+    Raises:
+        UndecodableBlock: the bytes are damaged.
+    """
+    return _amplitudes(_integers_of(data).T, 2.0**-31, gain)
 
 
 def is_intact(data: bytes) -> bool:
     """True if a stored block can be decoded, and its samples have the MD5 of its header, if there is one."""
     try:
-        samples = cast(NDArray[np.int32], soundfile.read(io.BytesIO(data), dtype="int32", always_2d=True)[0])
-        bits = (
-            int.from_bytes(data[20:22], "big") >> 4 & 31
-        ) + 1  # RFC 9639, 8.2: STREAMINFO begins at byte 8
-    except (soundfile.SoundFileError, ValueError):
+        samples = _integers_of(data)
+    except UndecodableBlock:
         return False
+    bits = (int.from_bytes(data[20:22], "big") >> 4 & 31) + 1  # RFC 9639, 8.2: STREAMINFO begins at byte 8
     stated = data[26:42]
     size = -(-bits // 8)
     shifted = np.ascontiguousarray(samples.reshape(-1) >> (32 - bits), "<i4").view("u1").reshape(-1, 4)
     found = hashlib.md5(shifted[:, :size].tobytes(), usedforsecurity=False).digest()
     return not any(stated) or stated == found
+
+
+def _integers_of(data: bytes) -> NDArray[np.int32]:
+    """``(n, 2)`` samples: int32 holds every sample exactly, in its upper bits for every bit depth."""
+    try:
+        return cast(NDArray[np.int32], soundfile.read(io.BytesIO(data), dtype="int32", always_2d=True)[0])
+    except (soundfile.SoundFileError, ValueError) as error:
+        raise UndecodableBlock(f"a stored block cannot be decoded: {error}") from error
 
 
 def _amplitudes(samples: Integers, step: float, gain: float) -> NDArray[np.float32]:

@@ -134,19 +134,26 @@ def refresh(
 
 
 def are_current(store: ObjectStore, catalogs: Sequence[Catalog], files: SongFiles) -> bool:
-    """True if a refresh would change nothing. ``files`` is a listing with all sources of the catalogs.
+    """True if a refresh would change nothing. ``files`` is a listing with all sources of the catalogs."""
+    return next(outdated_catalogs(store, catalogs, files), None) is None
 
-    The catalogs are read to their ends.
-    """
+
+def outdated_catalogs(
+    store: ObjectStore, catalogs: Sequence[Catalog], files: SongFiles
+) -> Iterator[tuple[str, str]]:
+    """Name and reason for each catalog that a refresh would change. The catalogs are read to their ends."""
     for catalog in catalogs:
         old = stored_catalog(store, catalog.table, catalog.made_with, catalog.sources)
-        if (
-            old is None
-            or Changes.since(old, files, catalog.sources).any
-            or not is_whole(store, catalog.table)
-        ):
-            return False
-    return True
+        if old is None:
+            exists = store.head(catalog_key(catalog.table)) is not None
+            reason = "damaged, or made with other settings or by another version" if exists else "missing"
+        elif Changes.since(old, files, catalog.sources).any:
+            reason = "out of date"
+        elif not is_whole(store, catalog.table):
+            reason = "damaged"
+        else:
+            continue
+        yield catalog.table.name, reason
 
 
 def _apply(

@@ -13,7 +13,7 @@ from rich.markup import escape
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.cli.terminal import one_line, progress_bar
 from bandscope_dagster.device import resolve_device
-from bandscope_dagster.errors import BandscopeError, SettingsError
+from bandscope_dagster.errors import BandscopeError, SettingsError, counted
 from bandscope_dagster.models.inventory import Model, load_inventory
 from bandscope_dagster.models.pins import find_pins
 from bandscope_dagster.models.store import model_folder
@@ -60,15 +60,32 @@ def examine(console: Console, *, read_only: bool = False, deep: bool = False) ->
 
 def _songs(console: Console, settings: Settings) -> str:
     """Compare the store with Dagster's records, and print the findings, each kind with the command that fixes it."""
-    from bandscope_dagster.orchestration.deep_check import check_deeply
+    from bandscope_dagster.catalogs.recipes import all_catalogs
+    from bandscope_dagster.catalogs.refresh import outdated_catalogs
+    from bandscope_dagster.orchestration.deep_check import Finding, Kind, check_deeply
+    from bandscope_dagster.pages.page_folder import PageFolder
+    from bandscope_dagster.storage.tables.song_files import known_songs
+    from bandscope_dagster.tagging.registry import present_from
 
     store = settings.open_store()
     check_store(store, dagster_home())
     with progress_bar(console) as bars:
         task = bars.add_task("reading all songs")
         checked = check_deeply(store, lambda done, of: bars.update(task, completed=done, total=of))
-    songs = f"{checked.songs} songs read; {checked.not_processed} uploads wait for `bandscope run`"
-    for kind, findings in checked.findings.items():
+    files = checked.files
+    catalogs = all_catalogs(present_from(settings.present_from)) if len(files) else ()
+    outdated = outdated_catalogs(store, catalogs, known_songs(files))
+    gone = PageFolder(store).gone(checked.with_page)
+    pages = [song for song in gone.songs if song in set(files.song_ids)] + ["index"] * gone.index
+    found = dict(checked.findings) | {
+        Kind.CATALOGS: [Finding(Kind.CATALOGS, name, reason) for name, reason in outdated],
+        Kind.PAGES: [Finding(Kind.PAGES, page, "") for page in pages],
+    }
+    waiting = checked.not_processed
+    songs = f"{counted(len(files), 'song')} read; {counted(waiting, 'upload')} waiting for `bandscope run`"
+    for kind in Kind:
+        if not (findings := found.get(kind)):
+            continue
         subjects = list(dict.fromkeys(each.subject for each in findings))
         heading = f"{kind} ({len(findings)}). {_fix(kind.name.lower(), subjects, store)}"
         console.print(f"[red]{escape(heading)}[/red]", highlight=False, soft_wrap=True)
@@ -77,7 +94,7 @@ def _songs(console: Console, settings: Settings) -> str:
             console.print(escape(one_line(line)), highlight=False, soft_wrap=True)
         if len(findings) > SHOWN:
             console.print(f"  and {len(findings) - SHOWN} more", highlight=False)
-    if checked.findings:
+    if any(found.values()):
         raise StoreDisagrees(f"{songs}; see above")
     return f"{songs}; store and records agree"
 
@@ -91,6 +108,16 @@ def _fix(kind: str, subjects: Sequence[str], store: ObjectStore) -> str:
     each = "" if len(subjects) == 1 else ", for each song"
     if kind in ("damaged_inside", "outdated"):
         return f"Fix: `bandscope run --recompute --songs {subjects[0]}`{each}"
+    if kind == "no_upload":
+        how = (
+            "with the same bytes in the same parts"
+            if store.url.startswith("s3://")
+            else "with its time (`cp -p`)"
+        )
+        return (
+            f"Put the upload back under its name (`bandscope status {subjects[0]}`), {how}; then `bandscope run`,"
+            " with `--recompute` if files are damaged inside or outdated"
+        )
     if kind == "orphaned":
         on_s3 = f"aws s3 rm {store.url} --recursive --exclude '*' --include '*/{subjects[0]}.parquet'"
         local = f"rm {shlex.quote(store.url)}/*/{subjects[0]}.parquet"

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import soundfile
 from av.error import FFmpegError
 from rich.console import Console
 from rich.markup import escape
 
-from bandscope_dagster.cli.terminal import print_error, progress_bar
+from bandscope_dagster.cli.terminal import of_song, print_error, progress_bar
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.exporting.folders import ExportFolder
 from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song
@@ -18,7 +17,7 @@ from bandscope_dagster.songs.find import NoSuchSong, find_songs
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
-ERRORS_OF_ONE_SONG: Final = (BandscopeError, OSError, ValueError, soundfile.SoundFileError, FFmpegError)
+ERRORS_OF_ONE_SONG: Final = (BandscopeError, OSError, ValueError, FFmpegError)
 """Errors that do not stop the other songs: no stems, a damaged file, or a folder that cannot be written."""
 
 
@@ -74,7 +73,7 @@ def export(
                     shown.console.print(escape(_line(done)), highlight=False, soft_wrap=True)
             except ERRORS_OF_ONE_SONG as error:
                 counts["failed"] += 1
-                print_error(str(error) if song_id in str(error) else f"{song_id}: {error}")
+                print_error(of_song(song_id, error))
             shown.advance(task)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     console.print(f"{summary}; the files are in {escape(str(to))}", highlight=False, soft_wrap=True)

@@ -7,14 +7,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from bandscope_dagster.cli.terminal import progress_bar
-from bandscope_dagster.errors import BandscopeError, CannotAnalyze
+from bandscope_dagster.cli.terminal import of_song, progress_bar
+from bandscope_dagster.errors import BandscopeError, CannotAnalyze, counted
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import find_songs
-from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.open_store import open_folder
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
@@ -45,7 +45,7 @@ def report(
     """
     if (song is None) is not all_songs:
         raise ReportError("give a song (its id, file name or title, or a glob), or --all for every song")
-    pages = PageFolder(store) if to is None else PageFolder(open_store(str(to)), folder="")
+    pages = PageFolder(store) if to is None else PageFolder(open_folder(to), folder="")
     require_writable(pages.store)
     counts: Counter[str] = Counter()
     with progress_bar(console) as shown:
@@ -59,13 +59,15 @@ def report(
                     shown.console.print(escape(page.uri), highlight=False, soft_wrap=True)
             except (BandscopeError, OSError, ValueError) as error:  # the next song may succeed
                 counts["failed"] += 1
-                text = escape(f"{song_id}: {error}")
+                text = escape(of_song(song_id, error))
                 shown.console.print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
             shown.advance(task)
         index = write_index(pages)
     for outcome, count in counts.items():
         console.print(f"{count} {outcome}", highlight=False)
-    console.print(f"The index of {index.songs} songs: {escape(index.uri)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"The index of {counted(index.songs, 'song')}: {escape(index.uri)}", highlight=False, soft_wrap=True
+    )
     return counts["failed"]
 
 
@@ -76,13 +78,14 @@ def write_gone_pages(
     songs: Collection[str],
     recorded: Collection[str],
 ) -> int:
-    """Write the pages of ``songs`` that were there and are gone; returns how many failed.
+    """Write the pages of ``songs`` that were there and are gone, and the index; returns how many failed.
 
     A song had a page if its index lists it, or if it is in ``recorded``.
     """
     pages = PageFolder(store)
     written = failed = 0
-    for song_id in pages.gone(recorded):
+    gone = pages.gone(recorded)
+    for song_id in gone.songs:
         if song_id not in songs:
             continue
         try:
@@ -92,11 +95,14 @@ def write_gone_pages(
             continue
         except (BandscopeError, OSError, ValueError) as error:
             failed += 1
-            text = escape(f"page of {song_id}: {error}")
+            text = escape(f"No page: {of_song(song_id, error)}")
             console.print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
     if written:
-        write_index(pages)
         console.print(f"Pages that were gone and are written again: {written}", highlight=False)
+    if gone.index:
+        console.print("The index of the pages is missing or damaged, and is written again.", highlight=False)
+    if written or gone.index:
+        write_index(pages)
     return failed
 
 

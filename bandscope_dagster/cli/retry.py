@@ -6,6 +6,7 @@ import dagster as dg
 from rich.console import Console
 
 from bandscope_dagster.cli.run import selected
+from bandscope_dagster.errors import counted
 from bandscope_dagster.models.store import require
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import CannotRetry, daemon_is_alive, retry_songs
@@ -31,10 +32,11 @@ def retry(settings: Settings, store: ObjectStore, home: Path, console: Console, 
             )
         found = retry_songs(instance, store, assets, settings.songs_per_run)
     if found.in_progress:
-        console.print(f"{found.in_progress} songs are in runs that are queued or running.", highlight=False)
+        songs = counted(found.in_progress, "song")
+        console.print(f"In runs that are queued or running: {songs}.", highlight=False)
     if found.left_out:
         console.print(
-            f"{found.left_out} songs are left out: the analysis rejected them, or their upload is gone;"
+            f"Left out: {counted(found.left_out, 'song')} that the analysis rejected, or whose upload is gone;"
             " `bandscope status` has the reasons.",
             highlight=False,
         )
@@ -42,7 +44,7 @@ def retry(settings: Settings, store: ObjectStore, home: Path, console: Console, 
         console.print("No other song has failed or is missing.", highlight=False)
         return
     console.print(
-        f"{found.unfinished} songs failed or are missing. Backfill {found.backfill_id} computes them in"
-        f" {len(found.ranges)} ranges and keeps finished results; see Runs > Backfills in the UI.",
+        f"Failed or missing: {counted(found.unfinished, 'song')}. Backfill {found.backfill_id} computes them in"
+        f" {counted(len(found.ranges), 'range')} and keeps finished results; see Runs > Backfills in the UI.",
         highlight=False,
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,9 +14,11 @@ from bandscope_dagster.catalogs.refresh import are_current
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.cli.report import write_gone_pages
+from bandscope_dagster.cli.run_findings import print_lacking, print_left_out
 from bandscope_dagster.cli.terminal import one_line, progress_bar
-from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
+from bandscope_dagster.orchestration.deep_check import PAGES
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
@@ -25,8 +26,8 @@ from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
-from bandscope_dagster.orchestration.unfinished import Unfinished, find_unfinished
-from bandscope_dagster.orchestration.used_stores import remember_store
+from bandscope_dagster.orchestration.unfinished import find_unfinished
+from bandscope_dagster.orchestration.used_stores import check_not_empty, remember_store
 from bandscope_dagster.pipeline.copied_store import check_not_copied
 from bandscope_dagster.pipeline.disk_space import check_space
 from bandscope_dagster.pipeline.uploads import Listing, list_settled_uploads
@@ -39,8 +40,6 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.song_files import SongFiles, known_songs, list_all_files
 from bandscope_dagster.tagging.registry import present_from
 
-PAGES: Final = "song_pages"
-SHOWN_DAMAGED: Final = 10
 ALL_DONE: Final = "All of these songs are done. To compute them again, add `--recompute`."
 
 
@@ -69,7 +68,7 @@ def run_songs(
     """Do all of ``bandscope run``; returns True if any run failed.
 
     Raises:
-        StoreCopied, DiskTooSmall, StoreNotWritable: the store is not fit for the run; nothing was started.
+        StoreLost, StoreCopied, DiskTooSmall, StoreNotWritable: the store is not fit for the run; nothing was started.
         RunError: an unknown asset is selected, no song matches, or the command was interrupted.
         HomeInUse: another ``bandscope run`` uses this home.
         ModelFileError: the weights of a needed model are missing or wrong; no run was started.
@@ -88,11 +87,12 @@ def run_songs(
         files = list_all_files(store, SOURCES)
         if not options.as_new_songs:
             check_not_copied(files, listing)
+        check_not_empty(store, home, listing, files, instance.get_dynamic_partitions(SONGS_NAME))
         new = register_uploads(instance, listing)
         songs = list(instance.get_dynamic_partitions(SONGS_NAME))
         console.print(
-            f"{len(listing.uploads)} uploads, {len(new)} of them new, {listing.ignored} other files ignored;"
-            f" {len(songs)} songs in all.",
+            f"{counted(len(listing.uploads), 'upload')}, {len(new)} of them new,"
+            f" {counted(listing.ignored, 'other file')} ignored; {counted(len(songs), 'song')} in all.",
             highlight=False,
         )
         chosen = set(
@@ -158,12 +158,14 @@ class _Run:
             # After a daemon has died, the songs of its runs stay "in progress" for ever.
             left_alone = todo.in_progress if daemon_is_alive(self.instance) else set[str]()
             damaged = {(table, song) for table, songs in todo.lacking.damaged.items() for song in songs}
-            unfinished = set(self.songs) if recompute and first else todo.songs
+            unfinished = set(self.songs) - todo.without_upload if recompute and first else todo.songs
             if not first:
                 unfinished = todo.songs & {song for _, song in damaged - known}
             known = damaged
             wanted = chosen & unfinished - left_alone
-            self._tell(todo, chosen if first else wanted, left_alone, first=first)
+            if first:
+                print_left_out(self.console, todo, chosen, left_alone, recompute=recompute)
+            print_lacking(self.console, todo, chosen if first else wanted)
             may_pass_over = set(self.songs) - unfinished - left_alone - todo.left_out
             per_run = self.settings.songs_per_run
             ranges = song_ranges(self.songs, wanted, per_run, may_pass_over=may_pass_over)
@@ -178,44 +180,17 @@ class _Run:
             elif not first:
                 break
             elif are_current(self.store, catalogs, known_songs(files)):
-                all_done = "All other songs are done." if left_alone & chosen else ALL_DONE
-                self.console.print(all_done, highlight=False)
+                told = left_alone | todo.given_up | todo.cannot_complete
+                told |= todo.without_upload if recompute else set()
+                if not chosen <= told:
+                    all_done = "All other songs are done." if told & chosen else ALL_DONE
+                    self.console.print(all_done, highlight=False)
                 break
             else:
                 self.console.print("The catalogs are missing, damaged or out of date.", highlight=False)
                 require_writable(self.store)
             reports.append(_run_catalogs(self.instance, self.console))
         return reports
-
-    def _tell(self, todo: Unfinished, chosen: set[str], left_alone: set[str], *, first: bool) -> None:
-        """Print what is lacking although it was done, and the songs that are not computed."""
-        tell = partial(self.console.print, highlight=False, soft_wrap=True)
-        if first and (count := len(chosen & left_alone)):
-            tell(
-                f"Skipping {count} songs in queued or running runs of the Dagster daemon"
-                " (if such a run is dead, terminate it in the UI)."
-            )
-        if first and (count := len(chosen & todo.given_up)):
-            tell(
-                f"Leaving out {count} songs that the analysis rejected before: `bandscope status` has the reasons,"
-                " `--recompute` tries again."
-            )
-        if first and (count := len(chosen & todo.without_upload)):
-            tell(f"Songs whose files cannot be computed again, because their uploads are gone: {count}.")
-        if count := len(chosen & (todo.songs & todo.lacking.songs) - todo.recorded):
-            tell(
-                f"Songs whose files are missing or damaged in the store: {count}. These files are computed again."
-            )
-        damaged = [
-            f"{table} of {song}: {fault}"
-            for table, songs in todo.lacking.damaged.items()
-            for song, fault in songs.items()
-            if song in chosen
-        ]
-        for line in damaged[:SHOWN_DAMAGED]:
-            tell(f"[yellow]Damaged:[/yellow] {escape(one_line(line))}")
-        if len(damaged) > SHOWN_DAMAGED:
-            tell(f"and {len(damaged) - SHOWN_DAMAGED} more damaged files.")
 
 
 def selected(select: str | None) -> list[str]:
@@ -277,7 +252,7 @@ def _print_bad_songs(store: ObjectStore, console: Console) -> None:
     found = query(store, "SELECT status, COUNT(*) AS songs FROM song_catalog GROUP BY status")
     counts = dict(found.iter_rows())
     bad = [
-        f"{songs} song{'' if songs == 1 else 's'} {status}"
+        f"{counted(songs, 'song')} {status}"
         for status in (Status.REJECTED, Status.FAILED)
         if (songs := counts.get(status, 0))
     ]

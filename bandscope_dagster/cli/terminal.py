@@ -71,6 +71,11 @@ def print_error(message: str) -> None:
     )
 
 
+def of_song(song_id: str, error: Exception) -> str:
+    """The message of an error, with the song's id."""
+    return str(error) if song_id in str(error) else f"{song_id}: {error}"
+
+
 def print_raw(text: str) -> None:
     """Print a text as it is: without styles, and without line breaks at the width of the terminal."""
     console.out(text, highlight=False)

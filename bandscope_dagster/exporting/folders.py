@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bandscope_dagster.exporting.names import comparable, numbered
-from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.open_store import open_folder
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 RECORD: Final = "export.json"
@@ -62,7 +62,8 @@ class ExportFolder:
     """A local folder with one folder per song. Files appear in it complete; remains of a killed export are removed."""
 
     def __init__(self, to: Path) -> None:
-        self.target = open_store(str(to))
+        """Raises NotAStore if ``to`` is a URL."""
+        self.target = open_folder(to)
         root = Path(self.target.url)
         self._names = {comparable(name): name for name in (os.listdir(root) if root.exists() else ())}
 

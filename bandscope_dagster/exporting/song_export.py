@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 
 from bandscope_dagster.audio.blocks import MIXTURE
-from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.exporting.encodings import Encoding
 from bandscope_dagster.exporting.folders import ExportedFile, ExportFolder, SongFolder
 from bandscope_dagster.exporting.gain import Gain, song_gain
@@ -20,6 +19,7 @@ from bandscope_dagster.exporting.instruments import instruments_csv
 from bandscope_dagster.exporting.names import safe_name
 from bandscope_dagster.exporting.song import ExportError, Song, read_song
 from bandscope_dagster.exporting.sound_file import SoundFile
+from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
@@ -68,7 +68,8 @@ def export_song(store: ObjectStore, song_id: str, to: ExportFolder, options: Exp
 
     Raises:
         CannotAnalyze: the song has no stems yet, or no mixture although it is requested.
-        ExportError: the song was rejected or failed, or its stored audio is damaged.
+        ExportError: the song was rejected or failed.
+        DamagedFile: its stored audio is damaged.
         NoLoudness: the song cannot be normalised.
     """
     song = read_song(store, song_id)
@@ -128,7 +129,7 @@ def _encode(store: ObjectStore, song: Song, files: Mapping[str, SoundFile], gain
     """Write the audio of each source into its file (``files``: source → file)."""
 
     def push(row: dict[str, Any]) -> None:
-        samples = decode_flac(row["audio"]["bytes"], row["gain"])
+        samples = stored_samples(row)
         files[row.get("stem", MIXTURE)].push(samples * np.float32(gain.factor))
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -5,12 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Final
 
 import dagster as dg
 import polars as pl
 
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, song_states
+from bandscope_dagster.orchestration.used_stores import check_not_empty
+from bandscope_dagster.pipeline.copied_store import check_not_copied
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.songs.deep_check import damage_inside
 from bandscope_dagster.songs.lacking import Lacking, find_lacking
@@ -20,10 +23,11 @@ from bandscope_dagster.storage.objects.local import LocalStore
 from bandscope_dagster.storage.objects.local_pending import left_over
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import DamagedFile
-from bandscope_dagster.storage.tables.schemas import SONG_TABLES, SONGS
+from bandscope_dagster.storage.tables.schemas import SONG_TABLES, SONGS, STEM_INSTRUMENT_TAGS
 from bandscope_dagster.storage.tables.song_files import SongFiles, list_all_files
 from bandscope_dagster.storage.tables.song_tables import read_table
 
+PAGES: Final = "song_pages"
 SONGS_AT_ONCE: Final = 8  # on S3, reading is waiting for the network
 
 
@@ -34,8 +38,11 @@ class Kind(StrEnum):
     DAMAGED = "Damaged files"
     DAMAGED_INSIDE = "Files with damage inside, which only this check finds"
     OUTDATED = "Outdated files: made by another version, or from other inputs"
+    NO_UPLOAD = "Missing, damaged or outdated files that cannot be computed again, because the upload is gone"
     ORPHANED = "Songs with files, but without upload and partition"
     UNRECORDED = "Songs that are complete in the store, but not in Dagster's records"
+    CATALOGS = "Catalogs that are missing, damaged or out of date"
+    PAGES = "Pages that are gone"
     LEFT_OVER = "Files that killed writers left over"
 
 
@@ -52,35 +59,48 @@ class Finding:
 class Checked:
     """The result of a deep check."""
 
-    songs: int  # with files in the store
+    files: SongFiles  # of all songs with files in the store
     not_processed: int  # uploads without any file
+    with_page: set[str]  # songs whose page is in Dagster's records
     findings: Mapping[Kind, Sequence[Finding]]  # only kinds that were found
 
 
 def check_deeply(store: ObjectStore, on_progress: Callable[[int, int], object]) -> Checked:
     """Read every file of every song, and compare with Dagster's records of the home in ``DAGSTER_HOME``.
 
-    ``on_progress`` is called with the number of songs that are read, and of all.
+    ``on_progress`` is called with the number of songs that are read, and of all. Catalogs and pages are not looked at.
+
+    Raises:
+        StoreLost: the store is empty, and the home knows songs.
+        StoreCopied: the store was copied without the times of its files.
     """
     with dg.DagsterInstance.get() as instance:
         partitions = list(instance.get_dynamic_partitions(SONGS_NAME))
         files = list_all_files(store, SOURCES)
-        uploads = {upload.song_id for upload in list_uploads(store).uploads}
+        listing = list_uploads(store)
+        check_not_empty(store, Path(instance.root_directory), listing, files, partitions)
+        check_not_copied(files, listing)
+        uploads = set(listing.by_song)
         known = [*partitions, *sorted(uploads - set(partitions))]
         stored = set(files.song_ids)
         tables = [table.name for table in SONG_TABLES if files.having(table)]
+        with_page = instance.get_materialized_partitions(dg.AssetKey(PAGES))
         recorded = _recorded(instance, partitions, tables)
         findings: defaultdict[Kind, list[Finding]] = defaultdict(list)
 
+        lacking = find_lacking(files, known, tables)
+
         def found(kind: Kind, subject: str, text: str) -> None:
+            of_song = kind in (Kind.MISSING, Kind.DAMAGED, Kind.DAMAGED_INSIDE, Kind.OUTDATED)
+            from_stems = lacking.tables_of(subject) == {STEM_INSTRUMENT_TAGS.name}
+            if of_song and subject not in uploads and not from_stems:
+                kind, text = Kind.NO_UPLOAD, f"{text} ({kind.name.lower().replace('_', ' ')})"
             findings[kind].append(Finding(kind, subject, text))
 
-        lacking = find_lacking(files, known, tables)
         for song, missing in lacking.missing.items():
             lost = [table for table in missing if song in stored or song in recorded[table]]
             if lost:
-                gone = "" if song in uploads else "; its upload is gone too, so they cannot be computed again"
-                found(Kind.MISSING, song, f"{', '.join(lost)}{gone}")
+                found(Kind.MISSING, song, ", ".join(lost))
         orphaned = files.versions.filter(~pl.col("song_id").is_in(known))
         for row in orphaned.iter_rows(named=True):
             song = row.pop("song_id")
@@ -98,7 +118,7 @@ def check_deeply(store: ObjectStore, on_progress: Callable[[int, int], object]) 
         for path in left_over(store.root):
             found(Kind.LEFT_OVER, str(path), f"{path.stat().st_size:,} bytes")
     ordered = {kind: findings[kind] for kind in Kind if findings[kind]}
-    return Checked(len(stored), len(uploads - stored), ordered)
+    return Checked(files, len(uploads - stored), with_page, ordered)
 
 
 def _recorded(

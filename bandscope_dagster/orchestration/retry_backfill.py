@@ -13,7 +13,7 @@ from typing import Final
 
 import dagster as dg
 
-from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import is_in_use
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS
@@ -26,6 +26,7 @@ from bandscope_dagster.orchestration.private_api import (
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.run_tags import RETRY_TAG, REUSE_TAG
 from bandscope_dagster.orchestration.unfinished import find_unfinished
+from bandscope_dagster.orchestration.used_stores import check_not_empty
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -68,6 +69,7 @@ def retry_songs(
 
     Raises:
         CannotRetry: a ``bandscope run`` or an earlier retry computes the same songs now.
+        StoreLost: the store is empty.
     """
     if is_in_use(Path(instance.root_directory)):
         raise CannotRetry("`bandscope run` is computing these songs; wait for it, or stop it")
@@ -79,15 +81,19 @@ def retry_songs(
             )
     end_dead_runs(instance)  # their songs would otherwise count as in progress
     songs = list(instance.get_dynamic_partitions(SONGS_NAME))
-    found = find_unfinished(instance, list_all_files(store, SOURCES), list_uploads(store), songs, assets)
+    files, listing = list_all_files(store, SOURCES), list_uploads(store)
+    check_not_empty(store, Path(instance.root_directory), listing, files, songs)
+    found = find_unfinished(instance, files, listing, songs, assets)
     wanted = found.songs - found.in_progress
     may_pass_over = set(songs) - found.songs - found.in_progress - found.left_out
     ranges = song_ranges(songs, wanted, songs_per_run, may_pass_over=may_pass_over)
     backfill_id = None
     if ranges:
-        title = f"Retry of {len(wanted)} song{'' if len(wanted) == 1 else 's'}"
+        title = f"Retry of {counted(len(wanted), 'song')}"
         backfill_id = _request(instance, assets, ranges, title)
-    return Retry(len(wanted), len(found.in_progress), len(found.left_out), ranges, backfill_id)
+    return Retry(
+        len(wanted), len(found.in_progress), len(found.given_up | found.cannot_complete), ranges, backfill_id
+    )
 
 
 def _request(

@@ -27,12 +27,21 @@ class Unfinished:
     recorded: set[str]  # of Dagster's records: not materialized in every asset
     in_progress: set[str]  # likewise: in a queued or running run
     lacking: Lacking  # what the store lacks, of any song
-    without_upload: set[str]  # songs that lack something which cannot be computed: their upload is gone
+    without_upload: set[str]  # songs that cannot be computed: their upload is gone, and the assets need it
     given_up: set[str]  # songs that the last run rejected in the analysis
 
     @property
+    def cannot_complete(self) -> set[str]:
+        """The songs that lack something and cannot be computed."""
+        return self.without_upload & self.lacking.songs
+
+    @property
     def left_out(self) -> set[str]:
-        """Songs that a run must not contain, although others between which they are do."""
+        """Songs that a run must not contain, although others between which they are do.
+
+        A song without upload is never passed over: if its results do not fit the settings, the run would replace
+        good rows by "unavailable".
+        """
         return self.without_upload | self.given_up
 
 
@@ -46,13 +55,10 @@ def find_unfinished(
     """The state of ``songs`` in ``assets``. ``files`` lists the tables, and ``listing`` the uploads."""
     states = song_states(instance, songs, assets)
     lacking = find_lacking(files, songs, assets)
-    uploads = listing.by_song
-    without_upload = {
-        song
-        for song in lacking.songs
-        if song not in uploads and lacking.tables_of(song) != {STEM_INSTRUMENT_TAGS.name}
-    }
-    wanted = (states.unfinished | lacking.songs) - without_upload
+    from_stems = {STEM_INSTRUMENT_TAGS.name}  # the only table that needs no upload
+    gone = set(songs).difference(listing.by_song) if set(assets) != from_stems else set[str]()
+    without_upload = {song for song in gone if lacking.tables_of(song) != from_stems}
+    wanted = (states.unfinished | lacking.songs) - (without_upload & lacking.songs)
     given_up = _rejected_in_analysis(files, wanted, assets)
     return Unfinished(
         wanted - given_up, states.unfinished, states.in_progress, lacking, without_upload, given_up

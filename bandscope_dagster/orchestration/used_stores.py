@@ -5,13 +5,15 @@ Each command looks before it touches the store. A home remembers a store as soon
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.pipeline.uploads import UPLOADS
+from bandscope_dagster.errors import BandscopeError, counted
+from bandscope_dagster.pipeline.uploads import UPLOADS, Listing
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS, catalog_key
+from bandscope_dagster.storage.tables.song_files import SongFiles
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +28,27 @@ def check_store(store: ObjectStore, home: Path) -> None:
     """Raise StoreLost if the home has used this store, and the store has neither uploads nor songs any more."""
     if store.url not in _used(home) or _has_content(store):
         return
-    advice = "Look at the bucket" if store.url.startswith("s3://") else "Mount its disk again"
     raise StoreLost(
         f"the store {store.url} has vanished: it had uploads when {home} used it last, and now nothing is there."
-        f" {advice}, or correct BANDSCOPE_STORAGE. Nothing was written."
+        f" {_advice(store)}, or correct BANDSCOPE_STORAGE. Nothing was written."
         f" To begin a new store there, remove its line from {home / RECORD}."
     )
+
+
+def check_not_empty(
+    store: ObjectStore, home: Path, listing: Listing, files: SongFiles, songs: Sequence[str]
+) -> None:
+    """Raise StoreLost if the home has ``songs``, and the store has neither uploads nor files of songs.
+
+    Catches what ``check_store`` cannot: a home that an earlier version wrote remembers no store, and catalogs without
+    songs, which such a version wrote into an empty folder, look like content.
+    """
+    if songs and listing.is_empty and not len(files):
+        raise StoreLost(
+            f"the store {store.url} has neither uploads nor songs, and {home} knows"
+            f" {counted(len(songs), 'song')}. {_advice(store)}, or correct BANDSCOPE_STORAGE or DAGSTER_HOME."
+            " Nothing was written. If the store is new: `bandscope ingest` adds songs"
+        )
 
 
 def remember_store(store: ObjectStore, home: Path) -> None:
@@ -49,6 +66,10 @@ def remember_store(store: ObjectStore, home: Path) -> None:
         new.replace(home / RECORD)
     except OSError as error:
         logger.warning("%s does not remember the store: %s", home, error.strerror or error)
+
+
+def _advice(store: ObjectStore) -> str:
+    return "Look at the bucket" if store.url.startswith("s3://") else "Mount its disk again"
 
 
 def _used(home: Path) -> list[str]:

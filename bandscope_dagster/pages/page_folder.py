@@ -34,6 +34,14 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """Pages that were there, and have no file any more or an empty one."""
+
+    songs: list[str]
+    index: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PageFolder:
     """The pages in one folder of a store; ``""`` is the root of the store."""
 
@@ -64,29 +72,30 @@ class PageFolder:
         except (KeyError, TypeError, ValueError):
             return None
 
-    def gone(self, reported: Collection[str] = ()) -> list[str]:
-        """The songs whose page is gone: it was ``reported``, or the index lists it, and there is no file."""
+    def gone(self, reported: Collection[str] = ()) -> Gone:
+        """The pages that are gone.
+
+        A song had a page if it is ``reported``, if the index lists it, or if there is an empty file.
+        """
         try:
             found = _LISTED.search(self.store.read(self.index_key))
-            rows: list[list[Any]] = json.loads(found[1])["rows"] if found else []
-        except (
-            FileNotFoundError,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # an index of an older version, or damaged
-            rows = []
-        listed = {str(row[0]) for row in rows if row} | set(reported)
-        if not listed:
-            return []
-        names = self.store.fingerprints([self.folder])[self.folder]
-        return sorted(song for song in listed if f"{song}.html" not in names)
+            rows: list[list[Any]] | None = json.loads(found[1])["rows"] if found else None
+        except (FileNotFoundError, KeyError, TypeError, ValueError):  # damaged, or of an older version
+            rows = None
+        sizes = {name: size for name, size in self._names() if name != "index"}
+        had = {str(row[0]) for row in rows or () if row} | set(reported) | sizes.keys()
+        return Gone(sorted(song for song in had if not sizes.get(song)), index=rows is None and bool(had))
 
     def summaries(self) -> Iterator[Summary]:
         """The summaries of all pages, in the order of the store."""
-        names = (found.key.rpartition("/")[2] for found in self.store.list(self.folder))
-        songs = [name.removesuffix(".html") for name in names if name.endswith(".html")]
         # A folder that the user chose may contain other pages.
-        known = [song for song in songs if SONG_ID.fullmatch(song) and song != "index"]
+        known = [name for name, _ in self._names() if SONG_ID.fullmatch(name) and name != "index"]
         with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
             yield from (summary for summary in pool.map(self.summary, known) if summary is not None)
+
+    def _names(self) -> Iterator[tuple[str, int]]:
+        """The name without extension, and the size in bytes, of each HTML file in the folder."""
+        for found in self.store.list(self.folder):
+            name = found.key.rpartition("/")[2]
+            if name.endswith(".html"):
+                yield name.removesuffix(".html"), found.size

@@ -7,9 +7,9 @@ from typing import Any, Final
 import numpy as np
 
 from bandscope_dagster.audio.blocks import MIXTURE
-from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.pages.opus import OPUS_RATE, PACKET_FRAMES, OpusEncoder
 from bandscope_dagster.pages.waveform import Waveform, WaveformMeter
+from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
@@ -56,7 +56,7 @@ class SongSound:
         """The song in chunks of ``CHUNK_S``. The last one may be shorter, or longer by one packet.
 
         Raises:
-            ValueError: a block lacks one of the sources, or the sources differ in length.
+            ValueError: a block is damaged or lacks one of the sources, or the sources differ in length.
         """
         with ThreadPoolExecutor(THREADS) as pool:
             for block in _blocks(self._store, self._song_id, self._sources.keys()):
@@ -85,7 +85,7 @@ class _Source:
         self._scale = np.float32(scale)
 
     def push(self, row: dict[str, Any]) -> None:
-        samples = decode_flac(row["audio"]["bytes"], row["gain"])
+        samples = stored_samples(row)
         self.waveform.push(samples)
         self.ready += self.encoder.push(samples * self._scale)
 

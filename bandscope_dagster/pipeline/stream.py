@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.allocator import FreedMemory
 from bandscope_dagster.audio.cage.caged_song import caged
-from bandscope_dagster.audio.flac import Bits, decode_flac
+from bandscope_dagster.audio.flac import Bits
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.pipeline.analysis_state import AnalysisState
@@ -23,6 +23,7 @@ from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
 from bandscope_dagster.pipeline.uploads import fetch_upload
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
+from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import STEMS
@@ -226,6 +227,4 @@ def _read_song(plan: SongPlan, store: ObjectStore, limits: Limits) -> Iterator[_
                     yield _Mixture(plan.song_id, block)
     if plan.reads_stored_stems:
         for rows in read_blocks(store, STEMS, plan.song_id):
-            yield _StoredStems(
-                plan.song_id, {row["stem"]: decode_flac(row["audio"]["bytes"], row["gain"]) for row in rows}
-            )
+            yield _StoredStems(plan.song_id, {row["stem"]: stored_samples(row) for row in rows})

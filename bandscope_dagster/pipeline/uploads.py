@@ -51,6 +51,11 @@ class Listing:
     left_out: tuple[str, ...] = ()  # entries of a local folder that cannot be listed, each as "key: reason"
 
     @property
+    def is_empty(self) -> bool:
+        """True if there is no file at all in ``uploads/``."""
+        return not (self.uploads or self.ignored or self.unsettled or self.left_out)
+
+    @property
     def by_song(self) -> dict[str, Upload]:
         """The uploads by song id."""
         return {upload.song_id: upload for upload in self.uploads}

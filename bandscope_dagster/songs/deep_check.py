@@ -7,8 +7,8 @@ from bandscope_dagster.audio.flac import is_intact
 from bandscope_dagster.songs.stored_files import read_stored_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
-from bandscope_dagster.storage.tables.damage import PARSE_ERRORS, DamagedFile
-from bandscope_dagster.storage.tables.schemas import Table, table_key
+from bandscope_dagster.storage.tables.damage import DamagedFile
+from bandscope_dagster.storage.tables.schemas import Table
 from bandscope_dagster.storage.tables.song_tables import read_table
 
 
@@ -45,7 +45,6 @@ def _damage_of_audio(store: ObjectStore, table: Table, song_id: str) -> str | No
                 audio: dict[str, Any] | None = row["audio"]
                 if audio is not None and not is_intact(audio["bytes"]):
                     return f"the audio of its block {number} is damaged"
-    except PARSE_ERRORS as error:
-        store.read(table_key(table, song_id))  # a fault of the store raises here
+    except DamagedFile as error:
         return f"its rows cannot be read from block {number} on ({error})"
     return None

@@ -7,14 +7,14 @@ from typing import Final
 
 import polars as pl
 
-from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.songs.lacking import damaged_files
 from bandscope_dagster.songs.read_only import READING, refused_word
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
 from bandscope_dagster.storage.tables.lineage import footer_at
-from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, TABLES, Table, table_key
+from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, SONGS, TABLES, Table, table_key
 from bandscope_dagster.storage.tables.song_files import list_all_files
 
 logger = logging.getLogger(__name__)
@@ -80,17 +80,23 @@ def _scan(store: ObjectStore, table: Table) -> pl.LazyFrame:
     """
     if table in CATALOG_TABLES:
         keys = [found.key for found in store.list(table.name) if found.key.endswith(".parquet")]
+        if not keys and next(store.list(SONGS.name), None) is not None:
+            logger.warning("%s does not exist, so it has no rows; `bandscope run` makes it", table.name)
         try:
             for key in keys:
                 footer_at(store, key)
         except DamagedFile as error:
-            raise QueryError(f"{error}; `bandscope run` makes {table.name} again") from None
+            # Without the error's own text, whose advice is for files of songs.
+            raise QueryError(
+                f"{table.name} is damaged; `bandscope run` makes it again ({error.__cause__})"
+            ) from None
     else:
         files = list_all_files(store, [table])
         damaged = damaged_files(files, [table]).get(table.name, {})
         if damaged:
             left_out = "; ".join(f"{song}: {fault}" for song, fault in list(damaged.items())[:SHOWN_DAMAGED])
-            text = "%s: %d damaged files are left out; `bandscope run` makes them again (%s)"
-            logger.warning(text, table.name, len(damaged), left_out)
+            number = counted(len(damaged), "damaged file")
+            text = "%s: left out: %s; `bandscope doctor --deep` has the fix for each (%s)"
+            logger.warning(text, table.name, number, left_out)
         keys = [table_key(table, song) for song in files.having(table) if song not in damaged]
     return scan_files(table, [store.uri(key) for key in keys], store.polars_access())

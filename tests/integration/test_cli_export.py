@@ -34,6 +34,7 @@ from bandscope_dagster.songs.query import QueryError
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter, read_blocks
+from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, SONGS, STEMS, table_key
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
 
@@ -433,7 +434,9 @@ def test_an_error_during_an_export_keeps_the_old_files(store: ObjectStore, to: P
 
     rows[1][1]["audio"] = {"bytes": b"not FLAC", "path": "damaged.flac"}
     write_stems(store, rows, model="another")
-    with pytest.raises(soundfile.LibsndfileError):
+    with pytest.raises(
+        DamagedFile, match="song: the stored audio of vocals is damaged in block 1; `bandscope run"
+    ):
         exported(store, "song", to)
     assert files_in(to) == before
 

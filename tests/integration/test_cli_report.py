@@ -11,6 +11,7 @@ from song_rows import lineage, song_row, tag_row
 from bandscope_dagster.cli.report import ReportError, report
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import NoSuchSong
+from bandscope_dagster.storage.objects.open_store import NotAStore
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, SONGS
 from bandscope_dagster.storage.tables.song_tables import write_table
@@ -50,7 +51,7 @@ def test_a_song_is_found_by_its_title_and_the_path_of_its_page_is_printed(
     assert bandscope_report("Night Bus [live]") == 0
     assert pages(store) == ["song_pages/index.html", "song_pages/night-bus.html"]
     assert store.uri("song_pages/night-bus.html") in bandscope_report.printed
-    assert f"The index of 1 songs: {store.uri('song_pages/index.html')}" in bandscope_report.printed
+    assert f"The index of 1 song: {store.uri('song_pages/index.html')}" in bandscope_report.printed
 
 
 def test_all_songs_get_pages_and_only_changed_songs_are_written_again(
@@ -83,6 +84,25 @@ def test_the_page_of_a_song_with_a_damaged_file_says_so(bandscope_report: Report
     assert pages(store) == ["song_pages/empty.html", "song_pages/index.html", "song_pages/night-bus.html"]
     page = store.read("song_pages/night-bus.html").decode()
     assert '<span class="status failed">' in page and "stems: damaged: " in page and "cannot be read" in page
+
+
+def test_a_song_with_damage_inside_its_audio_is_named_and_the_others_have_pages(
+    bandscope_report: Report, store: ObjectStore
+) -> None:
+    store_song(store, "a-damaged", {"vocals": noise(1)})
+    data = bytearray(store.read("stems/a-damaged.parquet"))
+    data[len(data) // 3 : len(data) // 3 + 99] = bytes(99)
+    with store.create("stems/a-damaged.parquet") as file:
+        file.write(data)
+    assert bandscope_report(all_songs=True) == 1
+    assert pages(store) == ["song_pages/empty.html", "song_pages/index.html", "song_pages/night-bus.html"]
+    assert bandscope_report.printed.count("a-damaged: the stored audio of vocals is damaged in block 0") == 1
+    assert "`bandscope run --recompute --songs a-damaged`" in bandscope_report.printed
+
+
+def test_pages_cannot_be_written_to_a_url(bandscope_report: Report) -> None:
+    with pytest.raises(NotAStore, match="give a local folder"):
+        bandscope_report(to=Path("s3://bucket/pages"), all_songs=True)
 
 
 @pytest.mark.parametrize(("song", "all_songs"), [(None, False), ("night-bus", True)])

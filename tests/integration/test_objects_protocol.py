@@ -246,5 +246,13 @@ def test_a_url_that_is_no_store_is_refused(url: str):
         open_store(url)
 
 
+@pytest.mark.parametrize("url", ["s3:/bucket/x", "S3://bucket/x"])
+def test_a_mistyped_url_of_a_bucket_is_no_local_folder(url: str):
+    with pytest.raises(ValueError, match=r"Did you mean s3://bucket/x\?"):
+        open_store(url)
+    with pytest.raises(ValueError, match="is not a store"):
+        open_store("file:/tmp/x")
+
+
 def test_secrets_are_not_shown():
     assert "hush" not in repr(S3Options(access_key_id="a", secret_access_key="hush"))

@@ -18,6 +18,7 @@ from s3_server import S3Place, S3Server
 
 from bandscope_dagster.storage.objects import retries
 from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.probe import StoreNotWritable, require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
@@ -297,10 +298,11 @@ def test_half_a_key_in_the_files_does_not_matter_where_the_settings_have_one(
 @pytest.mark.parametrize(
     "url", ["localhost:9000", "localhost", "http://localhost:99999", "http://localhost:abc", "x://y"]
 )
-def test_a_server_that_is_no_url_is_a_sentence(url: str) -> None:
-    store = open_store("s3://bucket", S3Options(url, "k", "s"))
-    with pytest.raises(OSError, match=r"must begin with http:// or https://.*BANDSCOPE_S3_ENDPOINT"):
-        list(store.list())
+def test_a_server_that_is_no_url_is_a_sentence_also_without_keys(url: str) -> None:
+    for keys in (("k", "s"), (None, None)):
+        store = open_store("s3://bucket", S3Options(url, *keys))
+        with pytest.raises(OSError, match=r"must begin with http:// or https://.*BANDSCOPE_S3_ENDPOINT"):
+            list(store.list())
 
 
 def test_the_bucket_is_part_of_the_host_where_the_setting_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,6 +342,39 @@ def test_a_public_bucket_needs_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PAGE = b"<html><body>Welcome</body></html>"
+
+
+BROKEN_PAGE = b"<!DOCTYPE html><html><body><br>Welcome</body></html>"  # as XML
+
+
+def test_a_page_that_is_no_xml_is_not_asked_for_again() -> None:
+    with recording_server(lambda _: (200, BROKEN_PAGE)) as server:
+        store = open_store("s3://bucket", S3Options(server.url, "k", "s"))
+        with pytest.raises(OSError, match="not as an S3 server") as caught:
+            list(store.list())
+        assert "Welcome" not in str(caught.value) and len(server.requests) == 1
+        with pytest.raises(OSError, match="not as an S3 server"):
+            store.open("a").read(4)
+        assert len(server.requests) == 3, "a HEAD, and a GET of a range"
+
+
+def test_what_cannot_be_read_either_is_not_called_readable(s3_server: S3Server) -> None:
+    """Without keys, and on a web server. A key that may only read gets the sentence about commands that only read."""
+
+    def error_of(store: ObjectStore) -> str:
+        with pytest.raises(StoreNotWritable) as caught:
+            require_writable(store)
+        return str(caught.value)
+
+    place = s3_server.place()
+    without_keys = error_of(open_store(place.url, S3Options(place.endpoint)))
+    assert f"the store {place.url} cannot be written (no S3 credentials were found" in without_keys
+    with recording_server(lambda _: (200, PAGE)) as server:
+        no_s3 = error_of(open_store("s3://bucket", S3Options(server.url, "k", "s")))
+    for told in (without_keys, no_s3):
+        assert "only read" not in told and "probe" not in told
+    reader = open_store(place.url, S3Options(place.endpoint, "test-reader", place.secret_access_key))
+    assert "Commands that only read, such as `bandscope status`, work" in error_of(reader)
 
 
 @pytest.mark.parametrize("status", [200, 301, 403, 404, 501])

@@ -148,8 +148,8 @@ def test_the_command_says_what_the_daemon_will_do(scattered: Platform, printed: 
     retry(scattered.settings, scattered.store, Path("home"), printed, ",".join(TAGS))
     (backfill,) = scattered.instance.get_backfills(status=BulkActionStatus.REQUESTED)
     text = printed.file.getvalue()
-    assert "1 songs are in runs that are queued or running" in text
-    assert f"3 songs failed or are missing. Backfill {backfill.backfill_id}" in text and "2 ranges" in text
+    assert "In runs that are queued or running: 1 song." in text
+    assert f"Failed or missing: 3 songs. Backfill {backfill.backfill_id}" in text and "2 ranges" in text
 
 
 def test_the_command_refuses_unknown_assets(scattered: Platform, printed: Console) -> None:

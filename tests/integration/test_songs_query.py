@@ -182,3 +182,30 @@ def test_the_command_prints_an_error_as_a_sentence(bandscope: CommandLine) -> No
     assert done.code == 1 and "does not accept read_parquet" in done.err and "Traceback" not in done.err
     done = bandscope("sql", "SELECT 1 AS a\udcff")
     assert (done.code, done.err) == (1, "bandscope: the query is not UTF-8\n")
+
+
+def test_damaged_files_are_left_out_with_a_hint_to_the_command_that_has_the_fix(
+    store: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(store)
+    with store.create("songs/two.parquet") as file:
+        file.write(b"damaged")
+    assert query(store, "SELECT song_id FROM songs")["song_id"].to_list() == ["one"]
+    assert "songs: left out: 1 damaged file; `bandscope doctor --deep`" in caplog.text
+
+
+def test_a_catalog_that_is_missing_is_told_once_there_are_songs(
+    store: ObjectStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert query(store, "SELECT * FROM song_catalog").height == 0 and not caplog.text
+    fill(store)
+    assert query(store, "SELECT * FROM song_catalog").height == 0
+    assert "song_catalog does not exist, so it has no rows; `bandscope run` makes it" in caplog.text
+
+
+def test_a_damaged_catalog_is_an_error_with_its_own_advice(store: ObjectStore) -> None:
+    with store.create("song_catalog/song_catalog.parquet") as file:
+        file.write(b"damaged")
+    with pytest.raises(QueryError, match="song_catalog is damaged; `bandscope run` makes it again") as caught:
+        query(store, "SELECT * FROM song_catalog")
+    assert "upload" not in str(caught.value)

@@ -290,7 +290,7 @@ def test_a_deep_check_finds_every_kind_of_disagreement_and_changes_nothing(
         (f"`bandscope run --recompute --songs {songs['c']}`", "the audio of its block 0 is damaged"),
         (f"rm {store.url}/*/gone-0123456789ab.parquet", "gone-0123456789ab: songs, stems"),
         ("killed writers left over (1)", "killed.part: 1 bytes"),
-        ("1 uploads wait for `bandscope run`", ""),
+        ("1 upload waiting for `bandscope run`", ""),
     ):
         assert heading in done.out and subject in done.out, heading
     assert content == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
@@ -334,6 +334,8 @@ def test_a_store_that_was_copied_without_its_times_is_told(
     monkeypatch.setenv("BANDSCOPE_SETTLE_S", "0")
     for home in (local.home, tmp_path / "new home"):
         monkeypatch.setenv("DAGSTER_HOME", str(home))
+        deep = command("doctor", "--deep")
+        assert deep.code == 1 and "5 of 5 uploads are songs that this store has under other ids" in deep.out
         done = command("run")
         assert done.code == 1 and "5 of 5 uploads are songs that this store has under other ids" in done.err
         assert "`rsync -a`" in done.err and "--as-new-songs" in done.err
@@ -383,7 +385,7 @@ def assert_read_only(place: Place, tmp_path: Path, doctor: int) -> None:
     for arguments in (["run"], ["ingest", str(song)], ["report", "--all"]):
         code, printed = place(*arguments)
         assert code == 1 and "Traceback" not in printed, printed
-        assert printed.count("cannot be written") == 1, printed
+        assert printed.count("cannot be written") == printed.count("Commands that only read") == 1, printed
     for arguments in (
         ["status"],
         ["sql", "SELECT filename FROM songs"],
@@ -400,3 +402,113 @@ def test_a_bucket_that_does_not_exist_is_a_sentence(s3_server: S3Server, tmp_pat
         code, printed = place(*arguments)
         assert code == 1 and "Traceback" not in printed
     assert "no-such-bucket" in place("run")[1]
+
+
+def test_a_page_that_cannot_be_written_again_is_named_and_the_others_are_written(
+    local: Place, command: CommandLine
+) -> None:
+    songs = local.songs
+    replace(local.store, f"stems/{songs['a']}.parquet", lambda data: flip(data, len(data) // 3))
+    assert local("run")[0] == 0, "the catalogs read no audio"
+    for letter in "ab":
+        local.store.delete(f"song_pages/{songs[letter]}.html")
+    done = command("run")
+    assert done.code == 1
+    assert f"No page: {songs['a']}: the stored audio of" in done.out and "--recompute" in done.out
+    assert local.store.head(f"song_pages/{songs['b']}.html") is not None
+
+
+def test_missing_catalogs_an_empty_page_and_the_missing_index_are_told_and_made_again(
+    local: Place, command: CommandLine
+) -> None:
+    page = f"song_pages/{local.songs['b']}.html"
+    replace(local.store, page, lambda _: b"")
+    local.store.delete("song_pages/index.html")
+    local.store.delete("song_catalog/song_catalog.parquet")
+    replace(
+        local.store, f"songs/{local.songs['a']}.parquet", lambda data: data
+    )  # another time, the same rows
+
+    done = command("doctor", "--deep")
+
+    assert done.code == 1
+    for line in (
+        "Catalogs that are missing, damaged or out of date (2). Fix: `bandscope run`",
+        "song_catalog: missing",
+        "song_errors: out of date",
+        "Pages that are gone (2). Fix: `bandscope run`",
+        "index",
+    ):
+        assert line in done.out
+    assert local("run")[0] == 0
+    assert local.songs["b"] in local.store.read("song_pages/index.html").decode()
+    assert len(local.store.read(page)) > 1000
+    assert command("doctor", "--deep").code == 0
+
+
+def test_an_empty_store_is_lost_also_for_a_home_that_remembers_no_store(
+    local: Place, command: CommandLine, tmp_path: Path
+) -> None:
+    (local.home / "bandscope-stores.txt").unlink()
+    store = Path(local.store.url)
+    shutil.rmtree(store)
+    for exists in (False, True):
+        if exists:
+            store.mkdir()
+        done = command("run")
+        assert done.code == 1 and "has neither uploads nor songs" in done.err and "5 songs" in done.err
+        done = command("doctor", "--deep")
+        assert done.code == 1 and "has neither uploads nor songs" in done.out
+        assert store.exists() == exists and not list(tmp_path.glob("store/*"))
+
+
+def test_a_song_whose_upload_is_gone_is_never_computed_again(local: Place) -> None:
+    songs, before = local.songs, local.fingerprints()
+    gone = {f"{table}/{songs['b']}.parquet" for table in PER_SONG}
+    local.store.delete("uploads/b.wav")
+
+    code, printed = local("run", "--recompute")
+
+    after = local.fingerprints()
+    assert code == 0, printed
+    assert f"Leaving out 1 song ({songs['b']}) whose upload is gone: the results are kept" in printed
+    assert {key for key in before if before[key] == after[key]} == gone
+
+    for letter in "ac":  # the neighbours of b, which is now outdated
+        local.store.delete(f"stems/{songs[letter]}.parquet")
+    other_bits = Place(local.store, local.home, {"BANDSCOPE_FLAC_BITS": "24"})
+    code, printed = other_bits("run", "--select", "stems")
+    assert code == 0, printed
+    assert all(local.fingerprints()[key] == before[key] for key in gone)
+    local.assert_complete()
+
+    code, printed = local("run", "--recompute", "--select", "stem_instrument_tags", "--songs", songs["b"])
+    assert code == 0 and "Leaving out" not in printed
+    changed = {key for key in gone if local.fingerprints()[key] != before[key]}
+    assert changed == {f"stem_instrument_tags/{songs['b']}.parquet"}
+    local.assert_complete()
+
+
+def test_what_is_missing_of_a_song_whose_upload_is_gone_is_told_until_the_upload_is_back(
+    local: Place, command: CommandLine, processed: Path
+) -> None:
+    song = local.songs["a"]
+    local.store.delete("uploads/a.wav")
+    local.store.delete(f"stems/{song}.parquet")
+
+    done = command("doctor", "--deep")
+    assert done.code == 1 and "Missing files" not in done.out
+    assert "because the upload is gone (1). Put the upload back under its name" in done.out
+    assert f"{song}: stems (missing)" in done.out
+
+    code, printed = local("run")
+    assert code == 0 and f"Leaving out 1 song ({song}) with missing or damaged files" in printed
+    done = command("run")
+    assert done.code == 0 and "All other songs are done" in done.out
+    done = command("run", "--songs", song)
+    assert done.code == 0 and "are done" not in done.out
+
+    shutil.copy2(processed / "store/uploads/a.wav", Path(local.store.url) / "uploads/a.wav")
+    code, printed = local("run")
+    assert code == 0, printed
+    local.assert_complete()

@@ -19,6 +19,7 @@ from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter, read_blocks
+from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.lineage import read_lineage
 from bandscope_dagster.storage.tables.schemas import STEMS
 from bandscope_dagster.storage.tables.song_tables import write_error_row
@@ -193,3 +194,16 @@ def test_memory_does_not_grow_with_the_song(tmp_path: Path):
 
     peak_of(2)  # what is imported and cached once
     assert peak_of(60) < peak_of(6) + 3 * one_block
+
+
+def test_a_file_whose_blocks_cannot_be_read_is_damaged(store: ObjectStore) -> None:
+    write_song(store)
+    key = f"stems/{SONG}.parquet"
+    data = bytearray(store.read(key))
+    data[4:] = bytes(byte ^ 0xFF for byte in data[4:-2000]) + data[-2000:]
+    with store.create(key) as file:
+        file.write(data)
+    with pytest.raises(
+        DamagedFile, match=rf"{SONG}.parquet cannot be read \(.*\); `bandscope run` makes it again, if"
+    ):
+        list(read_blocks(store, STEMS, SONG))

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bandscope_dagster.audio.flac import Bits, decode_flac, dequantize, encode, is_intact, quantize
+from bandscope_dagster.audio.flac import (
+    Bits,
+    UndecodableBlock,
+    decode_flac,
+    dequantize,
+    encode,
+    is_intact,
+    quantize,
+)
 
 samples = st.floats(-1e6, 1e6, width=32) | st.floats(-1.0, 1.0, width=32)
 blocks = st.integers(1, 40).flatmap(lambda n: arrays(np.float32, (2, n), elements=samples))
@@ -79,3 +87,11 @@ def test_a_changed_byte_in_a_block_is_found(bits: Bits) -> None:
         damaged[position] ^= 0x10
         assert not is_intact(bytes(damaged)), position
     assert not is_intact(data[: len(data) // 2]) and not is_intact(b"")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no FLAC", encode(quantize(np.full((2, 9000), 0.5, np.float32)))[:60]]
+)
+def test_bytes_that_are_no_flac_are_an_error_of_ours(data: bytes) -> None:
+    with pytest.raises(UndecodableBlock):
+        decode_flac(data, 1.0)

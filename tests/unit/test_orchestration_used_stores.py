@@ -4,9 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from bandscope_dagster.orchestration.used_stores import RECORD, StoreLost, check_store, remember_store
+from bandscope_dagster.orchestration.used_stores import (
+    RECORD,
+    StoreLost,
+    check_not_empty,
+    check_store,
+    remember_store,
+)
+from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.song_files import list_all_files
 
 
 def store_at(folder: Path) -> ObjectStore:
@@ -43,3 +52,23 @@ def test_names_that_are_not_utf_8_do_not_lose_the_others(tmp_path: Path) -> None
     for store in (one, odd):
         with pytest.raises(StoreLost):
             check_store(store, tmp_path)
+
+
+def test_a_store_with_catalogs_alone_is_lost_if_the_home_knows_songs(tmp_path: Path) -> None:
+    store = store_at(tmp_path / "store")
+    with store.create("song_catalog/song_catalog.parquet") as pending:
+        pending.write(b"an empty catalog")
+
+    def check(songs: list[str]) -> None:
+        check_not_empty(store, tmp_path, list_uploads(store), list_all_files(store, SOURCES), songs)
+
+    check(["a"])
+    store.delete("uploads/a.wav")
+    with pytest.raises(
+        StoreLost, match=r"neither uploads nor songs, and .* knows 1 song\. Mount its disk again"
+    ):
+        check(["a"])
+    check([])
+    with store.create("song_failures/a.parquet") as pending:
+        pending.write(b"")
+    check(["a"])

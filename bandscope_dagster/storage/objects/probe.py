@@ -28,10 +28,27 @@ def require_writable(store: ObjectStore) -> None:
         with suppress(PermissionError):
             store.delete(KEY)
     except OSError as error:
-        cause = error.strerror or str(error)
+        cause = error.strerror or str(error).removeprefix(f"{KEY} in the store {store.url}: ")
+        reading = (
+            " Commands that only read, such as `bandscope status`, work; for all others, give this user or this key"
+            " the right to write, or use another store."
+        )
         raise StoreNotWritable(
-            f"the store {store.url} cannot be written ({cause}). Commands that only read, such as `bandscope status`,"
-            " work; for all others, give this user or this key the right to write, or use another store."
+            f"the store {store.url} cannot be written ({cause}).{reading if _can_read(store, error) else ''}"
         ) from error
     if found != PROBED:
         raise StoreNotWritable(f"the store {store.url} returned other bytes than were written to it")
+
+
+def _can_read(store: ObjectStore, error: OSError) -> bool:
+    """True if the store can be read although ``error`` says that it cannot be written.
+
+    Not tried after an error of the network, which would only take another ten seconds.
+    """
+    if error.errno is None and not isinstance(error, PermissionError):
+        return False
+    try:
+        next(store.list(KEY), None)
+    except OSError:
+        return False
+    return True

@@ -44,14 +44,18 @@ class S3Bucket:
         """obstore's client. Made for the first request, because finding the keys may take a request, and may fail.
 
         Raises:
+            WrongServer: the endpoint is no URL.
             PermissionError: no keys were found, or they cannot be used.
         """
         access = self.access
+        endpoint = (
+            access.endpoint
+        )  # before the keys: an endpoint that is no URL is the first thing to correct
         if not access.anonymous:
             access.keys()  # an error has its own words here; obstore reports those of a later renewal
         config: dict[str, Any] = {
             "region": access.region,
-            "endpoint": access.endpoint,
+            "endpoint": endpoint,
             "virtual_hosted_style_request": access.virtual_host,
             "skip_signature": access.anonymous,
         }

@@ -48,6 +48,12 @@ _CAUSES: Final = {
 }
 
 
+# What object_store says of an answer that S3 cannot give, with any status: a page of a web server, for example.
+_NOT_AN_ANSWER_OF_S3: Final = re.compile(
+    r"Header missing|[Ii]nvalid \w+ response|metadata from headers|non-partial response"
+)
+
+
 class NotS3(BaseError):
     """The server answers, but not as an S3 server."""
 
@@ -55,7 +61,7 @@ class NotS3(BaseError):
 def is_transient(error: BaseException) -> bool:
     """True if the same request may succeed a little later."""
     if isinstance(error, GenericError):
-        if re.search("redirect without LOCATION|Header missing|invalid DeleteObjects response", str(error)):
+        if "redirect without LOCATION" in str(error) or _NOT_AN_ANSWER_OF_S3.search(str(error)):
             return False
         status = _status(error)
         # Timeout; too many requests; all faults of a server but "not implemented".
@@ -104,7 +110,7 @@ def _cause(error: BaseException, status: int | None, access: S3Access) -> str:
         return f"the server answered {status} without an error of S3: this is probably not an S3 server"
     if status is not None:
         return f"the server answered {status}"
-    if isinstance(error, NotS3) or re.search("Header missing|invalid DeleteObjects response", report):
+    if isinstance(error, NotS3) or _NOT_AN_ANSWER_OF_S3.search(report):
         return "the server answers, but not as an S3 server; check BANDSCOPE_S3_ENDPOINT"
     if "HTTP error" in report or isinstance(error, ConnectionError):
         return _why_no_answer(access) or "the connection broke before the answer was complete"

@@ -7,7 +7,8 @@ from typing import Any, Self
 import pyarrow.parquet as pq
 
 from bandscope_dagster.errors import CannotAnalyze
-from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
+from bandscope_dagster.storage.tables.damage import PARSE_ERRORS, unreadable
 from bandscope_dagster.storage.tables.lineage import PREFIX, Lineage, maker_entries
 from bandscope_dagster.storage.tables.schemas import Table, leaves, table_key
 from bandscope_dagster.storage.tables.song_tables import Row, Written, arrow_table, check_song
@@ -73,8 +74,12 @@ class AudioTableWriter:
 def read_blocks(store: ObjectStore, table: Table, song_id: str) -> Iterator[list[dict[str, Any]]]:
     """The song's blocks in order, each a list of rows (one per stem), with one ranged read per block.
 
-    A song with an error has one block with one row. Columns that an older file lacks are null. Raises CannotAnalyze if
-    the song has no file.
+    A song with an error has one block with one row. Columns that an older file lacks are null.
+
+    Raises:
+        CannotAnalyze: the song has no file.
+        DamagedFile: the file, or a block of it, cannot be read.
+        OSError: the store did not return the bytes.
     """
     key = table_key(table, song_id)
     try:
@@ -83,6 +88,14 @@ def read_blocks(store: ObjectStore, table: Table, song_id: str) -> Iterator[list
         raise CannotAnalyze(
             f"{song_id} has no {table.name}: materialize {table.name} for it first"
         ) from error
-    with source, pq.ParquetFile(source, pre_buffer=True) as file:
-        for group in range(file.num_row_groups):
-            yield [dict.fromkeys(table.names) | row for row in file.read_row_group(group).to_pylist()]
+    try:
+        with source, pq.ParquetFile(source, pre_buffer=True) as file:
+            for group in range(file.num_row_groups):
+                yield [dict.fromkeys(table.names) | row for row in file.read_row_group(group).to_pylist()]
+    except (FileNotFoundError, PermissionError, MemoryError, ObjectChanged):
+        raise
+    except PARSE_ERRORS as error:
+        store.read(
+            key
+        )  # an OSError may come from the store or from the parser; a fault of the store raises here
+        raise unreadable(store, key, error) from error

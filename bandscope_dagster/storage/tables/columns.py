@@ -57,7 +57,7 @@ SONG_ID_COLUMN = Column(
     nullable=False,
 )
 
-_TRUNCATED = "truncated: 12.40 of 187.20 s can be decoded (1 damaged packets); upload it again"
+_TRUNCATED = "truncated: 12.40 of 187.20 s can be decoded (1 damaged packet); upload it again"
 _ERROR = Column(
     "error",
     pa.string(),
@@ -215,7 +215,7 @@ ERROR_COLUMNS = (
         "message",
         pa.string(),
         "Description of the error",
-        "12.40 of 187.20 s can be decoded (1 damaged packets); upload it again",
+        "12.40 of 187.20 s can be decoded (1 damaged packet); upload it again",
     ),
     Column("since", UTC_TIME, "Time when the error was written", datetime(2026, 3, 1, 14, 5, 12, tzinfo=UTC)),
 )

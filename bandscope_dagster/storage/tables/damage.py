@@ -15,6 +15,9 @@ PARSE_ERRORS: Final = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What pyarrow raises for damaged bytes. Of 3,000 footers with one flipped bit, 27 % raised OSError."""
 
 
+MADE_AGAIN: Final = "`bandscope run` makes it again, if the song's upload is there"
+
+
 class DamagedFile(ValueError):
     """A stored file cannot be used. The message names the file and the cause."""
 
@@ -44,7 +47,10 @@ def parse(store: ObjectStore, key: str, read: Callable[[BinaryIO], T]) -> T:
     except MemoryError:
         raise
     except PARSE_ERRORS as error:
-        cause = str(error).partition("\n")[0]
-        raise DamagedFile(
-            f"{store.uri(key)} cannot be read ({cause}); `bandscope run` makes it again"
-        ) from error
+        raise unreadable(store, key, error) from error
+
+
+def unreadable(store: ObjectStore, key: str, error: Exception) -> DamagedFile:
+    """The error for a file of a song that a parser cannot read."""
+    cause = str(error).partition("\n")[0]
+    return DamagedFile(f"{store.uri(key)} cannot be read ({cause}); {MADE_AGAIN}")

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final
 import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.damage import DamagedFile, parse
+from bandscope_dagster.storage.tables.damage import MADE_AGAIN, DamagedFile, parse
 from bandscope_dagster.storage.tables.schemas import Table, table_key
 
 PREFIX = "bandscope."
@@ -194,5 +194,5 @@ def schema_faults(footer: Any, table: Table) -> Iterator[str]:
 
 def _not_ours(store: ObjectStore, table: Table, song_id: str, cause: Exception) -> DamagedFile:
     return DamagedFile(
-        f"{store.uri(table_key(table, song_id))} was not written by Bandscope ({cause}); `bandscope run` makes it again"
+        f"{store.uri(table_key(table, song_id))} was not written by Bandscope ({cause}); {MADE_AGAIN}"
     )

@@ -1,0 +1,60 @@
+"""Messages of ``bandscope run`` before it computes: the songs that it leaves out, and what the store lacks."""
+
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+
+from bandscope_dagster.cli.terminal import one_line
+from bandscope_dagster.errors import counted
+from bandscope_dagster.orchestration.unfinished import Unfinished
+
+SHOWN_SONGS: Final = 3
+SHOWN_DAMAGED: Final = 10
+
+
+def print_left_out(
+    console: Console, todo: Unfinished, chosen: set[str], in_runs: set[str], *, recompute: bool
+) -> None:
+    """Print which of the ``chosen`` songs are not computed, and why. ``in_runs`` are songs of the daemon's runs."""
+    reasons = {
+        "Skipping {} in queued or running runs of the Dagster daemon"
+        " (if such a run is dead, terminate it in the UI).": in_runs,
+        "Leaving out {} with missing or damaged files that cannot be computed again, because the upload is gone:"
+        " put it back, with its time.": todo.cannot_complete,
+    }
+    if recompute:
+        reasons[
+            "Leaving out {} whose upload is gone: the results are kept."
+            " Only `--select stem_instrument_tags` needs no upload."
+        ] = todo.without_upload - todo.lacking.songs
+    else:
+        reasons[
+            "Leaving out {} that the analysis rejected before: `bandscope status` has the reasons,"
+            " `--recompute` tries again."
+        ] = todo.given_up
+    for text, songs in reasons.items():
+        if found := sorted(chosen & songs):
+            names = ", ".join(found[:SHOWN_SONGS]) + (", …" if len(found) > SHOWN_SONGS else "")
+            words = text.format(f"{counted(len(found), 'song')} ({names})")
+            console.print(escape(words), highlight=False, soft_wrap=True)
+
+
+def print_lacking(console: Console, todo: Unfinished, songs: set[str]) -> None:
+    """Print what ``songs`` lack in the store although Dagster's records say that they are done."""
+    if count := len(songs & (todo.songs & todo.lacking.songs) - todo.recorded):
+        console.print(
+            f"Songs whose files are missing or damaged in the store: {count}. These files are computed again.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    damaged = [
+        f"{table} of {song}: {fault}"
+        for table, faults in todo.lacking.damaged.items()
+        for song, fault in faults.items()
+        if song in songs
+    ]
+    for line in damaged[:SHOWN_DAMAGED]:
+        console.print(f"[yellow]Damaged:[/yellow] {escape(one_line(line))}", highlight=False, soft_wrap=True)
+    if more := len(damaged) - min(SHOWN_DAMAGED, len(damaged)):
+        console.print(f"and {counted(more, 'more damaged file')}.", highlight=False)

@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.error import FFmpegError
 from av.packet import Packet
 
-from bandscope_dagster.audio.container import decoder_name, has_video, open_audio
+from bandscope_dagster.audio.container import decoder_name, open_audio
 from bandscope_dagster.audio.findings import Findings
 from bandscope_dagster.audio.flac_headers import first_sample, split_frames
 from bandscope_dagster.audio.flac_md5 import FlacMd5
@@ -23,6 +23,7 @@ from bandscope_dagster.audio.frame_gaps import FRAME_BYTES, FrameGaps
 from bandscope_dagster.audio.parts import Part, parts_of, record_choice
 from bandscope_dagster.audio.pyav import captured_errors, error_count, never_free, silent
 from bandscope_dagster.audio.samples import Silence
+from bandscope_dagster.audio.start import Start
 from bandscope_dagster.audio.stated import ogg_seconds, stated_length
 from bandscope_dagster.errors import SongRejected
 
@@ -31,9 +32,6 @@ _PACKET_STEP = 0.1  # share of a packet by which a gap of lost packets may diffe
 _GAP_S = 0.1  # a longer gap in the timestamps of MP4, Matroska and ASF becomes silence, whatever its length
 _JITTER_S = 0.002  # Matroska and ASF round timestamps to milliseconds
 _TIMED = ("mov", "matroska", "asf")  # containers with a time for each packet
-_LATE_S, _LATE_PACKETS = 0.05, 2.5  # a later start without video is doubtful
-_WMA_START_S, _WMA_START_PACKETS = 0.13, 2  # the time of a whole file's first frame
-_LATEST_START_S = 10  # an Ogg page of audio is shorter
 _HEAD = 32  # bytes of a packet that hold the header of a frame
 
 
@@ -85,10 +83,7 @@ class _Reader:
         self._damaged = part.damaged or (errors > 0 and self._skips)  # or the demuxer reported an error
         unread = errors > 0 and self._name.startswith("matroska")  # it goes on with the next cluster
         self._evidence = self._damaged or unread  # of damage since the last frame
-        # Else the first time may be that of a broadcast, of which the file is a part, or that of a video.
-        start_s = ogg_seconds(stream, part.first_position)
-        self._from_zero = self._flac or unread or 0 < start_s <= _LATEST_START_S
-        self._late = not has_video(container) and self._name.startswith(("matroska", "asf"))
+        self._start = Start(part, container, stream, findings, self._flac or unread)
         self._packet_s = 0.0  # the longest frame
         self._decoded_s = 0.0
         self._block = 0  # FLAC: frames' size
@@ -140,6 +135,7 @@ class _Reader:
     def _decode(self, packet: "Packet[Any]") -> Iterator[AudioFrame | Silence]:
         head = bytes(memoryview(packet)[:_HEAD])
         self._count_bytes(packet, head)
+        self._start.packet(packet)
         if packet.is_corrupt and not self._pcm:  # FFmpeg could not read all of it; PCM is whole in any length
             self._cut = self._evidence = True
         if is_tag(head):
@@ -242,13 +238,7 @@ class _Reader:
         length_s = frame.samples / frame.sample_rate
         self._packet_s = max(self._packet_s, length_s)
         if time_s is not None and self._clock_s is None:
-            late = self._late and time_s > max(_LATE_S, _LATE_PACKETS * self._packet_s)
-            if self._evidence and self._from_zero:
-                self._clock_s = 0.0
-            elif self._evidence and late:
-                self._clock_s = min(_WMA_START_S, _WMA_START_PACKETS * self._packet_s)
-            elif late:
-                self._findings.note(f"the audio starts at {time_s:.2f} s: its beginning may be missing")
+            self._clock_s = self._start.expected_s(time_s, self._packet_s, self._evidence)
         if time_s is not None:
             gap_s = 0.0 if self._clock_s is None else time_s - self._clock_s
             if self._is_loss(gap_s):
@@ -288,7 +278,7 @@ class _Reader:
             self._findings.damage_s += max(self._tail_s, unread_s)
         elif self._part.asf:
             self._findings.stopped_early |= unread_s > 0
-            self._findings.ends_damaged = self._evidence
+            self._findings.ends_damaged |= self._evidence
         self._findings.cut_inside |= self._cut or self._tail_s > 0
         if self._md5 is not None and self._md5.differs and not self._findings.bad_packets:
             self._findings.note("the samples differ from the MD5 digest in the file")

@@ -48,10 +48,11 @@ def parts_of(file: BinaryIO, findings: Findings) -> list[Part]:
     if head != b"OggS":
         size = file.seek(0, 2)
         end = size if head in _WITH_SIZES else audio_end(file)
+        asf = read_asf(file)
+        if asf is not None and asf.cut:
+            findings.note("the file ends in the middle of a packet")
         # Without the tags at the end: parsers would take them for a part of the last frame.
-        return [
-            Part(file if end == size else cast(BinaryIO, FileView(file, 0, end)), end, asf=read_asf(file))
-        ]
+        return [Part(file if end == size else cast(BinaryIO, FileView(file, 0, end)), end, asf=asf)]
     found = read_links(file)
     if found.ends_inside and found.links and not found.links[-1].ended:
         raise SongRejected(

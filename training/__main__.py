@@ -134,7 +134,7 @@ class Work:
         from training.outcome import real_windows
 
         assert self.notes is not None
-        return real_windows(network, self.notes, half, self.seed, self.folder / f"notes-{half}.pt")
+        return real_windows(network, self.notes, half, self.folder / f"notes-{half}.pt")
 
     def evaluate(self) -> None:
         """Judge on the other half of the notes: figures, a table of classes, pictures."""

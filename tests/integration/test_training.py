@@ -252,7 +252,7 @@ def test_real_notes_reach_the_figures(notes_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(outcome, "PHRASES_EACH", 2)
     monkeypatch.setattr(outcome, "MIXTURES", 4)
     network = fitting.untrained_network()
-    real = outcome.real_windows(network, notes_folder, "b", 1, tmp_path / "kept.pt")
+    real = outcome.real_windows(network, notes_folder, "b", tmp_path / "kept.pt")
     assert {name: windows.count for name, windows in real.items()} == {"single": 6, "mixture": 4}
     found = calibrate(_windows(0.0, 1, tuple(range(len(CLASSES)))), list(real.values()))
     lines: list[str] = []

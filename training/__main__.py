@@ -29,7 +29,7 @@ from typing import Final
 from training.notes import Half
 
 STEPS: Final = ("fetch", "bank", "features", "ear", "perceptron", "write", "calibrate", "evaluate")
-FEATURE_MIXTURES, EAR_MIXTURES, PERCEPTRON_EPOCHS = 16_384, 150_000, 24
+FEATURE_MIXTURES, EAR_MIXTURES, PERCEPTRON_EPOCHS = 40_960, 110_000, 24
 HELD_OUT_MIXTURES: Final = 3_072
 WEIGHTS, BOUNDS = "bandscope-instruments.safetensors", "instruments_bounds.toml"
 
@@ -134,7 +134,7 @@ class Work:
         from training.outcome import real_windows
 
         assert self.notes is not None
-        return real_windows(network, self.notes, half, self.seed, self.folder / f"notes-{half}.pt")
+        return real_windows(network, self.notes, half, self.folder / f"notes-{half}.pt")
 
     def evaluate(self) -> None:
         """Judge on the other half of the notes: figures, a table of classes, pictures."""

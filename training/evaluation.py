@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from bandscope_dagster.tagging.instruments_network import CLASSES
 from benchmarks.tagging_quality import average_precision
 from training.calibration import Calibration, Floats, Rule, Windows, pooled
 
-DRAWS = 1000  # of the bootstrap
+DRAWS: Final = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,63 +111,83 @@ def rules_compared(
     return rows
 
 
-def draw_confusion(path: Path, rows: Sequence[str], counts: NDArray[np.float64], title: str) -> None:
-    """A matrix as a picture: what plays in each row, which class has the highest score in each column."""
-    import matplotlib
+FONT: Final = 'font-family="sans-serif" font-size="11"'
+BLUE: Final = (31, 95, 160)  # of a share of 1; a share of 0 is white
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(11, 0.34 * len(rows) + 3), layout="constrained")
+def _colour(share: float) -> str:
+    return "#" + "".join(f"{round(255 + (full - 255) * share):02x}" for full in BLUE)
+
+
+def draw_confusion(path: Path, rows: Sequence[str], counts: NDArray[np.float64]) -> None:
+    """A matrix as SVG: what plays in each row, which class has the highest score in each column."""
+    cell, left, top = 20, 110, 110
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(CLASSES)), CLASSES, rotation=90)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.set_xlabel("class with the highest score")
-    axes.set_ylabel("what plays")
-    axes.set_title(title)
-    for row, column in zip(*np.nonzero(counts), strict=True):
-        dark = shares[row, column] > 0.5
-        axes.text(
-            column,
-            row,
-            f"{counts[row, column]:.0f}",
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white" if dark else "black",
-        )
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    width, height = left + cell * len(CLASSES) + 10, top + cell * len(rows) + 30
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {FONT}>']
+    parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
+    for column, name in enumerate(CLASSES):
+        x, y = left + cell * column + 14, top - 5
+        parts.append(f'<text transform="translate({x} {y}) rotate(-60)">{name}</text>')
+    for row, name in enumerate(rows):
+        y = top + cell * row
+        parts.append(f'<text x="{left - 6}" y="{y + 14}" text-anchor="end">{name}</text>')
+        for column, share in enumerate(shares[row]):
+            x = left + cell * column
+            parts.append(
+                f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" fill="{_colour(share)}" stroke="#ddd"/>'
+            )
+            if counts[row, column]:
+                ink = "white" if share > 0.5 else "black"
+                number = f"{counts[row, column]:.0f}"
+                parts.append(
+                    f'<text x="{x + 10}" y="{y + 14}" text-anchor="middle" fill="{ink}">{number}</text>'
+                )
+    parts.append(
+        f'<text x="{left}" y="{height - 8}">rows: what plays; columns: the class with the highest score</text>'
+    )
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n")
 
 
 def draw_reliability(path: Path, parts: Mapping[str, tuple[Floats, NDArray[np.bool_]]]) -> None:
-    """How often a class is heard at each probability, one line a set."""
-    import matplotlib
+    """How often a class is heard at each probability, as SVG, one line a set."""
+    size, left, top = 300, 60, 20
+    inks = ("#1f5fa0", "#c2571a", "#2c7a4b")
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    def at(probability: float, share: float) -> str:
+        return f"{left + size * probability:.1f},{top + size * (1 - share):.1f}"
 
-    figure, axes = pyplot.subplots(figsize=(5.2, 5), layout="constrained")
-    axes.plot([0, 1], [0, 1], color="0.7", linestyle="--", label="perfect")
-    edges = np.linspace(0, 1, 11)
-    for name, (probability, truth) in parts.items():
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + size + 20} {top + size + 90}" {FONT}>'
+    ]
+    lines.append(f'<rect width="{left + size + 20}" height="{top + size + 90}" fill="white"/>')
+    lines.append(f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" stroke="#999"/>')
+    lines.append(f'<polyline points="{at(0, 0)} {at(1, 1)}" stroke="#bbb" stroke-dasharray="4" fill="none"/>')
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        lines.append(
+            f'<text x="{left + size * tick}" y="{top + size + 15}" text-anchor="middle">{tick:g}</text>'
+        )
+        lines.append(
+            f'<text x="{left - 6}" y="{top + size * (1 - tick) + 4}" text-anchor="end">{tick:g}</text>'
+        )
+    middle = top + size / 2
+    lines.append(f'<text x="{left + size / 2}" y="{top + size + 32}" text-anchor="middle">probability</text>')
+    lines.append(
+        f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">share that plays</text>'
+    )
+    for order, (name, (probability, truth)) in enumerate(parts.items()):
         number = np.minimum((probability * 10).astype(int), 9)
         filled = [one for one in range(10) if (number == one).sum() >= 10]
-        error = expected_calibration_error(probability, truth)
-        axes.plot(
-            [probability[number == one].mean() for one in filled],
-            [truth[number == one].mean() for one in filled],
-            marker="o",
-            label=f"{name} (expected calibration error {error:.3f})",
+        points = " ".join(
+            at(probability[number == one].mean(), truth[number == one].mean()) for one in filled
         )
-    axes.set_xticks(edges[::2])
-    axes.set_yticks(edges[::2])
-    axes.set_xlabel("probability of a class in a window")
-    axes.set_ylabel("share of these windows in which it plays")
-    axes.legend(frameon=False, loc="upper left")
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+        ink, y = inks[order % len(inks)], top + size + 52 + 16 * order
+        lines.append(f'<polyline points="{points}" stroke="{ink}" stroke-width="2" fill="none"/>')
+        error = expected_calibration_error(probability, truth)
+        lines.append(
+            f'<text x="{left}" y="{y}" fill="{ink}">{name} (expected calibration error {error:.3f})</text>'
+        )
+    path.write_text("\n".join([*lines, "</svg>"]) + "\n")
 
 
 def write_json(path: Path, values: Mapping[str, object]) -> None:

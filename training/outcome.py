@@ -31,6 +31,7 @@ from training.listening import ear_logits, listen
 from training.mixing import Mixer
 from training.notes import Half, Notes
 
+NOTES_SEED: Final = 7  # of the halves of the real notes
 PHRASES_EACH, MIXTURES = 15, 240  # of the real notes, in each half
 AUDIOSET: Final = {
     "piano": "Piano", "electric piano": "Electric piano", "organ": "Organ", "accordion": "Accordion",
@@ -46,9 +47,17 @@ AUDIOSET: Final = {
 
 
 def write_weights(network: nn.Module, path: Path) -> None:
-    """Write a network's weights as safetensors, whole or not at all."""
+    """Write a network's weights as safetensors, whole or not at all.
+
+    The matrices that were trained here are rounded to half precision; they are read back into float32.
+    """
+
+    def rounded(name: str, tensor: Tensor) -> Tensor:
+        ours = name.startswith(("ear.", "perceptron.")) and tensor.ndim > 1
+        return (tensor.half() if ours else tensor).contiguous()
+
     part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, part)
+    save_file({name: rounded(name, tensor) for name, tensor in network.state_dict().items()}, part)
     part.replace(path)
 
 
@@ -96,18 +105,18 @@ def held_out_windows(network: nn.Module, bank_files: Sequence[Path], seed: int, 
     return Windows(weights[0] * trunk + weights[1] * ear, heard, np.arange(len(heard)))
 
 
-def real_windows(network: nn.Module, notes: Path, half: Half, seed: int, kept: Path) -> dict[str, Windows]:
+def real_windows(network: nn.Module, notes: Path, half: Half, kept: Path) -> dict[str, Windows]:
     """The logits of phrases ("single") and of mixtures ("mixture") of one half of a folder of notes.
 
     ``kept`` keeps what the frozen parts hear of them, so that another ear or perceptron is judged quickly.
     """
     if not kept.exists():
-        read = Notes(notes, seed)
+        read = Notes(notes, NOTES_SEED)
         stored: dict[str, Any] = {}
         offset = 100 if half == "a" else 200
         for name, pieces in (
-            ("single", read.phrases(half, PHRASES_EACH, seed + offset)),
-            ("mixture", read.mixtures(half, MIXTURES, seed + offset + 1)),
+            ("single", read.phrases(half, PHRASES_EACH, offset)),
+            ("mixture", read.mixtures(half, MIXTURES, offset + 1)),
         ):
             heard = listen(network, [piece.audio for piece in pieces])
             truth = torch.tensor([[label in piece.heard for label in CLASSES] for piece in pieces])
@@ -159,7 +168,7 @@ def report(
     folder: Path,
     note: Callable[[str], None],
 ) -> None:
-    """Print the figures, and write ``figures.json``, ``confusion.png`` and ``reliability.png`` to ``folder``."""
+    """Print the figures, and write ``figures.json``, ``confusion.svg`` and ``reliability.svg`` to ``folder``."""
     bounds = np.array([calibration[name].present_from for name in CLASSES])
     values: dict[str, object] = {}
     reliability: dict[str, tuple[Floats, Any]] = {}
@@ -187,12 +196,12 @@ def report(
             for piece, best in enumerate(scores.argmax(1)):
                 counts[rows.index(windows.names[piece]), best] += 1
             draw_confusion(
-                folder / "confusion.png", rows, counts, "Phrases of one instrument, half b of the real notes"
+                folder / "confusion.svg", rows, counts, "Phrases of one instrument, half b of the real notes"
             )
             for row, line in zip(rows, counts, strict=True):
                 top = Counter(dict(zip(CLASSES, line.astype(int).tolist(), strict=True))).most_common(3)
                 note(f"  {row:16} " + ", ".join(f"{label} {number}" for label, number in top if number))
-    draw_reliability(folder / "reliability.png", reliability)
+    draw_reliability(folder / "reliability.svg", reliability)
     rules = rules_compared(real, calibration, ("mean", "best quarter", "noisy-or", "maximum"))
     for rule, name, mean_ap, f1 in rules:
         note(f"  {rule:12} {name:8} mean average precision {mean_ap:.3f}, micro-F1 with one bound {f1:.3f}")

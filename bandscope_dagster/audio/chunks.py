@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
@@ -32,6 +32,8 @@ _CAF = ChunkLayout(8, struct.Struct(">4sQ"), True, False, 1, (b"data",))
 W64 = ChunkLayout(40, struct.Struct("<4s12xQ"), True, True, 8, (b"data",))
 _MP4 = ChunkLayout(0, struct.Struct(">I4s"), False, True, 1, (b"mdat", b"moof"), b"moov", named=False)
 _ASF = ChunkLayout(0, struct.Struct("<16sQ"), True, True, 1, (ASF_DATA,), named=False)
+ASF_OBJECTS = replace(_ASF, first=30)
+"""The objects inside an ASF header, and those after it."""
 
 
 def chunk_layout(file: BinaryIO) -> ChunkLayout | None:

@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from bandscope_dagster.audio.asf import ASF_DATA_HEADER
 from bandscope_dagster.audio.chunks import ASF_DATA, ChunkLayout, chunk_layout, chunks
 
 TOLERATED_LOSS = 0.02  # share of a song that may be missing before it counts as truncated
@@ -20,7 +21,6 @@ _TOLERATED_REST = 4096  # bytes after the audio without a chunk of their own; 23
 
 _EBML = b"\x1a\x45\xdf\xa3"
 _MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
-_ASF_DATA_HEADER = 26  # bytes of the data object before its first packet, without GUID and size
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def _find_cut_chunk(file: BinaryIO, layout: ChunkLayout) -> Missing | None:
             continue
         if name == b"data" and size == 0xFFFF_FFFF and rf64_data:
             size = rf64_data
-        if name == ASF_DATA and size <= _ASF_DATA_HEADER:
+        if name == ASF_DATA and size <= ASF_DATA_HEADER:
             continue  # written to a pipe
         if name != layout.index and _is_placeholder(size):
             continue

@@ -27,6 +27,9 @@ _DECODERS = (
     *(f"pcm_{kind}{order}" for kind in ("s16", "s24", "s32", "f32", "f64") for order in ("le", "be")),
 )
 
+# FFmpeg's names of codecs of pictures.
+_PICTURES = ("mjpeg", "png", "bmp", "gif", "webp", "tiff")
+
 # Decoders of formats with a checksum in each frame: FFmpeg ignores it by default.
 _WITH_CHECKSUMS = ("flac", "wavpack")
 
@@ -93,6 +96,15 @@ def _chosen(container: InputContainer) -> AudioStream:
 def decoder_name(stream: AudioStream) -> str:
     """FFmpeg's name of the stream's decoder; PyAV has no codec context if FFmpeg has no decoder."""
     return getattr(stream.codec_context, "name", "unknown")
+
+
+def has_video(container: InputContainer) -> bool:
+    """True if a video stream is more than a picture: programs also write a cover as a video of one picture."""
+    return any(
+        not stream.disposition & Disposition.attached_pic
+        and (stream.average_rate or getattr(stream.codec_context, "name", None) not in _PICTURES)
+        for stream in container.streams.video
+    )
 
 
 def _refuse(url: str, flags: int, options: dict[str, str]) -> NoReturn:

@@ -82,9 +82,10 @@ def _check_whole(found: Findings, decoded_s: float, limits: Limits) -> None:
     stated_s = found.stated_s
     missing_s = 0.0 if stated_s is None else stated_s - decoded_s
     if stated_s is not None and missing_s > 0:
-        if found.cut_inside or found.stopped_early:
+        noticed = missing_s > _TOLERATED_LOSS_S
+        if found.cut_inside or found.stopped_early or (found.ends_damaged and noticed):
             found.damage_s += missing_s
-        elif missing_s > _TOLERATED_LOSS_S:
+        elif noticed:
             # Programs that cut without encoding leave the length of the original in the header.
             found.note(
                 f"the header states {stated_s:.2f} s, and the file ends after {decoded_s:.2f} s, after a whole packet"

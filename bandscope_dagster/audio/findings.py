@@ -29,6 +29,7 @@ class Findings:
     stated_s: float | None = None  # the length that the file states of the stream
     microsoft_order: bool = False  # channels without names are in the order of WAV files
     cut_inside: bool = False  # the file ends in the middle of a packet or page
+    ends_damaged: bool = False  # damage was found that may have cost the end
     stopped_early: bool = False  # the demuxer gave up before the end of the file
     notes: list[str] = field(default_factory=list[str])  # parts of the warning
 

@@ -23,6 +23,7 @@ from bandscope_dagster.audio.frame_gaps import FRAME_BYTES, FrameGaps
 from bandscope_dagster.audio.parts import Part, parts_of, record_choice
 from bandscope_dagster.audio.pyav import captured_errors, error_count, never_free, silent
 from bandscope_dagster.audio.samples import Silence
+from bandscope_dagster.audio.start import Start
 from bandscope_dagster.audio.stated import ogg_seconds, stated_length
 from bandscope_dagster.errors import SongRejected
 
@@ -31,12 +32,6 @@ _PACKET_STEP = 0.1  # share of a packet by which a gap of lost packets may diffe
 _GAP_S = 0.1  # a longer gap in the timestamps of MP4, Matroska and ASF becomes silence, whatever its length
 _JITTER_S = 0.002  # Matroska and ASF round timestamps to milliseconds
 _TIMED = ("mov", "matroska", "asf")  # containers with a time for each packet
-_INDEX_SHARE = 0.02  # of the bytes; indexes and tags at the end of Matroska and ASF are smaller
-_LATE_S, _LATE_PACKETS = (
-    0.05,
-    2.5,
-)  # a later start without video is doubtful; WMA starts after two packets
-_LATEST_START_S = 10  # an Ogg page of audio is shorter
 _HEAD = 32  # bytes of a packet that hold the header of a frame
 
 
@@ -72,28 +67,23 @@ class _Reader:
         errors: int,  # that FFmpeg reported when it opened the part
         alone: bool,
     ) -> None:
-        self._file, self._container, self._stream = part.file, container, stream
+        self._part, self._container, self._stream = part, container, stream
         self._findings = findings
-        self._end = part.end
         self._name = container.format.name
         self._timed = self._name.startswith(_TIMED)
         self._flac = decoder_name(stream) == "flac"
         self._pcm = "pcm" in decoder_name(stream)
-        self._stated_s = stated_length(part.file, container, stream)
+        self._stated_s = stated_length(part, container, stream)
         if alone:
             findings.stated_s = self._stated_s
         self._md5 = FlacMd5(stream) if self._flac and alone else None
         self._clock_s: float | None = None  # the time after the last frame, or silence
         self._shift_s = 0.0  # of the timestamps, for packets of bytes that FFmpeg counts as one frame
-        skipped = errors > 0 and self._name == "ogg"  # FFmpeg skips a page with a wrong checksum
+        self._skips = self._name in ("ogg", "asf")  # FFmpeg skips damaged pages and packets
+        self._damaged = part.damaged or (errors > 0 and self._skips)  # or the demuxer reported an error
         unread = errors > 0 and self._name.startswith("matroska")  # it goes on with the next cluster
-        self._evidence = part.lost_pages or skipped or unread  # of damage since the last frame
-        self._last_position = part.last_position
-        # Else the first time may be that of a broadcast, of which the file is a part, or that of a video.
-        start_s = ogg_seconds(stream, part.first_position)
-        self._from_zero = self._flac or unread or 0 < start_s <= _LATEST_START_S
-        self._late = not container.streams.video and self._name.startswith(("matroska", "asf"))
-        self._damaged = part.lost_pages or skipped  # the demuxer reported an error
+        self._evidence = self._damaged or unread  # of damage since the last frame
+        self._start = Start(part, container, stream, findings, self._flac or unread)
         self._packet_s = 0.0  # the longest frame
         self._decoded_s = 0.0
         self._block = 0  # FLAC: frames' size
@@ -122,11 +112,11 @@ class _Reader:
             except StopIteration:
                 break
             except FFmpegError:
-                if self._position >= self._end or is_tag_at(self._file, self._position):
+                if self._position >= self._part.end or is_tag_at(self._part.file, self._position):
                     break  # only tags follow
                 self._evidence = self._damaged = True
-                position = self._file.tell()
-                if position >= self._end:
+                position = self._part.file.tell()
+                if position >= self._part.end:
                     self._cut = True
                     break
                 stalls = stalls + 1 if position == last else 0
@@ -145,6 +135,7 @@ class _Reader:
     def _decode(self, packet: "Packet[Any]") -> Iterator[AudioFrame | Silence]:
         head = bytes(memoryview(packet)[:_HEAD])
         self._count_bytes(packet, head)
+        self._start.packet(packet)
         if packet.is_corrupt and not self._pcm:  # FFmpeg could not read all of it; PCM is whole in any length
             self._cut = self._evidence = True
         if is_tag(head):
@@ -176,7 +167,7 @@ class _Reader:
         for frame in frames:
             yield from self._place(frame, self._time_of(frame, head))
         if frames:
-            self._evidence = self._damaged and self._name == "ogg"  # whose next known time may be far away
+            self._evidence = self._damaged and self._skips  # the next known time may be far away
             self._tail_s = 0.0
         if complaints:
             self._evidence = True
@@ -236,7 +227,9 @@ class _Reader:
             self._block = self._block or frame.samples
             number = first_sample(head, self._block)
             return None if number is None else number / frame.sample_rate
-        return None if frame.time is None else frame.time + self._shift_s
+        if frame.time is None or (self._part.asf and self._stated_s and frame.time > self._stated_s + _GAP_S):
+            return None  # a damaged time
+        return frame.time + self._shift_s
 
     def _place(self, frame: AudioFrame, time_s: float | None) -> Iterator[AudioFrame | Silence]:
         """The frame, after the silence that belongs before it."""
@@ -245,10 +238,7 @@ class _Reader:
         length_s = frame.samples / frame.sample_rate
         self._packet_s = max(self._packet_s, length_s)
         if time_s is not None and self._clock_s is None:
-            if self._from_zero and self._evidence:
-                self._clock_s = 0.0
-            elif self._late and time_s > max(_LATE_S, _LATE_PACKETS * self._packet_s):
-                self._findings.note(f"the audio starts at {time_s:.2f} s: its beginning may be missing")
+            self._clock_s = self._start.expected_s(time_s, self._packet_s, self._evidence)
         if time_s is not None:
             gap_s = 0.0 if self._clock_s is None else time_s - self._clock_s
             if self._is_loss(gap_s):
@@ -283,17 +273,19 @@ class _Reader:
             self._lost_frames(self._gaps.rest())
             if self._gaps.begins_with:
                 self._findings.note(f"{self._gaps.begins_with} bytes before the first frame are no audio")
+        unread_s = self._unread_s() if self._damaged else 0.0
         if self._stated_s is None:
-            self._findings.damage_s += max(self._tail_s, self._unread_s() if self._damaged else 0.0)
+            self._findings.damage_s += max(self._tail_s, unread_s)
+        elif self._part.asf:
+            self._findings.stopped_early |= unread_s > 0
+            self._findings.ends_damaged |= self._evidence
         self._findings.cut_inside |= self._cut or self._tail_s > 0
         if self._md5 is not None and self._md5.differs and not self._findings.bad_packets:
             self._findings.note("the samples differ from the MD5 digest in the file")
 
     def _unread_s(self) -> float:
-        """The audio after the last frame that was read: of Ogg by the last page, else by the bytes that are left."""
-        if self._last_position is not None:
-            return max(0.0, ogg_seconds(self._stream, self._last_position) - (self._clock_s or 0.0))
-        if not self._timed or self._position <= 0:
-            return 0.0
-        unread = (self._end - self._position) / self._position
-        return unread * self._decoded_s if unread > _INDEX_SHARE else 0.0
+        """The audio after the last frame that was read: of Ogg by the last page, else by the bytes."""
+        if self._part.last_position is not None:
+            return max(0.0, ogg_seconds(self._stream, self._part.last_position) - (self._clock_s or 0.0))
+        readable = self._timed and self._position > 0
+        return self._part.unread_share(self._position) * self._decoded_s if readable else 0.0

@@ -39,6 +39,17 @@ QUIETEST: Final = 1e-7  # mel power; a quieter window is not raised to the level
 HIDDEN: Final = 384  # units of the perceptron
 WIDTHS: Final = (24, 40, 80, 160, 256)  # channels of the ear
 
+FRONT_END: Final = {
+    "trunk_n_fft": musicnn.N_FFT,
+    "trunk_mean": TRUNK_MEAN,
+    "ear_n_fft": EAR_FFT,
+    "ear_range_db": EAR_RANGE_DB,
+    "hop": HOP,
+    "mel_bands": MEL_BANDS,
+    "quietest": QUIETEST,
+}
+"""Constants of the code on which the output depends; the lineage of tags has them."""
+
 
 def mel_filters(n_fft: int) -> Tensor:
     """``(MEL_BANDS, n_fft // 2 + 1)``; see ``musicnn.mel_filters``."""

@@ -8,6 +8,8 @@ import re
 import struct
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import av
@@ -181,13 +183,139 @@ def test_a_checksum_is_also_found_wrong_where_the_same_was_reported_before() -> 
     assert first.warning == second.warning is not None
 
 
-def test_wma_without_its_first_packets_has_a_warning() -> None:
+# ASF: FFmpeg skips damaged packets, often without a message. A packet of these files has 3,200 bytes.
+
+
+def test_wma_without_its_first_packets_has_silence_in_their_place() -> None:
     plain = _long("wma 2")
+    whole, _ = heard(plain)
     data = bytearray(plain)
-    start = _packets(plain)[2]
-    data[start : start + 1000] = np.random.default_rng(0).bytes(1000)
-    _, found = heard(bytes(data))
+    start = _packets(plain)[0]
+    data[start : start + 3200] = bytes(3200)
+    audio, found = heard(bytes(data))
+    assert found.warning is not None and "of silence are in place of lost audio" in found.warning
+    assert 0.05 < found.lost_s < 0.4
+    assert abs(audio.shape[1] - whole.shape[1]) <= 0.05 * RATE
+    behind = slice(12 * RATE, 19 * RATE)
+    assert abs(lag(audio[:, behind], whole[:, behind])) <= 0.05 * RATE
+
+
+@pytest.mark.parametrize("kind", ["alone", "cover", "video"])
+def test_wma_whose_beginning_is_lost_has_a_warning_or_is_truncated(kind: str) -> None:
+    data = _wma(kind)
+    start = _packets(data)[6]
+    for lost in (4000, 40_000):
+        damaged = data[:start] + bytes(lost) + data[start + lost :]
+        if lost == 4000:
+            assert heard(damaged)[1].warning is not None
+        else:
+            assert rejection(damaged).reason is Reason.TRUNCATED
+
+
+def test_wma_that_starts_late_without_damage_has_a_warning() -> None:
+    late = converted(base("wma 2"), "wma", "-c copy -output_ts_offset 1 -f asf")
+    _, found = heard(late)
     assert found.warning is not None and "its beginning may be missing" in found.warning
+
+
+@cache
+def _wma(kind: str) -> bytes:
+    """A WMA file of 20 s: alone, with a cover (which ffmpeg writes as a video), with a video, or from a pipe."""
+    song = wav(np.tile(excerpt(), 11)[:, : 20 * RATE])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "song.wav"
+        path.write_bytes(song)
+        video = {
+            "cover": ("testsrc=size=600x600:rate=10:duration=0.1", "-c:v mjpeg"),
+            "video": ("testsrc=size=64x64:rate=10:duration=20", "-c:v msmpeg4"),
+        }
+        source_of_video, encoder = video.get(kind, ("", ""))
+        inputs = ["-f", "lavfi", "-i", source_of_video] if source_of_video else []
+        options = f"{encoder} -c:a wmav2 -b:a 192k -f asf".split()
+        output = "pipe:1" if kind == "pipe" else str(Path(folder) / "song.wma")
+        written = ffmpeg(*inputs, "-i", str(path), *options, output)
+        return written or Path(output).read_bytes()
+
+
+WMA = ("alone", "cover", "video", "pipe")
+
+
+@pytest.mark.parametrize("kind", WMA)
+def test_a_whole_wma_file_has_no_warning(kind: str) -> None:
+    audio, found = heard(_wma(kind))
+    assert audio.shape[1] == pytest.approx(20 * RATE, abs=0.06 * RATE)
+    assert found.warning is None
+
+
+@pytest.mark.parametrize("kind", WMA)
+@pytest.mark.parametrize("fill", [bytes, np.random.default_rng(0).bytes], ids=["zeros", "random"])
+@pytest.mark.parametrize("start", [0.2, 0.5, 0.9])
+def test_a_wma_file_whose_end_is_overwritten_is_truncated(kind: str, fill, start: float) -> None:
+    data = _wma(kind)
+    keep = round(len(data) * start)
+    error = rejection(data[:keep] + fill(len(data) - keep))
+    assert error.reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("kind", WMA)
+@pytest.mark.parametrize("lost", [4000, 9000])
+def test_a_wma_file_whose_last_packets_are_overwritten_has_a_warning(kind: str, lost: int) -> None:
+    data = _wma(kind)
+    index = (
+        0 if kind != "video" else len(data) - data.rindex(bytes.fromhex("90080033b1e5cf1189f400a0c90349cb"))
+    )
+    whole, _ = heard(data)
+    audio, found = heard(data[: len(data) - index - lost] + bytes(lost) + data[len(data) - index :])
+    assert found.warning is not None
+    assert audio.shape[1] < whole.shape[1]
+    assert found.lost_s == pytest.approx((whole.shape[1] - audio.shape[1]) / RATE, abs=0.2)
+
+
+@pytest.mark.parametrize("kind", WMA)
+@pytest.mark.parametrize("place", [0.15, 0.4, 0.6, 0.8])
+def test_a_hole_in_a_wma_file_is_a_loss_by_damage(kind: str, place: float) -> None:
+    """5 % are rejected; 1 % is a warning, and what is behind keeps its place."""
+    data = _wma(kind)
+    start = round(len(data) * place)
+    large, small = len(data) // 20, len(data) // 100
+    assert rejection(data[:start] + bytes(large) + data[start + large :]).reason is Reason.TRUNCATED
+    whole, _ = heard(data)
+    audio, found = heard(data[:start] + bytes(small) + data[start + small :])
+    assert found.warning is not None and "of silence are in place of lost audio" in found.warning
+    assert 0 < found.lost_s < 0.5
+    assert audio.shape[1] == pytest.approx(whole.shape[1], abs=100)
+
+
+@pytest.mark.parametrize("kind", ["alone", "cover"])
+def test_a_wrong_time_in_a_wma_file_adds_no_silence_after_its_end(kind: str) -> None:
+    plain = _wma(kind)
+    data = bytearray(plain)
+    # A payload begins with stream and object numbers, offset, and 8 bytes of replicated data: size and time.
+    packet = _packets(plain)[-30]
+    size = data.index(struct.pack("<BI", 8, _packet_bytes(plain)), packet)
+    struct.pack_into("<I", data, size + 5, 60_000)
+    audio, _ = heard(bytes(data))
+    assert audio.shape[1] == pytest.approx(20 * RATE, abs=0.2 * RATE)
+
+
+def _packet_bytes(data: bytes) -> int:
+    with av.open(io.BytesIO(data)) as container:
+        return next(packet.size for packet in container.demux(container.streams.audio[0]))
+
+
+def test_a_cover_that_is_damaged_costs_no_warning() -> None:
+    data = bytearray(_wma("cover"))
+    picture = data.index(b"\xff\xd8\xff")
+    data[picture + 7000 : picture + 8000] = bytes(1000)
+    _, found = heard(bytes(data))
+    assert found.warning is None
+
+
+def test_a_wma_file_from_a_pipe_that_is_cut_has_a_warning() -> None:
+    data = _wma("pipe")
+    for size in range(len(data) // 2, len(data) // 2 + 3200, 400):
+        _, found = heard(data[:size])
+        assert found.warning is not None and "the file ends in the middle of a packet" in found.warning
 
 
 @pytest.mark.parametrize(("cut", "warning"), [(0, False), (100, True)])

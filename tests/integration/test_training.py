@@ -1,6 +1,8 @@
 """The training of the embedded tagger, on made-up sounds: bank, mixtures, both branches, bounds, figures."""
 
 import csv
+import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +122,7 @@ def test_the_ear_learns_and_a_stopped_training_goes_on(bank_files, tmp_path):
     notes: list[str] = []
     mixer = Mixer(Bank(bank_files), 1)
     checkpoint = tmp_path / "ear.checkpoint"
-    mixtures = 40 * fitting.EAR_BATCH
+    mixtures = 12 * fitting.EAR_BATCH
     easy = mixer.batch
     mixer.batch = lambda size, progress=1.0: easy(size, 0.0)
     ear = fitting.fit_ear(mixer, mixtures, 1, checkpoint, notes.append)
@@ -129,7 +131,7 @@ def test_the_ear_learns_and_a_stopped_training_goes_on(bank_files, tmp_path):
     for name, tensor in ear.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
 
-    batch = mixer.batch(64)
+    batch = mixer.batch(32)
     with torch.inference_mode():
         logits = ear(fitting.ear_input(batch.ear))
     for column in (TONE, NOISE):
@@ -250,16 +252,15 @@ def test_real_notes_reach_the_figures(notes_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(outcome, "PHRASES_EACH", 2)
     monkeypatch.setattr(outcome, "MIXTURES", 4)
     network = fitting.untrained_network()
-    real = outcome.real_windows(network, notes_folder, "b", 1, tmp_path / "kept.pt")
+    real = outcome.real_windows(network, notes_folder, "b", tmp_path / "kept.pt")
     assert {name: windows.count for name, windows in real.items()} == {"single": 6, "mixture": 4}
     found = calibrate(_windows(0.0, 1, tuple(range(len(CLASSES)))), list(real.values()))
     lines: list[str] = []
     outcome.report(real, found, tmp_path, lines.append)
     assert any("micro-F1" in line for line in lines)
-    assert all(
-        (tmp_path / name).stat().st_size > 1000
-        for name in ("confusion.png", "reliability.png", "figures.json")
-    )
+    assert json.loads((tmp_path / "figures.json").read_text())["single"]["mean_ap"] > 0
+    for name in ("confusion.svg", "reliability.svg"):
+        assert ElementTree.parse(tmp_path / name).getroot().tag.endswith("svg")
 
 
 def test_production_keeps_length_and_level():

@@ -6,6 +6,7 @@ import av
 import pytest
 from audio_files import encode, encoded, excerpt
 
+from bandscope_dagster.audio.asf import read_asf
 from bandscope_dagster.audio.file_view import FileView
 from bandscope_dagster.audio.flac_headers import first_sample, split_frames
 from bandscope_dagster.audio.foreign_tags import after_tags, audio_end, audio_start
@@ -77,3 +78,48 @@ def test_a_view_is_a_part_of_a_file_with_some_bytes_replaced() -> None:
     assert (view.seek(-2, 2), view.read(1), view.tell()) == (4, b"x", 5)
     with pytest.raises(ValueError, match="negative"):
         view.seek(-1)
+
+
+def test_the_packets_of_an_asf_file_begin_alike() -> None:
+    data = bytearray(encoded("wma"))
+    found = read_asf(io.BytesIO(data))
+    assert found is not None and found.length_s is not None and not found.cut
+    with av.open(io.BytesIO(data)) as container:
+        assert found.length_s == pytest.approx(container.duration / 1e6, abs=0.001)
+    size = found.packet_bytes
+    assert (len(found.whole), found.lost_bytes()) == ((len(data) - found.first) // size, 0)
+    for number in (0, 2):
+        data[found.first + number * size] = 0
+    damaged = read_asf(io.BytesIO(data))
+    assert damaged is not None
+    positions = (0, found.first, found.first + 1, found.first + 2 * size, found.first + 2 * size + 1)
+    assert [damaged.lost_bytes(position) // size for position in positions] == [2, 2, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [(64, bytes(8)), (80, b"\xff" * 8), (88, b"\1\0\0\0")],
+    ids=["no duration", "a preroll that is longer", "a broadcast"],
+)
+def test_an_asf_file_may_state_no_length(place: int, field: bytes) -> None:
+    data = bytearray(encoded("wma"))
+    properties = data.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    data[properties + place : properties + place + len(field)] = field
+    found = read_asf(io.BytesIO(data))
+    assert found is not None and found.length_s is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 1 << 20, 2**32 - 1])
+def test_an_odd_size_of_packets_is_not_believed(size: int) -> None:
+    data = bytearray(encoded("wma"))
+    properties = data.index(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    data[properties + 92 : properties + 100] = 2 * size.to_bytes(4, "little")
+    found = read_asf(io.BytesIO(data))
+    assert found is not None and (found.packet_bytes, found.lost_bytes()) == (0, 0)
+
+
+def test_the_header_of_an_asf_file_may_be_damaged() -> None:
+    data = encoded("wma")
+    assert read_asf(io.BytesIO(encoded("vorbis"))) is None
+    for size in range(0, 700, 7):
+        read_asf(io.BytesIO(data[:size]))

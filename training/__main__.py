@@ -30,7 +30,7 @@ from training.notes import Half
 
 STEPS: Final = ("fetch", "bank", "features", "ear", "perceptron", "write", "calibrate", "evaluate")
 FEATURE_MIXTURES, EAR_MIXTURES, PERCEPTRON_EPOCHS = 40_960, 110_000, 24
-HELD_OUT_MIXTURES: Final = 3_072
+HELD_OUT_MIXTURES: Final = 1_536
 WEIGHTS, BOUNDS = "bandscope-instruments.safetensors", "instruments_bounds.toml"
 
 

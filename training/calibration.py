@@ -7,7 +7,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from bandscope_dagster.tagging.instruments_network import CLASSES
 
@@ -18,7 +18,14 @@ PRIOR: Final = 3.0
 """Strength of the pull towards equal weights and no change, as a number of windows."""
 
 REAL_SHARE: Final = 0.5  # of the weight in the fit that windows of real notes have, where there are any
+FEWEST: Final = 3  # windows of "best quarter", if there are so many
 LOWEST_BOUND, HIGHEST_BOUND = 0.05, 0.95
+COMMON_SHARE: Final = 0.5
+"""How far a class's bound is drawn from its own best towards the best common one, in log odds.
+
+A few dozen notes of an instrument say little about where its own bound should be.
+"""
+
 MOST_FALSE: Final = 0.005  # of recordings of other instruments in which a class may be present
 
 
@@ -36,7 +43,7 @@ def pooled(
         elif rule == "noisy-or":
             result[piece] = 1 - np.prod(1 - windows, 0)
         else:
-            best = -(-len(windows) // 4)
+            best = max(min(FEWEST, len(windows)), -(-len(windows) // 4))
             result[piece] = np.sort(windows, 0)[-best:].mean(0)
     return result
 
@@ -103,47 +110,101 @@ class Calibration:
 def calibrate(rendered: Windows, real: Sequence[Windows]) -> dict[str, Calibration]:
     """The calibration of every class, from rendered windows and, where there are any, from phrases of real notes.
 
-    A bound has the best F1 over pieces. That of a class with real notes is chosen on these alone. That of another is
-    chosen on rendered pieces, and raised until at most ``MOST_FALSE`` of the real pieces have the class.
+    The bounds of the classes with real notes give the best micro-F1 on these, as the mean over the sets in ``real``.
+    The bound of another class has the best F1 on rendered pieces, and is raised until at most ``MOST_FALSE`` of the
+    real pieces have the class.
     """
-    result: dict[str, Calibration] = {}
     logits = np.concatenate([rendered.logits, *(windows.logits for windows in real)])
     truth = np.concatenate([rendered.truth, *(windows.truth for windows in real)])
     count = sum(len(windows.logits) for windows in real)
     share = len(rendered.logits) / count * REAL_SHARE / (1 - REAL_SHARE) if count else 0.0
     weights = np.concatenate([np.ones(len(rendered.logits)), np.full(count, share)])
-    for column, name in enumerate(CLASSES):
-        scale, offset = fit_logistic(logits[:, [column]], truth[:, column], weights, (1.0, 0.0))
+    fitted = np.array(
+        [fit_logistic(logits[:, [c]], truth[:, c], weights, (1.0, 0.0)) for c in range(len(CLASSES))]
+    )
 
-        def scores(
-            windows: Windows, scale: float = scale, offset: float = offset, column: int = column
-        ) -> Floats:
-            probabilities = expit(scale * windows.logits[:, [column]] + offset)
-            return pooled(probabilities, windows.pieces, windows.count)[:, 0]
+    def scores(windows: Windows) -> Floats:
+        return pooled(expit(fitted[:, 0] * windows.logits + fitted[:, 1]), windows.pieces, windows.count)
 
-        found = [scores(windows) for windows in real]
-        wanted = [windows.truth_of_pieces()[:, column] for windows in real]
-        if any(part.any() for part in wanted):
-            bound = best_bound(np.concatenate(found), np.concatenate(wanted))
-            chosen_on = "real notes"
-        else:
-            bound = best_bound(scores(rendered), rendered.truth_of_pieces()[:, column])
-            chosen_on = "rendered audio"
-            for part in found:
-                bound = max(bound, float(np.quantile(part, 1 - MOST_FALSE)) + 1e-3)
-        bound = float(np.clip(bound, LOWEST_BOUND, HIGHEST_BOUND))
-        result[name] = Calibration(
-            round(float(scale), 4), round(float(offset), 4), round(bound, 3), chosen_on
+    sets = [(scores(windows), windows.truth_of_pieces()) for windows in real]
+    with_notes = sorted({column for _, right in sets for column in np.flatnonzero(right.any(0))})
+    others = [column for column in range(len(CLASSES)) if column not in with_notes]
+    on_rendered, right = scores(rendered), rendered.truth_of_pieces()
+    bounds = np.array(
+        [best_bound(on_rendered[:, column], right[:, column]) for column in range(len(CLASSES))]
+    )
+    for found, _ in sets:
+        bounds[others] = np.maximum(
+            bounds[others], np.quantile(found[:, others], 1 - MOST_FALSE, axis=0) + 1e-3
         )
-    return result
+    bounds = np.clip(bounds, LOWEST_BOUND, HIGHEST_BOUND)
+    if sets:
+        bounds = best_bounds(sets, bounds, with_notes)
+    return {
+        name: Calibration(
+            scale=round(float(fitted[column, 0]), 4),
+            offset=round(float(fitted[column, 1]), 4),
+            present_from=round(float(bounds[column]), 3),
+            chosen_on="real notes" if column in with_notes else "rendered audio",
+        )
+        for column, name in enumerate(CLASSES)
+    }
+
+
+def best_bounds(
+    sets: Sequence[tuple[Floats, NDArray[np.bool_]]], bounds: Floats, columns: Sequence[int]
+) -> Floats:
+    """The bounds with those of ``columns`` chosen for the best mean of the sets' micro-F1.
+
+    A set is ``(pieces, classes)`` scores and truth. First one bound for all, then one class after the other, then half
+    way back (``COMMON_SHARE``). F1 is smoothed over neighbouring bounds, so that no bound lies just beside the score of
+    one piece.
+    """
+    grid = np.linspace(LOWEST_BOUND, HIGHEST_BOUND, 181)
+    bounds = bounds.copy()
+
+    def with_common(bound: float) -> float:
+        tried = bounds.copy()
+        tried[columns] = bound
+        present = [scores >= tried for scores, _ in sets]
+        return sum(
+            2 * (found & truth).sum() / (found.sum() + truth.sum())
+            for found, (_, truth) in zip(present, sets, strict=True)
+        )
+
+    common = _smooth_maximum(np.array([with_common(bound) for bound in grid]), grid)
+    bounds[columns] = common
+    for _ in range(4):
+        before = bounds.copy()
+        for column in columns:
+            f1 = np.zeros(len(grid))
+            others = np.arange(len(bounds)) != column
+            for scores, truth in sets:
+                present = scores >= bounds
+                hits = (present & truth)[:, others].sum() + _counts(scores[:, column][truth[:, column]], grid)
+                found = present[:, others].sum() + _counts(scores[:, column], grid)
+                f1 += 2 * hits / (found + truth.sum())
+            bounds[column] = _smooth_maximum(f1, grid)
+        if np.array_equal(before, bounds):
+            break
+    bounds[columns] = expit(COMMON_SHARE * logit(common) + (1 - COMMON_SHARE) * logit(bounds[columns]))
+    return bounds
+
+
+def _counts(scores: Floats, grid: Floats) -> Floats:
+    """How many scores reach each bound."""
+    return (scores[None] >= grid[:, None]).sum(1)
+
+
+def _smooth_maximum(f1: Floats, grid: Floats) -> float:
+    """The bound with the highest F1, smoothed; among equals, the middle one."""
+    smooth = np.convolve(np.pad(f1, 4, "edge"), np.ones(9) / 9, "valid")
+    good = np.flatnonzero(smooth >= smooth.max() - 1e-9)
+    return float(grid[good[len(good) // 2]])
 
 
 def best_bound(scores: Floats, truth: NDArray[np.bool_]) -> float:
-    """The bound with the best F1, smoothed over bounds near it; among equals, the middle one."""
+    """The bound with the best F1 of one class: ``(pieces,)`` scores and truth."""
     grid = np.linspace(LOWEST_BOUND, HIGHEST_BOUND, 181)
-    hits = np.array([(truth & (scores >= bound)).sum() for bound in grid])
-    found = np.array([(scores >= bound).sum() for bound in grid])
-    f1 = 2 * hits / np.maximum(found + truth.sum(), 1)
-    smooth = np.convolve(np.pad(f1, 2, "edge"), np.ones(5) / 5, "valid")
-    good = np.flatnonzero(smooth >= smooth.max() - 1e-9)
-    return float(grid[good[len(good) // 2]])
+    f1 = 2 * _counts(scores[truth], grid) / np.maximum(_counts(scores, grid) + truth.sum(), 1)
+    return _smooth_maximum(f1, grid)

@@ -79,7 +79,8 @@ def _held_out(
     with torch.inference_mode():
         for _ in range(count // 32):
             batch = mixer.batch(32)
-            trunk.append(network.judge(network.features(batch.trunk)))
+            # One by one, as in fitting.extract.
+            trunk += [network.judge(network.features(patch)) for patch in batch.trunk.split(1)]
             ear.append(network.ear(ear_input(batch.ear)))
             heard.append(batch.heard.bool())
     return torch.cat(trunk).double().numpy(), torch.cat(ear).double().numpy(), torch.cat(heard).numpy()
@@ -195,9 +196,7 @@ def report(
             counts = np.zeros((len(rows), len(CLASSES)))
             for piece, best in enumerate(scores.argmax(1)):
                 counts[rows.index(windows.names[piece]), best] += 1
-            draw_confusion(
-                folder / "confusion.svg", rows, counts, "Phrases of one instrument, half b of the real notes"
-            )
+            draw_confusion(folder / "confusion.svg", rows, counts)
             for row, line in zip(rows, counts, strict=True):
                 top = Counter(dict(zip(CLASSES, line.astype(int).tolist(), strict=True))).most_common(3)
                 note(f"  {row:16} " + ", ".join(f"{label} {number}" for label, number in top if number))

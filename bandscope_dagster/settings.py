@@ -52,7 +52,7 @@ class Settings(BaseSettings):
 
     separator: str = "spleeter-2stems"
     """Model that separates songs into stems; `bandscope models list` shows all."""
-    tagger: str = "musicnn"
+    tagger: str = "bandscope-instruments"
     """Model that tags instruments; `bandscope models list` shows all."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     """Device of the models. auto uses CUDA, else MPS, else the CPU; a named device must exist."""

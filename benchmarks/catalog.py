@@ -41,7 +41,7 @@ from bandscope_dagster.storage.tables.schemas import (
     Table,
     catalog_key,
 )
-from bandscope_dagster.tagging.registry import PRESENT_FROM
+from bandscope_dagster.tagging.registry import present_from
 from benchmarks.counting_server import counting_server
 from benchmarks.measuring import MIB, ROOT, peak_mib
 from benchmarks.synthetic_songs import remove_song, song_id, write_songs
@@ -176,7 +176,8 @@ def in_a_process(what: str, storage: Path) -> dict[str, float]:
 def refresh_all(storage: Path) -> None:
     """Refresh all catalogs, and print the figures as JSON."""
     store = open_store(str(storage))
-    catalogs = (song_catalog(PRESENT_FROM, "1"), instrument_catalog(PRESENT_FROM, "1"), song_errors("1"))
+    rules = present_from(None)
+    catalogs = (song_catalog(rules, "1"), instrument_catalog(rules, "1"), song_errors("1"))
     done = [
         {"name": Path(each.file.key).stem, "seconds": each.seconds, "songs_read": len(each.changes.to_read)}
         | {"rows": each.file.rows, "mb": each.file.bytes / 1e6}

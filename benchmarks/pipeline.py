@@ -43,7 +43,7 @@ from bandscope_dagster.pipeline.validate import check_songs
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.streaming import Separated, StreamingSeparation
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.tagging.registry import PRESENT_FROM
+from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.source_tags import SourceTags, with_vocabulary
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
@@ -135,7 +135,7 @@ class Bench:
                 stems=self.separator.stems,
                 windows=windows,
                 vocabulary=load_vocabulary(),
-                present_from=PRESENT_FROM["musicnn"],
+                present_from=present_from(None),
             )
             song = SongAnalysis(plan, context)
             blocks = self.decoded(plan)

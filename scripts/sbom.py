@@ -21,7 +21,7 @@ from typing import Any, Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from bandscope_dagster.models.inventory import HubSource, Model, load_inventory
+from bandscope_dagster.models.inventory import HubSource, Model, TrainedSource, find_model, load_inventory
 
 ROOT: Final = Path(__file__).parent.parent
 EXTRAS: Final = ("", "postgres", "ray", "k8s")  # of the product; the other extras are for its tests
@@ -66,14 +66,14 @@ def needed() -> set[str]:
 def model_component(model: Model) -> dict[str, Any]:
     """A model as a component, with its files."""
     source = model.source
-    return {
+    licences = [model.licence, *(part.licence for part in contained(model))]
+    component: dict[str, Any] = {
         "type": "machine-learning-model",
         "bom-ref": f"model:{model.name}",
         "name": model.name,
         "version": source.revision if isinstance(source, HubSource) else source.version,
         "description": model.description,
-        "licenses": [{"license": {"id": model.licence}}],
-        "externalReferences": [{"type": "website", "url": source.url}],
+        "licenses": [{"license": {"id": licence}} for licence in dict.fromkeys(licences)],
         "components": [
             {
                 "type": "file",
@@ -84,6 +84,15 @@ def model_component(model: Model) -> dict[str, Any]:
             for file in model.files
         ],
     }
+    if not isinstance(source, TrainedSource):
+        component["externalReferences"] = [{"type": "website", "url": source.url}]
+    return component
+
+
+def contained(model: Model) -> list[Model]:
+    """The models whose weights are part of this one's files."""
+    source = model.source
+    return [find_model(name) for name in source.contains] if isinstance(source, TrainedSource) else []
 
 
 def bill_of_materials() -> dict[str, Any]:
@@ -91,12 +100,16 @@ def bill_of_materials() -> dict[str, Any]:
     bill = packages()
     names = needed()
     parts = [part for part in bill["components"] if canonicalize_name(part["name"]) in names]
-    models = [model_component(model) for model in load_inventory().values()]
-    bill["components"] = parts + models
+    inventory = load_inventory().values()
+    models = [model_component(model) for model in inventory]
+    bill["components"] = components = parts + models
     root = bill["metadata"]["component"]["bom-ref"]
-    references = {part["bom-ref"] for part in parts}
+    references = {component["bom-ref"] for component in components}
     uses = {part["ref"]: references.intersection(part.get("dependsOn", [])) for part in bill["dependencies"]}
     uses[root] |= {model["bom-ref"] for model in models}
+    uses |= {
+        f"model:{model.name}": {f"model:{part.name}" for part in contained(model)} for model in inventory
+    }
     bill["dependencies"] = [
         {"ref": reference, "dependsOn": sorted(uses.get(reference, ()))} for reference in (root, *references)
     ]

@@ -150,12 +150,14 @@ def status(
     ] = None,
 ) -> None:
     """Show the status of all songs, or the details of the given songs."""
+    from bandscope_dagster.cli.other_taggers import print_other_taggers
     from bandscope_dagster.cli.status import print_overview, print_songs
     from bandscope_dagster.tagging.registry import present_from
 
     settings, store = _settings_and_store()
     if song is None:
         print_overview(store, console)
+        print_other_taggers(store, console, settings.tagger)
     else:
         print_songs(store, console, song, present_from(settings.present_from))
 

@@ -13,6 +13,7 @@ from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import are_current
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.models import require_models
+from bandscope_dagster.cli.other_taggers import print_other_taggers
 from bandscope_dagster.cli.report import write_gone_pages
 from bandscope_dagster.cli.run_findings import print_lacking, print_left_out
 from bandscope_dagster.cli.terminal import one_line, progress_bar
@@ -110,6 +111,7 @@ def run_songs(
         failed_pages = write_gone_pages(settings, store, console, chosen, recorded)
         if reports:
             _print_bad_songs(store, console)
+        print_other_taggers(store, console, settings.tagger)
         return not all(report.success for report in reports) or failed_pages > 0
 
 

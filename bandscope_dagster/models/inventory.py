@@ -80,6 +80,15 @@ class HubSource:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainedSource:
+    """The program in our repository that trained the files."""
+
+    trained_by: str  # its folder
+    version: str  # of the training; raised when the files are trained anew
+    contains: tuple[str, ...]  # models of the inventory whose weights are part of the files
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One entry of the inventory."""
 
@@ -90,7 +99,7 @@ class Model:
     licence: str  # SPDX identifier
     citation: str
     files: tuple[ModelFile, ...]
-    source: PackageSource | HubSource
+    source: PackageSource | HubSource | TrainedSource
     licence_file: str | None = None  # the licence's text, beside embedded weights
     unlisted: UnlistedFiles | None = None  # its files that are not in ``files``
 
@@ -111,7 +120,9 @@ def _file(entry: dict[str, Any]) -> ModelFile:
     return ModelFile(entry["name"], entry["bytes"], entry["sha256"], legacy)
 
 
-def _source(entry: dict[str, Any]) -> PackageSource | HubSource:
+def _source(entry: dict[str, Any]) -> PackageSource | HubSource | TrainedSource:
+    if "trained_by" in entry:
+        return TrainedSource(entry["trained_by"], entry["version"], tuple(entry["contains"]))
     return HubSource(**entry) if "repository" in entry else PackageSource(**entry)
 
 

@@ -19,7 +19,7 @@ from bandscope_dagster.pages.timeline_view import UNMAPPED
 from bandscope_dagster.pages.waveform import Waveform
 from bandscope_dagster.pages.web_files import SONG_PAGE, render, version
 from bandscope_dagster.songs.facts import SongFacts, read_facts
-from bandscope_dagster.songs.presence import PresentFrom
+from bandscope_dagster.songs.presence import PresentFrom, as_setting
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import table_key
@@ -50,9 +50,8 @@ def source_digest(store: ObjectStore, song_id: str, present_from: PresentFrom) -
     files = [
         found and found.fingerprint for found in (store.head(table_key(table, song_id)) for table in SOURCES)
     ]
-    scores = sorted((name or "", score) for name, score in present_from.items())
-    parts = [CODE_VERSION, version(SONG_PAGE), song_id, files, scores]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    parts = [CODE_VERSION, version(SONG_PAGE), song_id, files, as_setting(present_from)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def write_page(

@@ -44,13 +44,11 @@ OTHER_SOURCES: Final = "#0072b2"
 TAGS: Final = "#d55e00"
 
 
-def draw_song(
-    envelopes: Mapping[str, Envelope], tags: Iterable[Mapping[str, Any]] | None, present_from: float
-) -> str:
+def draw_song(envelopes: Mapping[str, Envelope], tags: Iterable[Mapping[str, Any]] | None) -> str:
     """The picture as SVG.
 
-    ``envelopes`` are drawn in their order, the mixture first, on one linear scale. ``tags`` are rows of a tag table,
-    None if the song was not tagged; ``present_from`` is the lowest score of an instrument that counts as present.
+    ``envelopes`` are drawn in their order, the mixture first, on one linear scale. ``tags`` are the windows in which
+    instruments are present, as ``timeline`` takes them, None if the song was not tagged.
 
     Raises:
         ValueError: no source has any audio.
@@ -58,7 +56,7 @@ def draw_song(
     seconds = max((envelope.seconds for envelope in envelopes.values()), default=0.0)
     if seconds == 0.0:
         raise ValueError("no source has audio to draw")
-    found = None if tags is None else timeline(tags, present_from, seconds, PLOT)
+    found = None if tags is None else timeline(tags, seconds, PLOT)
 
     plot_end = LINE + ENVELOPE_ROW * len(envelopes)
     tags_start = plot_end + LINE

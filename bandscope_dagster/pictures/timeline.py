@@ -1,4 +1,4 @@
-"""The instruments of a song over time, from its tag rows: which are present, when, with which score."""
+"""The instruments of a song over time, from the windows in which they are present, with their scores."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 MOST_INSTRUMENTS: Final = 12  # most rows of a timeline
 LEVELS: Final = 5  # steps of a score that an eye can distinguish in one hue
-DRAWN: Final = ("instrument", "score", "start_s", "end_s")  # columns of a tag table that a timeline reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +21,25 @@ class Timeline:
     scores: tuple[float, float] | None  # lower bound of level 1, upper bound of LEVELS; None without scores
 
 
-def timeline(rows: Iterable[Mapping[str, Any]], present_from: float, seconds: float, parts: int) -> Timeline:
+def timeline(rows: Iterable[Mapping[str, Any]], seconds: float, parts: int) -> Timeline:
     """The level of each instrument in each of ``parts`` equal parts of a song of ``seconds``.
 
-    ``rows`` are those of a tag table. An instrument is present in windows in which its score is at least
-    ``present_from``, or in which the tagger names it without a score. The level grows with the score, from
-    ``present_from`` to the highest score in the song. If windows overlap, the higher score counts.
+    ``rows`` are the windows in which each instrument is present (``songs.presence.present_windows``): instrument,
+    score, bound, start_s and end_s; without a score, the tagger only names it. The level grows with the score, from
+    the lowest bound to the highest score in the song. If windows overlap, the higher score counts.
     """
     present: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
-        if row["instrument"] is not None and (row["score"] is None or row["score"] >= present_from):
-            present[row["instrument"]].append(row)
+        present[row["instrument"]].append(row)
     most = sorted(present, key=lambda name: (-_weight(present[name]), name))[:MOST_INSTRUMENTS]
 
-    scores = [row["score"] for name in most for row in present[name] if row["score"] is not None]
-    highest = max(scores, default=present_from)
+    scored = [row for name in most for row in present[name] if row["score"] is not None]
+    lowest = min((row["bound"] for row in scored), default=0.0)
+    highest = max((row["score"] for row in scored), default=0.0)
     return Timeline(
-        levels={name: _levels(present[name], (present_from, highest), seconds, parts) for name in most},
+        levels={name: _levels(present[name], (lowest, highest), seconds, parts) for name in most},
         instruments=len(present),
-        scores=(present_from, highest) if scores else None,
+        scores=(lowest, highest) if scored else None,
     )
 
 

@@ -111,7 +111,6 @@ def _outcomes(
             else:
                 to_analyze.append(planned)
 
-    present = present_from(settings.present_from)
     for outcome in analyze_songs(
         to_analyze,
         store,
@@ -119,7 +118,7 @@ def _outcomes(
         settings.flac_bits,
         separator,
         tagger,
-        present.get(settings.tagger, present[None]),
+        present_from(settings.present_from),
         stopped,
     ):
         yield replace(outcome, load_seconds=load_seconds) if isinstance(outcome, SongAnalyzed) else outcome

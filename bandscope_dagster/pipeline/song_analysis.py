@@ -5,19 +5,20 @@ at once. One writer thread stores the rows in order. An error in any of them fai
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, MIXTURE, SAMPLE_RATE, Reblock
 from bandscope_dagster.audio.flac import Bits, Quantized, dequantize, quantize
 from bandscope_dagster.pictures.song_picture import draw_song
-from bandscope_dagster.pictures.timeline import DRAWN
 from bandscope_dagster.pipeline.analysis_state import AnalysisState, StateMachine
 from bandscope_dagster.pipeline.background import WriteBehind
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
@@ -26,6 +27,7 @@ from bandscope_dagster.pipeline.song_audio import Row, SongAudio
 from bandscope_dagster.separation.out_of_memory import CallLimits
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.separation.streaming import Separated
+from bandscope_dagster.songs.presence import PresentFrom, present_windows
 from bandscope_dagster.songs.stored_files import StoredFile, read_stored_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, TAGS_NOTE, USED_NOTE, Lineage
@@ -53,7 +55,7 @@ class BatchContext:
     stems: Sequence[str]  # of the separator; empty if none is loaded
     windows: WindowQueue | None
     vocabulary: Vocabulary
-    present_from: float  # the lowest score of an instrument that a picture shows
+    present_from: PresentFrom  # decides which instruments a picture shows
 
 
 class SongAnalysis:
@@ -271,8 +273,14 @@ class SongAnalysis:
         if not any(envelope.frames for envelope in envelopes.values()):
             return None
         try:
-            tags = None if self._drawn_tags is None else python_rows(self._drawn_tags, DRAWN)
-            return draw_song(envelopes, tags, self._context.present_from)
+            return draw_song(envelopes, self._present_windows())
         except Exception:
             logger.exception("%s: the picture cannot be drawn", self.plan.song_id)
             return None
+
+    def _present_windows(self) -> Iterator[dict[str, Any]] | None:
+        """The windows that a picture shows; None if the song was not tagged."""
+        if self._drawn_tags is None:
+            return None
+        tags = pl.DataFrame(self._drawn_tags).lazy()
+        return present_windows(tags, self._context.present_from).collect().iter_rows(named=True)

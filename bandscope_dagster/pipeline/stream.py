@@ -23,6 +23,7 @@ from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
 from bandscope_dagster.pipeline.uploads import fetch_upload
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
+from bandscope_dagster.songs.presence import PresentFrom
 from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
@@ -70,12 +71,12 @@ def analyze_songs(
     flac_bits: Bits,
     separator: Separator | None,
     tagger: Tagger | None,
-    present_from: float = 0.5,
+    present_from: PresentFrom,
     stopped: threading.Event | None = None,
 ) -> Iterator[SongAnalyzed | SongFailed]:
     """Compute the tables of every plan; yield one outcome per song, as soon as the song is done.
 
-    Pictures show instruments with a score of at least ``present_from``. Once ``stopped`` is set, the stream ends after
+    Pictures show the instruments that are present by ``present_from``. Once ``stopped`` is set, the stream ends after
     the current block; songs that are not done then have no outcome.
 
     Several threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,

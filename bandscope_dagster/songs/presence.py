@@ -1,49 +1,47 @@
-"""Turn tags per window into instruments per song: scores over all windows, and intervals of presence."""
+"""Turn tags per window into instruments per song: which are present, their scores, and intervals of presence.
 
-from collections.abc import Mapping
-from typing import TypeAlias
+Catalogs, pages, pictures, the command line and the benchmark all use ``judged`` or ``present_windows``.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
 
 import polars as pl
 
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG
+from bandscope_dagster.tagging.presence_rule import PresenceRule, PresentFrom
 
 TOP_INSTRUMENTS = 5
 LAYERS = ("foreground", "middle_ground", "background")  # the foremost first
-
-PresentFrom: TypeAlias = Mapping[str | None, float]
-"""Tagger → the lowest score at which an instrument counts as present in a window; None → all other taggers.
-
-If the tagger has no scores, every instrument that it names is present.
-"""
 
 _GROUP = ["song_id", "source", "instrument", "family"]
 
 
 def instruments_of(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
     """One row per song, source and instrument, as in ``instrument_catalog``, from the rows of a tag table."""
-    # Several labels can mean one instrument. Its window counts once, with the best of their scores.
-    windows = (
-        tags.filter(pl.col("error").is_null())
-        .with_columns(
-            pl.coalesce("instrument", "label").alias("instrument"),
-            _rank_of_layer(),
-        )
-        .filter(pl.col("instrument").is_not_null())
-        .group_by(*_GROUP, "start_s", "end_s")
-        .agg(pl.col("score").max(), pl.col("layer").min(), pl.col("model").first())
-    )
-    named = windows.group_by(_GROUP).agg(
-        pl.col("score").mean(),
-        pl.col("score").max().alias("score_max"),
-        _foremost_layer(),
-        pl.col("model").first(),
-    )
-    present = windows.filter(pl.col("score").is_null() | (pl.col("score") >= _threshold(present_from)))
+    return judged(tags, present_from).select(INSTRUMENT_CATALOG.names)
+
+
+def judged(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
+    """The rows of ``instruments_of`` with ``song_score``, the score by which the instrument is judged in the source.
+
+    It is the mean over the best share of all tagged windows, if the tagger's rule has a share, else the mean over all
+    of them; a window without the instrument has score 0. It is null if the tagger has no scores.
+    """
+    windows = _windows(tags, present_from)
+    in_source = _in_source(windows)
     return (
-        named.join(_intervals(present), on=_GROUP, how="left", nulls_equal=True)
+        in_source.join(_intervals(_present(windows, in_source)), on=_GROUP, how="left", nulls_equal=True)
         .with_columns(pl.col("seconds_present", "windows").fill_null(0), pl.col("intervals").fill_null([]))
-        .select(INSTRUMENT_CATALOG.names)
+        .with_columns(_foremost_layer())
     )
+
+
+def present_windows(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
+    """One row per song, source, instrument and window in which it is present, with ``score`` and its ``bound``."""
+    windows = _windows(tags, present_from)
+    return _present(windows, _in_source(windows)).select(*_GROUP, "start_s", "end_s", "score", "bound")
 
 
 def top_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
@@ -72,9 +70,10 @@ def all_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
         .group_by("song_id", "instrument", "family")
         .agg(
             pl.col("score", "seconds_present").max(),
-            _foremost_layer(),
+            pl.col("layer").min(),
             pl.col("source").unique().sort().alias("sources"),
         )
+        .with_columns(_foremost_layer())
     )
     return (
         _best_first(over_sources)
@@ -92,9 +91,12 @@ def all_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def as_setting(present_from: PresentFrom) -> dict[str, float]:
-    """``present_from`` for JSON: the threshold of all other taggers has the key ``*``."""
-    return {model or "*": score for model, score in present_from.items()}
+def as_setting(present_from: PresentFrom) -> dict[str, Any]:
+    """``present_from`` for JSON: the rule of all other taggers has the key ``*``. A rule of one bound is a number."""
+    return {
+        model or "*": rule.bound if rule == PresenceRule(rule.bound) else asdict(rule)
+        for model, rule in present_from.items()
+    }
 
 
 def _best_first(instruments: pl.LazyFrame) -> pl.LazyFrame:
@@ -107,14 +109,70 @@ def _rank_of_layer() -> pl.Expr:
 
 
 def _foremost_layer() -> pl.Expr:
-    ranks = pl.col("layer").min()
-    return ranks.replace_strict(range(len(LAYERS)), LAYERS, default=None, return_dtype=pl.String)
+    return pl.col("layer").replace_strict(range(len(LAYERS)), LAYERS, default=None, return_dtype=pl.String)
 
 
-def _threshold(present_from: PresentFrom) -> pl.Expr:
-    named = {model: score for model, score in present_from.items() if model is not None}
-    others = present_from[None]
-    return pl.col("model").replace_strict(named, default=others, return_dtype=pl.Float64)
+def _windows(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
+    """One row per song, source, instrument and window; first those whose scores exceed their bounds by most.
+
+    Several labels can mean one instrument. Its window counts once, with the best of their scores and its bound.
+    ``best_share`` is that of the tagger's rule, ``best`` the number of windows that ``song_score`` is the mean of.
+    """
+    share = _by_model(present_from, lambda rule: pl.lit(rule.best_share, pl.Float64))
+    tagged = pl.col("start_s").n_unique().over("song_id", "source")
+    return (
+        tags.filter(pl.col("error").is_null())
+        .with_columns(share.alias("best_share"))
+        .with_columns(
+            (tagged * pl.col("best_share").fill_null(1.0)).ceil().cast(pl.UInt32).alias("best"),
+            pl.coalesce("instrument", "label").alias("instrument"),
+            _rank_of_layer(),
+            _by_model(present_from, _bound).alias("bound"),
+        )
+        .filter(pl.col("instrument").is_not_null())
+        .sort(pl.col("score") - pl.col("bound"), descending=True, nulls_last=True)
+        .group_by(*_GROUP, "start_s", "end_s", maintain_order=True)
+        .agg(pl.col("score", "bound", "best", "best_share", "model").first(), pl.col("layer").min())
+    )
+
+
+def _in_source(windows: pl.LazyFrame) -> pl.LazyFrame:
+    """One row per song, source and instrument; ``in_source`` is False if it is absent from the source as a whole."""
+    best = pl.col("best").first()
+    song_score = pl.col("score").cast(pl.Float64).head(best).sum() / best
+    return windows.group_by(_GROUP).agg(
+        pl.col("score").mean(),
+        pl.col("score").max().alias("score_max"),
+        pl.col("layer").min(),
+        pl.col("model").first(),
+        pl.when(pl.col("score").count() > 0).then(song_score).alias("song_score"),
+        (pl.col("best_share").first().is_null() | (song_score >= pl.col("bound").head(best).mean())).alias(
+            "in_source"
+        ),
+    )
+
+
+def _present(windows: pl.LazyFrame, in_source: pl.LazyFrame) -> pl.LazyFrame:
+    """The windows in which their instrument is present."""
+    return windows.filter(pl.col("score").is_null() | (pl.col("score") >= pl.col("bound"))).join(
+        in_source.filter("in_source").select(_GROUP), on=_GROUP, how="semi", nulls_equal=True
+    )
+
+
+def _by_model(present_from: PresentFrom, value: Callable[[PresenceRule], pl.Expr]) -> pl.Expr:
+    """A value from the rule of each row's tagger."""
+    found = value(present_from[None])
+    for model, rule in present_from.items():
+        if model is not None:
+            found = pl.when(pl.col("model") == model).then(value(rule)).otherwise(found)
+    return found
+
+
+def _bound(rule: PresenceRule) -> pl.Expr:
+    """The bound of each row's label."""
+    if not rule.bounds:
+        return pl.lit(rule.bound)
+    return pl.col("label").replace_strict(dict(rule.bounds), default=rule.bound, return_dtype=pl.Float64)
 
 
 def _intervals(present: pl.LazyFrame) -> pl.LazyFrame:

@@ -27,8 +27,8 @@ class TaggingOptions:
                     f"or choose another BANDSCOPE_TAGGER"
                 )
 
-    def window_plan(self, tagger: str, sample_rate: int, length: int) -> WindowPlan:
-        """Windows of ``length`` frames every ``hop_s``; by default they do not overlap.
+    def window_plan(self, tagger: str, sample_rate: int, length: int, lead: int = 0) -> WindowPlan:
+        """Windows of ``length`` frames every ``hop_s``, with ``lead``; by default they do not overlap.
 
         Raises:
             SettingsError: the hop is not above 0, or would skip audio between the windows.
@@ -39,4 +39,4 @@ class TaggingOptions:
                 f"BANDSCOPE_TAG_HOP_S={self.hop_s} does not fit {tagger}: it must be above 0 and at most the "
                 f"{length / sample_rate:g} s of its windows"
             )
-        return WindowPlan(sample_rate=sample_rate, length=length, hop=hop)
+        return WindowPlan(sample_rate=sample_rate, length=length, hop=hop, lead=lead)

@@ -7,22 +7,27 @@ from typing import Final
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
 from bandscope_dagster.models.store import model_folder
+from bandscope_dagster.tagging import instruments
 from bandscope_dagster.tagging.ast import load_ast
 from bandscope_dagster.tagging.musicnn import Musicnn
 from bandscope_dagster.tagging.options import TaggingOptions
+from bandscope_dagster.tagging.presence_rule import PresenceRule, PresentFrom
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.qwen_omni import load_qwen_omni
 
 Loader = Callable[[Model, Path, str, TaggingOptions], Tagger]  # the model, its folder, device, options
 
 TAGGERS: Final[Mapping[str, Loader]] = {
+    instruments.NAME: lambda _, __, device, options: instruments.Instruments(device, options),
     "musicnn": lambda _, __, device, options: Musicnn(device, options),
     "ast": load_ast,
     "qwen2.5-omni": load_qwen_omni,
     "qwen3-omni": load_qwen_omni,
 }
 
-PRESENT_FROM: Final[Mapping[str | None, float]] = {"musicnn": 0.2, "ast": 0.2, None: 0.5}
+DEFAULT_TAGGER: Final = instruments.NAME
+
+_ONE_BOUND: Final[Mapping[str | None, float]] = {"musicnn": 0.2, "ast": 0.2, None: 0.5}
 """Tagger → the lowest score of an instrument that counts as present in a window; None → the default of the others.
 
 musicnn's scores are low. In ten windows (the excerpt in the stempeg package: the mixture and its four true stems), 15
@@ -31,9 +36,12 @@ at 0.4, none. The value for AST is not measured: its weights were not available.
 """
 
 
-def present_from(setting: float | None) -> Mapping[str | None, float]:
-    """Tagger → the lowest score of an instrument that counts as present; a ``setting`` overrides the table."""
-    return PRESENT_FROM if setting is None else {None: setting}
+def present_from(setting: float | None) -> PresentFrom:
+    """The rule of each tagger; a ``setting`` is the one bound of all taggers and instruments, window by window."""
+    if setting is not None:
+        return {None: PresenceRule(setting)}
+    rules = {tagger: PresenceRule(bound) for tagger, bound in _ONE_BOUND.items()}
+    return {instruments.NAME: instruments.presence_rule(), **rules}
 
 
 def load_tagger(name: str, models_folder: Path, device: str, options: TaggingOptions) -> Tagger:

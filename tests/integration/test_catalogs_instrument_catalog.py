@@ -6,6 +6,7 @@ from song_rows import tag_row
 
 from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.tagging.presence_rule import PresenceRule
 
 
 def test_an_instrument_is_aggregated_over_its_windows(store: ObjectStore):
@@ -48,5 +49,5 @@ def test_an_instrument_that_never_reaches_the_threshold_has_no_seconds(store: Ob
 def test_every_tagger_has_its_own_threshold(store: ObjectStore):
     tags = [tag_row("song", "harp", 0.3, 0.0), tag_row("song", "flute", 0.3, 0.0, model="ast")]
     analyze(store, "song", tags)
-    rows = refreshed(store, instrument_catalog({"ast": 0.25, None: 0.5}, "1"))
+    rows = refreshed(store, instrument_catalog({"ast": PresenceRule(0.25), None: PresenceRule(0.5)}, "1"))
     assert {row["instrument"]: row["windows"] for row in rows} == {"harp": 0, "flute": 1}

@@ -31,6 +31,8 @@ from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS, Table, catalog_key
 from bandscope_dagster.storage.tables.song_tables import read_table, write_table
+from bandscope_dagster.tagging.presence_rule import PresenceRule
+from bandscope_dagster.tagging.registry import present_from
 
 
 def harp(song: str, score: float = 0.5) -> list[dict]:
@@ -144,14 +146,16 @@ def test_the_files_of_an_unchanged_song_are_not_opened(tmp_path: Path):
 @pytest.mark.parametrize(
     "changed",
     [
-        instrument_catalog({None: 0.6}, "1"),
-        instrument_catalog({**PRESENT_FROM, "tagger": 0.6}, "1"),
-        instrument_catalog({None: 0.6}, "2"),
+        instrument_catalog(present_from(0.6), "1"),
+        instrument_catalog({**PRESENT_FROM, "tagger": PresenceRule(0.6)}, "1"),
+        instrument_catalog(present_from(0.6), "2"),
+        instrument_catalog({**PRESENT_FROM, "tagger": PresenceRule(0.2, {"harp": 0.6})}, "1"),
+        instrument_catalog({**PRESENT_FROM, "tagger": PresenceRule(0.2, best_share=0.25)}, "1"),
         replace(
             INSTRUMENT_CATALOG, layout=replace(INSTRUMENT_CATALOG.layout, order=("instrument", "source"))
         ),
     ],
-    ids=["threshold", "threshold-of-a-tagger", "code", "order"],
+    ids=["bound", "bound-of-a-tagger", "code", "bound-of-a-label", "share", "order"],
 )
 def test_a_catalog_with_other_settings_code_or_order_is_rebuilt(tmp_path: Path, changed: Catalog):
     store = open_store(str(tmp_path))

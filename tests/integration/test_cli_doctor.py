@@ -58,7 +58,11 @@ def test_where_all_is_well_it_says_so_and_leaves_no_probe(bandscope: CommandLine
     [
         ("BANDSCOPE_FLAC_BITS", "20", "BANDSCOPE_FLAC_BITS: Input should be 16 or 24"),
         ("BANDSCOPE_SEPARATOR", "spleeter", "BANDSCOPE_SEPARATOR='spleeter' is unknown; choose one of"),
-        ("BANDSCOPE_TAGGER", "shazam", "BANDSCOPE_TAGGER='shazam' is unknown; choose one of musicnn"),
+        (
+            "BANDSCOPE_TAGGER",
+            "shazam",
+            "BANDSCOPE_TAGGER='shazam' is unknown; choose one of bandscope-instruments, musicnn",
+        ),
         ("BANDSCOPE_SEPERATOR", "htdemucs", "BANDSCOPE_SEPERATOR: no such setting"),
     ],
 )
@@ -92,7 +96,7 @@ def test_a_storage_that_cannot_be_written_fails(
 def test_an_embedded_model_file_that_is_not_the_published_one_fails(
     damage: str, bandscope: CommandLine, model_files: Path
 ) -> None:
-    damaged = model_files / "musicnn-mtt.safetensors"
+    damaged = model_files / "bandscope-instruments.safetensors"
     data = damaged.read_bytes()
     if damage == "missing":
         damaged.unlink()
@@ -102,7 +106,7 @@ def test_an_embedded_model_file_that_is_not_the_published_one_fails(
     done = bandscope("doctor")
     assert done.code == 1
     assert findings(done.out) == dict.fromkeys(CHECKS, "ok") | {"models": "FAIL"}
-    assert "musicnn-mtt.safetensors of model musicnn" in done.out
+    assert "bandscope-instruments.safetensors of model bandscope-instruments" in done.out
     assert bandscope("models", "verify").code == 1
 
 

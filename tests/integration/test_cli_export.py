@@ -217,7 +217,7 @@ def test_the_instruments_of_the_mixture_and_of_the_stems_are_a_table(separated: 
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == INSTRUMENT_COLUMNS
     assert {row["source"] for row in rows} == {"mixture", *STEM_NAMES}
-    assert all(0 <= float(row["score"]) <= 1 and row["model"] == "musicnn" for row in rows)
+    assert all(0 <= float(row["score"]) <= 1 and row["model"] == "bandscope-instruments" for row in rows)
 
 
 def test_a_long_song_takes_no_more_memory(store: ObjectStore, to: Path) -> None:

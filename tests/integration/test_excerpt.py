@@ -30,7 +30,7 @@ Audio = NDArray[np.float32]
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform that has materialized every asset for the song."""
     with new_instance() as instance:
-        platform = Platform(local_settings(tmp_path_factory.mktemp("excerpt")), instance)
+        platform = Platform(local_settings(tmp_path_factory.mktemp("excerpt"), tagger="musicnn"), instance)
         platform.upload({f"easton/{NAME}": stempeg_song()})
         assert platform.materialize().success
         assert platform.materialize_catalogs().success
@@ -112,7 +112,7 @@ def test_the_true_drums_are_heard_as_drums_above_all_and_are_present(
     file = io.BytesIO()
     soundfile.write(file, truth["drums"].T, SAMPLE_RATE, "FLOAT", format="WAV")
     with new_instance() as instance:
-        platform = Platform(local_settings(tmp_path), instance)
+        platform = Platform(local_settings(tmp_path, tagger="musicnn"), instance)
         platform.upload({"drums.wav": file.getvalue()})
         assert platform.materialize(["songs", "instrument_tags"]).success
         assert platform.materialize_catalogs().success

@@ -49,7 +49,7 @@ class Pods:
             "BANDSCOPE_STORAGE": str(self.store),
             "BANDSCOPE_DEVICE": "cpu",
             "BANDSCOPE_SEPARATOR": "spleeter-2stems",
-            "BANDSCOPE_TAGGER": "musicnn",
+            "BANDSCOPE_TAGGER": "bandscope-instruments",
         }
         (container,) = job["spec"]["template"]["spec"]["containers"]
         given = {variable["name"]: variable.get("value") for variable in container["env"]}

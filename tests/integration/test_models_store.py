@@ -37,7 +37,7 @@ def copy(tmp_path: Path) -> Path:
 
 def test_the_shipped_files_are_the_ones_in_the_inventory(tmp_path: Path):
     shipped = [model for model in load_inventory().values() if model.embedded]
-    assert [model.name for model in shipped] == ["spleeter-2stems", "musicnn"]
+    assert [model.name for model in shipped] == ["spleeter-2stems", "bandscope-instruments", "musicnn"]
     require(shipped, tmp_path)
 
 

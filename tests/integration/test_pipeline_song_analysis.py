@@ -32,9 +32,11 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, read_note
 from bandscope_dagster.storage.tables.schemas import STEMS as STEMS_TABLE
+from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
+PRESENT_FROM = present_from(0.2)
 USED = CallLimits("cpu", 4, 2 * SAMPLE_RATE)
 
 
@@ -49,7 +51,9 @@ def analyze_one(
     """Analyze a song with known stems: push blocks of 10 s of the mixture, then pieces of ``piece`` frames."""
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
         windows = WindowQueue(tagger or Level())
-        context = BatchContext(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2)
+        context = BatchContext(
+            store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), PRESENT_FROM
+        )
         song = SongAnalysis(plan(store, "song"), context)
         for start in range(0, mixture.shape[1], BLOCK_FRAMES):
             song.add_mixture(mixture[:, start : start + BLOCK_FRAMES])
@@ -151,7 +155,9 @@ def test_the_mixture_and_the_stems_each_have_a_summary_of_their_tags(store: Obje
 def test_a_song_waits_for_its_last_windows_and_other_songs_need_not_wait_for_it(store: ObjectStore) -> None:
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
         windows = WindowQueue(Level(batch=3))
-        context = BatchContext(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2)
+        context = BatchContext(
+            store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), PRESENT_FROM
+        )
         first, second = (
             SongAnalysis(plan(store, name, tables=["instrument_tags"]), context)
             for name in ("first", "second")
@@ -291,7 +297,7 @@ def test_no_more_blocks_are_encoded_ahead_than_the_writer_takes(store: ObjectSto
 
     gate = threading.Event()
     with Counting(2) as encoders, WriteBehind[None](3) as writer:
-        context = BatchContext(store, writer, encoders, False, 16, (), None, load_vocabulary(), 0.2)
+        context = BatchContext(store, writer, encoders, False, 16, (), None, load_vocabulary(), PRESENT_FROM)
         song = SongAnalysis(plan(store, "song", tables=["decoded_waveforms"]), context)
 
         def push() -> None:
@@ -324,7 +330,7 @@ def test_a_tagger_that_fails_on_one_window_leaves_nothing_of_the_song(store: Obj
 def test_a_song_that_fails_midway_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](4) as writer:
         context = BatchContext(
-            store, writer, encoders, False, 16, STEMS, WindowQueue(Level()), load_vocabulary(), 0.2
+            store, writer, encoders, False, 16, STEMS, WindowQueue(Level()), load_vocabulary(), PRESENT_FROM
         )
         song = SongAnalysis(plan(store, "song"), context)
         song.add_mixture(noise(10))
@@ -357,7 +363,7 @@ def stalled(store: ObjectStore) -> Iterator[tuple[BatchContext, threading.Event]
     with ThreadPoolExecutor(2) as encoders, WriteBehind[None](16) as writer:
         windows = WindowQueue(Level(batch=64))
         yield (
-            BatchContext(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), 0.2),
+            BatchContext(store, writer, encoders, False, 16, STEMS, windows, load_vocabulary(), PRESENT_FROM),
             opens,
         )
         opens.set()

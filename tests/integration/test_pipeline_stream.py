@@ -27,11 +27,15 @@ from bandscope_dagster.pipeline.stream import analyze_songs
 from bandscope_dagster.separation.streaming import NonFiniteStems
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.tagging.instruments import Instruments
 from bandscope_dagster.tagging.musicnn import Musicnn
 from bandscope_dagster.tagging.protocol import Tagger
+from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.window_queue import BadScores
 
 Outcomes = dict[str, SongAnalyzed | SongFailed]
+
+PRESENT_FROM = present_from(0.2)
 
 
 @pytest.fixture
@@ -54,7 +58,9 @@ def analyze(
 ) -> Outcomes:
     """Run the stream to its end; every song must have exactly one outcome."""
     outcomes: Outcomes = {}
-    for outcome in analyze_songs(plans, store, LIMITS, 16, separator or Shares(), tagger or Level()):
+    for outcome in analyze_songs(
+        plans, store, LIMITS, 16, separator or Shares(), tagger or Level(), PRESENT_FROM
+    ):
         song_id = outcome.song_id if isinstance(outcome, SongFailed) else outcome.plan.song_id
         assert song_id not in outcomes, "a song has one outcome"
         outcomes[song_id] = outcome
@@ -230,8 +236,11 @@ def test_segments_of_several_songs_share_batches_and_no_song_hears_another(tmp_p
             assert found.drop("detected_at", strict=False).equals(expected.drop("detected_at", strict=False))
 
 
-def test_a_songs_tags_do_not_depend_on_the_songs_beside_it(tmp_path: Path) -> None:
-    tagger = Musicnn("cpu")
+@pytest.mark.parametrize("embedded", [Instruments, Musicnn], ids=["bandscope-instruments", "musicnn"])
+def test_a_songs_tags_do_not_depend_on_the_songs_beside_it(
+    tmp_path: Path, embedded: type[Instruments] | type[Musicnn]
+) -> None:
+    tagger = embedded("cpu")
     songs = {"a": excerpt()[:, : 5 * SAMPLE_RATE], "b": excerpt()[:, -3 * SAMPLE_RATE :]}
 
     def tags(names: str) -> dict[str, list[tuple[object, ...]]]:
@@ -282,7 +291,7 @@ def test_songs_are_reported_while_others_are_still_to_come(store: ObjectStore) -
             taken.append(song.song_id)
             yield song
 
-    first = next(outcomes := analyze_songs(in_turn(), store, LIMITS, 16, Shares(), Level()))
+    first = next(outcomes := analyze_songs(in_turn(), store, LIMITS, 16, Shares(), Level(), PRESENT_FROM))
     assert isinstance(first, SongAnalyzed)
     assert len(taken) < len(plans)
     outcomes.close()
@@ -291,7 +300,7 @@ def test_songs_are_reported_while_others_are_still_to_come(store: ObjectStore) -
 def test_a_caller_that_stops_early_leaves_no_thread_behind(store: ObjectStore) -> None:
     before = threading.active_count()
     plans = [upload(store, f"song-{n}", noise(1, seed=n)) for n in range(10)]
-    outcomes = analyze_songs(plans, store, LIMITS, 16, Shares(), Level())
+    outcomes = analyze_songs(plans, store, LIMITS, 16, Shares(), Level(), PRESENT_FROM)
     next(outcomes)
     outcomes.close()
     assert threading.active_count() == before
@@ -305,7 +314,7 @@ def test_stored_stems_that_are_gone_fail_that_song_alone(store: ObjectStore) -> 
 
     outcomes = {
         o.song_id if isinstance(o, SongFailed) else o.plan.song_id: o
-        for o in analyze_songs(plans, store, LIMITS, 16, None, Level())
+        for o in analyze_songs(plans, store, LIMITS, 16, None, Level(), PRESENT_FROM)
     }
 
     failed = outcomes["gone"]

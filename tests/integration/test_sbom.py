@@ -48,8 +48,15 @@ def test_every_file_of_every_model_is_there_with_its_digest(bill: dict) -> None:
     }
 
 
+def test_a_model_depends_on_the_models_whose_weights_it_contains(bill: dict) -> None:
+    uses = {part["ref"]: part["dependsOn"] for part in bill["dependencies"]}
+    assert uses["model:bandscope-instruments"] == ["model:musicnn"]
+    assert uses["model:musicnn"] == []
+
+
 def test_every_component_states_its_licence_as_far_as_its_authors_do(bill: dict) -> None:
     by_name = {part["name"]: licences(part) for part in bill["components"]}
     assert by_name["polars"] == ["MIT"]
     assert by_name["musicnn"] == ["ISC"]
+    assert by_name["bandscope-instruments"] == ["ISC", "MIT"], "its weights contain those of musicnn"
     assert sum(stated == ["not stated"] for stated in by_name.values()) < 10

@@ -28,6 +28,7 @@ from bandscope_dagster.storage.tables.schemas import (
     SONG_TABLES,
     SONGS,
     TABLES,
+    TAG_TABLES,
     Table,
 )
 
@@ -58,12 +59,17 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
 
 @pytest.fixture(scope="module")
 def copied(old: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ObjectStore]:
-    """Copies the old store, runs ``bandscope run`` with some options on the copy, and opens it."""
+    """Copies the old store, runs ``bandscope run`` with some options on the copy, and opens it.
+
+    The tagger is the default of version 0.1.
+    """
 
     def run(*options: str) -> ObjectStore:
         folder = tmp_path_factory.mktemp("copy")
         shutil.copytree(old.url, folder / "store")
-        finish(bandscope(folder / "store", folder / "home", "run", *options))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BANDSCOPE_TAGGER", "musicnn")
+            finish(bandscope(folder / "store", folder / "home", "run", *options))
         return open_store(str(folder / "store"))
 
     return run
@@ -166,6 +172,38 @@ def test_computed_anew_the_inputs_and_code_versions_are_equal(
             assert lineage.input_digest == of_rejection(song, read_frame(store, SONGS, song)["error"][0])
     else:
         assert ours.input_digest == theirs.input_digest
+
+
+def test_the_new_default_tagger_replaces_the_tag_tables_when_asked_and_nothing_else(
+    old: ObjectStore, tmp_path: Path
+) -> None:
+    shutil.copytree(old.url, tmp_path / "store")
+    store = open_store(str(tmp_path / "store"))
+    names = [table.name for table in SONG_TABLES]
+
+    def run(*options: str) -> str:
+        return finish(bandscope(tmp_path / "store", tmp_path / "home", "run", *options))
+
+    def fingerprints() -> dict[tuple[str, str], str]:
+        found = store.fingerprints(names).items()
+        return {(name, song): fingerprint for name, files in found for song, fingerprint in files.items()}
+
+    before = fingerprints()
+    printed = run()
+    assert fingerprints() == before, "a plain run keeps the results of another tagger"
+    assert f"another tagger than bandscope-instruments, which is chosen: {len(GOOD)} by musicnn" in printed
+    tags = [table.name for table in TAG_TABLES]
+    assert f"bandscope run --recompute --select {','.join(tags)}" in printed
+
+    printed = run("--recompute", "--select", ",".join(tags))
+    after = fingerprints()
+    assert after.keys() == before.keys()
+    changed = {key for key in after if after[key] != before[key]}
+    assert {name for name, _ in changed} == set(tags)
+    assert {(name, song) for name in tags for song in GOOD} <= changed
+    assert "another tagger" not in printed
+    catalog = query(store, "SELECT DISTINCT model FROM instrument_catalog")
+    assert catalog["model"].to_list() == ["bandscope-instruments"]
 
 
 def data_of(store: ObjectStore, table: Table, song: str) -> pl.DataFrame:

@@ -21,6 +21,7 @@ from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.tables.lineage import read_lineage
 from bandscope_dagster.storage.tables.schemas import TABLES
 from bandscope_dagster.tagging import qwen_omni, registry
+from bandscope_dagster.tagging.instruments_network import CLASSES
 from bandscope_dagster.tagging.prompts import load_dialogue
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 
@@ -164,6 +165,22 @@ def test_another_tagger_makes_the_tag_tables_outdated_and_nothing_else(
     choose: Choose, instance: dg.DagsterInstance
 ) -> None:
     platform, _ = analyzed(choose("ast", save_tiny_ast), instance, songs=1)
+    assert_only_tags_are_outdated(platform, "musicnn")
+
+
+def test_the_default_tagger_makes_the_tags_of_musicnn_outdated_and_nothing_else(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    settings = local_settings(tmp_path, tagger="musicnn")
+    platform, _ = analyzed(settings, instance, songs=1)
+    assert_only_tags_are_outdated(platform, local_settings(tmp_path).tagger)
+    assert set(platform.table("instrument_tags")["model"]) == {"bandscope-instruments"}
+    assert set(platform.table("instrument_tags")["label"]) <= set(CLASSES)
+
+
+def assert_only_tags_are_outdated(platform: Platform, tagger: str) -> None:
+    """After a run with ``tagger``, which keeps what is current, all tables but those of tags are kept."""
+    instance = platform.instance
     (song,) = platform.songs
 
     def digests(of: Platform) -> dict[str, str]:
@@ -172,7 +189,7 @@ def test_another_tagger_makes_the_tag_tables_outdated_and_nothing_else(
 
     before = digests(platform)
     assert set(before) == set(ANALYSIS_TABLES)
-    changed = Platform(platform.settings.model_copy(update={"tagger": "musicnn"}), instance)
+    changed = Platform(platform.settings.model_copy(update={"tagger": tagger}), instance)
     run = changed.materialize(reuse=True)
     assert run.success
     reused = {

@@ -166,7 +166,7 @@ REAL_PARTS = {"subprocess", "multiprocessing", "daemon", "s3_server", "faulty_pr
 }
 """Modules that start processes and servers, or have models. Test files that import one are in tests/integration."""
 
-REAL_MODELS = {"Musicnn", "Spleeter", "load_separator", "load_tagger"}
+REAL_MODELS = {"Instruments", "Musicnn", "Spleeter", "load_separator", "load_tagger"}
 """Names that load weights from the package."""
 
 

@@ -18,6 +18,7 @@ from bandscope_dagster.models.inventory import (
     Model,
     ModelFile,
     PackageSource,
+    TrainedSource,
     UnlistedFiles,
     find_model,
     load_inventory,
@@ -34,6 +35,7 @@ UNLISTED = {model.name: model.unlisted for model in HUB_MODELS if model.unlisted
 def test_the_models_are_listed_with_what_is_embedded_first():
     assert [(model.name, model.kind, model.embedded) for model in load_inventory().values()] == [
         ("spleeter-2stems", "separator", True),
+        ("bandscope-instruments", "tagger", True),
         ("musicnn", "tagger", True),
         ("htdemucs", "separator", False),
         ("htdemucs_ft", "separator", False),
@@ -81,6 +83,24 @@ def test_the_licence_that_is_named_is_shipped(model: Model):
     assert model.licence in ("MIT", "ISC")
     assert "Copyright (c)" in text
     assert "Permission" in text
+
+
+@pytest.mark.parametrize("model", EMBEDDED_MODELS, ids=lambda model: model.name)
+def test_the_licences_of_the_models_whose_weights_it_contains_are_shipped_with_it(model: Model):
+    contained = model.source.contains if isinstance(model.source, TrainedSource) else ()
+    assert contained == (("musicnn",) if model.name == "bandscope-instruments" else ())
+    for name in contained:
+        part = find_model(name)
+        assert part.licence_file is not None and model.licence_file is not None
+        theirs, ours = (
+            (EMBEDDED / file).read_text("utf-8") for file in (part.licence_file, model.licence_file)
+        )
+        assert theirs.strip() in ours
+
+
+def test_the_tagger_of_our_own_is_at_most_12_mb():
+    (file,) = find_model("bandscope-instruments").files
+    assert file.bytes <= 12_000_000
 
 
 def test_no_weights_are_shipped_that_are_not_listed():
@@ -152,5 +172,5 @@ def test_a_required_pattern_is_unmet_until_a_file_meets_it():
 
 
 def test_an_unknown_model_is_refused_by_name():
-    with pytest.raises(ModelFileError, match=r"'wavenet'.*spleeter-2stems, musicnn"):
+    with pytest.raises(ModelFileError, match=r"'wavenet'.*spleeter-2stems, bandscope-instruments, musicnn"):
         find_model("wavenet")

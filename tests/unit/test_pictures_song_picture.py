@@ -31,14 +31,12 @@ def envelope(seconds: float, amplitude: float = 0.5, seed: int | None = None) ->
     return measure.finish()
 
 
-def window(
-    instrument: str | None, start_s: float, end_s: float, score: float | None = None
-) -> dict[str, Any]:
-    return {"instrument": instrument, "score": score, "start_s": start_s, "end_s": end_s}
+def window(instrument: str, start_s: float, end_s: float, score: float | None = None) -> dict[str, Any]:
+    return {"instrument": instrument, "score": score, "bound": 0.2, "start_s": start_s, "end_s": end_s}
 
 
 def drawn(envelopes: Mapping[str, Envelope], tags: Iterable[Mapping[str, Any]] | None = None) -> Element:
-    return ElementTree.fromstring(draw_song(envelopes, tags, present_from=0.2))
+    return ElementTree.fromstring(draw_song(envelopes, tags))
 
 
 def texts(picture: Element) -> list[str]:
@@ -121,7 +119,7 @@ def test_a_song_that_was_not_tagged_has_no_instruments_and_does_not_say_that_the
 
 def test_a_song_in_which_no_instrument_was_found_says_so() -> None:
     song = {"mixture": envelope(3)}
-    assert "no instrument is present" in texts(drawn(song, [window(None, 0, 3), window("piano", 0, 3, 0.1)]))
+    assert "no instrument is present" in texts(drawn(song, []))
 
 
 def test_scores_have_a_key_and_a_tagger_without_scores_has_none() -> None:
@@ -155,11 +153,11 @@ def test_names_from_strangers_break_nothing(name: str) -> None:
 def test_a_song_of_which_no_audio_came_has_no_picture() -> None:
     for nothing in ({}, {"mixture": EnvelopeMeter().finish()}):
         with pytest.raises(ValueError, match="no source has audio"):
-            draw_song(nothing, None, 0.2)
+            draw_song(nothing, None)
 
 
 def test_the_markdown_is_one_image_that_carries_the_picture() -> None:
-    svg = draw_song({"mixture": envelope(3), "([<vocals>])": envelope(3)}, [window("![](", 0, 3)], 0.2)
+    svg = draw_song({"mixture": envelope(3), "([<vocals>])": envelope(3)}, [window("![](", 0, 3)])
     [paragraph] = [token for token in PARSER.parse(as_markdown(svg, "a-song")) if token.type == "inline"]
     [image] = paragraph.children or []
     assert (image.type, image.content) == ("image", "a-song")
@@ -197,13 +195,13 @@ def busiest_song() -> tuple[dict[str, Envelope], list[dict[str, Any]]]:
 def test_the_busiest_song_is_below_100_kb_and_drawn_in_a_moment() -> None:
     song, tags = busiest_song()
     started = perf_counter()
-    markdown = as_markdown(draw_song(song, tags, 0.2), "a-song")
+    markdown = as_markdown(draw_song(song, tags), "a-song")
     assert perf_counter() - started < 1.0  # measured: 0.03 s on an idle machine
     assert len(markdown.encode()) < MOST_BYTES
 
 
 def test_pictures_that_are_drawn_in_several_threads_at_once_are_those_of_one() -> None:
     song, tags = busiest_song()
-    alone = draw_song(song, tags, 0.2)
+    alone = draw_song(song, tags)
     with ThreadPoolExecutor(4) as threads:
-        assert set(threads.map(lambda _: draw_song(song, tags, 0.2), range(8))) == {alone}
+        assert set(threads.map(lambda _: draw_song(song, tags), range(8))) == {alone}

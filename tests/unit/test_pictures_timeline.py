@@ -8,14 +8,14 @@ from bandscope_dagster.pictures.timeline import LEVELS, MOST_INSTRUMENTS, Timeli
 
 
 def window(
-    instrument: str | None, start_s: float, end_s: float, score: float | None = None
+    instrument: str, start_s: float, end_s: float, score: float | None = None, bound: float = 0.2
 ) -> dict[str, Any]:
-    return {"instrument": instrument, "score": score, "start_s": start_s, "end_s": end_s}
+    return {"instrument": instrument, "score": score, "bound": bound, "start_s": start_s, "end_s": end_s}
 
 
-def timeline_of(*rows: dict[str, Any], present_from: float = 0.2) -> Timeline:
+def timeline_of(*rows: dict[str, Any]) -> Timeline:
     """The timeline of ten seconds in ten parts."""
-    return timeline(rows, present_from, seconds=10.0, parts=10)
+    return timeline(rows, seconds=10.0, parts=10)
 
 
 def levels_of(*rows: dict[str, Any]) -> list[int]:
@@ -28,12 +28,13 @@ def test_an_instrument_without_a_score_is_at_the_highest_level_where_it_is_named
     assert found.scores is None
 
 
-def test_a_score_below_the_threshold_is_absence() -> None:
-    found = timeline_of(window("piano", 0, 5, 0.19), window("flute", 0, 5, 0.2))
-    assert list(found.levels) == ["flute"]
+def test_the_levels_of_all_instruments_begin_at_the_lowest_bound() -> None:
+    found = timeline_of(window("piano", 0, 5, 0.6, bound=0.5), window("flute", 0, 5, 1.0, bound=0.1))
+    assert found.scores == (0.1, 1.0)
+    assert (found.levels["piano"][0], found.levels["flute"][0]) == (3, LEVELS)
 
 
-def test_the_level_grows_from_the_threshold_to_the_highest_score_of_the_song() -> None:
+def test_the_level_grows_from_the_bound_to_the_highest_score_of_the_song() -> None:
     scores = (0.2, 0.35, 0.45, 0.55, 0.69, 0.7)
     rows = [window("piano", second, second + 1, score) for second, score in enumerate(scores)]
     assert levels_of(*rows)[:6] == [1, 2, 3, 4, 5, 5]
@@ -69,13 +70,13 @@ def test_a_second_of_presence_is_worth_its_score() -> None:
     assert list(found.levels) == ["piano", "flute"]
 
 
-def test_windows_in_which_nothing_was_named_are_no_instrument() -> None:
-    found = timeline_of(window(None, 0, 10))
+def test_a_song_without_a_present_instrument_has_an_empty_timeline() -> None:
+    found = timeline_of()
     assert found.levels == {}
     assert found.instruments == 0
 
 
-@pytest.mark.parametrize("present_from", [0.0, 1.0])
-def test_the_threshold_may_be_anything_from_nothing_to_certainty(present_from: float) -> None:
-    found = timeline_of(window("piano", 0, 10, present_from), present_from=present_from)
+@pytest.mark.parametrize("bound", [0.0, 1.0])
+def test_the_bound_may_be_anything_from_nothing_to_certainty(bound: float) -> None:
+    found = timeline_of(window("piano", 0, 10, bound, bound))
     assert found.levels["piano"].tolist() == [LEVELS] * 10

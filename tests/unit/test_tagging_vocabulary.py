@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from instrument_labels import GENERAL_MIDI, GENERAL_MIDI_DRUMS, IRMAS, MEDLEYDB, MUSDB, OPENMIC, SAID
 
 from bandscope_dagster.tagging.audioset import INSTRUMENT_CLASSES
+from bandscope_dagster.tagging.instruments_network import CLASSES
 from bandscope_dagster.tagging.musicnn import INSTRUMENT_TAGS
 from bandscope_dagster.tagging.vocabulary import LONGEST_NAME, Match, Vocabulary, load_vocabulary, normalize
 
@@ -49,6 +50,21 @@ def test_every_instrument_tag_of_musicnn_is_mapped():
         "guitar", "strings", "drums", "piano", "violin", "synthesizer", "harpsichord", "flute", "sitar",
         "harp", "cello", "choir", "vocals",
     }  # fmt: skip
+
+
+def test_every_class_of_our_own_tagger_is_an_instrument_with_a_family():
+    assert unmapped(CLASSES) == []
+    instruments = [VOCABULARY.match(label).instrument for label in CLASSES]
+    renamed = {
+        label: instrument
+        for label, instrument in zip(CLASSES, instruments, strict=True)
+        if label != instrument
+    }
+    assert renamed == {
+        "distorted guitar": "electric guitar", "string section": "strings", "brass section": "brass",
+        "bells": "bell", "singing voice": "vocals", "speech": "spoken word",
+    }  # fmt: skip
+    assert len(set(instruments)) == len(CLASSES) - 1, "two labels mean an electric guitar"
 
 
 def test_every_sound_of_general_midi_is_mapped():

@@ -119,12 +119,17 @@ def _windows(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
     ``best_share`` is that of the tagger's rule, ``best`` the number of windows that ``song_score`` is the mean of.
     """
     share = _by_model(present_from, lambda rule: pl.lit(rule.best_share, pl.Float64))
+    fewest = _by_model(present_from, lambda rule: pl.lit(rule.fewest))
     tagged = pl.col("start_s").n_unique().over("song_id", "source")
     return (
         tags.filter(pl.col("error").is_null())
         .with_columns(share.alias("best_share"))
         .with_columns(
-            (tagged * pl.col("best_share").fill_null(1.0)).ceil().cast(pl.UInt32).alias("best"),
+            pl.max_horizontal(
+                (tagged * pl.col("best_share").fill_null(1.0)).ceil(), pl.min_horizontal(tagged, fewest)
+            )
+            .cast(pl.UInt32)
+            .alias("best"),
             pl.coalesce("instrument", "label").alias("instrument"),
             _rank_of_layer(),
             _by_model(present_from, _bound).alias("bound"),

@@ -30,7 +30,10 @@ from bandscope_dagster.tagging.protocol import Heard, ScoredLabels
 NAME: Final = "bandscope-instruments"
 
 BEST_SHARE: Final = 0.25
-"""An instrument is present in a song if the mean score over this share of its windows reaches the bound."""
+FEWEST: Final = 3
+"""An instrument is present in a song if the mean score over this share of its windows, but at least over so many,
+reaches the bound. docs/tagging.md compares this rule with others.
+"""
 
 CPU_BATCH: Final = 1  # window; as with musicnn, larger ones gain nothing
 ACCELERATOR_BATCH: Final = 32  # windows
@@ -39,7 +42,7 @@ ACCELERATOR_BATCH: Final = 32  # windows
 def presence_rule() -> PresenceRule:
     """The bound of each class, and the share of windows that must reach it."""
     bounds = {label: bounds.present_from for label, bounds in load_bounds().items()}
-    return PresenceRule(bound=max(bounds.values()), bounds=bounds, best_share=BEST_SHARE)
+    return PresenceRule(bound=max(bounds.values()), bounds=bounds, best_share=BEST_SHARE, fewest=FEWEST)
 
 
 class Instruments:

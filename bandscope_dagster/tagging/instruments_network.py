@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, cast
 from bandscope_dagster.tagging import musicnn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
 CLASSES: Final = (
@@ -181,8 +183,10 @@ def build_network() -> nn.Module:
 
         def features(self, power: Tensor) -> Tensor:
             """Mel power ``(batch, TRUNK_FRAMES, MEL_BANDS)`` → the trunk's features, unscaled."""
-            pooled = self.trunk.pooled(trunk_input(power))
-            return torch.cat([pooled, self.trunk.logits(pooled)], 1)
+            pool = cast("Callable[[Tensor], Tensor]", self.trunk.pooled)
+            judge = cast("Callable[[Tensor], Tensor]", self.trunk.logits)
+            pooled = pool(trunk_input(power))
+            return torch.cat([pooled, judge(pooled)], 1)
 
         def judge(self, features: Tensor) -> Tensor:
             """The trunk's features → ``(batch, classes)`` logits of the perceptron."""

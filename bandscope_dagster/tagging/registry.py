@@ -25,8 +25,6 @@ TAGGERS: Final[Mapping[str, Loader]] = {
     "qwen3-omni": load_qwen_omni,
 }
 
-DEFAULT_TAGGER: Final = instruments.NAME
-
 _ONE_BOUND: Final[Mapping[str | None, float]] = {"musicnn": 0.2, "ast": 0.2, None: 0.5}
 """Tagger → the lowest score of an instrument that counts as present in a window; None → the default of the others.
 

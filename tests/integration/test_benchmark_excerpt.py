@@ -1,4 +1,4 @@
-"""The tagging benchmark: a complete run of the embedded tagger on a real excerpt."""
+"""The tagging benchmark: a complete run of an embedded tagger on a real excerpt."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from benchmarks.tagging import main
 
 
-def test_the_embedded_tagger_is_judged_on_the_excerpt(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--device", "cpu"])
+def test_musicnn_is_judged_on_the_excerpt(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--device", "cpu", "--tagger", "musicnn"])
     table, last = capsys.readouterr().out.strip().rsplit("\n", 1)
     found = json.loads(last)
     assert list(found) == ["macro_f1", "micro_f1", "average_precision", "realtime_factor"]
@@ -17,5 +17,7 @@ def test_the_embedded_tagger_is_judged_on_the_excerpt(capsys: pytest.CaptureFixt
     # musicnn has no label for bass. Drums and vocals are in the mixture and in their own stem.
     assert by_name["bass"][:3] == ["0.000"] * 3
     assert [by_name[name][-1] for name in ("bass", "drums", "vocals")] == ["2", "2", "2"]
-    assert float(by_name["drums"][0]) == 1.0
+    assert "musicnn never names bass" in table
+    # Found as in the catalogs: in both files with vocals, and in the drums alone.
+    assert [by_name[name][:2] for name in ("drums", "vocals")] == [["1.000", "0.500"], ["1.000", "1.000"]]
     assert 0 < found["micro_f1"] < 1 and found["realtime_factor"] > 0

@@ -120,10 +120,25 @@ def test_run_computes_no_finished_song_again(old: Old) -> None:
     assert old.files() == before
 
 
+def test_run_says_that_songs_have_tags_of_the_old_default_and_tags_them_anew_when_asked(old: Old) -> None:
+    before = old.files()
+    tags = "instrument_tags,stem_instrument_tags"
+    printed = old.run("run", "--songs", "good*")
+    assert old.files() == before
+    assert "another tagger than bandscope-instruments, which is chosen: 2 by musicnn" in printed
+    assert f"`bandscope run --recompute --select {tags}` tags them anew" in printed
+    assert "2 by musicnn" in old.run("status")
+    printed = old.run("run", "--songs", "good*", "--recompute", "--select", tags)
+    assert "another tagger" not in printed and "another tagger" not in old.run("status")
+    changed = {Path(path) for path, time in old.files().items() if time != before[path]}
+    assert {path.parent.name for path in changed} == set(tags.split(","))
+    assert {path.stem for path in changed} == {song for song in DONE if song.startswith("good")}
+
+
 def test_a_run_over_all_songs_reuses_the_finished_ones(old: Old, instance: dg.DagsterInstance) -> None:
     before = old.files()
     instance.delete_dynamic_partition("songs", VANISHED)
-    platform = Platform(local_settings(old.store), instance)
+    platform = Platform(local_settings(old.store, tagger="musicnn"), instance)  # the default of version 0.1
     result = platform.materialize(reuse=True)
     assert result.success and old.files() == before
     for asset in PER_SONG:

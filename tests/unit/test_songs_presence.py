@@ -53,6 +53,13 @@ def test_one_stray_window_of_a_long_song_does_not_make_an_instrument_present() -
     assert present(EACH_WINDOW, *stray) == {"flute": 1}
 
 
+def test_a_short_song_is_judged_by_as_many_windows_as_the_rule_wants_at_least() -> None:
+    three: PresentFrom = {None: PresenceRule(0.5, best_share=0.25, fewest=3)}
+    assert present(three, *rows_of("flute", 0.9, 0.3, 0.0, 0.0)) == {}
+    assert present(three, *rows_of("flute", 0.9, 0.4, 0.3, 0.0)) == {"flute": 1}
+    assert present(three, *rows_of("flute", 0.7, 0.4)) == {"flute": 1}  # the song has two windows
+
+
 def test_an_instrument_that_plays_in_a_quarter_of_the_song_is_present_in_its_windows() -> None:
     assert present(QUARTER, *rows_of("flute", 0.9, 0.4, 0.6, *[0.0] * 5)) == {"flute": 2}
 
@@ -123,6 +130,7 @@ def test_a_rule_as_a_setting_has_everything_that_rows_depend_on() -> None:
             "bound": 0.5,
             "bounds": {"harp": 0.3, "electric guitar": 0.6, "distorted guitar": 0.2},
             "best_share": 0.25,
+            "fewest": 1,
         },
         "*": 0.5,
     }

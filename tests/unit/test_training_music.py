@@ -1,4 +1,4 @@
-"""What the tagger's training makes up and reads: phrases, names of notes and drums, patches, the list of sources."""
+"""The tagger's training without sound: phrases, names of notes and drums, patches, the list of sources."""
 
 import struct
 from pathlib import Path

@@ -103,8 +103,8 @@ class Settings(BaseSettings):
     """Bits per sample of the stored FLAC blocks."""
 
     present_from: float | None = Field(default=None, ge=0, le=1)
-    """Lowest score, in [0, 1], at which catalogs and pages count an instrument as present in a window. Default: the
-    tagger's own."""
+    """Lowest score, in [0, 1], at which catalogs and pages count an instrument as present in a window, for every
+    tagger and instrument. Default: the tagger's own rule."""
 
     alert_webhook: SecretStr | None = None
     """URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the sensor's log."""

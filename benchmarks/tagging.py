@@ -176,10 +176,10 @@ def measure(
 def in_words(rule: PresenceRule) -> str:
     """The rule by which an instrument is present, for the heading."""
     bound = "the bound of each label" if rule.bounds else f"{rule.bound:g}"
-    share = (
-        "" if rule.best_share is None else f", as the mean of the best {rule.best_share:.0%} of the windows"
-    )
-    return f"present from {bound}{share}"
+    if rule.best_share is None:
+        return f"present from {bound}"
+    windows = f"the best {rule.best_share:.0%} of the windows, at least {rule.fewest}"
+    return f"present from {bound}, as the mean of {windows}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

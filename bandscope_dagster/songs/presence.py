@@ -113,9 +113,9 @@ def _foremost_layer() -> pl.Expr:
 
 
 def _windows(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
-    """One row per song, source, instrument and window; first those whose scores exceed their bounds by most.
+    """One row per song, source, instrument and window, sorted by ``margin``, by which the score exceeds its bound.
 
-    Several labels can mean one instrument. Its window counts once, with the best of their scores and its bound.
+    Several labels can mean one instrument. Its window counts once, with the best of their scores and margins.
     ``best_share`` is that of the tagger's rule, ``best`` the number of windows that ``song_score`` is the mean of.
     """
     share = _by_model(present_from, lambda rule: pl.lit(rule.best_share, pl.Float64))
@@ -135,9 +135,14 @@ def _windows(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
             _by_model(present_from, _bound).alias("bound"),
         )
         .filter(pl.col("instrument").is_not_null())
-        .sort(pl.col("score") - pl.col("bound"), descending=True, nulls_last=True)
-        .group_by(*_GROUP, "start_s", "end_s", maintain_order=True)
-        .agg(pl.col("score", "bound", "best", "best_share", "model").first(), pl.col("layer").min())
+        .with_columns((pl.col("score") - pl.col("bound")).alias("margin"))
+        .group_by(*_GROUP, "start_s", "end_s")
+        .agg(
+            pl.col("score", "margin").max(),
+            pl.col("bound", "layer").min(),
+            pl.col("best", "best_share", "model").first(),
+        )
+        .sort("margin", descending=True, nulls_last=True)
     )
 
 
@@ -159,7 +164,7 @@ def _in_source(windows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _present(windows: pl.LazyFrame, in_source: pl.LazyFrame) -> pl.LazyFrame:
     """The windows in which their instrument is present."""
-    return windows.filter(pl.col("score").is_null() | (pl.col("score") >= pl.col("bound"))).join(
+    return windows.filter(pl.col("score").is_null() | (pl.col("margin") >= 0)).join(
         in_source.filter("in_source").select(_GROUP), on=_GROUP, how="semi", nulls_equal=True
     )
 

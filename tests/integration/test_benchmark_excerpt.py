@@ -7,6 +7,17 @@ import pytest
 from benchmarks.tagging import main
 
 
+def test_our_own_tagger_finds_the_drums_and_a_bass_in_their_stems_and_in_the_mixture_and_nowhere_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["--device", "cpu"])
+    table = capsys.readouterr().out
+    assert "bandscope-instruments on cpu: 4 files" in table and "of the windows, at least 3" in table
+    by_name = {line.split()[0]: line.split()[1:] for line in table.splitlines() if line[:1].isalpha()}
+    for name in ("bass", "drums"):
+        assert by_name[name] == ["1.000", "1.000", "1.000", "1.000", "2"], name
+
+
 def test_musicnn_is_judged_on_the_excerpt(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--device", "cpu", "--tagger", "musicnn"])
     table, last = capsys.readouterr().out.strip().rsplit("\n", 1)

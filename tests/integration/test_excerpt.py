@@ -106,17 +106,19 @@ def test_the_separated_vocals_are_heard_as_a_voice_above_all(platform: Platform)
     assert vocals.row(0, named=True)["seconds_present"] > 0
 
 
+@pytest.mark.parametrize("tagger", ["bandscope-instruments", "musicnn"])
 def test_the_true_drums_are_heard_as_drums_above_all_and_are_present(
-    truth: dict[str, Audio], tmp_path: Path
+    tagger: str, truth: dict[str, Audio], tmp_path: Path
 ) -> None:
     file = io.BytesIO()
     soundfile.write(file, truth["drums"].T, SAMPLE_RATE, "FLOAT", format="WAV")
     with new_instance() as instance:
-        platform = Platform(local_settings(tmp_path, tagger="musicnn"), instance)
+        platform = Platform(local_settings(tmp_path, tagger=tagger), instance)
         platform.upload({"drums.wav": file.getvalue()})
         assert platform.materialize(["songs", "instrument_tags"]).success
         assert platform.materialize_catalogs().success
     (song,) = pl.read_parquet(f"{platform.store.url}/song_catalog/*.parquet").iter_rows(named=True)
+    assert song["tagger"] == tagger
     best = song["top_instruments"][0]
     assert (best["instrument"], best["seconds"]) == ("drums", pytest.approx(6.08, abs=0.01))
 

@@ -42,7 +42,7 @@ SONG_SUMMARY_COLUMNS = (
         ["stems", "stem_instrument_tags"],
     ),
     Column("separator", TEXT, "Model that separated the stems", "htdemucs"),
-    Column("tagger", TEXT, "Model that tagged the mixture", "musicnn"),
+    Column("tagger", TEXT, "Model that tagged the mixture", "bandscope-instruments"),
     Column(
         "residual_db",
         FLOAT,
@@ -118,7 +118,7 @@ INSTRUMENT_COLUMNS = (
     Column(
         "layer", TEXT, "Foremost layer of the instrument; null if the tagger names no layer", "foreground"
     ),
-    Column("model", TEXT, "Name of the tagger", "musicnn"),
+    Column("model", TEXT, "Name of the tagger", "bandscope-instruments"),
     Column(
         "intervals",
         pa.list_(INTERVAL),

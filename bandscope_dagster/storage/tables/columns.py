@@ -183,7 +183,7 @@ TAG_COLUMNS = (
         "'foreground', 'middle_ground' or 'background'; null if the model names no layer",
         "foreground",
     ),
-    Column("model", pa.string(), "Name of the tagger", "musicnn"),
+    Column("model", pa.string(), "Name of the tagger", "bandscope-instruments"),
     Column("detected_at", UTC_TIME, "Time when the model ran", datetime(2026, 3, 1, 14, 7, 31, tzinfo=UTC)),
     Column(
         "error",

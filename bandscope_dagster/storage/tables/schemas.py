@@ -91,7 +91,7 @@ _WINDOWS = (
 )
 _TAG_NULLS = (
     "In a row without an instrument, `family`, `label`, `score` and `mapped` are null too. `score` is null if the "
-    "tagger has no scores (Qwen-Omni), `layer` if it names no layers (musicnn, AST). A rejected song has one row, in "
+    "tagger has no scores (Qwen-Omni), `layer` if it names no layers (all others). A rejected song has one row, in "
     "which only `song_id` and `error` are set."
 )
 

@@ -19,14 +19,15 @@ from bandscope_dagster.tagging.instruments_network import (
     EAR_FFT,
     SAMPLE_RATE,
     TRUNK_FRAMES,
-    mel_filters,
-    mel_power,
 )
 
 NOTHING: Final = -1  # the class of sounds with no instrument
 SMALLEST: Final = 1e-10  # mel power; below it is silence
-TRUNK_FILTERS: Final = mel_filters(musicnn.N_FFT)
-EAR_FILTERS: Final = mel_filters(EAR_FFT)
+FRONT_ENDS: Final = tuple(
+    (torch.hann_window(n_fft), torch.from_numpy(musicnn.mel_filters(n_fft)))
+    for n_fft in (musicnn.N_FFT, EAR_FFT)
+)
+"""Window and filters of the trunk, then of the ear, as in the network."""
 TOO_QUIET: Final = 1e-4  # RMS; a take below it has lost its notes
 
 
@@ -47,11 +48,9 @@ def class_index(name: str) -> int:
 def log_mels(audio: NDArray[np.float32]) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
     """``(frames,)`` samples → log mel power for the trunk and for the ear, ``(mel frames, bands)`` each."""
     samples = torch.from_numpy(np.ascontiguousarray(audio))[None]
-    both: list[NDArray[np.float16]] = []
-    for n_fft, filters in ((musicnn.N_FFT, TRUNK_FILTERS), (EAR_FFT, EAR_FILTERS)):
-        power = mel_power(samples, n_fft, filters)[0]
-        both.append(torch.log(power + SMALLEST).half().numpy())
-    return both[0], both[1]
+    powers = (musicnn.mel_power(samples, window, filters)[0] for window, filters in FRONT_ENDS)
+    trunk, ear = (torch.log(power + SMALLEST).half().numpy() for power in powers)
+    return trunk, ear
 
 
 def write_bank(path: Path, takes: Iterable[Take]) -> float:

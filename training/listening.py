@@ -8,14 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bandscope_dagster.tagging import musicnn
 from bandscope_dagster.tagging.instruments_network import (
-    EAR_FFT,
     LEAD,
     LENGTH,
     SAMPLE_RATE,
     ear_input,
-    mel_power,
 )
 from bandscope_dagster.tagging.protocol import WindowPlan
 from bandscope_dagster.tagging.windows import Windows
@@ -49,8 +46,8 @@ def listen(network: nn.Module, pieces: Sequence[NDArray[np.float32]]) -> Heard:
             if not found:
                 continue
             samples = torch.from_numpy(np.stack(found))
-            features.append(network.features(mel_power(samples, musicnn.N_FFT, network.trunk_filters)))
-            patches.append(ear_input(mel_power(samples, EAR_FFT, network.ear_filters)).half())
+            features.append(network.features(network.trunk_power(samples)))
+            patches.append(ear_input(network.ear_power(samples)).half())
             owners += [number] * len(found)
     return Heard(torch.cat(features), torch.cat(patches), np.array(owners))
 

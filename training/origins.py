@@ -66,7 +66,7 @@ SPEAKERS: Final = {
 CLIPS: Final = 80  # recordings of one speaker
 SMALLEST_PROMPT: Final = 16_000  # bytes: 2 s; shorter prompts are single words and tones
 SCENES, SEPARATED = 700, 250
-SOUND = r"\.(wav|flac|aiff?)$"
+SOUND: Final = r"\.(wav|flac|aiff?)$"
 
 
 class Origins:

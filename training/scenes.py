@@ -86,7 +86,7 @@ def scene_tracks(
             continue
         if rng.random() < 0.5:
             audio = equalised(audio, rng, 4)
-        if name != "bass" and rng.random() < 0.5:
+        if name not in ROLES["bass"] and rng.random() < 0.5:
             audio = reverberated(audio, SAMPLE_RATE, rng)
         tracks[name] = audio / rms(audio) * 10 ** (rng.uniform(-9, 0) / 20)
     return tracks

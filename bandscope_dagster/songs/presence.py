@@ -45,17 +45,21 @@ def present_windows(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFra
 
 
 def top_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:
-    """Per song, its tagger and the five best instruments that are present: by mean score, then by seconds."""
-    return (
+    """Per song, its tagger and the five best instruments that are present: by mean score, then by seconds.
+
+    A song in which the tagger found nothing present has a tagger, and null instead of instruments.
+    """
+    best = (
         _best_first(instruments.filter(pl.col("windows") > 0))
         .group_by("song_id", maintain_order=True)
         .agg(
             pl.struct("instrument", "family", "score", pl.col("seconds_present").alias("seconds"))
             .head(TOP_INSTRUMENTS)
             .alias("top_instruments"),
-            pl.col("model").first().alias("tagger"),
         )
     )
+    taggers = instruments.group_by("song_id").agg(pl.col("model").first().alias("tagger"))
+    return taggers.join(best, on="song_id", how="left")
 
 
 def all_instruments(instruments: pl.LazyFrame) -> pl.LazyFrame:

@@ -53,22 +53,6 @@ FRONT_END: Final = {
 """Constants of the code on which the output depends; the lineage of tags has them."""
 
 
-def mel_filters(n_fft: int) -> Tensor:
-    """``(MEL_BANDS, n_fft // 2 + 1)``; see ``musicnn.mel_filters``."""
-    import torch
-
-    return torch.from_numpy(musicnn.mel_filters(n_fft))
-
-
-def mel_power(samples: Tensor, n_fft: int, filters: Tensor) -> Tensor:
-    """``(batch, samples)`` → ``(batch, frames, MEL_BANDS)``, one frame every ``HOP`` samples, none beyond the ends."""
-    import torch
-
-    window = torch.hann_window(n_fft, device=samples.device)
-    spectrum = torch.stft(samples, n_fft, HOP, window=window, center=False, return_complex=True)
-    return (filters @ spectrum.abs().square()).transpose(1, 2)
-
-
 def trunk_input(power: Tensor) -> Tensor:
     """Mel power ``(batch, TRUNK_FRAMES, MEL_BANDS)`` → MusiCNN's compression, at one level for all windows."""
     import torch
@@ -178,8 +162,20 @@ def build_network() -> nn.Module:
             self.perceptron = build_perceptron()
             self.ear = build_ear()
             self.register_buffer("branch_weights", torch.full((2, len(CLASSES)), 0.5))
-            self.register_buffer("trunk_filters", mel_filters(musicnn.N_FFT), persistent=False)
-            self.register_buffer("ear_filters", mel_filters(EAR_FFT), persistent=False)
+            self.register_buffer("ear_window", torch.hann_window(EAR_FFT), persistent=False)
+            self.register_buffer(
+                "ear_filters", torch.from_numpy(musicnn.mel_filters(EAR_FFT)), persistent=False
+            )
+
+        def trunk_power(self, samples: Tensor) -> Tensor:
+            """``(batch, samples)`` → mel power ``(batch, frames, MEL_BANDS)`` for the trunk."""
+            window, filters = cast("Tensor", self.trunk.window), cast("Tensor", self.trunk.filters)
+            return musicnn.mel_power(samples, window, filters)
+
+        def ear_power(self, samples: Tensor) -> Tensor:
+            """``(batch, samples)`` → mel power ``(batch, frames, MEL_BANDS)`` for the ear."""
+            window, filters = cast("Tensor", self.ear_window), cast("Tensor", self.ear_filters)
+            return musicnn.mel_power(samples, window, filters)
 
         def features(self, power: Tensor) -> Tensor:
             """Mel power ``(batch, TRUNK_FRAMES, MEL_BANDS)`` → the trunk's features, unscaled."""
@@ -195,11 +191,9 @@ def build_network() -> nn.Module:
 
         def forward(self, samples: Tensor) -> Tensor:
             """``(batch, LEAD + LENGTH)`` → ``(batch, classes)`` logits."""
-            for_trunk = mel_power(samples, musicnn.N_FFT, cast("Tensor", self.trunk_filters))
-            for_ear = mel_power(samples, EAR_FFT, cast("Tensor", self.ear_filters))
             weights = cast("Tensor", self.branch_weights)
-            return weights[0] * self.judge(self.features(for_trunk)) + weights[1] * self.ear(
-                ear_input(for_ear)
-            )
+            by_trunk = self.judge(self.features(self.trunk_power(samples)))
+            by_ear = self.ear(ear_input(self.ear_power(samples)))
+            return weights[0] * by_trunk + weights[1] * by_ear
 
     return Network()

@@ -73,6 +73,17 @@ def mel_filters(n_fft: int = N_FFT) -> NDArray[np.float32]:
     return (np.maximum(triangles, 0) * 2 / (high - low)).astype(np.float32)
 
 
+def mel_power(samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
+    """``(batch, samples)`` → ``(batch, frames, bands)``: one frame every ``HOP`` samples, none beyond the ends.
+
+    ``window`` is ``(n_fft,)``; ``filters`` is ``(bands, n_fft // 2 + 1)``, as from ``mel_filters(n_fft)``.
+    """
+    import torch
+
+    spectrum = torch.stft(samples, len(window), HOP, window=window, center=False, return_complex=True)
+    return (filters @ spectrum.abs().square()).transpose(1, 2)
+
+
 def build_network() -> nn.Module:
     """The network with random weights: ``(batch, lead + length)`` samples → ``(batch, 50)`` probabilities."""
     import torch
@@ -115,11 +126,9 @@ def build_network() -> nn.Module:
 
         def log_mel(self, samples: Tensor) -> Tensor:
             """``(batch, lead + length)`` samples → ``(batch, PATCH, MEL_BANDS)``."""
-            window, filters = cast("Tensor", self.window), cast("Tensor", self.filters)
-            spectrum = torch.stft(samples, N_FFT, HOP, window=window, center=False, return_complex=True)
-            power = spectrum.abs().square()
+            power = mel_power(samples, cast("Tensor", self.window), cast("Tensor", self.filters))
             # The original converts to half precision before the logarithm, and 10000 × power overflows.
-            return torch.log10(1 + 10_000 * (filters @ power)).transpose(1, 2)
+            return torch.log10(1 + 10_000 * power)
 
         def pooled(self, log_mel: Tensor) -> Tensor:
             """``(batch, PATCH, MEL_BANDS)`` → ``(batch, POOLED)``: normalised maxima and means over time."""

@@ -96,6 +96,12 @@ def test_the_top_instruments_are_the_five_best_that_are_present_in_the_mixture(s
     assert row["tagger"] == "tagger"
 
 
+def test_a_song_without_a_present_instrument_names_its_tagger(store: ObjectStore):
+    analyze(store, "song", [tag_row("song", "faint", 0.19, 0.0)])
+    (row,) = refreshed(store, SONG_CATALOG)
+    assert (row["tagger"], row["top_instruments"], row["instruments"]) == ("tagger", None, [])
+
+
 def test_instruments_without_scores_are_sorted_by_seconds_of_presence(store: ObjectStore):
     tags = [tag_row("song", "oboe", None, 0.0)] + [tag_row("song", "viola", None, 3.0 * k) for k in range(3)]
     analyze(store, "song", tags)

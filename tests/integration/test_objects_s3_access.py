@@ -46,14 +46,21 @@ def place(s3_server: S3Server) -> S3Place:
     return place
 
 
-def use(store: ObjectStore) -> None:
-    """Write and read by obstore, list by botocore, and read by polars."""
-    frame = pl.DataFrame({"n": [1, 2]})
+FRAME = pl.DataFrame({"n": [1, 2]})
+
+
+def use(store: ObjectStore) -> tuple[bytes, list[str], bool]:
+    """Write and read by obstore, list by botocore, and read by polars; what each of the last three saw."""
     with store.create("t/a.parquet") as pending:
-        frame.write_parquet(pending.file)
-    assert store.read("t/a.parquet")[:4] == b"PAR1"
-    assert [found.key for found in store.list("uploads", any_name=True)] == ["uploads/a\nb.wav"]
-    assert pl.scan_parquet(store.uri("t/a.parquet"), **store.polars_access()).collect().equals(frame)
+        FRAME.write_parquet(pending.file)
+    return (
+        store.read("t/a.parquet")[:4],
+        [found.key for found in store.list("uploads", any_name=True)],
+        pl.scan_parquet(store.uri("t/a.parquet"), **store.polars_access()).collect().equals(FRAME),
+    )
+
+
+SEEN = (b"PAR1", ["uploads/a\nb.wav"], True)
 
 
 def key_file(place: S3Place, profile: str) -> str:
@@ -65,7 +72,7 @@ def key_file(place: S3Place, profile: str) -> str:
 
 def test_the_default_profile(place: S3Place, home: Path) -> None:
     (home / ".aws" / "credentials").write_text(key_file(place, "default"))
-    use(open_store(place.url, S3Options(place.endpoint)))
+    assert use(open_store(place.url, S3Options(place.endpoint))) == SEEN
 
 
 def test_a_named_profile_with_its_server_and_region(
@@ -75,14 +82,14 @@ def test_a_named_profile_with_its_server_and_region(
     config = f"[profile studio]\nregion = {place.region}\nendpoint_url = {place.endpoint}\n"
     (home / ".aws" / "config").write_text(config)
     monkeypatch.setenv("AWS_PROFILE", "studio")
-    use(open_store(place.url))
+    assert use(open_store(place.url)) == SEEN
 
 
 def test_a_process_that_prints_keys(place: S3Place, home: Path) -> None:
     keys = {"AccessKeyId": place.access_key_id, "SecretAccessKey": place.secret_access_key}
     (home / "keys.json").write_text(json.dumps(keys | {"Version": 1}))
     (home / ".aws" / "config").write_text(f"[default]\ncredential_process = cat {home}/keys.json\n")
-    use(open_store(place.url, S3Options(place.endpoint)))
+    assert use(open_store(place.url, S3Options(place.endpoint))) == SEEN
 
 
 def test_the_settings_come_before_the_variables_and_these_before_the_files(
@@ -93,14 +100,14 @@ def test_the_settings_come_before_the_variables_and_these_before_the_files(
     monkeypatch.setenv("AWS_SESSION_TOKEN", "belongs to the variables, and not to the settings")
     monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
     monkeypatch.setenv("AWS_REGION", "mars-1")
-    use(place.open())
+    assert use(place.open()) == SEEN
     monkeypatch.delenv("AWS_SESSION_TOKEN")
     for name, value in place.environment().items():
         monkeypatch.setenv(name, value)
     (home / ".aws" / "credentials").write_text(
         "[default]\naws_access_key_id = x\naws_secret_access_key = y\n"
     )
-    use(open_store(place.url))
+    assert use(open_store(place.url)) == SEEN
 
 
 @pytest.fixture
@@ -292,7 +299,12 @@ def test_half_a_key_in_the_files_does_not_matter_where_the_settings_have_one(
 ) -> None:
     (home / ".aws" / "credentials").write_text("[default]\naws_access_key_id = k\n")
     (home / ".aws" / "config").write_text(f"[default]\nendpoint_url = {place.endpoint}\n")
-    use(open_store(place.url, S3Options(None, place.access_key_id, place.secret_access_key, place.region)))
+    assert (
+        use(
+            open_store(place.url, S3Options(None, place.access_key_id, place.secret_access_key, place.region))
+        )
+        == SEEN
+    )
 
 
 @pytest.mark.parametrize(

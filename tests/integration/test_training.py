@@ -13,7 +13,6 @@ import torch
 from bandscope_dagster.tagging import musicnn
 from bandscope_dagster.tagging.instruments_network import (
     CLASSES,
-    EAR_FFT,
     EAR_FRAMES,
     LEAD,
     LENGTH,
@@ -21,7 +20,6 @@ from bandscope_dagster.tagging.instruments_network import (
     SAMPLE_RATE,
     TRUNK_FRAMES,
     build_network,
-    mel_power,
 )
 from training import fitting, outcome
 from training.bank import NOTHING, Bank, Take, class_index, log_mels, write_bank
@@ -72,12 +70,12 @@ def test_a_window_of_the_bank_is_what_the_network_hears_of_the_same_samples():
     start = 40  # mel frames
     samples = torch.from_numpy(audio[start * musicnn.HOP :][: LEAD + LENGTH])[None]
     network = build_network()
-    heard = mel_power(samples, musicnn.N_FFT, network.trunk_filters)[0].numpy()
+    heard = network.trunk_power(samples)[0].numpy()
     assert heard.shape == (TRUNK_FRAMES, MEL_BANDS)
     np.testing.assert_allclose(
         np.exp(trunk[start : start + TRUNK_FRAMES].astype(np.float32)), heard, rtol=0.02
     )
-    heard = mel_power(samples, EAR_FFT, network.ear_filters)[0].numpy()
+    heard = network.ear_power(samples)[0].numpy()
     np.testing.assert_allclose(np.exp(ear[start : start + EAR_FRAMES].astype(np.float32)), heard, rtol=0.02)
 
 

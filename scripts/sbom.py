@@ -3,8 +3,9 @@
     python -m scripts.sbom [--to FILE]
 
 The packages are those of this environment that the product needs, also with PostgreSQL, Ray and Kubernetes, but not
-those for its tests. The models are those of ``models/inventory.toml``, each file with its SHA-256. The tool that lists
-packages runs in an environment of its own, so it does not list itself. To find packages with known vulnerabilities,
+those for its tests. The models are those of ``models/inventory.toml``, each file with its SHA-256; a model of ours also
+has the packages that it was trained on. The tool that lists packages runs in an environment of its own, so it does not
+list itself. To find packages with known vulnerabilities,
 run ``uvx pip-audit -r constraints.txt --no-deps``, which uses a service on the internet.
 """
 
@@ -22,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from bandscope_dagster.models.inventory import HubSource, Model, TrainedSource, find_model, load_inventory
+from training.sources import Package, read_manifest
 
 ROOT: Final = Path(__file__).parent.parent
 EXTRAS: Final = ("", "postgres", "ray", "k8s")  # of the product; the other extras are for its tests
@@ -84,9 +86,28 @@ def model_component(model: Model) -> dict[str, Any]:
             for file in model.files
         ],
     }
-    if not isinstance(source, TrainedSource):
+    if isinstance(source, TrainedSource):
+        data = [data_component(model, package) for package in read_manifest()]
+        component["components"] += data
+        component["modelCard"] = {
+            "modelParameters": {"datasets": [{"ref": package["bom-ref"]} for package in data]}
+        }
+    else:
         component["externalReferences"] = [{"type": "website", "url": source.url}]
     return component
+
+
+def data_component(model: Model, package: Package) -> dict[str, Any]:
+    """A package whose sounds a model of ours was trained on. The sounds are not part of the weights."""
+    return {
+        "type": "data",
+        "bom-ref": f"model:{model.name}/{package.name}",
+        "name": package.name,
+        "version": package.version,
+        "description": package.what,
+        "licenses": [{"license": {"name": package.licence}}],
+        "hashes": [{"alg": "SHA-256", "content": package.sha256}],
+    }
 
 
 def contained(model: Model) -> list[Model]:

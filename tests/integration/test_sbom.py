@@ -7,6 +7,7 @@ import pytest
 
 from bandscope_dagster.models.inventory import load_inventory
 from scripts.sbom import bill_of_materials, licences, tool
+from training.sources import read_manifest
 
 VALIDATE = """
 import json, sys
@@ -42,6 +43,7 @@ def test_every_file_of_every_model_is_there_with_its_digest(bill: dict) -> None:
         for part in bill["components"]
         if part["type"] == "machine-learning-model"
         for file in part["components"]
+        if file["type"] == "file"
     }
     assert stated == {
         (model.name, file.name): file.sha256 for model in load_inventory().values() for file in model.files
@@ -52,6 +54,20 @@ def test_a_model_depends_on_the_models_whose_weights_it_contains(bill: dict) -> 
     uses = {part["ref"]: part["dependsOn"] for part in bill["dependencies"]}
     assert uses["model:bandscope-instruments"] == ["model:musicnn"]
     assert uses["model:musicnn"] == []
+
+
+def test_a_model_of_ours_names_the_packages_it_was_trained_on_with_their_licences(bill: dict) -> None:
+    (model,) = (part for part in bill["components"] if part["name"] == "bandscope-instruments")
+    stated = {
+        part["name"]: (part["version"], part["licenses"][0]["license"]["name"], part["hashes"][0]["content"])
+        for part in model["components"]
+        if part["type"] == "data"
+    }
+    assert stated == {
+        package.name: (package.version, package.licence, package.sha256) for package in read_manifest()
+    }
+    datasets = model["modelCard"]["modelParameters"]["datasets"]
+    assert [dataset["ref"] for dataset in datasets] == [f"model:{model['name']}/{name}" for name in stated]
 
 
 def test_every_component_states_its_licence_as_far_as_its_authors_do(bill: dict) -> None:

@@ -119,12 +119,18 @@ def _colour(share: float) -> str:
     return "#" + "".join(f"{round(255 + (full - 255) * share):02x}" for full in BLUE)
 
 
+def _svg(width: int, height: int) -> str:
+    """The opening of a picture of this size in pixels; a narrower page makes it smaller."""
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {FONT}>'
+
+
 def draw_confusion(path: Path, rows: Sequence[str], counts: NDArray[np.float64]) -> None:
     """A matrix as SVG: what plays in each row, which class has the highest score in each column."""
     cell, left, top = 20, 110, 110
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     width, height = left + cell * len(CLASSES) + 10, top + cell * len(rows) + 30
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" {FONT}>']
+    parts = [_svg(width, height)]
     parts.append(f'<rect width="{width}" height="{height}" fill="white"/>')
     for column, name in enumerate(CLASSES):
         x, y = left + cell * column + 14, top - 5
@@ -152,15 +158,14 @@ def draw_confusion(path: Path, rows: Sequence[str], counts: NDArray[np.float64])
 def draw_reliability(path: Path, parts: Mapping[str, tuple[Floats, NDArray[np.bool_]]]) -> None:
     """How often a class is heard at each probability, as SVG, one line a set."""
     size, left, top = 300, 60, 20
+    width, height = left + size + 20, top + size + 90
     inks = ("#1f5fa0", "#c2571a", "#2c7a4b")
 
     def at(probability: float, share: float) -> str:
         return f"{left + size * probability:.1f},{top + size * (1 - share):.1f}"
 
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + size + 20} {top + size + 90}" {FONT}>'
-    ]
-    lines.append(f'<rect width="{left + size + 20}" height="{top + size + 90}" fill="white"/>')
+    lines = [_svg(width, height)]
+    lines.append(f'<rect width="{width}" height="{height}" fill="white"/>')
     lines.append(f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" stroke="#999"/>')
     lines.append(f'<polyline points="{at(0, 0)} {at(1, 1)}" stroke="#bbb" stroke-dasharray="4" fill="none"/>')
     for tick in (0, 0.25, 0.5, 0.75, 1):

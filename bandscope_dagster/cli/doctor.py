@@ -76,7 +76,8 @@ def _songs(console: Console, settings: Settings) -> str:
     catalogs = all_catalogs(present_from(settings.present_from)) if len(files) else ()
     outdated = outdated_catalogs(store, catalogs, known_songs(files))
     gone = PageFolder(store).gone(checked.with_page)
-    pages = [song for song in gone.songs if song in set(files.song_ids)] + ["index"] * gone.index
+    stored = set(files.song_ids)
+    pages = [song for song in gone.songs if song in stored] + ["index"] * gone.index
     found = dict(checked.findings) | {
         Kind.CATALOGS: [Finding(Kind.CATALOGS, name, reason) for name, reason in outdated],
         Kind.PAGES: [Finding(Kind.PAGES, page, "") for page in pages],

@@ -125,6 +125,11 @@ def test_a_run_finds_nothing_outdated_and_keeps_every_file(old: ObjectStore, con
 def test_the_catalogs_stay_equal(old: ObjectStore, continued: ObjectStore) -> None:
     for table in CATALOG_TABLES:
         ours, theirs = (query(store, f"SELECT * FROM {table.name}") for store in (continued, old))
+        if table.name == "song_catalog":  # version 0.1 named no tagger for a song in which it heard nothing
+            named = ours.filter(tagger="musicnn")["song_id"]
+            assert set(named) == set(ours.filter(status="ok")["song_id"]) == set(GOOD)
+            assert set(theirs.filter(tagger="musicnn")["song_id"]) < set(named)
+            ours, theirs = ours.drop("tagger"), theirs.drop("tagger")
         assert_frame_equal(ours, theirs, check_row_order=False)
 
 

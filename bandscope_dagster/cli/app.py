@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
+from bandscope_dagster.cli.forget_app import forget
 from bandscope_dagster.cli.models_app import models_app
 from bandscope_dagster.cli.process_end import direct_exit
-from bandscope_dagster.cli.terminal import console, print_error, print_raw
+from bandscope_dagster.cli.terminal import console, print_error, print_raw, words_of
 from bandscope_dagster.errors import BandscopeError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.command()(forget)
 
 Select = Annotated[
     str | None,
@@ -44,15 +46,8 @@ def command_line() -> None:
         print_error(str(error))
         sys.exit(1)
     except OSError as error:  # of a disk, a file's permissions or the store: a traceback would not help
-        print_error(_words(error))
+        print_error(words_of(error))
         sys.exit(1)
-
-
-def _words(error: OSError) -> str:
-    """The message without Python's class and number, as in "No space left on device: /store/songs"."""
-    if error.strerror is None:
-        return str(error)
-    return ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
 
 
 def _settings_and_store() -> "tuple[Settings, ObjectStore]":
@@ -152,12 +147,14 @@ def status(
     """Show the status of all songs, or the details of the given songs."""
     from bandscope_dagster.cli.other_taggers import print_other_taggers
     from bandscope_dagster.cli.status import print_overview, print_songs
+    from bandscope_dagster.cli.status_remarks import print_remarks
     from bandscope_dagster.tagging.registry import present_from
 
     settings, store = _settings_and_store()
     if song is None:
         print_overview(store, console)
         print_other_taggers(store, console, settings.tagger)
+        print_remarks(store, console)
     else:
         print_songs(store, console, song, present_from(settings.present_from))
 

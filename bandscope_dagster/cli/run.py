@@ -126,6 +126,9 @@ def _listed(store: ObjectStore, settings: Settings, console: Console) -> Listing
     if listing.unsettled:
         message = f"Still being written in uploads/: {listing.unsettled}. Run again when they are whole."
         console.print(message, highlight=False)
+    if listing.forgotten:
+        forgotten = counted(len(listing.forgotten), "forgotten song")
+        console.print(f"Left out: {forgotten}; `bandscope forget --undo` brings them back.", highlight=False)
     for line in listing.left_out:
         console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
     return listing

@@ -1,0 +1,42 @@
+"""Remarks below the overview of ``bandscope status``: what Dagster's records of the home say differently."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import dagster as dg
+from rich.console import Console
+
+from bandscope_dagster.errors import counted
+from bandscope_dagster.orchestration.home import dagster_home
+from bandscope_dagster.orchestration.partitions import SONGS_NAME
+from bandscope_dagster.songs.status import SOURCES
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.song_files import list_song_files
+
+SHOWN: Final = 3
+
+
+def print_remarks(store: ObjectStore, console: Console) -> None:
+    """Print the songs with results whose partition was deleted. Prints nothing if this user may not write the home."""
+    try:
+        dagster_home()
+    except OSError:
+        return
+    with dg.DagsterInstance.get() as instance:
+        partitions = set(instance.get_dynamic_partitions(SONGS_NAME))
+    if not partitions:  # a home that has never worked on this store
+        return
+    deleted = [song for song in list_song_files(store, SOURCES).song_ids if song not in partitions]
+    if deleted:
+        console.print(
+            f"Without a partition in Dagster, but with results: {_named(deleted)}. To delete a partition deletes no"
+            " data, and `bandscope run` or the sensor registers the song again. `bandscope forget` removes songs.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _named(songs: Sequence[str]) -> str:
+    """The number of songs and the first ids."""
+    names = ", ".join(songs[:SHOWN]) + (", …" if len(songs) > SHOWN else "")
+    return f"{counted(len(songs), 'song')} ({names})"

@@ -83,8 +83,10 @@ def ingest(
     Exits with 1 if a file was left out, such as one that cannot be read, or one whose name a different file has.
     """
     from bandscope_dagster.cli.ingest import ingest_files
+    from bandscope_dagster.orchestration.home import has_home
 
     _, store = _settings_and_store()
+    has_home()
     skipped = ingest_files(store, console, paths, owner, replace=replace)
     raise typer.Exit(1 if skipped else 0)
 

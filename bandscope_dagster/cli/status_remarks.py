@@ -7,7 +7,7 @@ import dagster as dg
 from rich.console import Console
 
 from bandscope_dagster.errors import counted
-from bandscope_dagster.orchestration.home import dagster_home
+from bandscope_dagster.orchestration.home import has_home
 from bandscope_dagster.orchestration.partitions import SONGS_NAME
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -18,9 +18,7 @@ SHOWN: Final = 3
 
 def print_remarks(store: ObjectStore, console: Console) -> None:
     """Print the songs with results whose partition was deleted. Prints nothing if this user may not write the home."""
-    try:
-        dagster_home()
-    except OSError:
+    if not has_home():
         return
     with dg.DagsterInstance.get() as instance:
         partitions = set(instance.get_dynamic_partitions(SONGS_NAME))

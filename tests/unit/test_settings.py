@@ -7,7 +7,7 @@ import pytest
 
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
-from bandscope_dagster.orchestration.home import dagster_home
+from bandscope_dagster.orchestration.home import DAGSTER_YAML, dagster_home
 from bandscope_dagster.settings import PREFIX, Settings, load_settings, unknown_variables
 
 SECRET = "hunter2-do-not-print"
@@ -188,6 +188,14 @@ def test_the_default_limits_are_the_same_in_both_places() -> None:
     assert Settings().limits == Limits(max_bytes=Settings().max_upload_bytes)
 
 
+FIRST_DAGSTER_YAML = """\
+# Made by bandscope: runs and their history lie beside this file, in SQLite.
+# What else can stand here: https://docs.dagster.io/deployment/oss/dagster-yaml
+telemetry:
+  enabled: false
+"""
+
+
 def test_dagsters_home_is_below_the_users_where_none_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,12 +221,19 @@ def test_a_new_home_gets_a_configuration_that_dagster_takes(
     dagster_home()
     with dg.DagsterInstance.get() as instance:
         assert instance.root_directory == str(tmp_path / "home")
-        assert instance.telemetry_enabled is False
+        assert instance.telemetry_enabled is False and instance.nux_enabled is False
+        assert instance.run_retries_enabled
     assert "dagster.yaml" not in capfd.readouterr().err, "Dagster warned about its configuration"
 
 
-def test_a_home_that_has_a_configuration_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_configuration_of_ours_is_replaced_and_an_edited_one_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: true\n")
-    dagster_home()
-    assert (tmp_path / "dagster.yaml").read_text() == "telemetry:\n  enabled: true\n"
+    config = tmp_path / "dagster.yaml"
+    edited = FIRST_DAGSTER_YAML.replace("false", "true")
+    for found, after in ((FIRST_DAGSTER_YAML, DAGSTER_YAML), (edited, edited), (DAGSTER_YAML, DAGSTER_YAML)):
+        config.write_text(found)
+        dagster_home()
+        assert config.read_text() == after
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dagster.yaml"]

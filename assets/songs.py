@@ -9,6 +9,7 @@ import dagster as dg
 from assets.checks import SONG_CHECKS, song_checks
 from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import resource_requests
+from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
@@ -34,7 +35,7 @@ TELL_EVERY_S: Final = 2.0
             group_name="songs",
             kinds={"python", "parquet"},
             owners=["team:bandscope"],
-            code_version=CODE_VERSIONS["songs"],
+            code_version=VERSIONS["songs"],
             metadata={"dagster/column_schema": column_schema(SONGS)},
         )
     ],

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
-from bandscope_dagster.cli.forget_app import forget
 from bandscope_dagster.cli.models_app import models_app
+from bandscope_dagster.cli.more_commands import doctor, forget, vocabulary
 from bandscope_dagster.cli.process_end import direct_exit
 from bandscope_dagster.cli.terminal import console, print_error, print_raw, words_of
 from bandscope_dagster.errors import BandscopeError
@@ -23,11 +23,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
-app.command()(forget)
 
 Select = Annotated[
     str | None,
     typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
+]
+
+Outdated = Annotated[
+    bool, typer.Option("--outdated", help="Only songs that other models, parameters or code computed.")
 ]
 
 
@@ -101,6 +104,7 @@ def run(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute again what is already up to date.")
     ] = False,
+    outdated: Outdated = False,
     as_new_songs: Annotated[
         bool,
         typer.Option(
@@ -123,7 +127,7 @@ def run(
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = _settings_and_store()
-    options = RunOptions(recompute, as_new_songs, check_space=not no_space_check)
+    options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
     failed = run_songs(settings, store, dagster_home(), console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
 
@@ -131,13 +135,14 @@ def run(
 @app.command()
 def retry(
     select: Select = None,
+    outdated: Outdated = False,
 ) -> None:
     """Ask the Dagster daemon to compute failed or missing results, as one backfill. Finished results are kept."""
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = _settings_and_store()
-    request_retry(settings, store, dagster_home(), console, select or None)
+    request_retry(settings, store, dagster_home(), console, select or None, outdated=outdated)
 
 
 @app.command()
@@ -156,7 +161,7 @@ def status(
     if song is None:
         print_overview(store, console)
         print_other_taggers(store, console, settings.tagger)
-        print_remarks(store, console)
+        print_remarks(store, console, settings)
     else:
         print_songs(store, console, song, present_from(settings.present_from))
 
@@ -266,34 +271,5 @@ def report(
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command()
-def vocabulary(
-    labels: Annotated[
-        list[str] | None, typer.Argument(help="Labels in your own words, such as 'warm rhodes piano'.")
-    ] = None,
-) -> None:
-    """List the instruments of the vocabulary, or show the instrument for each label, and why."""
-    from bandscope_dagster.cli.vocabulary import print_matches
-
-    print_matches(console, labels or [])
-
-
-@app.command()
-def doctor(
-    deep: Annotated[
-        bool,
-        typer.Option(
-            "--deep", help="Also read every stored file, and compare the store with Dagster's records."
-        ),
-    ] = False,
-    read_only: Annotated[
-        bool,
-        typer.Option(
-            "--read-only", help="Check only what reading needs: the settings, and reading the store."
-        ),
-    ] = False,
-) -> None:
-    """Check the settings, storage, device, models and Dagster home that a run needs. Exits with 1 if a check fails."""
-    from bandscope_dagster.cli.doctor import examine
-
-    raise typer.Exit(0 if examine(console, read_only=read_only, deep=deep) else 1)
+for command in (forget, vocabulary, doctor):
+    app.command()(command)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.input_digests import CODE_VERSIONS
+from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.storage.tables.lineage import Lineage
 
@@ -81,7 +81,7 @@ def materialization(
     plan = outcome.plan
     kept = plan.keep.get(table)
     lineage = plan.compute[table] if kept is None else kept.lineage
-    versions = {"dagster/data_version": data_version(lineage), "dagster/code_version": CODE_VERSIONS[table]}
+    versions = {"dagster/data_version": data_version(lineage), "dagster/code_version": VERSIONS[table]}
     return dg.AssetMaterialization(
         asset_key=table,
         partition=plan.song_id,

@@ -1,4 +1,4 @@
-"""The command ``bandscope forget``. It imports its module when it runs, so that every command starts fast."""
+"""More commands of ``bandscope``: those of ``app.py`` would be too many for one module."""
 
 from typing import Annotated
 
@@ -45,3 +45,34 @@ def forget(
         options = ForgetOptions(gone, upload, yes)
         complete = forget_songs(settings, store, home, console, songs or [], options)
     raise typer.Exit(0 if complete else 1)
+
+
+def vocabulary(
+    labels: Annotated[
+        list[str] | None, typer.Argument(help="Labels in your own words, such as 'warm rhodes piano'.")
+    ] = None,
+) -> None:
+    """List the instruments of the vocabulary, or show the instrument for each label, and why."""
+    from bandscope_dagster.cli.vocabulary import print_matches
+
+    print_matches(console, labels or [])
+
+
+def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also read every stored file, and compare the store with Dagster's records."
+        ),
+    ] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Check only what reading needs: the settings, and reading the store."
+        ),
+    ] = False,
+) -> None:
+    """Check the settings, storage, device, models and Dagster home that a run needs. Exits with 1 if a check fails."""
+    from bandscope_dagster.cli.doctor import examine
+
+    raise typer.Exit(0 if examine(console, read_only=read_only, deep=deep) else 1)

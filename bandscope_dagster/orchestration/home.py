@@ -20,8 +20,6 @@ event_log_storage:
   class: SqliteEventLog
   config:
     home: {env: DAGSTER_HOME}
-run_queue:
-  dequeue_interval_seconds: 1  # how long a run waits at most if no other is before it; Dagster's default is 5
 concurrency:
   pools:
     # Runs with a model at once: one GPU, or the cores of one machine. For N GPUs set N in the UI: Deployment,
@@ -29,10 +27,17 @@ concurrency:
     default_limit: 1
     granularity: run
   runs:
-    max_concurrent_runs: 3  # with the catalogs and another run without a model; each is a process
+    max_concurrent_runs: 4
+    # Runs over songs (ranges, single songs) leave one place free, so that the catalogs never wait for them.
     tag_concurrency_limits:
-      - key: dagster/backfill  # a backfill queues all its runs at once: one place is kept for other runs
-        limit: 2
+      - {key: dagster/asset_partition_range_start, limit: 2}
+      - {key: dagster/partition, limit: 1}
+sensors:
+  # A tick that requests many songs does not delay the catalogs.
+  use_threads: true
+  num_workers: 4
+run_queue:
+  dequeue_interval_seconds: 1  # how long a run waits at most if no other is before it; Dagster's default is 5
 run_retries:
   # A run whose process died is started again, and keeps finished songs. Failed songs wait for people.
   enabled: true

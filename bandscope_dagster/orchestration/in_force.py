@@ -74,7 +74,7 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _weights(name: str) -> str:
-    """What identifies a model's weights in the inventory; empty for an unknown model, which no run can use."""
+    """The digest or revision of a model's weights in the inventory; empty for an unknown model."""
     model = load_inventory().get(name)
     if model is None:
         return ""

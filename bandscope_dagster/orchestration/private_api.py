@@ -15,6 +15,9 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 # The retry backfill: its songs per asset.
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 
+# The steps over songs: their outputs are not materializations of every song.
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
 # The retry backfill: the request for it, and the state of earlier ones.
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
@@ -35,6 +38,7 @@ from dagster._serdes import ConfigurableClassData
 
 __all__ = [
     "INDEX_SHARD_NAME",
+    "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "AssetCheckEvaluationTargetMaterializationData",
     "AssetGraphSubset",
     "BulkActionStatus",

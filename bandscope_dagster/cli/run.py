@@ -77,7 +77,7 @@ def run_songs(
     assets = selected(select)
     require_models(console, chosen_models(settings, assets), settings.models_path)
     with only_one(home), dg.DagsterInstance.get() as instance:
-        for run_id in end_dead_runs(instance):
+        for run_id in end_dead_runs(instance, only_command=True):
             console.print(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
             )

@@ -22,7 +22,7 @@ from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.settings import Settings, load_settings, unknown_variables
-from bandscope_dagster.storage.objects.probe import require_writable
+from bandscope_dagster.storage.objects.probe import require_writable, without_trace
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS
 
@@ -142,7 +142,8 @@ def _settings() -> str:
 def _storage(settings: Settings) -> str:
     store = settings.open_store()
     check_store(store, home_path())
-    require_writable(store)
+    with without_trace(store):
+        require_writable(store)
     return f"writing, reading and deleting work in {store.url}"
 
 

@@ -87,6 +87,16 @@ SONG_SUMMARY_COLUMNS = (
     ),
 )
 
+UPLOAD_COLUMNS = (
+    Column(
+        "upload",
+        TEXT,
+        "'present', 'gone' (the upload is no longer in the store) or 'replaced' (another file has its name, and is a "
+        "song of its own); `bandscope forget --gone` removes the last two",
+        "present",
+    ),
+)
+
 INSTRUMENT_COLUMNS = (
     SONG_ID_COLUMN,
     Column("source", TEXT, "Audio that was tagged: 'mixture' or a stem's name", "mixture"),

@@ -10,7 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-from bandscope_dagster.storage.tables.catalog_columns import INSTRUMENT_COLUMNS, SONG_SUMMARY_COLUMNS
+from bandscope_dagster.storage.tables.catalog_columns import (
+    INSTRUMENT_COLUMNS,
+    SONG_SUMMARY_COLUMNS,
+    UPLOAD_COLUMNS,
+)
 from bandscope_dagster.storage.tables.columns import (
     BLOCK_COLUMN,
     BLOCK_COLUMNS,
@@ -144,11 +148,11 @@ STEM_INSTRUMENT_TAGS = Table(
 )
 SONG_CATALOG = Table(
     "song_catalog",
-    2,
+    3,
     "One row per song: its properties, its stems and instruments, and its status.",
     "The columns of `songs` are null as in `songs`. The columns of an analysis are null if it failed or was not done "
     "yet; see `status` and `missing_tables`.",
-    (*SONG_COLUMNS, *SONG_SUMMARY_COLUMNS, *SONG_QUALITY_COLUMNS),
+    (*SONG_COLUMNS, *SONG_SUMMARY_COLUMNS, *SONG_QUALITY_COLUMNS, *UPLOAD_COLUMNS),
 )
 INSTRUMENT_CATALOG = Table(
     "instrument_catalog",

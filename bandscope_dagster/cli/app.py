@@ -159,7 +159,7 @@ def status(
         print_overview(store, console)
         print_other_taggers(store, console, settings.tagger)
     else:
-        print_songs(store, console, song, present_from(settings.present_from))
+        print_songs(store, console, song, present_from(settings.present_from, settings.audible_db))
 
 
 @app.command()

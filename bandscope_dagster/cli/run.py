@@ -156,7 +156,7 @@ class _Run:
         round, over the songs with that damage. ``files`` is a listing of all sources of a status.
         """
         reports: list[RunReport] = []
-        catalogs = all_catalogs(present_from(self.settings.present_from))
+        catalogs = all_catalogs(present_from(self.settings.present_from, self.settings.audible_db))
         recompute = self.options.recompute
         known: set[tuple[str, str]] = set()  # damaged files, as (table, song), before the last round
         for first in (True, False):

@@ -57,7 +57,7 @@ def song_pages(
         upstream = Upstream(context)
         emitted = already_emitted(context)
         reuse = wants_reuse(context)
-        present = present_from(settings.present_from)
+        present = present_from(settings.present_from, settings.audible_db)
         pages = PageFolder(store)
         failed: list[SongFailed] = []
         for song_id in keys:

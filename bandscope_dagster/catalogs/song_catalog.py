@@ -15,6 +15,7 @@ from bandscope_dagster.songs.presence import (
 )
 from bandscope_dagster.songs.status import SOURCES, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.catalog_columns import display_name
 from bandscope_dagster.storage.tables.catalog_state import read_made_from
 from bandscope_dagster.storage.tables.frames import empty_frame
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, read_note
@@ -58,7 +59,7 @@ def _rows(files: SongFiles, present_from: PresentFrom) -> pl.DataFrame:
     for columns in per_song:
         catalog = catalog.join(columns, on="song_id", how="left")
     heard = pl.when("tagged").then(pl.col("instruments").fill_null([])).otherwise(pl.col("instruments"))
-    return catalog.with_columns(heard.alias("instruments"))
+    return catalog.with_columns(heard.alias("instruments"), display_name())
 
 
 def _statuses(files: SongFiles, songs: pl.DataFrame) -> pl.DataFrame:

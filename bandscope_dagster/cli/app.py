@@ -163,7 +163,7 @@ def status(
         print_other_taggers(store, console, settings.tagger)
         print_remarks(store, console, settings)
     else:
-        print_songs(store, console, song, present_from(settings.present_from))
+        print_songs(store, console, song, present_from(settings.present_from, settings.audible_db))
 
 
 @app.command()

@@ -73,7 +73,7 @@ def _songs(console: Console, settings: Settings) -> str:
         task = bars.add_task("reading all songs")
         checked = check_deeply(store, lambda done, of: bars.update(task, completed=done, total=of))
     files = checked.files
-    catalogs = all_catalogs(present_from(settings.present_from)) if len(files) else ()
+    catalogs = all_catalogs(present_from(settings.present_from, settings.audible_db)) if len(files) else ()
     outdated = outdated_catalogs(store, catalogs, known_songs(files))
     gone = PageFolder(store).gone(checked.with_page)
     stored = set(files.song_ids)

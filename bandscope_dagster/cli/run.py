@@ -79,7 +79,7 @@ def run_songs(
     assets = selected(select)
     require_models(console, chosen_models(settings, assets), settings.models_path)
     with only_one(home), dg.DagsterInstance.get() as instance:
-        for run_id in end_dead_runs(instance):
+        for run_id in end_dead_runs(instance, only_command=True):
             console.print(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
             )
@@ -156,7 +156,7 @@ class _Run:
         round, over the songs with that damage. ``files`` is a listing of all sources of a status.
         """
         reports: list[RunReport] = []
-        catalogs = all_catalogs(present_from(self.settings.present_from))
+        catalogs = all_catalogs(present_from(self.settings.present_from, self.settings.audible_db))
         recompute = self.options.recompute
         known: set[tuple[str, str]] = set()  # damaged files, as (table, song), before the last round
         for first in (True, False):

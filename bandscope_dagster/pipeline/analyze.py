@@ -121,7 +121,7 @@ def _outcomes(
         settings.flac_bits,
         separator,
         tagger,
-        present_from(settings.present_from),
+        present_from(settings.present_from, settings.audible_db),
         stopped,
     ):
         yield replace(outcome, load_seconds=load_seconds) if isinstance(outcome, SongAnalyzed) else outcome

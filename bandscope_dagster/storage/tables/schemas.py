@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from bandscope_dagster.storage.tables.catalog_columns import (
     INSTRUMENT_COLUMNS,
+    NAME_COLUMN,
     SONG_SUMMARY_COLUMNS,
     UPLOAD_COLUMNS,
 )
@@ -130,7 +131,7 @@ STEMS = Table(
 )
 INSTRUMENT_TAGS = Table(
     "instrument_tags",
-    1,
+    2,
     f"One row per window of the mixture and instrument in it, with its score. {_WINDOWS}",
     _TAG_NULLS,
     TAG_COLUMNS,
@@ -139,7 +140,7 @@ INSTRUMENT_TAGS = Table(
 )
 STEM_INSTRUMENT_TAGS = Table(
     "stem_instrument_tags",
-    1,
+    2,
     f"One row per window of a stem and instrument in it, with its score. {_WINDOWS}",
     _TAG_NULLS,
     TAG_COLUMNS,
@@ -152,11 +153,11 @@ SONG_CATALOG = Table(
     "One row per song: its properties, its stems and instruments, and its status.",
     "The columns of `songs` are null as in `songs`. The columns of an analysis are null if it failed or was not done "
     "yet; see `status` and `missing_tables`.",
-    (*SONG_COLUMNS, *SONG_SUMMARY_COLUMNS, *SONG_QUALITY_COLUMNS, *UPLOAD_COLUMNS),
+    (*SONG_COLUMNS, *SONG_SUMMARY_COLUMNS, *SONG_QUALITY_COLUMNS, *UPLOAD_COLUMNS, NAME_COLUMN),
 )
 INSTRUMENT_CATALOG = Table(
     "instrument_catalog",
-    1,
+    2,
     "One row per song, source and instrument, sorted by instrument and song, so that a search for an instrument reads "
     "few row groups.",
     "An instrument that is named but never present has 0 windows and 0 seconds; its `first_s` and `last_s` are null. "

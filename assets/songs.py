@@ -13,7 +13,7 @@ from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
-from bandscope_dagster.orchestration.song_events import Upstream
+from bandscope_dagster.orchestration.song_events import UPLOADS_ASSET, Upstream
 from bandscope_dagster.orchestration.steps import song_step, songs_checked, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pipeline.plan import SongPlanner
@@ -31,6 +31,7 @@ TELL_EVERY_S: Final = 2.0
     specs=[
         dg.AssetSpec(
             "songs",
+            deps=[UPLOADS_ASSET],
             description=SONGS.description,
             group_name="songs",
             kinds={"python", "parquet"},

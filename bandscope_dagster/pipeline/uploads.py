@@ -56,6 +56,11 @@ class Listing:
         return not (self.uploads or self.ignored or self.unsettled or self.left_out)
 
     @property
+    def names(self) -> dict[str, str]:
+        """The file names by song id."""
+        return {upload.song_id: upload.filename for upload in self.uploads}
+
+    @property
     def by_song(self) -> dict[str, Upload]:
         """The uploads by song id."""
         return {upload.song_id: upload for upload in self.uploads}

@@ -90,6 +90,7 @@ def test_jobs_and_sensors_have_names_and_descriptions() -> None:
         "write_pages",
         "refresh_catalogs",
         "retry_songs",
+        "update_outdated_songs",
     }
     assert {job.name for job in defs.jobs or ()} == jobs
     sensors = {sensor.name: sensor for sensor in defs.sensors or ()}

@@ -1,6 +1,6 @@
 """``bandscope run``: registers new uploads, runs batches of songs, then the catalogs, and prints the progress."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,11 +12,13 @@ from rich.markup import escape
 from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import are_current
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
+from bandscope_dagster.cli.interrupts import answered_interrupt
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.cli.other_taggers import print_other_taggers
 from bandscope_dagster.cli.report import write_gone_pages
 from bandscope_dagster.cli.run_findings import print_lacking, print_left_out
-from bandscope_dagster.cli.terminal import one_line, progress_bar
+from bandscope_dagster.cli.song_bars import song_bars
+from bandscope_dagster.cli.terminal import lasting_console, one_line
 from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.deep_check import PAGES
@@ -78,7 +80,12 @@ def run_songs(
     """
     assets = selected(select)
     require_models(console, chosen_models(settings, assets), settings.models_path)
-    with only_one(home), dg.DagsterInstance.get() as instance:
+    with (
+        only_one(home),
+        dg.DagsterInstance.get() as instance,
+        lasting_console(console) as console,
+        answered_interrupt(console),
+    ):
         for run_id in end_dead_runs(instance, only_command=True):
             console.print(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
@@ -98,9 +105,7 @@ def run_songs(
             f" {counted(listing.ignored, 'other file')} ignored; {counted(len(songs), 'song')} in all.",
             highlight=False,
         )
-        chosen = set(
-            matching(songs, {upload.song_id: upload.filename for upload in listing.uploads}, pattern)
-        )
+        chosen = set(matching(songs, listing.names, pattern))
         if not chosen:
             raise RunError(
                 f"no song matches {pattern!r}"
@@ -187,7 +192,9 @@ class _Run:
                 ):
                     self.console.print(f"[yellow]{escape(warning)}[/yellow]", highlight=False, soft_wrap=True)
                 reuse = not (recompute and first)
-                reports += _run_batches(self.instance, ranges, self.assets, self.console, reuse=reuse)
+                reports += _run_batches(
+                    self.instance, ranges, self.assets, self.listing.names, self.console, reuse=reuse
+                )
             elif not first:
                 break
             elif are_current(self.store, catalogs, known_songs(files)):
@@ -226,29 +233,18 @@ def _run_batches(
     instance: dg.DagsterInstance,
     ranges: Sequence[SongRange],
     assets: Sequence[str],
+    names: Mapping[str, str],
     console: Console,
     *,
     reuse: bool,
 ) -> list[RunReport]:
     reports: list[RunReport] = []
-    total = sum(len(batch.songs) for batch in ranges)
-    with progress_bar(console) as bars:
-        tasks = {asset: bars.add_task(asset, total=total) for asset in assets}
-
-        before = 0
-
-        def on_progress(asset: str, songs: int) -> None:
-            if asset in tasks:
-                bars.update(tasks[asset], completed=before + songs)
-
+    with song_bars(console, assets, names, sum(len(batch.songs) for batch in ranges)):
         for batch in ranges:
             tags = batch.tags | {LAUNCHER_TAG: LAUNCHER, REUSE_TAG: str(reuse).lower()}
-            report = run_to_end(instance, assets, tags, on_progress)
-            before += len(batch.songs)
+            report = run_to_end(instance, assets, tags)
             if report.interrupted:
-                raise RunError(
-                    "interrupted; finished songs are kept, and `bandscope run` continues with the rest"
-                )
+                raise KeyboardInterrupt
             reports.append(report)
             for problem in report.problems:
                 console.print(f"[red]Run {report.run_id[:8]}:[/red] {escape(problem)}", highlight=False)

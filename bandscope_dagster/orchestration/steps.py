@@ -4,7 +4,6 @@ A batch succeeds song by song: the other songs are finished and reported first, 
 Dagster 1.13, events that were reported before a step raises are kept.
 """
 
-import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -103,9 +102,3 @@ def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
 def songs_checked(number: int, songs: int) -> str:
     """The log message on the progress of ``songs``, which reports all of its materializations at its end."""
     return f"{number} of {songs} songs checked"
-
-
-def number_checked(message: str) -> int | None:
-    """The number in a message of ``songs_checked``; None for any other message."""
-    found = re.fullmatch(r"(\d+) of \d+ songs checked", message)
-    return int(found[1]) if found else None

@@ -10,6 +10,7 @@ from bandscope_dagster.errors import UPSTREAM
 from bandscope_dagster.pipeline.background import prefetch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
+from bandscope_dagster.pipeline.progress import Stage, report, reporting
 from bandscope_dagster.pipeline.resource_usage import timed
 from bandscope_dagster.pipeline.stream import analyze_songs
 from bandscope_dagster.pipeline.uploads import is_replaced
@@ -56,7 +57,7 @@ def analyze_batch(
     """
     stopped = threading.Event()
     outcomes = _outcomes(song_ids, tables, store, models, settings, run_id, stopped, reuse=reuse)
-    yield from prefetch(outcomes, OUTCOMES_AHEAD, stopped)
+    yield from prefetch(reporting(outcomes), OUTCOMES_AHEAD, stopped)
 
 
 def _outcomes(
@@ -113,6 +114,7 @@ def _outcomes(
                 yield SongAnalyzed(plan=planned, written={}, seconds=0.0)
             else:
                 to_analyze.append(planned)
+                report(planned.song_id, Stage.WAITING, planned.duration_s * planned.times_read)
 
     for outcome in analyze_songs(
         to_analyze,

@@ -15,16 +15,34 @@ from typing import BinaryIO, Final, cast
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
 from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.songs.forgotten import forgotten_songs
-from bandscope_dagster.storage.objects.keys import fault_of_key
+from bandscope_dagster.storage.objects.keys import HIDDEN, fault_of_key
 from bandscope_dagster.storage.objects.protocol import ObjectStore, StoredObject
 
 UPLOADS: Final = "uploads"
 
 AUDIO_SUFFIXES: Final = frozenset(
-    {".aac", ".aif", ".aifc", ".aiff", ".alac", ".flac", ".m4a", ".m4b", ".mka"}
-    | {".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".wave", ".webm", ".wma"}
+    {".3g2", ".3gp", ".aac", ".adts", ".aif", ".aifc", ".aiff", ".alac", ".asf", ".bwf", ".caf", ".flac"}
+    | {
+        ".m4a",
+        ".m4b",
+        ".m4r",
+        ".m4v",
+        ".mka",
+        ".mkv",
+        ".mov",
+        ".mp2",
+        ".mp3",
+        ".mp4",
+        ".mpga",
+        ".oga",
+        ".ogg",
+    }
+    | {".ogv", ".opus", ".qt", ".rf64", ".w64", ".wav", ".wave", ".webm", ".wma", ".wmv", ".wv"}
 )
-"""Extensions of uploads that become songs. Decoding shows the real content of a file."""
+"""Extensions of uploads that become songs: those of the containers in ``audio/container.py``.
+
+Decoding shows the real content of a file.
+"""
 
 UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -49,13 +67,18 @@ class Listing:
     uploads: list[Upload]
     ignored: int
     unsettled: int = 0  # files that may still be copied into the folder
-    left_out: tuple[str, ...] = ()  # entries of a local folder that cannot be listed, each as "key: reason"
+    left_out: tuple[str, ...] = ()  # what cannot be listed, or has a hidden name, each as "key: reason"
     forgotten: frozenset[str] = frozenset()  # songs with a tombstone; their uploads are not in ``uploads``
 
     @property
     def is_empty(self) -> bool:
         """True if there is no file at all in ``uploads/``."""
         return not (self.uploads or self.ignored or self.unsettled or self.left_out or self.forgotten)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The file names by song id."""
+        return {upload.song_id: upload.filename for upload in self.uploads}
 
     @property
     def by_song(self) -> dict[str, Upload]:
@@ -75,6 +98,11 @@ class Fetched:
 def is_audio_name(name: str) -> bool:
     """True if an upload with this name becomes a song."""
     return PurePosixPath(name.strip()).suffix.lower() in AUDIO_SUFFIXES
+
+
+def is_companion(name: str) -> bool:
+    """True for a file such as ``._song.mp3``, which macOS writes beside ``song.mp3`` on other systems' disks."""
+    return PurePosixPath(name).name.startswith("._")
 
 
 def printable(name: str) -> str:
@@ -115,7 +143,8 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
     left_out: list[str] = []
 
     def leave_out(key: str, fault: str) -> None:
-        left_out.append(f"{key}: {fault}")
+        if fault != HIDDEN or (is_audio_name(key) and not is_companion(key)):
+            left_out.append(f"{key}: {fault}")
 
     for stored in store.list(UPLOADS, any_name=True, left_out=leave_out):
         if not is_audio_name(stored.key):

@@ -20,6 +20,7 @@ from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, 
 from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.plan import SongPlanner
+from bandscope_dagster.pipeline.progress import Stage, report
 from bandscope_dagster.pipeline.song_ids import slug_of
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.songs.lacking import damage_told_of
@@ -71,6 +72,12 @@ def check_songs(
     damaged = damage_told_of(store, song_ids)
 
     def check(song_id: str) -> SongChecked:
+        report(song_id, Stage.CHECKING)
+        checked = check_one(song_id)
+        report(song_id, Stage.CHECKED, 0.0 if checked.error else checked.row["duration_s"])
+        return checked
+
+    def check_one(song_id: str) -> SongChecked:
         started = perf_counter()
         row = _empty_row(song_id)
         try:

@@ -162,7 +162,15 @@ def test_a_folder_of_tests_holds_only_test_files(folder: str) -> None:
 
 REAL_PARTS = {"subprocess", "multiprocessing", "daemon", "s3_server", "faulty_proxy", "counting_proxy"} | {
     *("tiny_demucs", "tiny_omni", "tiny_ast", "transformers"),
-    *("hub_server", "postgres", "ray_cluster", "command_processes", "browser", "page_browser"),
+    *(
+        "hub_server",
+        "postgres",
+        "ray_cluster",
+        "command_processes",
+        "browser",
+        "page_browser",
+        "pseudo_terminal",
+    ),
 }
 """Modules that start processes and servers, or have models. Test files that import one are in tests/integration."""
 

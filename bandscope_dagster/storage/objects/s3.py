@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import obstore
 
 from bandscope_dagster.storage.objects import s3_bucket
-from bandscope_dagster.storage.objects.keys import check_key, fault_of_key, is_listed
+from bandscope_dagster.storage.objects.keys import HIDDEN, check_key, fault_of_key, is_hidden, is_listed
 from bandscope_dagster.storage.objects.protocol import (
     CHUNK_BYTES,
     PendingObject,
@@ -61,6 +61,8 @@ class S3Store:
         while (page := self._bucket.call(what, listing.next_page)) is not None:
             empty = empty and not page
             for found in page:
+                if left_out is not None and is_hidden(found.key):
+                    left_out(found.key, HIDDEN)
                 # A "new folder" of a web console is an empty object "folder/", listed here without its slash.
                 # Unlike an empty file, it is not found by that name.
                 if is_listed(found.key, any_name=any_name) and (

@@ -133,9 +133,9 @@ def test_the_catalogs_stay_equal(old: ObjectStore, continued: ObjectStore) -> No
             assert (
                 ours["name"].to_list() == ours.select(pl.coalesce("title", "filename")).to_series().to_list()
             )
-        if "name" in table.names:  # this column is younger
-            assert ours["name"].is_not_null().all() and theirs["name"].is_null().all()
-            ours, theirs = ours.drop("name"), theirs.drop("name")
+        for younger in {"name", "upload"} & set(table.names):
+            assert ours[younger].is_not_null().all() and theirs[younger].is_null().all()
+            ours, theirs = ours.drop(younger), theirs.drop(younger)
         assert_frame_equal(ours, theirs, check_row_order=False)
 
 

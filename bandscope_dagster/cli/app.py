@@ -132,9 +132,7 @@ def run(
 
 
 @app.command()
-def retry(
-    select: Select = None,
-) -> None:
+def retry(select: Select = None) -> None:
     """Ask the Dagster daemon to compute failed or missing results, as one backfill. Finished results are kept."""
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
@@ -152,11 +150,13 @@ def status(
     """Show the status of all songs, or the details of the given songs."""
     from bandscope_dagster.cli.other_taggers import print_other_taggers
     from bandscope_dagster.cli.status import print_overview, print_songs
+    from bandscope_dagster.cli.status_registered import print_registered
     from bandscope_dagster.tagging.registry import present_from
 
     settings, store = _settings_and_store()
     if song is None:
         print_overview(store, console)
+        print_registered(store, console)
         print_other_taggers(store, console, settings.tagger)
     else:
         print_songs(store, console, song, present_from(settings.present_from))

@@ -18,6 +18,17 @@ event_log_storage:
   class: SqliteEventLog
   config:
     home: {env: DAGSTER_HOME}
+concurrency:
+  runs:
+    max_concurrent_runs: 4
+    # Runs over songs (ranges, single songs) leave one place free, so that the catalogs never wait for them.
+    tag_concurrency_limits:
+      - {key: dagster/asset_partition_range_start, limit: 2}
+      - {key: dagster/partition, limit: 1}
+sensors:
+  # A tick that requests many songs does not delay the catalogs.
+  use_threads: true
+  num_workers: 4
 run_queue:
   dequeue_interval_seconds: 1  # how long a run waits at most if no other is before it; Dagster's default is 5
 telemetry:

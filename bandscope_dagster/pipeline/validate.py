@@ -10,15 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from os import cpu_count
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.cage.caged_song import caged
 from bandscope_dagster.audio.levels import SongMeter, at_full_scale
 from bandscope_dagster.audio.limits import Limits
-from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, UploadUnavailable, is_failure
+from bandscope_dagster.errors import (
+    FAILED,
+    UNAVAILABLE,
+    BandscopeError,
+    CannotAnalyze,
+    Reason,
+    SongRejected,
+    UploadUnavailable,
+    is_failure,
+)
 from bandscope_dagster.input_digests import is_current
-from bandscope_dagster.pipeline.failures import FailureLog
+from bandscope_dagster.pipeline.failures import FailureLog, failure_text
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.songs.lacking import damage_told_of
@@ -31,6 +40,11 @@ from bandscope_dagster.storage.tables.song_tables import Written, read_table, wr
 
 logger = logging.getLogger(__name__)
 
+NO_UPLOAD: Final = (
+    "no upload has this key. The upload is gone: upload it again (it becomes a new song). Or a person typed the key:"
+    " delete the partition"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SongChecked:
@@ -42,6 +56,7 @@ class SongChecked:
     clipped_share: float | None = None  # share of samples at or beyond full scale; None if not measured
     written: Written | None = None  # None if the stored row was kept, or the row could not be written
     reused: bool = False  # True if the stored row was kept
+    failure: Exception | None = None  # why the song could not be read, or its row not be stored
 
     @property
     def error(self) -> str | None:
@@ -76,21 +91,25 @@ def check_songs(
             if usable and (stored := _stored(store, song_id, lineage)) is not None:
                 row, clipped = stored
                 return SongChecked(song_id, row, perf_counter() - started, clipped, reused=True)
-            row, clipped = _describe(song_id, uploads.get(song_id), store, limits)
+            if song_id not in uploads:
+                raise CannotAnalyze(f"{UNAVAILABLE}: {NO_UPLOAD}")
+            row, clipped = _describe(song_id, uploads[song_id], store, limits)
             lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
             notes = {} if clipped is None else {CLIPPED_NOTE: str(clipped)}
             written = write_table(store, SONGS, [row], lineage, notes)
         except Exception as error:
             # No error may stop the other songs; the traceback goes to the log.
-            logger.exception("%s: songs failed", song_id)
-            failed = dict(row) | {"error": f"{FAILED}: {type(error).__name__}: {error}"}
-            return SongChecked(song_id, failed, perf_counter() - started)
-        return SongChecked(song_id, row, perf_counter() - started, clipped, written)
+            if not isinstance(error, CannotAnalyze):
+                logger.exception("%s: songs failed", song_id)
+            failed = dict(row) | {"error": failure_text(error)}
+            return SongChecked(song_id, failed, perf_counter() - started, failure=error)
+        failure = BandscopeError(row["error"]) if is_failure(row["error"]) else None
+        return SongChecked(song_id, row, perf_counter() - started, clipped, written, failure=failure)
 
     with ThreadPoolExecutor(max_workers=cpu_count() or 1, thread_name_prefix="check-song") as threads:
         for checked in threads.map(check, song_ids):
-            if checked.written is None and not checked.reused and checked.error is not None:
-                failures.failed(checked.song_id, [SONGS.name], checked.error)
+            if checked.written is None and checked.failure is not None:
+                failures.failed(checked.song_id, [SONGS.name], failure_text(checked.failure))
             else:
                 failures.succeeded(checked.song_id, [SONGS.name])
             yield checked
@@ -115,15 +134,10 @@ def _stored(
 
 
 def _describe(
-    song_id: str, upload: Upload | None, store: ObjectStore, limits: Limits
+    song_id: str, upload: Upload, store: ObjectStore, limits: Limits
 ) -> tuple[dict[str, Any], float | None]:
     """The song's row in ``songs`` and its clipped share; the column ``error`` says if and why it is unusable."""
     row = _empty_row(song_id)
-    if upload is None:
-        row["error"] = (
-            f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (it becomes a new song)"
-        )
-        return row, None
     clipped = samples = 0
     row |= {
         "filename": upload.filename,

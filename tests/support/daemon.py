@@ -26,14 +26,14 @@ START_TIMEOUT_S = 300.0
 TESTS = Path(__file__).parent  # the folder that the daemon imports from
 
 # The dagster.yaml of a new home, with the limits of deploy/dagster.yaml.
-LIMITED_YAML = (
-    DAGSTER_YAML
-    + """\
+LIMITED_YAML = DAGSTER_YAML.replace(
+    "concurrency:\n",
+    """\
 concurrency:
   pools:
     default_limit: 1
     granularity: run
-"""
+""",
 )
 
 # For a home whose daemon may be killed. Without run monitoring, a run that the daemon was about to start would stay

@@ -7,15 +7,15 @@ from typing import Any, Final
 import dagster as dg
 
 from assets.checks import SONG_CHECKS, song_checks
-from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import resource_requests
+from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.run_tags import tag_run
 from bandscope_dagster.orchestration.shared_songs import in_turn
 from bandscope_dagster.orchestration.song_events import Upstream, already_emitted, song_materialization
-from bandscope_dagster.orchestration.songs_step import is_followed_by_analysis, step_output
-from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_checked
+from bandscope_dagster.orchestration.songs_step import is_followed_by_analysis, songs_output
+from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_checked, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import SongPlanner
@@ -37,7 +37,7 @@ TELL_EVERY_S: Final = 2.0
             group_name="songs",
             kinds={"python", "parquet"},
             owners=["team:bandscope"],
-            code_version=CODE_VERSIONS["songs"],
+            code_version=VERSIONS["songs"],
             metadata={"dagster/column_schema": column_schema(SONGS)},
         )
     ],
@@ -59,7 +59,7 @@ def songs(
     analysis in the same run fails for it; without such a step, this one fails, after all other songs.
     """
     with song_step(context.instance):
-        keys = list(context.partition_keys)
+        keys = songs_of_run(context)
         uploads = list_uploads(store).by_song
         tag_run(context, (uploads[key].owner for key in keys if key in uploads))
         planner = SongPlanner(run_id=context.run.run_id)
@@ -83,7 +83,7 @@ def songs(
                     yield from song_checks(song, upstream.made("songs", song.song_id))
         if not is_followed_by_analysis(context):
             raise_failures(failed, len(keys))
-        yield step_output("songs", failed)
+        yield songs_output(failed)
 
 
 def _metadata(checked: SongChecked) -> dict[str, Any]:

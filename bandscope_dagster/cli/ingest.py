@@ -1,24 +1,37 @@
 """``bandscope ingest``: uploads local files to ``uploads/``. Unchanged files stay the same songs."""
 
+import errno
 import hashlib
 import os
 import stat
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.cli.terminal import one_line, progress_bar
-from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.pipeline.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name
-from bandscope_dagster.storage.objects.keys import check_key
+from bandscope_dagster.errors import BandscopeError, counted
+from bandscope_dagster.pipeline.uploads import AUDIO_SUFFIXES, UPLOADS, is_audio_name, is_companion
+from bandscope_dagster.storage.objects.keys import HIDDEN, check_key, is_hidden
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, ObjectStore
+
+SHOWN_NAMES: Final = 3  # of each extension
+OF_ONE_NAME: Final = {
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+    errno.EILSEQ,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+}
+"""Errors of a store on a disk that concern one name, such as a file whose name a folder has."""
 
 
 class IngestError(BandscopeError):
@@ -31,9 +44,7 @@ class Ingested(StrEnum):
     UPLOADED = "uploaded"
     UNCHANGED = "already uploaded"
     REPLACED = "replaced"
-    CONFLICT = (
-        "skipped: a different file with this name is uploaded (--replace uploads this one as a new song)"
-    )
+    CONFLICT = "a different file with this name is uploaded; --replace uploads this one as a new song"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +62,16 @@ class Found:
 
     files: list[LocalFile]
     left_out: list[str]
+    passed_over: list[str] = field(default_factory=list[str])  # names of files in folders that are no audio
 
 
 def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path | None = None) -> Found:
     """The audio files at and below ``paths``, ordered by name. Subfolders are kept in the keys.
 
-    Hidden files and folders are skipped, such as macOS's ``._song.mp3`` beside every ``song.mp3``. What cannot be
-    uploaded does not stop the others: a name that cannot become a key, an unreadable folder, a link that leads out of
-    the given folder, files that would become the same upload, and files below ``store_root``, the store's own folder.
+    In a folder, files without an extension of audio are passed over, and macOS's ``._song.mp3`` beside ``song.mp3``.
+    What cannot be uploaded does not stop the others: a hidden name or another one that cannot become a key, an
+    unreadable folder, an empty file, a link that leads out of the given folder, files that would become the same
+    upload, and files below ``store_root``, the store's own folder.
 
     Raises:
         IngestError: the owner cannot be used.
@@ -67,6 +80,7 @@ def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path 
         _check_owner(owner)
     files: list[LocalFile] = []
     left_out: list[str] = []
+    passed_over: list[str] = []
 
     def leave_out(path: Path, reason: object) -> None:
         left_out.append(f"{one_line(path)}: {one_line(reason)}")
@@ -77,8 +91,9 @@ def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path 
                 return leave_out(path, "not a file")
             if store_root is not None and path.resolve().is_relative_to(store_root):
                 return leave_out(path, "is in the store already")
-            with path.open("rb"):  # raises if it may not be read
-                pass
+            with path.open("rb") as file:  # raises if it may not be read
+                if not file.read(1):
+                    return leave_out(path, "the file is empty")
             files.append(_local_file(path, name, owner))
         except OSError as error:  # such as a link to itself, or no permission
             leave_out(path, error.strerror or error)
@@ -90,10 +105,17 @@ def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path 
             before = len(files) + len(left_out)
             root = path.resolve()
             for file in sorted(_walk(path, lambda error: leave_out(Path(error.filename), error.strerror))):
-                if file.is_symlink() and not _leads_into(file, root):
+                inner = file.relative_to(path).as_posix()
+                if is_companion(file.name) or (is_hidden(inner) and not is_audio_name(file.name)):
+                    continue
+                if not is_audio_name(file.name):
+                    passed_over.append(file.name)
+                elif is_hidden(inner):
+                    leave_out(file, HIDDEN)
+                elif file.is_symlink() and not _leads_into(file, root):
                     leave_out(file, "a link that leads out of the given folder; give its target to upload it")
                 else:
-                    add(file, file.relative_to(path).as_posix())
+                    add(file, inner)
             if len(files) + len(left_out) == before:
                 leave_out(path, f"has no files with a supported extension; supported: {_supported()}")
         elif os.path.lexists(path) and not is_audio_name(path.name):
@@ -113,7 +135,7 @@ def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path 
             leave_out(
                 file.path, f"several files would become {file.key}; rename them or ingest them one by one"
             )
-    return Found([file for file in files if keys[file.key] == 1], left_out)
+    return Found([file for file in files if keys[file.key] == 1], left_out, passed_over)
 
 
 def ingest_files(
@@ -140,19 +162,39 @@ def ingest_files(
                 outcome = ingest(store, file, replace=replace)
             except UnreadableFile as error:
                 left_out.append(f"{one_line(file.path)}: {one_line(error)}")
+            except OSError as error:
+                if error.errno not in OF_ONE_NAME:
+                    raise
+                left_out.append(f"{one_line(file.path)}: {error.strerror} in the store; rename the file")
             else:
-                counts[outcome] += 1
                 if outcome is Ingested.CONFLICT:
-                    progress.console.print(f"{escape(file.key)}: {outcome}", highlight=False)
+                    left_out.append(f"{one_line(file.path)}: {outcome}")
+                else:
+                    counts[outcome] += 1
             progress.advance(task)
     for outcome, count in counts.items():
-        console.print(f"{count} {outcome.partition(':')[0]}", highlight=False)
+        console.print(f"{count} {outcome}", highlight=False)
+    _print_left_out(console, left_out, found.passed_over)
+    console.print(f"Uploads: {escape(store.uri(UPLOADS))}", highlight=False, soft_wrap=True)
+    return bool(left_out)
+
+
+def _print_left_out(console: Console, left_out: Sequence[str], passed_over: Sequence[str]) -> None:
+    """Print a line for each file that is left out, and for each extension of the files that are no audio."""
     if left_out:
         console.print(f"{len(left_out)} left out:", highlight=False)
     for line in left_out:
         console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
-    console.print(f"Uploads: {escape(store.uri(UPLOADS))}", highlight=False, soft_wrap=True)
-    return bool(left_out) or counts[Ingested.CONFLICT] > 0
+    if not passed_over:
+        return
+    console.print(f"{counted(len(passed_over), 'other file')}, no audio by the extension:", highlight=False)
+    names = defaultdict[str, list[str]](list)
+    for name in passed_over:
+        names[Path(name).suffix.lower()].append(one_line(name))
+    for suffix, found in sorted(names.items()):
+        shown = ", ".join(found[:SHOWN_NAMES]) + (", …" if len(found) > SHOWN_NAMES else "")
+        text = f"  {len(found)} {one_line(suffix) or 'without an extension'}: {shown}"
+        console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 class UnreadableFile(BandscopeError):
@@ -187,11 +229,9 @@ def _check_owner(owner: str) -> None:
 
 
 def _walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[Path]:
-    """The audio files below ``folder``, without hidden ones. Links to folders are not followed."""
-    for parent, folders, names in os.walk(folder, onerror=on_error):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        # A link to a folder is in ``folders``, and os.walk does not enter it.
-        yield from (Path(parent, name) for name in names if not name.startswith(".") and is_audio_name(name))
+    """The files below ``folder``. Links to folders are not followed: they are in ``folders``."""
+    for parent, _, names in os.walk(folder, onerror=on_error):
+        yield from (Path(parent, name) for name in names)
 
 
 def _leads_into(link: Path, root: Path) -> bool:

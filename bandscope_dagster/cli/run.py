@@ -1,6 +1,6 @@
 """``bandscope run``: registers new uploads, runs batches of songs, then the catalogs, and prints the progress."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,16 +12,19 @@ from rich.markup import escape
 from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import are_current
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
+from bandscope_dagster.cli.interrupts import answered_interrupt
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.cli.other_taggers import print_other_taggers
 from bandscope_dagster.cli.report import write_gone_pages
 from bandscope_dagster.cli.run_findings import print_lacking, print_left_out
-from bandscope_dagster.cli.terminal import one_line, progress_bar
+from bandscope_dagster.cli.song_bars import song_bars
+from bandscope_dagster.cli.terminal import lasting_console, one_line
 from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.deep_check import PAGES
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
+from bandscope_dagster.orchestration.outdated import find_outdated
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
@@ -55,6 +58,7 @@ class RunOptions:
     recompute: bool = False
     as_new_songs: bool = False  # also where the store seems to be a copy without times
     check_space: bool = True
+    outdated: bool = False  # only songs that other models, parameters or code computed
 
 
 def run_songs(
@@ -76,7 +80,12 @@ def run_songs(
     """
     assets = selected(select)
     require_models(console, chosen_models(settings, assets), settings.models_path)
-    with only_one(home), dg.DagsterInstance.get() as instance:
+    with (
+        only_one(home),
+        dg.DagsterInstance.get() as instance,
+        lasting_console(console) as console,
+        answered_interrupt(console),
+    ):
         for run_id in end_dead_runs(instance, only_command=True):
             console.print(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
@@ -96,9 +105,7 @@ def run_songs(
             f" {counted(listing.ignored, 'other file')} ignored; {counted(len(songs), 'song')} in all.",
             highlight=False,
         )
-        chosen = set(
-            matching(songs, {upload.song_id: upload.filename for upload in listing.uploads}, pattern)
-        )
+        chosen = set(matching(songs, listing.names, pattern))
         if not chosen:
             raise RunError(
                 f"no song matches {pattern!r}"
@@ -126,6 +133,9 @@ def _listed(store: ObjectStore, settings: Settings, console: Console) -> Listing
     if listing.unsettled:
         message = f"Still being written in uploads/: {listing.unsettled}. Run again when they are whole."
         console.print(message, highlight=False)
+    if listing.forgotten:
+        forgotten = counted(len(listing.forgotten), "forgotten song")
+        console.print(f"Left out: {forgotten}; `bandscope forget --undo` brings them back.", highlight=False)
     for line in listing.left_out:
         console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
     return listing
@@ -151,7 +161,7 @@ class _Run:
         round, over the songs with that damage. ``files`` is a listing of all sources of a status.
         """
         reports: list[RunReport] = []
-        catalogs = all_catalogs(present_from(self.settings.present_from))
+        catalogs = all_catalogs(present_from(self.settings.present_from, self.settings.audible_db))
         recompute = self.options.recompute
         known: set[tuple[str, str]] = set()  # damaged files, as (table, song), before the last round
         for first in (True, False):
@@ -161,6 +171,10 @@ class _Run:
             left_alone = todo.in_progress if daemon_is_alive(self.instance) else set[str]()
             damaged = {(table, song) for table, songs in todo.lacking.damaged.items() for song in songs}
             unfinished = set(self.songs) - todo.without_upload if recompute and first else todo.songs
+            others = set[str]()  # unfinished too, but not wanted
+            if self.options.outdated and first:
+                others = unfinished
+                unfinished = self._outdated() - todo.without_upload - todo.given_up
             if not first:
                 unfinished = todo.songs & {song for _, song in damaged - known}
             known = damaged
@@ -168,7 +182,7 @@ class _Run:
             if first:
                 print_left_out(self.console, todo, chosen, left_alone, recompute=recompute)
             print_lacking(self.console, todo, chosen if first else wanted)
-            may_pass_over = set(self.songs) - unfinished - left_alone - todo.left_out
+            may_pass_over = set(self.songs) - unfinished - others - left_alone - todo.left_out
             per_run = self.settings.songs_per_run
             ranges = song_ranges(self.songs, wanted, per_run, may_pass_over=may_pass_over)
             if ranges:
@@ -178,7 +192,9 @@ class _Run:
                 ):
                     self.console.print(f"[yellow]{escape(warning)}[/yellow]", highlight=False, soft_wrap=True)
                 reuse = not (recompute and first)
-                reports += _run_batches(self.instance, ranges, self.assets, self.console, reuse=reuse)
+                reports += _run_batches(
+                    self.instance, ranges, self.assets, self.listing.names, self.console, reuse=reuse
+                )
             elif not first:
                 break
             elif are_current(self.store, catalogs, known_songs(files)):
@@ -193,6 +209,11 @@ class _Run:
                 require_writable(self.store)
             reports.append(_run_catalogs(self.instance, self.console))
         return reports
+
+    def _outdated(self) -> set[str]:
+        """The outdated songs; the runs keep those of their tables that are current."""
+        found = find_outdated(self.instance, self.store, self.settings, self.songs, self.assets)
+        return found.songs_to_report
 
 
 def selected(select: str | None) -> list[str]:
@@ -212,29 +233,18 @@ def _run_batches(
     instance: dg.DagsterInstance,
     ranges: Sequence[SongRange],
     assets: Sequence[str],
+    names: Mapping[str, str],
     console: Console,
     *,
     reuse: bool,
 ) -> list[RunReport]:
     reports: list[RunReport] = []
-    total = sum(len(batch.songs) for batch in ranges)
-    with progress_bar(console) as bars:
-        tasks = {asset: bars.add_task(asset, total=total) for asset in assets}
-
-        before = 0
-
-        def on_progress(asset: str, songs: int) -> None:
-            if asset in tasks:
-                bars.update(tasks[asset], completed=before + songs)
-
+    with song_bars(console, assets, names, sum(len(batch.songs) for batch in ranges)):
         for batch in ranges:
             tags = batch.tags | {LAUNCHER_TAG: LAUNCHER, REUSE_TAG: str(reuse).lower()}
-            report = run_to_end(instance, assets, tags, on_progress)
-            before += len(batch.songs)
+            report = run_to_end(instance, assets, tags)
             if report.interrupted:
-                raise RunError(
-                    "interrupted; finished songs are kept, and `bandscope run` continues with the rest"
-                )
+                raise KeyboardInterrupt
             reports.append(report)
             for problem in report.problems:
                 console.print(f"[red]Run {report.run_id[:8]}:[/red] {escape(problem)}", highlight=False)

@@ -1,8 +1,10 @@
 """The terminal of the commands: the console, progress bars, and errors without tracebacks."""
 
 import json
+import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -64,11 +66,36 @@ class SafeConsole(Console):
 console = SafeConsole()
 
 
+@contextmanager
+def lasting_console(console: Console) -> Generator[Console]:
+    """A console that still draws while Dagster redirects descriptor 1 to the log of a step; only in a terminal.
+
+    It writes to a duplicate of the descriptor. ``console`` itself is returned where it is no terminal, or has no
+    descriptor.
+    """
+    try:
+        descriptor = os.dup(console.file.fileno()) if console.is_terminal else None
+    except (OSError, ValueError):
+        descriptor = None
+    if descriptor is None:
+        yield console
+        return
+    with open(descriptor, "w", encoding=console.encoding, errors="replace") as terminal:
+        yield SafeConsole(file=terminal)
+
+
 def print_error(message: str) -> None:
     """Print ``bandscope: message`` to standard error."""
     SafeConsole(stderr=True).print(
         f"[red]bandscope:[/red] {escape(message)}", highlight=False, soft_wrap=True
     )
+
+
+def words_of(error: OSError) -> str:
+    """The message without Python's class and number, as in "No space left on device: /store/songs"."""
+    if error.strerror is None:
+        return str(error)
+    return ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
 
 
 def of_song(song_id: str, error: Exception) -> str:

@@ -15,7 +15,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 # The retry backfill: its songs per asset.
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 
-# The step `songs`: its output is not a materialization of every song.
+# The steps over songs: their outputs are not materializations of every song.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 
 # Dead runs: a code server could not be reached.

@@ -1,8 +1,4 @@
-"""The output of the step ``songs``: the analysis in the same run goes on, and knows the songs that failed.
-
-Dagster skips a step whose upstream step has no output, and records an output as a materialization of every song of the
-run, also of those that failed. The mark in the output's metadata prevents that record.
-"""
+"""The end of the step ``songs``: the analysis in the same run goes on, and knows the songs that failed."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -10,7 +6,7 @@ from typing import Any, cast
 import dagster as dg
 
 from bandscope_dagster.errors import CannotAnalyze
-from bandscope_dagster.orchestration.private_api import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+from bandscope_dagster.orchestration.song_events import step_output
 from bandscope_dagster.orchestration.steps import FAILED_SONGS
 from bandscope_dagster.pipeline.failures import failure_text
 from bandscope_dagster.pipeline.outcomes import SongFailed
@@ -24,14 +20,12 @@ def is_followed_by_analysis(context: dg.AssetExecutionContext) -> bool:
     return ANALYZE in {node.name for node in context.job_def.nodes} and (steps is None or ANALYZE in steps)
 
 
-def step_output(step: str, failed: Sequence[SongFailed]) -> dg.MaterializeResult[Any]:
-    """The output of a step that has reported its songs one by one, with the causes of its ``failed`` songs."""
+def songs_output(failed: Sequence[SongFailed]) -> dg.MaterializeResult[Any]:
+    """The output of the step, with the causes of its ``failed`` songs."""
     causes = {song.song_id: failure_text(song.error) for song in failed}
-    return dg.MaterializeResult(
-        asset_key=step,
-        metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
-        | ({FAILED_SONGS: dg.MetadataValue.json(causes)} if causes else {}),
-    )
+    output = step_output("songs")
+    named = {FAILED_SONGS: dg.MetadataValue.json(causes)} if causes else {}
+    return dg.MaterializeResult(asset_key="songs", metadata={**(output.metadata or {}), **named})
 
 
 def failed_before(context: dg.AssetExecutionContext) -> list[SongFailed]:

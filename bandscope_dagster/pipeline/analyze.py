@@ -10,8 +10,10 @@ from bandscope_dagster.errors import UPSTREAM
 from bandscope_dagster.pipeline.background import prefetch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
+from bandscope_dagster.pipeline.progress import Stage, report, reporting
 from bandscope_dagster.pipeline.resource_usage import timed
 from bandscope_dagster.pipeline.stream import analyze_songs
+from bandscope_dagster.pipeline.uploads import is_replaced
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.lacking import damage_told_of
@@ -55,7 +57,7 @@ def analyze_batch(
     """
     stopped = threading.Event()
     outcomes = _outcomes(song_ids, tables, store, models, settings, run_id, stopped, reuse=reuse)
-    yield from prefetch(outcomes, OUTCOMES_AHEAD, stopped)
+    yield from prefetch(reporting(outcomes), OUTCOMES_AHEAD, stopped)
 
 
 def _outcomes(
@@ -77,9 +79,11 @@ def _outcomes(
     def plan(row: Mapping[str, Any]) -> SongPlan | SongFailed:
         song_id = row["song_id"]
         damaged = told.get(song_id, set[str]())
-        return _attempt(song_id, lambda: planner.plan(store, row, tables, reuse=reuse, damaged=damaged))
+        # What is stored of a song whose upload was replaced cannot be computed again.
+        keep = reuse or is_replaced(store, song_id, row["upload_key"])
+        return _attempt(song_id, lambda: planner.plan(store, row, tables, reuse=keep, damaged=damaged))
 
-    told = damage_told_of(store, song_ids) if reuse else {}
+    told = damage_told_of(store, song_ids)
     planner = SongPlanner(run_id, settings.flac_bits)
     separator = tagger = None
     load_seconds: dict[str, float] = {}
@@ -110,6 +114,7 @@ def _outcomes(
                 yield SongAnalyzed(plan=planned, written={}, seconds=0.0)
             else:
                 to_analyze.append(planned)
+                report(planned.song_id, Stage.WAITING, planned.duration_s * planned.times_read)
 
     for outcome in analyze_songs(
         to_analyze,
@@ -118,7 +123,7 @@ def _outcomes(
         settings.flac_bits,
         separator,
         tagger,
-        present_from(settings.present_from),
+        present_from(settings.present_from, settings.audible_db),
         stopped,
     ):
         yield replace(outcome, load_seconds=load_seconds) if isinstance(outcome, SongAnalyzed) else outcome

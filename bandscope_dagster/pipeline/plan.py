@@ -54,6 +54,11 @@ class SongPlan:
         of_stems = self.compute.keys() & {STEMS.name, STEM_INSTRUMENT_TAGS.name}
         return self.rejected is None and of_stems == {STEM_INSTRUMENT_TAGS.name}
 
+    @property
+    def times_read(self) -> int:
+        """The number of times that the song's audio is read: as its upload, as its stored stems, or both."""
+        return self.needs_upload + self.reads_stored_stems
+
 
 def read_song(store: ObjectStore, song_id: str) -> Mapping[str, Any]:
     """The song's row in ``songs``.

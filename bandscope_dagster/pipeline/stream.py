@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bandscope_dagster.allocator import FreedMemory
+from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.cage.caged_song import caged
 from bandscope_dagster.audio.flac import Bits
 from bandscope_dagster.audio.limits import Limits
@@ -19,6 +20,7 @@ from bandscope_dagster.pipeline.analysis_state import AnalysisState
 from bandscope_dagster.pipeline.background import WriteBehind, prefetch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan
+from bandscope_dagster.pipeline.progress import Stage, report
 from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
 from bandscope_dagster.pipeline.uploads import fetch_upload
 from bandscope_dagster.separation.protocol import Separator
@@ -110,6 +112,7 @@ def analyze_songs(
                     return
                 freed.give_back()
                 batch.take(item)
+                _report(item)
                 yield from batch.done(wait=False)
             batch.flush()
             yield from batch.done(wait=True)
@@ -201,6 +204,14 @@ class _Batch:
         """Separate nothing more of the song."""
         if self._separation is not None:
             self._separation.drop(song.plan.song_id)
+
+
+def _report(item: _Read) -> None:
+    """Report the audio that the models got."""
+    if isinstance(item, _Mixture):
+        report(item.song_id, Stage.ANALYZING, item.block.shape[1] / SAMPLE_RATE)
+    elif isinstance(item, _StoredStems):
+        report(item.song_id, Stage.ANALYZING, next(iter(item.stems.values())).shape[1] / SAMPLE_RATE)
 
 
 def _read_songs(plans: Iterable[SongPlan], store: ObjectStore, limits: Limits) -> Iterator[_Read]:

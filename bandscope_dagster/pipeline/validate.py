@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from os import cpu_count
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.cage.caged_song import caged
@@ -29,6 +29,8 @@ from bandscope_dagster.errors import (
 from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog, failure_text
 from bandscope_dagster.pipeline.plan import SongPlanner
+from bandscope_dagster.pipeline.progress import Stage, report
+from bandscope_dagster.pipeline.song_ids import slug_of
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.songs.lacking import damage_told_of
 from bandscope_dagster.songs.stored_files import read_usable_file
@@ -40,10 +42,7 @@ from bandscope_dagster.storage.tables.song_tables import Written, read_table, wr
 
 logger = logging.getLogger(__name__)
 
-NO_UPLOAD: Final = (
-    "no upload has this key. The upload is gone: upload it again (it becomes a new song). Or a person typed the key:"
-    " delete the partition"
-)
+_Stored = tuple[dict[str, Any], float | None]  # a row and its clipped share
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +79,33 @@ def check_songs(
     ``song_failures``.
     """
     failures = FailureLog(store, planner.run_id)
-    damaged = damage_told_of(store, song_ids) if reuse else {}
+    damaged = damage_told_of(store, song_ids)
 
     def check(song_id: str) -> SongChecked:
+        report(song_id, Stage.CHECKING)
+        checked = check_one(song_id)
+        report(song_id, Stage.CHECKED, 0.0 if checked.error else checked.row["duration_s"])
+        return checked
+
+    def check_one(song_id: str) -> SongChecked:
         started = perf_counter()
-        row: Mapping[str, Any] = _empty_row(song_id)
+        row = _empty_row(song_id)
         try:
             lineage = planner.songs_lineage(song_id, limits)
-            usable = reuse and SONGS.name not in damaged.get(song_id, ())
-            if usable and (stored := _stored(store, song_id, lineage)) is not None:
+            gone = song_id not in uploads
+            usable = (reuse or gone) and SONGS.name not in damaged.get(song_id, ())
+            # A row of a song whose upload is gone cannot be made again: it is kept whatever made it.
+            stored = _stored(store, song_id, None if gone else lineage) if usable else None
+            if stored is not None:
                 row, clipped = stored
                 return SongChecked(song_id, row, perf_counter() - started, clipped, reused=True)
-            if song_id not in uploads:
-                raise CannotAnalyze(f"{UNAVAILABLE}: {NO_UPLOAD}")
-            row, clipped = _describe(song_id, uploads[song_id], store, limits)
+            if gone:
+                why = _why_gone(song_id, uploads)
+                if is_failure(why):
+                    raise CannotAnalyze(why)
+                row["error"], clipped = why, None
+            else:
+                row, clipped = _describe(song_id, uploads[song_id], store, limits)
             lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
             notes = {} if clipped is None else {CLIPPED_NOTE: str(clipped)}
             written = write_table(store, SONGS, [row], lineage, notes)
@@ -115,12 +127,28 @@ def check_songs(
             yield checked
 
 
-def _stored(
-    store: ObjectStore, song_id: str, lineage: Lineage
-) -> tuple[Mapping[str, Any], float | None] | None:
-    """The song's stored row and clipped share; None if there is none, it is outdated or damaged, or has a failure."""
+def _why_gone(song_id: str, uploads: Mapping[str, Upload]) -> str:
+    """The error of a song that was never read, and has no upload. If another file took its place, that is no failure.
+
+    Its key is unknown, so any upload with the same name counts.
+    """
+    slug = song_id.rpartition("-")[0]
+    other = next((upload for upload in uploads.values() if slug_of(upload.key) == slug), None)
+    if other is None:
+        return (
+            f"{UNAVAILABLE}: no upload has this key. The upload is gone: upload it again (it becomes a new song). Or a"
+            " person typed the key: delete the partition"
+        )
+    return f"{Reason.REPLACED}: another upload has this one's name, and is the song {other.song_id}"
+
+
+def _stored(store: ObjectStore, song_id: str, lineage: Lineage | None) -> _Stored | None:
+    """The song's stored row and clipped share; None if there is none, it is damaged, or has a failure.
+
+    With ``lineage``, also None if the row is outdated.
+    """
     found = read_usable_file(store, SONGS, song_id)
-    if found is None or not is_current(found.lineage, lineage):
+    if found is None or (lineage is not None and not is_current(found.lineage, lineage)):
         return None
     try:
         table = read_table(store, SONGS, song_id)
@@ -130,7 +158,9 @@ def _stored(
         return None
     row: dict[str, Any] = table.to_pylist()[0]
     clipped = found.notes.get(CLIPPED_NOTE)
-    return None if is_failure(row["error"]) else (row, None if clipped is None else float(clipped))
+    # The upload of a song that was replaced is there again: the error is not of its bytes.
+    passing = is_failure(row["error"]) or (row["error"] or "").startswith(Reason.REPLACED)
+    return None if passing else (row, None if clipped is None else float(clipped))
 
 
 def _describe(

@@ -128,12 +128,54 @@ def test_two_spellings_of_one_name_are_one_upload(tmp_path: Path) -> None:
     assert not found.files and len(found.left_out) == 2
 
 
-def test_hidden_files_and_folders_are_passed_over(music: Path) -> None:
-    before = keys([music])
+def test_hidden_songs_are_told_and_companions_of_macos_are_not(bandscope: CommandLine, music: Path) -> None:
     (music / "mia/._a.wav").write_bytes(b"of macOS")
-    (music / ".trash").mkdir()
-    (music / ".trash/old.wav").write_bytes(b"1")
-    assert keys([music]) == before
+    (music / ".38 Special").mkdir()
+    (music / ".38 Special/old.wav").write_bytes(b"1")
+    (music / ".38 Special/.DS_Store").write_bytes(b"1")
+    (music / "...And Justice.mp3").write_bytes(b"1")
+    done = bandscope("ingest", music)
+    assert done.code == 1 and "3 uploaded" in done.out and "2 left out" in done.out
+    for name in (".38 Special/old.wav", "...And Justice.mp3"):
+        assert f"{music / name}: hidden, because its name or that of a folder starts with a dot" in done.out
+    assert "._a" not in done.out and ".DS_Store" not in done.out
+    assert "1 other file, no audio by the extension" in done.out and "1 .jpg: cover.jpg" in done.out
+
+
+def test_of_a_hundred_files_twelve_are_bad_in_twelve_ways(
+    bandscope: CommandLine, music: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(88):
+        (folder / f"{number}.wav").write_bytes(bytes([number + 1]))
+    (folder / "empty.wav").touch()
+    (folder / ".hidden.wav").write_bytes(b"1")
+    (folder / ".band").mkdir()
+    (folder / ".band/song.wav").write_bytes(b"1")
+    (folder / "esc\x1b[31m.wav").write_bytes(b"1")
+    Path(os.fsdecode(os.fsencode(folder) + b"/latin-\xe9.wav")).write_bytes(b"1")
+    (folder / "loop.wav").symlink_to("loop.wav")
+    (folder / "gone.wav").symlink_to("nowhere.wav")
+    (folder / "out.wav").symlink_to(music / "c.mp3")
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "taken.wav").write_bytes(b"1")
+    (folder / "7.wav").write_bytes(b"another")
+    (folder / "a.wav").write_bytes(b"1")
+    store = tmp_path / "store/uploads"
+    (store / "a.wav").mkdir(parents=True)  # a folder of the same name
+    (store / "taken.wav").write_bytes(b"2")
+    (folder / "deep").mkdir()
+    deep = folder / "deep"
+    for _ in range(4):
+        deep = deep / ("d" * 250)
+        deep.mkdir()
+    (deep / ("n" * 60 + ".wav")).write_bytes(b"1")
+    assert sum(path.is_symlink() or not path.is_dir() for path in folder.rglob("*")) == 100
+    done = bandscope("ingest", folder)
+    assert done.code == 1 and "88 uploaded" in done.out and "12 left out:" in done.out
+    assert done.out.count("the file is empty") == done.out.count("No such file") == 1
+    assert "latin-\\udce9.wav" in done.out and "esc\\u001b[31m.wav" in done.out and "\x1b" not in done.out
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -249,7 +291,8 @@ def test_the_command_names_a_conflict_and_ends_with_1(bandscope: CommandLine, mu
     (music / "c.mp3").write_bytes(b"another")
     done = bandscope("ingest", music)
     assert done.code == 1
-    assert "uploads/c.mp3: skipped" in done.out and "--replace" in done.out
+    assert f"{music / 'c.mp3'}: a different file" in done.out and "--replace" in done.out
+    assert "2 already uploaded" in done.out and "1 left out" in done.out
     assert bandscope("ingest", "--replace", music).code == 0
 
 

@@ -9,31 +9,39 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from command_processes import bandscope, finish, platform
 from platforms import PER_SONG, calm_platform, song_bytes
+from pseudo_terminal import CTRL_C, PseudoTerminal
 from same_tables import assert_same_tables
 
 SONGS = 4
 SECONDS = 5.0  # of a song: a second of work, so that a run is in the middle when it is stopped
 
 
-def test_an_interrupted_run_stops_and_is_completed_by_the_next_command(tmp_path: Path) -> None:
+def test_a_run_in_a_terminal_shows_its_songs_stops_at_ctrl_c_and_is_completed_by_the_next(
+    tmp_path: Path,
+) -> None:
+    """The second song has three blocks; Ctrl-C is pressed when the models have got the first of them."""
     store, home = tmp_path / "store", tmp_path / "home"
     (store / "uploads").mkdir(parents=True)
-    for number in range(SONGS):
-        (store / "uploads" / f"song {number}.wav").write_bytes(song_bytes(number, SECONDS))
+    lengths = {"a.wav": SECONDS, "b.wav": 25.0, "c.wav": SECONDS}
+    for name, seconds in lengths.items():
+        (store / "uploads" / name).write_bytes(song_bytes(int(seconds), seconds))
 
-    victim = bandscope(store, home, "run")
-    while victim.poll() is None and not list((store / "stems").glob("*.parquet")):
-        time.sleep(0.02)
-    victim.send_signal(signal.SIGINT)  # Ctrl-C
-    printed, _ = victim.communicate(timeout=600)
+    variables = {"BANDSCOPE_STORAGE": str(store), "BANDSCOPE_DEVICE": "cpu", "DAGSTER_HOME": str(home)}
+    terminal = PseudoTerminal("run", **variables)
+    terminal.read_until(r"checking .*0/3")
+    shown = terminal.read_until(r"b\.wav .*0:10 of 0:25")
+    assert "a.wav" in shown and "1/3" in shown, "the bars stand still during a step"
+    terminal.press(CTRL_C)
+    terminal.read_until("Stopping after the current segment")
+    code = terminal.end()
 
-    assert victim.returncode == 1
-    assert "interrupted" in printed and "Traceback" not in printed
-    done = len(list((store / "stems").glob("*.parquet")))
-    assert 1 <= done < SONGS, "the run did not stop before its end"
+    assert code == 1
+    assert "interrupted" in terminal.printed and "Traceback" not in terminal.printed
+    stored = {path.name.partition("-")[0] for path in (store / "stems").glob("*.parquet")}
+    assert stored == {"a"}, "the run did not stop after the segment"
     assert not list((store / ".pending").iterdir()), "a half-written file is left"
     finish(bandscope(store, home, "run"))
-    assert len(list((store / "stems").glob("*.parquet"))) == SONGS
+    assert len(list((store / "stems").glob("*.parquet"))) == len(lengths)
 
 
 def test_a_killed_run_is_completed_by_the_next_command(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import dagster as dg
+from fast_runs import start_runs_fast
 from platforms import ASSETS
 
 from bandscope_dagster.orchestration import lost_songs
@@ -31,6 +32,7 @@ songs_per_tick = int(os.environ.get("TEST_SONGS_PER_TICK", SONGS_PER_TICK))
 uploads = uploads_sensor(uploads_job, every_s=1, songs_per_tick=songs_per_tick, turned_on="new_uploads" in on)
 catalogs = [catalogs_sensor("refresh_catalogs", every_s=CATALOGS_EVERY_S)] if "catalogs" in on else []
 
+start_runs_fast(__name__)
 settings = load_settings()
 defs = dg.Definitions(
     assets=ASSETS,

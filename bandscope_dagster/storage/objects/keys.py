@@ -5,6 +5,8 @@ import re
 LONGEST_KEY_BYTES = 1024  # of UTF-8; the limit of Amazon S3, "Naming Amazon S3 objects"
 TEMPORARY_SUFFIXES = (".part", ".partial", ".tmp", ".crdownload")  # of browsers and copy tools
 
+HIDDEN = "hidden, because its name or that of a folder starts with a dot; rename it"
+
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")  # of a name that is not UTF-8, as os.fsdecode returns it
 
@@ -25,7 +27,7 @@ def fault_of_key(key: str) -> str | None:
     """The reason why ``key`` cannot name an object in every store; None if it can."""
     if not key or key.startswith("/") or key.endswith("/") or "//" in key:
         return "it has an empty segment"
-    if key.startswith(".") or "/." in key:
+    if is_hidden(key):
         return "a segment starts with a dot"
     if CONTROL_CHARACTER.search(key):
         return "it has a control character"
@@ -36,12 +38,16 @@ def fault_of_key(key: str) -> str | None:
     return None
 
 
+def is_hidden(key: str) -> bool:
+    """True if the name or a folder of ``key`` starts with a dot."""
+    return key.startswith(".") or "/." in key
+
+
 def is_listed(key: str, *, any_name: bool) -> bool:
     """True if a listing shows ``key``.
 
     Hidden and temporary names are never shown. Names that are no keys are shown only with ``any_name``.
     """
-    hidden = key.startswith(".") or "/." in key
-    if hidden or key.endswith(TEMPORARY_SUFFIXES):
+    if is_hidden(key) or key.endswith(TEMPORARY_SUFFIXES):
         return False
     return any_name or fault_of_key(key) is None

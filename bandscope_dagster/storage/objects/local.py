@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from bandscope_dagster.storage.objects.keys import check_key, is_listed
+from bandscope_dagster.storage.objects.keys import HIDDEN, check_key, is_hidden, is_listed
 from bandscope_dagster.storage.objects.local_pending import PendingFile, sweep
 from bandscope_dagster.storage.objects.protocol import CHUNK_BYTES, PendingObject, StoredObject
 from bandscope_dagster.storage.objects.retries import with_retries
@@ -73,9 +73,11 @@ class LocalStore:
         folder = self._path(prefix) if prefix else self.root
         last = os.fsencode(after or "")
         start = len(f"{self.root}/")
-        for entry in self._walk(folder, left_out or _warn):
+        for entry in self._walk(folder, left_out or _warn, hidden=left_out is not None):
             key = entry.path[start:]
-            if (not last or os.fsencode(key) > last) and is_listed(key, any_name=any_name):
+            if left_out is not None and is_hidden(key):
+                left_out(key, HIDDEN)
+            elif (not last or os.fsencode(key) > last) and is_listed(key, any_name=any_name):
                 with suppress(FileNotFoundError):  # deleted after its folder was read
                     yield _stored(key, self._stat(key, entry))
 
@@ -140,11 +142,23 @@ class LocalStore:
         path = self._path(key)
         self.call(key, lambda: path.unlink(missing_ok=True))
 
+    def move(self, key: str, to: str) -> None:
+        """See ``ObjectStore.move``."""
+        source, target = self._path(key), self._path(to)
+
+        def rename() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+
+        self.call(key, rename)
+
     def polars_access(self) -> dict[str, Any]:
         """An empty dictionary: polars needs no arguments for local paths."""
         return {}
 
-    def _walk(self, folder: Path, left_out: Callable[[str, str], object]) -> Iterator[os.DirEntry[str]]:
+    def _walk(
+        self, folder: Path, left_out: Callable[[str, str], object], *, hidden: bool
+    ) -> Iterator[os.DirEntry[str]]:
         """The files below ``folder`` in key order. Links to folders are not followed, so there are no loops.
 
         What cannot be listed, such as a link to itself or a folder without permission, is ``left_out``.
@@ -153,12 +167,12 @@ class LocalStore:
         shown = {
             os.fsencode(entry.name) + (b"/" if entry.is_dir(follow_symlinks=False) else b""): entry
             for entry in self._entries(folder)
-            if not entry.name.startswith(".")
+            if hidden or not entry.name.startswith(".")
         }
         for name, entry in sorted(shown.items()):
             if name.endswith(b"/"):
                 try:
-                    yield from self._walk(folder / entry.name, left_out)
+                    yield from self._walk(folder / entry.name, left_out, hidden=hidden)
                 except PermissionError as error:
                     left_out(self._key(entry), error.strerror or "no permission")
             elif (fault := self._fault(entry)) is None:

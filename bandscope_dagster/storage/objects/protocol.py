@@ -123,8 +123,9 @@ class ObjectStore(Protocol):
 
         ``after`` resumes a listing: only objects with a larger key are listed. A folder that does not exist is an
         empty folder. Hidden and temporary names are never listed. Names that are no keys, and therefore cannot be
-        read, are listed only with ``any_name``. ``left_out`` is called with the key and the reason for each entry of a
-        local folder that cannot be listed, such as a link to itself; without it, the log has a warning.
+        read, are listed only with ``any_name``. ``left_out`` is called with the key and the reason for each hidden
+        file (``keys.HIDDEN``), and for each entry of a local folder that cannot be listed, such as a link to itself;
+        without it, the log has a warning of the latter.
         """
         ...
 
@@ -154,6 +155,13 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object; does nothing if there is no such object."""
+        ...
+
+    def move(self, key: str, to: str) -> None:
+        """Give the object another key, and replace the object that has it. On a local disk it keeps its time.
+
+        Raises FileNotFoundError if there is no such object.
+        """
         ...
 
     def polars_access(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 import obstore
 
 from bandscope_dagster.storage.objects import s3_bucket
-from bandscope_dagster.storage.objects.keys import check_key, fault_of_key, is_listed
+from bandscope_dagster.storage.objects.keys import HIDDEN, check_key, fault_of_key, is_hidden, is_listed
 from bandscope_dagster.storage.objects.protocol import (
     CHUNK_BYTES,
     PendingObject,
@@ -61,6 +61,8 @@ class S3Store:
         while (page := self._bucket.call(what, listing.next_page)) is not None:
             empty = empty and not page
             for found in page:
+                if left_out is not None and is_hidden(found.key):
+                    left_out(found.key, HIDDEN)
                 # A "new folder" of a web console is an empty object "folder/", listed here without its slash.
                 # Unlike an empty file, it is not found by that name.
                 if is_listed(found.key, any_name=any_name) and (
@@ -113,6 +115,13 @@ class S3Store:
         """See ``ObjectStore.delete``."""
         check_key(key)
         self._bucket.call(key, lambda: obstore.delete(self._bucket.handle, key))
+
+    def move(self, key: str, to: str) -> None:
+        """See ``ObjectStore.move``. The server copies; the copy of an object of several parts has another ETag."""
+        for each in (key, to):
+            check_key(each)
+        self._bucket.call(key, lambda: obstore.copy(self._bucket.handle, key, to))
+        self.delete(key)
 
     def polars_access(self) -> dict[str, Any]:
         """See ``ObjectStore.polars_access``."""

@@ -1,6 +1,7 @@
 """The assets ``decoded_waveforms``, ``stems``, ``instrument_tags`` and ``stem_instrument_tags``: one pass per song."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import dagster as dg
@@ -11,13 +12,15 @@ from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.resources import Models
-from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
+from bandscope_dagster.orchestration.run_tags import tag_run
+from bandscope_dagster.orchestration.shared_songs import in_turn
 from bandscope_dagster.orchestration.song_events import (
     Upstream,
     already_emitted,
     materialization,
     step_output,
 )
+from bandscope_dagster.orchestration.songs_step import failed_before
 from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import asset_spec, written_metadata
 from bandscope_dagster.pictures.song_picture import as_markdown
@@ -76,10 +79,13 @@ def analyze(
         emitted = already_emitted(context)
         upstream = Upstream(context)
         failed: list[SongFailed] = []
-        outcomes = analyze_batch(
-            keys, tables, store, models, settings, context.run.run_id, reuse=wants_reuse(context)
+        unread = failed_before(context)
+        keys = [key for key in keys if key not in {song.song_id for song in unread}]
+        outcomes = chain.from_iterable(
+            analyze_batch(part, tables, store, models, settings, context.run.run_id, reuse=reuse)
+            for part, reuse in in_turn(context, keys)
         )
-        for outcome in recorded(outcomes, tables, FailureLog(store, context.run.run_id)):
+        for outcome in recorded(chain(unread, outcomes), tables, FailureLog(store, context.run.run_id)):
             if isinstance(outcome, SongFailed):
                 context.log.error(f"{outcome.song_id}: failed: {outcome.error}")
                 failed.append(outcome)
@@ -91,7 +97,7 @@ def analyze(
                     yield materialization(outcome, table, DEPENDENCIES[table], metadata[table], upstream)
                     yield from analysis_checks(outcome, table, upstream.made(table, song_id))
             upstream.forget(song_id)
-        raise_failures(failed, len(keys))
+        raise_failures(failed, len(unread) + len(keys))
         for table in tables:  # without it, Dagster would skip the pages and the catalogs in a run with them
             yield step_output(table)
 

@@ -7,15 +7,22 @@ from typing import Any, Final
 import dagster as dg
 
 from assets.checks import SONG_CHECKS, song_checks
-from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
-from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
-from bandscope_dagster.orchestration.song_events import UPLOADS_ASSET, Upstream
-from bandscope_dagster.orchestration.steps import song_step, songs_checked, songs_of_run
+from bandscope_dagster.orchestration.run_tags import tag_run
+from bandscope_dagster.orchestration.shared_songs import in_turn
+from bandscope_dagster.orchestration.song_events import (
+    UPLOADS_ASSET,
+    Upstream,
+    already_emitted,
+    song_materialization,
+)
+from bandscope_dagster.orchestration.songs_step import is_followed_by_analysis, songs_output
+from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_checked, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
+from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.pipeline.validate import SongChecked, check_songs
@@ -51,28 +58,38 @@ def songs(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ObjectStore],
-) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckEvaluation]:
-    """Check every upload of the batch; a bad upload becomes a row with the reason, and does not stop the others."""
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]]:
+    """Check every upload of the batch, and report each song as soon as its row is stored.
+
+    A bad upload becomes a row with the reason. A song that fails is not reported as materialized, and the step of the
+    analysis in the same run fails for it; without such a step, this one fails, after all other songs.
+    """
     with song_step(context.instance):
         keys = songs_of_run(context)
         uploads = list_uploads(store).by_song
         tag_run(context, (uploads[key].owner for key in keys if key in uploads))
         planner = SongPlanner(run_id=context.run.run_id)
-        checked: list[SongChecked] = []
-        told = monotonic()
-        for song in check_songs(keys, uploads, store, settings.limits, planner, reuse=wants_reuse(context)):
-            context.add_asset_metadata(_metadata(song), asset_key="songs", partition_key=song.song_id)
-            checked.append(song)
-            if monotonic() - told > TELL_EVERY_S:
-                context.log.info(songs_checked(len(checked), len(keys)))
-                told = monotonic()
-        # One result for the whole batch: without it, Dagster would skip the next steps of the run. All songs share the
-        # data version; this is correct, because a partition key already identifies the upload's content.
-        yield dg.MaterializeResult(asset_key="songs", data_version=dg.DataVersion(CODE_VERSIONS["songs"]))
-        # The checks refer to materializations, which exist only now.
         upstream = Upstream(context)
-        for song in checked:
-            yield from song_checks(song, upstream.record("songs", song.song_id))
+        emitted = already_emitted(context)
+        failed: list[SongFailed] = []
+        checked = 0
+        told = monotonic()
+        for part, reuse in in_turn(context, keys):
+            for song in check_songs(part, uploads, store, settings.limits, planner, reuse=reuse):
+                checked += 1
+                if monotonic() - told > TELL_EVERY_S:
+                    context.log.info(songs_checked(checked, len(keys)))
+                    told = monotonic()
+                if song.failure is not None:
+                    context.log.error(f"{song.song_id}: {song.failure}")
+                    failed.append(SongFailed(song.song_id, song.failure))
+                    yield from song_checks(song, None)
+                elif ("songs", song.song_id) not in emitted:
+                    yield song_materialization(song.song_id, _metadata(song))
+                    yield from song_checks(song, upstream.made("songs", song.song_id))
+        if not is_followed_by_analysis(context):
+            raise_failures(failed, len(keys))
+        yield songs_output(failed)
 
 
 def _metadata(checked: SongChecked) -> dict[str, Any]:

@@ -154,12 +154,14 @@ def status(
     """Show the status of all songs, or the details of the given songs."""
     from bandscope_dagster.cli.other_taggers import print_other_taggers
     from bandscope_dagster.cli.status import print_overview, print_songs
+    from bandscope_dagster.cli.status_registered import print_registered
     from bandscope_dagster.cli.status_remarks import print_remarks
     from bandscope_dagster.tagging.registry import present_from
 
     settings, store = _settings_and_store()
     if song is None:
         print_overview(store, console)
+        print_registered(store, console)
         print_other_taggers(store, console, settings.tagger)
         print_remarks(store, console, settings)
     else:

@@ -19,6 +19,7 @@ from bandscope_dagster.orchestration.run_tags import (
     LAUNCHER_TAG,
     PARENT_RUN_TAG,
     RESUMES_TAG,
+    STEP_FAILED,
     is_over_songs,
 )
 from bandscope_dagster.orchestration.steps import INTERRUPTED
@@ -82,7 +83,7 @@ def find_lost(
 
 def _has_died(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """True if the run did not end by itself; false if a step reported its failed songs."""
-    if run.tags.get(FAILURE_REASON_TAG) != "STEP_FAILURE":
+    if run.tags.get(FAILURE_REASON_TAG) != STEP_FAILED:
         return True
     if LAUNCHER_TAG in run.tags:  # a person pressed Ctrl-C
         return False

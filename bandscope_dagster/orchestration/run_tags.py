@@ -16,6 +16,7 @@ CODE_SERVER_TAG: Final = (
     ".dagster/grpc_info"  # the address of the code server that was asked to start the run
 )
 FAILURE_REASON_TAG: Final = "dagster/failure_reason"
+STEP_FAILED: Final = "STEP_FAILURE"  # its value if a step failed; otherwise the run never began, or died
 PARENT_RUN_TAG: Final = "dagster/parent_run_id"  # of a re-executed run
 
 REUSE_TAG: Final = "bandscope/reuse"

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.orchestration.private_api import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
@@ -90,6 +91,22 @@ def materialization(
         metadata=dict(metadata) | {"reused": kept is not None},
         tags=versions | upstream.version_tags(dependencies, plan.song_id),
     )
+
+
+def song_materialization(song_id: str, metadata: Mapping[str, Any]) -> dg.AssetMaterialization:
+    """The event of a song's row in ``songs``.
+
+    All songs share the data version; this is correct, because a partition key already identifies the upload's content.
+    """
+    tags = {
+        "dagster/data_version": CODE_VERSIONS["songs"],
+        "dagster/data_version_is_user_provided": "true",
+        "dagster/code_version": VERSIONS["songs"],
+        # Dagster's version of an external asset; with another one, the UI would show every song as outdated.
+        f"dagster/input_data_version/{UPLOADS_ASSET}": "INITIAL",
+        f"dagster/input_event_pointer/{UPLOADS_ASSET}": "NULL",
+    }
+    return dg.AssetMaterialization("songs", partition=song_id, metadata=dict(metadata), tags=tags)
 
 
 def step_output(asset: str) -> dg.MaterializeResult[Any]:

@@ -16,9 +16,18 @@ from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.audio.cage.caged_song import caged
 from bandscope_dagster.audio.levels import SongMeter, at_full_scale
 from bandscope_dagster.audio.limits import Limits
-from bandscope_dagster.errors import FAILED, UNAVAILABLE, Reason, SongRejected, UploadUnavailable, is_failure
+from bandscope_dagster.errors import (
+    FAILED,
+    UNAVAILABLE,
+    BandscopeError,
+    CannotAnalyze,
+    Reason,
+    SongRejected,
+    UploadUnavailable,
+    is_failure,
+)
 from bandscope_dagster.input_digests import is_current
-from bandscope_dagster.pipeline.failures import FailureLog
+from bandscope_dagster.pipeline.failures import FailureLog, failure_text
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.progress import Stage, report
 from bandscope_dagster.pipeline.song_ids import slug_of
@@ -46,6 +55,7 @@ class SongChecked:
     clipped_share: float | None = None  # share of samples at or beyond full scale; None if not measured
     written: Written | None = None  # None if the stored row was kept, or the row could not be written
     reused: bool = False  # True if the stored row was kept
+    failure: Exception | None = None  # why the song could not be read, or its row not be stored
 
     @property
     def error(self) -> str | None:
@@ -90,8 +100,10 @@ def check_songs(
                 row, clipped = stored
                 return SongChecked(song_id, row, perf_counter() - started, clipped, reused=True)
             if gone:
-                row["error"] = _why_gone(song_id, uploads)
-                clipped = None
+                why = _why_gone(song_id, uploads)
+                if is_failure(why):
+                    raise CannotAnalyze(why)
+                row["error"], clipped = why, None
             else:
                 row, clipped = _describe(song_id, uploads[song_id], store, limits)
             lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
@@ -99,15 +111,17 @@ def check_songs(
             written = write_table(store, SONGS, [row], lineage, notes)
         except Exception as error:
             # No error may stop the other songs; the traceback goes to the log.
-            logger.exception("%s: songs failed", song_id)
-            failed = dict(row) | {"error": f"{FAILED}: {type(error).__name__}: {error}"}
-            return SongChecked(song_id, failed, perf_counter() - started)
-        return SongChecked(song_id, row, perf_counter() - started, clipped, written)
+            if not isinstance(error, CannotAnalyze):
+                logger.exception("%s: songs failed", song_id)
+            failed = dict(row) | {"error": failure_text(error)}
+            return SongChecked(song_id, failed, perf_counter() - started, failure=error)
+        failure = BandscopeError(row["error"]) if is_failure(row["error"]) else None
+        return SongChecked(song_id, row, perf_counter() - started, clipped, written, failure=failure)
 
     with ThreadPoolExecutor(max_workers=cpu_count() or 1, thread_name_prefix="check-song") as threads:
         for checked in threads.map(check, song_ids):
-            if checked.written is None and not checked.reused and checked.error is not None:
-                failures.failed(checked.song_id, [SONGS.name], checked.error)
+            if checked.written is None and checked.failure is not None:
+                failures.failed(checked.song_id, [SONGS.name], failure_text(checked.failure))
             else:
                 failures.succeeded(checked.song_id, [SONGS.name])
             yield checked
@@ -121,7 +135,10 @@ def _why_gone(song_id: str, uploads: Mapping[str, Upload]) -> str:
     slug = song_id.rpartition("-")[0]
     other = next((upload for upload in uploads.values() if slug_of(upload.key) == slug), None)
     if other is None:
-        return f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (it becomes a new song)"
+        return (
+            f"{UNAVAILABLE}: no upload has this key. The upload is gone: upload it again (it becomes a new song). Or a"
+            " person typed the key: delete the partition"
+        )
     return f"{Reason.REPLACED}: another upload has this one's name, and is the song {other.song_id}"
 
 

@@ -10,6 +10,7 @@ from platforms import PER_SONG, Platform, local_settings, song_bytes
 from postgres import PostgresServer, run_postgres
 
 from bandscope_dagster.orchestration.retry_backfill import retry_songs
+from bandscope_dagster.orchestration.run_tags import PARTITION_TAG, RANGE_START_TAG
 
 DAGSTER_YAML = (Path(__file__).parents[2] / "deploy" / "dagster.yaml").read_text()
 
@@ -69,9 +70,10 @@ def test_the_instance_has_the_limits_of_the_file(home: Home) -> None:
         assert pools.default_pool_limit == 1
         queue = instance.get_concurrency_config().run_queue_config
         assert queue is not None
-        (limit,) = queue.tag_concurrency_limits
-        assert limit["key"] == "dagster/backfill"
-        assert limit["limit"] < queue.max_concurrent_runs, "a place is kept for runs outside backfills"
+        limits = {limit["key"]: limit["limit"] for limit in queue.tag_concurrency_limits}
+        assert limits["dagster/backfill"] < limits[RANGE_START_TAG], "a place is kept for new uploads"
+        of_songs = limits[RANGE_START_TAG] + limits[PARTITION_TAG]
+        assert of_songs < queue.max_concurrent_runs, "a place is kept for the catalogs"
         assert instance.run_retries_enabled and instance.run_retries_max_retries == 2
         assert not instance.run_retries_retry_on_asset_or_op_failure
         assert instance.run_monitoring_enabled

@@ -12,7 +12,12 @@ from assets.catalog import FRESHNESS
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG, refresh_catalogs, validate_songs
 from bandscope_dagster.orchestration.partitions import SONGS_NAME
 from bandscope_dagster.orchestration.resources import resources
-from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.run_tags import (
+    FAILURE_REASON_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    STEP_FAILED,
+)
 from bandscope_dagster.orchestration.sensors import refresh_catalogs as refresh
 from bandscope_dagster.orchestration.sensors.refresh_catalogs import (
     INTERVAL_S,
@@ -136,9 +141,18 @@ def test_runs_without_songs_refresh_nothing(runs: Runs) -> None:
 
 def test_a_failed_refresh_is_retried_after_ten_minutes(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     runs.over_songs(BEGUN, SUCCESS)
-    runs.add("refresh_catalogs", BEGUN, FAILURE)
+    runs.add("refresh_catalogs", BEGUN, FAILURE, **{FAILURE_REASON_TAG: STEP_FAILED})
+    monkeypatch.setattr(refresh, "DIED_AGAIN_AFTER_S", 0.0)
     assert not runs.asks_for_refresh()
     monkeypatch.setattr(refresh, "FAILED_AGAIN_AFTER_S", 0.0)
+    runs.refresh()
+
+
+def test_a_refresh_that_died_is_repeated_after_a_minute(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.over_songs(BEGUN, SUCCESS)
+    runs.add("refresh_catalogs", BEGUN, FAILURE)
+    assert not runs.asks_for_refresh()
+    monkeypatch.setattr(refresh, "DIED_AGAIN_AFTER_S", 0.0)
     runs.refresh()
 
 

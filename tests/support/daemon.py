@@ -26,16 +26,8 @@ T = TypeVar("T")
 START_TIMEOUT_S = 300.0
 TESTS = Path(__file__).parent  # the folder that the daemon imports from
 
-# The dagster.yaml of a new home, with the limits of deploy/dagster.yaml.
-LIMITED_YAML = (
-    DAGSTER_YAML
-    + """\
-concurrency:
-  pools:
-    default_limit: 1
-    granularity: run
-"""
-)
+# The dagster.yaml of a new home has the limits of deploy/dagster.yaml.
+LIMITED_YAML = DAGSTER_YAML
 
 # For a home whose daemon may be killed. Without run monitoring, a run that the daemon was about to start would stay
 # in state "starting" for ever.
@@ -47,12 +39,8 @@ run_monitoring:
   start_timeout_seconds: 30
   poll_interval_seconds: 1
   free_slots_after_run_end_seconds: 3
-run_retries:
-  enabled: true
-  max_retries: 3
-  retry_on_asset_or_op_failure: false
 """
-)
+).replace("max_retries: 2", "max_retries: 3")
 
 # The daemon's loops usually sleep for 5 s (sensors) and 30 s (backfills); in tests they sleep for 1 s. It usually
 # starts the code server again every minute, in case the code changed; in tests it keeps the first one.

@@ -89,7 +89,8 @@ def test_only_rooms_above_the_pipeline_know_dagster() -> None:
     knowing = importers("dagster") | importers("dagster_ray") | importers("dagster_k8s")
     assert {room_of(name) for name in knowing} == {"orchestration", "assets", "definitions", "cli"}
     assert {name for name in knowing if room_of(name) == "cli"} == {
-        f"{PACKAGE}.cli.{name}" for name in ("execute_run", "forget", "retry", "run", "status_remarks")
+        f"{PACKAGE}.cli.{name}"
+        for name in ("execute_run", "forget", "retry", "run", "status_registered", "status_remarks")
     }
 
 

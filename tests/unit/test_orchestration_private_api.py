@@ -49,6 +49,8 @@ def private_names() -> list[PrivateName]:
     ]
 
 
+FEATURES = {"Checks", "Dead runs", "The event log", "The retry backfill", "The step `songs`"}
+
 EVENT_LOG = ("dagster._core.storage.event_log.sqlite.sqlite_event_log", "SqliteEventLogStorage")
 INSTANCE = ("dagster", "DagsterInstance")
 
@@ -120,13 +122,7 @@ def test_a_name_that_is_gone_is_reported_with_the_feature_that_needs_it() -> Non
 @pytest.mark.parametrize("private", private_names(), ids=lambda private: private.name)
 def test_the_feature_that_needs_a_private_name_is_documented(private: PrivateName) -> None:
     feature, _, use = private.feature.partition(": ")
-    assert feature in {
-        "Checks",
-        "Dead runs",
-        "The event log",
-        "The retry backfill",
-        "The steps over songs",
-    } and use.endswith(".")
+    assert feature in FEATURES and use.endswith(".")
     assert is_private(f"{private.module}.{private.name}")
 
 

@@ -121,8 +121,10 @@ def uploads_sensor(
         new = register_uploads(context.instance, listing, REGISTERED_PER_TICK)
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]
-        untouched = untouched_songs(context.instance, rest, "songs") if rest else set[str]()
         by_song = listing.by_song
+        # A key without upload was typed by a person, or its upload is gone: it would fail.
+        rest_uploaded = [song for song in rest if song in by_song]
+        untouched = untouched_songs(context.instance, rest_uploaded, "songs") if rest_uploaded else set[str]()
         limit = max(songs_per_tick, settings.songs_per_run)
         again, told, settled = _lost_requests(
             context.instance, songs, by_song, cursor, settings.songs_per_run, limit

@@ -13,7 +13,12 @@ import dagster as dg
 
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.jobs import CATALOGS
-from bandscope_dagster.orchestration.run_tags import PARTITION_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.run_tags import (
+    FAILURE_REASON_TAG,
+    PRIORITY_TAG,
+    STEP_FAILED,
+    is_over_songs,
+)
 
 INTERVAL_S: Final = 60
 """The shortest time between two refreshes while many runs end one after another."""
@@ -22,6 +27,10 @@ REFRESH_DAILY_S: Final = 24 * 3600.0
 """Also without new songs: older catalogs then mean that the sensor is off or fails."""
 
 FAILED_AGAIN_AFTER_S: Final = 600.0
+DIED_AGAIN_AFTER_S: Final = 60.0  # after a request whose run never began, or died with its process
+
+REQUEST: Final = dg.RunRequest(tags={PRIORITY_TAG: "10"})
+"""Before all queued runs over songs. A place of its own is in ``dagster.yaml``: the queue limits runs over songs."""
 
 ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 LOOKED_AT: Final = 200  # runs, the newest first
@@ -52,17 +61,20 @@ def catalogs_sensor(job_name: str, *, every_s: int = INTERVAL_S) -> dg.SensorDef
         ended = _runs_ended_since(context.instance, began)
         if ended:
             context.log.info(f"{ended} runs over songs have ended since the catalogs were refreshed.")
-            return dg.RunRequest()
+            return REQUEST
         if attempt is not None and time.time() - attempt.create_timestamp.timestamp() > _patience_s(attempt):
-            return dg.RunRequest()
+            return REQUEST
         return dg.SkipReason("No run over songs has ended since the catalogs were refreshed.")
 
     return refresh_catalogs_after_runs
 
 
 def _patience_s(attempt: dg.RunRecord) -> float:
-    succeeded = attempt.dagster_run.status == dg.DagsterRunStatus.SUCCESS
-    return REFRESH_DAILY_S if succeeded else FAILED_AGAIN_AFTER_S
+    run = attempt.dagster_run
+    if run.status == dg.DagsterRunStatus.SUCCESS:
+        return REFRESH_DAILY_S
+    has_died = run.status == dg.DagsterRunStatus.FAILURE and run.tags.get(FAILURE_REASON_TAG) != STEP_FAILED
+    return DIED_AGAIN_AFTER_S if has_died else FAILED_AGAIN_AFTER_S
 
 
 def _last_attempt(instance: dg.DagsterInstance) -> dg.RunRecord | None:
@@ -89,8 +101,5 @@ def _runs_ended_since(instance: dg.DagsterInstance, since: float) -> int:
         order_by="update_timestamp",
     )
     return sum(
-        1
-        for record in records
-        if record.dagster_run.tags.keys() & {PARTITION_TAG, RANGE_START_TAG}
-        and (record.end_time or 0.0) > since
+        1 for record in records if is_over_songs(record.dagster_run) and (record.end_time or 0.0) > since
     )

@@ -1,0 +1,126 @@
+"""Songs that two runs are asked to compute at the same time: the second run waits, and keeps what the first has made.
+
+The runs are those of one home. Two homes over one store do not see each other: both compute, and the last file wins.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import dagster as dg
+
+from bandscope_dagster.errors import counted
+from bandscope_dagster.orchestration.dead_runs import end_dead_runs
+from bandscope_dagster.orchestration.partitions import SONGS_NAME
+from bandscope_dagster.orchestration.run_tags import (
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    is_over_songs,
+    wants_reuse,
+)
+
+LOOK_EVERY_S: Final = 2.0
+LOOKED_AT: Final = 500  # ended runs, the newest first
+
+COMPUTING: Final = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+ENDED: Final = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+_BEGIN: Final = {dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED}
+_END: Final = {
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+    dg.DagsterEventType.STEP_UP_FOR_RETRY,
+}
+
+
+def in_turn(context: dg.AssetExecutionContext, songs: Sequence[str]) -> Iterator[tuple[Sequence[str], bool]]:
+    """The ``songs`` of this step in one or two parts, each with True if stored results of it are kept.
+
+    The first part is this run's alone. The second are songs that another run has computed in the same step since this
+    run was requested; if it still does, the second part comes after its end. A step waits only for steps that began
+    before it, so no two wait for each other.
+    """
+    reuse = wants_reuse(context)
+    others = _other_runs(context)
+    shared = [song for song in songs if any(song in covered for covered in others.values())]
+    if len(shared) < len(songs):
+        alone = set(songs).difference(shared)
+        yield [song for song in songs if song in alone], reuse
+    if shared:
+        for run_id, covered in others.items():
+            _wait_for(context, run_id, [song for song in shared if song in covered])
+        yield shared, True
+
+
+def _other_runs(context: dg.AssetExecutionContext) -> dict[str, set[str]]:
+    """Run → its songs, for other runs over the same assets that have computed since this run was requested."""
+    instance, own = context.instance, context.run.run_id
+    stats = instance.get_run_stats(own)
+    requested = stats.enqueued_time or stats.launch_time or stats.start_time or time.time()
+    records = [
+        *instance.get_run_records(dg.RunsFilter(statuses=COMPUTING)),
+        *instance.get_run_records(
+            dg.RunsFilter(statuses=ENDED, updated_after=datetime.fromtimestamp(requested, UTC)),
+            limit=LOOKED_AT,
+            order_by="update_timestamp",
+        ),
+    ]
+    places: dict[str, int] = {}
+    found: dict[str, set[str]] = {}
+    wanted = context.selected_asset_keys
+    for record in records:
+        run = record.dagster_run
+        if run.run_id == own or record.start_time is None or not is_over_songs(run):
+            continue
+        if (record.end_time or requested) < requested or (run.asset_selection or wanted).isdisjoint(wanted):
+            continue
+        places = places or {
+            song: place for place, song in enumerate(instance.get_dynamic_partitions(SONGS_NAME))
+        }
+        found[run.run_id] = _songs_of(run, places)
+    return found
+
+
+def _songs_of(run: dg.DagsterRun, places: dict[str, int]) -> set[str]:
+    """The songs of a run. ``places`` are the positions of all songs, in the order of registration."""
+    if RANGE_START_TAG not in run.tags:
+        return {run.tags[PARTITION_TAG]}
+    first, last = places.get(run.tags[RANGE_START_TAG]), places.get(run.tags.get(RANGE_END_TAG, ""))
+    if first is None or last is None:
+        return set()
+    return set(list(places)[first : last + 1])
+
+
+def _wait_for(context: dg.AssetExecutionContext, run_id: str, songs: Sequence[str]) -> None:
+    """Return when the same step of another run has ended, or at once if it began after this one, or does not run."""
+    instance, step = context.instance, context.op_def.name
+    own = _executing_since(instance, context.run.run_id, step) or time.time()
+    told = False
+    while True:
+        run = instance.get_run_by_id(run_id)
+        since = None if run is None or run.is_finished else _executing_since(instance, run_id, step)
+        if since is None or (since, run_id) > (own, context.run.run_id):
+            break
+        if not told:
+            context.log.warning(
+                f"Run {run_id[:8]} computes {counted(len(songs), 'song')} of this run now. This run waits for it, and"
+                f" keeps its results: {', '.join(songs)}"
+            )
+            told = True
+        time.sleep(LOOK_EVERY_S)
+        end_dead_runs(instance)
+    if not told:
+        context.log.info(
+            f"Run {run_id[:8]} has computed {counted(len(songs), 'song')} since this run was requested. Its results are"
+            f" kept: {', '.join(songs)}"
+        )
+
+
+def _executing_since(instance: dg.DagsterInstance, run_id: str, step: str) -> float | None:
+    """When the run began its current attempt of the step (seconds since 1970); None if it does not execute it now."""
+    events = [entry for entry in instance.all_logs(run_id, of_type=_BEGIN | _END) if entry.step_key == step]
+    if not events or (last := events[-1].dagster_event) is None or last.event_type not in _BEGIN:
+        return None
+    return events[-1].timestamp

@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     | {"settings", "input_digests", "songs", "pipeline"}
     | STORAGE,
     "event_log": {"orchestration"},
-    "assets": {"audio", "separation", "tagging", "pictures", "settings", "input_digests"}
+    "assets": {"audio", "separation", "tagging", "pictures", "settings"}
     | {"songs", "catalogs", "pages", "pipeline", "orchestration"}
     | STORAGE,
     "definitions": {"settings", "orchestration", "assets"},

@@ -2,19 +2,17 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
+from bandscope_dagster.cli.opened import settings_and_store
 from bandscope_dagster.cli.process_end import direct_exit
+from bandscope_dagster.cli.tasks_app import export, find, separate
 from bandscope_dagster.cli.terminal import console, print_error, print_raw
 from bandscope_dagster.errors import BandscopeError
-
-if TYPE_CHECKING:
-    from bandscope_dagster.settings import Settings
-    from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 app = typer.Typer(
     help="Separate songs in an object store into stems, tag their instruments, and query both as Parquet.",
@@ -22,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+for task in (separate, find, export):
+    app.command()(task)
 
 Select = Annotated[
     str | None,
@@ -55,17 +55,6 @@ def _words(error: OSError) -> str:
     return ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
 
 
-def _settings_and_store() -> "tuple[Settings, ObjectStore]":
-    from bandscope_dagster.orchestration.home import home_path
-    from bandscope_dagster.orchestration.used_stores import check_store
-    from bandscope_dagster.settings import load_settings
-
-    settings = load_settings()
-    store = settings.open_store()
-    check_store(store, home_path())
-    return settings, store
-
-
 @app.command()
 def ingest(
     # As text: an empty one would be the current folder as a path, and one unreadable path would refuse all.
@@ -89,7 +78,7 @@ def ingest(
     """
     from bandscope_dagster.cli.ingest import ingest_files
 
-    _, store = _settings_and_store()
+    _, store = settings_and_store()
     skipped = ingest_files(store, console, paths, owner, replace=replace)
     raise typer.Exit(1 if skipped else 0)
 
@@ -125,7 +114,7 @@ def run(
     from bandscope_dagster.cli.run import RunOptions, run_songs
     from bandscope_dagster.orchestration.home import dagster_home
 
-    settings, store = _settings_and_store()
+    settings, store = settings_and_store()
     options = RunOptions(recompute, as_new_songs, check_space=not no_space_check)
     failed = run_songs(settings, store, dagster_home(), console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
@@ -139,7 +128,7 @@ def retry(
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
-    settings, store = _settings_and_store()
+    settings, store = settings_and_store()
     request_retry(settings, store, dagster_home(), console, select or None)
 
 
@@ -154,7 +143,7 @@ def status(
     from bandscope_dagster.cli.status import print_overview, print_songs
     from bandscope_dagster.tagging.registry import present_from
 
-    settings, store = _settings_and_store()
+    settings, store = settings_and_store()
     if song is None:
         print_overview(store, console)
         print_other_taggers(store, console, settings.tagger)
@@ -183,7 +172,7 @@ def sql(
     """
     from bandscope_dagster.cli.sql import show
 
-    _, store = _settings_and_store()
+    _, store = settings_and_store()
     show(store, query, print_raw, console.width, answer_format, to, force=force)
 
 
@@ -195,55 +184,8 @@ def lineage(
     """Show the inputs, models and parameters of each table of a song, and which tables are outdated."""
     from bandscope_dagster.cli.lineage import print_lineage
 
-    _, store = _settings_and_store()
+    _, store = settings_and_store()
     print_lineage(store, console, song, as_json=as_json)
-
-
-@app.command()
-def export(
-    to: Annotated[Path, typer.Option(help="Folder to write to. Each song gets a subfolder.")],
-    songs: Annotated[
-        list[str] | None,
-        typer.Argument(help="Ids, file names or titles of songs, or globs such as 'live*'."),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            help='Only songs that match this SQL condition on song_catalog, such as "duration_s < 100".'
-        ),
-    ] = None,
-    audio_format: Annotated[
-        Literal["wav", "flac", "mp3"], typer.Option("--format", help="Format of the audio files.")
-    ] = "wav",
-    bits: Annotated[
-        Literal["16", "24", "32f"] | None,
-        typer.Option(
-            help="Bits per sample. Default: 32f for wav (32-bit float, which never clips), 24 for flac."
-        ),
-    ] = None,
-    normalise: Annotated[
-        float | None,
-        typer.Option(
-            min=-70,
-            max=0,
-            help="Target loudness of the mixture in LUFS. All stems of a song get the same gain.",
-        ),
-    ] = None,
-    mixture: Annotated[bool, typer.Option("--mixture", help="Also write the mixture.")] = False,
-) -> None:
-    """Write the stems of songs as audio files, and their instruments as CSV. Existing files are kept.
-
-    Exits with 1 if a song failed, such as a song without stems; the other songs are written.
-    """
-    from bandscope_dagster.cli.export import export as export_songs
-    from bandscope_dagster.cli.export import select_songs
-    from bandscope_dagster.exporting.encodings import find_encoding
-    from bandscope_dagster.exporting.song_export import ExportOptions
-
-    options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
-    _, store = _settings_and_store()
-    failed = export_songs(store, console, select_songs(store, songs or [], where), to, options)
-    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
@@ -262,7 +204,7 @@ def report(
     """
     from bandscope_dagster.cli.report import report as write_report
 
-    settings, store = _settings_and_store()
+    settings, store = settings_and_store()
     failed = write_report(settings, store, console, song, to, all_songs=all_songs)
     raise typer.Exit(1 if failed else 0)
 

@@ -10,7 +10,7 @@ from song_rows import block_rows, lineage, song_row, tag_row
 
 from bandscope_dagster.cli.status import print_overview, print_songs
 from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
-from bandscope_dagster.songs.find import NoSuchSong, find_songs, name_matches
+from bandscope_dagster.songs.find import NoSuchSong, find_songs
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
@@ -191,11 +191,6 @@ def test_songs_are_found_by_id_file_name_title_and_glob(store: ObjectStore) -> N
     }
     with pytest.raises(NoSuchSong, match="falcon"):
         find_songs(store, "falcon*")
-
-
-def test_a_name_with_brackets_matches_itself_and_as_a_pattern() -> None:
-    assert name_matches("a[1].wav", "a[1].wav") and name_matches("a[1].wav", "a1.wav")
-    assert not name_matches("a[1].wav", "a2.wav", None)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ class UnknownName(BandscopeError):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the songs must have."""
+    """The conditions on a song."""
 
     present: Sequence[str] = ()  # instruments or families
     absent: Sequence[str] = ()

@@ -49,7 +49,9 @@ def bandscope(
     ],
     ids=" ".join,
 )
-def test_songs_are_found_by_what_is_heard(bandscope: CommandLine, options: list[str], found: set[str]) -> None:
+def test_songs_are_found_by_what_is_heard(
+    bandscope: CommandLine, options: list[str], found: set[str]
+) -> None:
     done = bandscope("find", *options, "--json")
     assert done.code == 0, done.err
     assert {song["song_id"] for song in json.loads(done.out)} == found

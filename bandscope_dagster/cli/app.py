@@ -15,13 +15,30 @@ from bandscope_dagster.cli.terminal import console, print_error, print_raw
 from bandscope_dagster.errors import BandscopeError
 
 app = typer.Typer(
-    help="Separate songs in an object store into stems, tag their instruments, and query both as Parquet.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
 for task in (separate, find, export):
     app.command()(task)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print_raw(f"bandscope {version('bandscope')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Separate songs in an object store into stems, tag their instruments, and query both as Parquet."""
+
 
 Select = Annotated[
     str | None,
@@ -137,6 +154,7 @@ def status(
     song: Annotated[
         str | None, typer.Argument(help="Id, file name or title of a song, or a glob. Default: all songs.")
     ] = None,
+    paths: Annotated[bool, typer.Option("--paths", help="Also the paths of the song's files.")] = False,
 ) -> None:
     """Show the status of all songs, or the details of the given songs."""
     from bandscope_dagster.cli.other_taggers import print_other_taggers
@@ -148,7 +166,7 @@ def status(
         print_overview(store, console)
         print_other_taggers(store, console, settings.tagger)
     else:
-        print_songs(store, console, song, present_from(settings.present_from))
+        print_songs(store, console, song, present_from(settings.present_from), paths=paths)
 
 
 @app.command()

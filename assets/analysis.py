@@ -12,8 +12,13 @@ from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
-from bandscope_dagster.orchestration.song_events import Upstream, already_emitted, materialization
-from bandscope_dagster.orchestration.steps import raise_failures, song_step
+from bandscope_dagster.orchestration.song_events import (
+    Upstream,
+    already_emitted,
+    materialization,
+    step_output,
+)
+from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import asset_spec, written_metadata
 from bandscope_dagster.pictures.song_picture import as_markdown
 from bandscope_dagster.pipeline.analyze import analyze_batch
@@ -61,10 +66,10 @@ def analyze(
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ObjectStore],
     models: dg.ResourceParam[Models],
-) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]]:
     """Decode, store, separate and tag the songs of the batch; report each song as soon as it is stored."""
     with song_step(context.instance):
-        keys = list(context.partition_keys)
+        keys = songs_of_run(context)
         tag_run(context)
         selected = {key.to_user_string() for key in context.selected_asset_keys}
         tables = [table for table in ANALYSIS_TABLES if table in selected]
@@ -87,6 +92,8 @@ def analyze(
                     yield from analysis_checks(outcome, table, upstream.made(table, song_id))
             upstream.forget(song_id)
         raise_failures(failed, len(keys))
+        for table in tables:  # without it, Dagster would skip the pages and the catalogs in a run with them
+            yield step_output(table)
 
 
 def _metadata(outcome: SongAnalyzed) -> dict[str, dict[str, Any]]:

@@ -60,7 +60,7 @@ def catalogs(
     """Update the catalogs with the songs whose files have changed, from one listing of the store."""
     wanted = [
         catalog
-        for catalog in all_catalogs(present_from(settings.present_from))
+        for catalog in all_catalogs(present_from(settings.present_from, settings.audible_db))
         if dg.AssetKey(catalog.table.name) in context.selected_asset_keys
     ]
     for catalog, done in zip(wanted, refresh(store, wanted, report_progress=context.log.info), strict=True):

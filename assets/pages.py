@@ -11,7 +11,7 @@ from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import PAGES_BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
 from bandscope_dagster.orchestration.song_events import DATA_VERSION_DIGITS, Upstream, already_emitted
-from bandscope_dagster.orchestration.steps import raise_failures, song_step
+from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_of_run
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import CODE_VERSION, WrittenPage, write_page
@@ -52,12 +52,12 @@ def song_pages(
 ) -> Iterator[dg.AssetMaterialization]:
     """Write the pages of the batch, report each as soon as it is stored, then write the index of all pages."""
     with song_step(context.instance):
-        keys = list(context.partition_keys)
+        keys = songs_of_run(context)
         tag_run(context)
         upstream = Upstream(context)
         emitted = already_emitted(context)
         reuse = wants_reuse(context)
-        present = present_from(settings.present_from)
+        present = present_from(settings.present_from, settings.audible_db)
         pages = PageFolder(store)
         failed: list[SongFailed] = []
         for song_id in keys:

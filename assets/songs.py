@@ -9,11 +9,12 @@ import dagster as dg
 from assets.checks import SONG_CHECKS, song_checks
 from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.executors import resource_requests
+from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.run_tags import tag_run, wants_reuse
 from bandscope_dagster.orchestration.song_events import Upstream
-from bandscope_dagster.orchestration.steps import song_step, songs_checked
+from bandscope_dagster.orchestration.steps import song_step, songs_checked, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
@@ -34,7 +35,7 @@ TELL_EVERY_S: Final = 2.0
             group_name="songs",
             kinds={"python", "parquet"},
             owners=["team:bandscope"],
-            code_version=CODE_VERSIONS["songs"],
+            code_version=VERSIONS["songs"],
             metadata={"dagster/column_schema": column_schema(SONGS)},
         )
     ],
@@ -52,7 +53,7 @@ def songs(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckEvaluation]:
     """Check every upload of the batch; a bad upload becomes a row with the reason, and does not stop the others."""
     with song_step(context.instance):
-        keys = list(context.partition_keys)
+        keys = songs_of_run(context)
         uploads = list_uploads(store).by_song
         tag_run(context, (uploads[key].owner for key in keys if key in uploads))
         planner = SongPlanner(run_id=context.run.run_id)

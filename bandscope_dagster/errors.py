@@ -19,6 +19,7 @@ class Reason(StrEnum):
     DECODER_CRASHED = "decoder_crashed"
     TOO_COSTLY = "too_costly"
     UNUSABLE_NAME = "unusable_name"
+    REPLACED = "replaced"
 
 
 UNAVAILABLE = "unavailable"

@@ -14,6 +14,7 @@ from bandscope_dagster.separation.options import OneDnn, SeparationOptions
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 from bandscope_dagster.tagging.options import TaggingOptions
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 
 PREFIX: Final = "BANDSCOPE_"
 
@@ -105,6 +106,9 @@ class Settings(BaseSettings):
     present_from: float | None = Field(default=None, ge=0, le=1)
     """Lowest score, in [0, 1], at which catalogs and pages count an instrument as present in a window, for every
     tagger and instrument. Default: the tagger's own rule."""
+    audible_db: float = Field(default=AUDIBLE_DB, ge=-200, le=0)
+    """Level of a stem in a window, in dB relative to the whole song, below which no instrument counts as present in the
+    window: separators leave soft remains in stems that a song does not have. -200 counts all windows."""
 
     alert_webhook: SecretStr | None = None
     """URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the sensor's log."""

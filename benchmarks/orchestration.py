@@ -233,9 +233,8 @@ def measure(title: str, config: Mapping[str, Any], songs: int, songs_per_run: in
         stack.enter_context(daemon(home, environment))
         wait_for("the daemon's heartbeat", lambda: daemon_is_alive(instance), START_TIMEOUT_S)
         requested = time.time()
-        backfill_id = retry_songs(
-            instance, settings_on(store).open_store(), PER_SONG, songs_per_run
-        ).backfill_id
+        settings = settings_on(store).model_copy(update={"songs_per_run": songs_per_run})
+        backfill_id = retry_songs(instance, settings.open_store(), PER_SONG, settings).backfill_id
         if backfill_id is None:
             raise SystemExit("the backfill has no songs")
         wait(instance, backfill_id, store / PER_SONG[-1], songs, title)

@@ -1,34 +1,50 @@
 #!/usr/bin/env bash
-# The whole way from audio files to stems, instruments and Parquet: bash scripts/demo.sh [AUDIO…]
-# It uses the given files or folders, or renders demo songs. All its output is in demo/.
+# The whole way from audio files to stems, instruments, pages and Parquet: bash scripts/demo.sh [AUDIO…]
+# It takes the given files or folders, or the three songs in scripts/demo_audio/. All its output is in demo/.
 given=()
 for path in "$@"; do given+=("$(realpath -- "$path")"); done
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" ""
 
 export BANDSCOPE_STORAGE="$PWD/demo/store" DAGSTER_HOME="$PWD/demo/dagster"
+mkdir -p demo/store
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 ask() { printf '\n$ bandscope sql "%s"\n' "$1"; bandscope sql "$1"; }
 
-if [ ${#given[@]} -eq 0 ]; then
-    say "Rendering three songs"
-    [ -d demo/songs ] || { python scripts/demo_songs.py --to demo/songs.part && mv demo/songs.part demo/songs; }
-    given=("$PWD/demo/songs")
+say "Uploading"
+if [ ${#given[@]} -gt 0 ]; then
+    bandscope ingest "${given[@]}"
+else
+    bandscope ingest scripts/demo_audio/*.mp3 scripts/demo_audio/*.ogg
 fi
 
-say "Uploading"
-bandscope ingest "${given[@]}"
-
 say "Separating and tagging the songs"
+touch demo/started
+began=$SECONDS
 bandscope run
+took=$((SECONDS - began))
+songs=$(find demo/store/stems -name '*.parquet' -newer demo/started 2>/dev/null | wc -l)
+[ "$songs" -eq 0 ] || echo "This took $took s for $songs new songs on this machine, with the start and the loading of the models."
 
 say "Details of each song"
 bandscope status '*'
 
 say "The same as SQL queries"
 ask "SELECT title, filename, round(duration_s, 1) AS seconds, round(loudness_lufs, 1) AS lufs, status FROM song_catalog ORDER BY lufs"
-ask "SELECT instrument, source, count(*) AS songs, round(max(score), 2) AS best_score FROM instrument_catalog WHERE seconds_present > 0 GROUP BY instrument, source ORDER BY songs DESC, best_score DESC LIMIT 10"
+ask "SELECT instrument, source, count(*) AS songs, round(max(score_max), 2) AS best_score FROM instrument_catalog WHERE seconds_present > 0 GROUP BY instrument, source ORDER BY songs DESC, best_score DESC LIMIT 10"
 
-say "To open the Dagster UI (http://localhost:3000), run"
-echo "cd '$PWD' && BANDSCOPE_STORAGE='$BANDSCOPE_STORAGE' DAGSTER_HOME='$DAGSTER_HOME' .venv/bin/dagster dev"
+if [ ${#given[@]} -eq 0 ]; then
+    say "What plays, and what was heard"
+    python scripts/demo_score.py demo/store
+fi
+
+say "One page per song: play, solo and mute its stems, and see its instruments over time"
+bandscope report --all --to demo/pages
+echo "Open $PWD/demo/pages/index.html"
+
+say "For the next commands of the README, use the same store:"
+echo "source '$PWD/.venv/bin/activate'"
+echo "export BANDSCOPE_STORAGE='$BANDSCOPE_STORAGE'"
+echo "export DAGSTER_HOME='$DAGSTER_HOME'"
+echo "dagster dev -w '$PWD/workspace.yaml'    # the Dagster UI, http://localhost:3000"

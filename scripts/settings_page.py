@@ -17,7 +17,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Models and device": ("separator", "tagger", "device", "models_folder"),
     "Runs": ("songs_per_run", "settle_s", "step_retries", "step_retry_delay_s", "executor", "gpus"),
     "Separation": ("shifts", "overlap", "segment_s", "precision", "batch", "onednn"),
-    "Tagging": ("tag_window_s", "tag_hop_s", "tag_batch", "tag_mode", "present_from"),
+    "Tagging": ("tag_window_s", "tag_hop_s", "tag_batch", "tag_mode", "present_from", "audible_db"),
     "Stored audio": ("flac_bits",),
     "Alerts": ("alert_webhook", "ui_url"),
     "Limits of an upload": (

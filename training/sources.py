@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,8 +46,8 @@ class Sources:
         """Where a package is unpacked to."""
         return self._folder / name.replace("/", "-")
 
-    def fetch(self, note: Callable[[str], None]) -> None:
-        """Get and unpack every package that is not there.
+    def fetch(self, note: Callable[[str], None], only: Collection[str] | None = None) -> None:
+        """Get and unpack every package that is not there; with ``only``, those of these names.
 
         Raises:
             SourceError: one cannot be had, or its SHA-256 is not that of the manifest.
@@ -55,7 +55,7 @@ class Sources:
         self._folder.mkdir(parents=True, exist_ok=True)
         for package in self._packages.values():
             target = self.folder(package.name)
-            if target.exists():
+            if target.exists() or (only is not None and package.name not in only):
                 continue
             note(f"{package.name} {package.version}: {package.what}")
             downloads = self._folder / "download"

@@ -19,6 +19,8 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 
+from bandscope_dagster.pipeline.upload_states import with_upload_states
+from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import (
     UNREADABLE,
@@ -31,7 +33,7 @@ from bandscope_dagster.storage.tables.catalog_state import (
     write_state,
 )
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
-from bandscope_dagster.storage.tables.song_files import SongFiles, list_song_files
+from bandscope_dagster.storage.tables.song_files import UPLOAD, SongFiles, list_song_files
 from bandscope_dagster.storage.tables.song_tables import Written
 from bandscope_dagster.storage.tables.sorted_table import Layout, SpilledRows, write_sorted
 
@@ -53,11 +55,17 @@ class Catalog:
     settings: Mapping[str, Any]  # JSON, with the code version; a change rebuilds all rows
     # Rows of one song are sorted; the songs are not.
     rows: Callable[[SongFiles], pl.DataFrame]
+    marks_uploads: bool = False  # True if the rows also depend on the state of the song's upload
 
     @property
     def table(self) -> Table:
         """The table that analysts query."""
         return self.layout.table
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The columns of ``SongFiles.versions`` that a song's rows depend on."""
+        return (*(table.name for table in self.sources), *([UPLOAD] if self.marks_uploads else []))
 
     @property
     def made_with(self) -> str:
@@ -82,12 +90,11 @@ class Changes:
         return self.full or len(self.to_read) > 0 or len(self.removed) > 0
 
     @classmethod
-    def since(cls, old: StoredCatalog | None, files: SongFiles, sources: tuple[Table, ...]) -> Changes:
-        """Compare the versions of the files in ``sources`` with those of the ``old`` catalog."""
+    def since(cls, old: StoredCatalog | None, files: SongFiles, compared: tuple[str, ...]) -> Changes:
+        """Compare the columns ``compared`` of the files' versions with those of the ``old`` catalog."""
         if old is None:
             return cls(len(files), files, pl.Series([], dtype=pl.String), full=True)
-        names = [table.name for table in sources]
-        same = files.versions.join(old.versions, on=["song_id", *names], nulls_equal=True, how="semi")
+        same = files.versions.join(old.versions, on=["song_id", *compared], nulls_equal=True, how="semi")
         changed = files.song_ids.filter(~files.song_ids.is_in(same["song_id"].implode()))
         removed = old.versions["song_id"].filter(~old.versions["song_id"].is_in(files.song_ids.implode()))
         return cls(len(files), files.of(changed), removed, full=False)
@@ -117,8 +124,9 @@ def refresh(
     """
     started = time.monotonic()
     # Read the stored catalogs first. Our listing is then at least as new as theirs.
-    stored = [stored_catalog(store, each.table, each.made_with, each.sources) for each in catalogs]
+    stored = [stored_catalog(store, each.table, each.made_with, each.compared) for each in catalogs]
     files = list_song_files(store, [table for each in catalogs for table in each.sources])
+    files = _with_upload_states(files, catalogs)
     for catalog, old in zip(catalogs, stored, strict=True):
         try:
             file, changes = _apply(store, catalog, files, old, report_progress)
@@ -142,18 +150,26 @@ def outdated_catalogs(
     store: ObjectStore, catalogs: Sequence[Catalog], files: SongFiles
 ) -> Iterator[tuple[str, str]]:
     """Name and reason for each catalog that a refresh would change. The catalogs are read to their ends."""
+    files = _with_upload_states(files, catalogs)
     for catalog in catalogs:
-        old = stored_catalog(store, catalog.table, catalog.made_with, catalog.sources)
+        old = stored_catalog(store, catalog.table, catalog.made_with, catalog.compared)
         if old is None:
             exists = store.head(catalog_key(catalog.table)) is not None
             reason = "damaged, or made with other settings or by another version" if exists else "missing"
-        elif Changes.since(old, files, catalog.sources).any:
+        elif Changes.since(old, files, catalog.compared).any:
             reason = "out of date"
         elif not is_whole(store, catalog.table):
             reason = "damaged"
         else:
             continue
         yield catalog.table.name, reason
+
+
+def _with_upload_states(files: SongFiles, catalogs: Sequence[Catalog]) -> SongFiles:
+    """``files`` with the states of their uploads, if any catalog marks them."""
+    if not any(catalog.marks_uploads for catalog in catalogs):
+        return files
+    return with_upload_states(files, list_uploads(files.store))
 
 
 def _apply(
@@ -163,7 +179,7 @@ def _apply(
     old: StoredCatalog | None,
     report_progress: ReportProgress,
 ) -> tuple[Written, Changes]:
-    changes = Changes.since(old, files, catalog.sources)
+    changes = Changes.since(old, files, catalog.compared)
     if old is not None and not changes.any:
         if not is_whole(store, catalog.table):
             raise _OldCatalogUnreadable("its file is damaged")

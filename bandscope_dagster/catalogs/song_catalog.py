@@ -15,6 +15,7 @@ from bandscope_dagster.songs.presence import (
 )
 from bandscope_dagster.songs.status import SOURCES, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.catalog_columns import display_name
 from bandscope_dagster.storage.tables.catalog_state import read_made_from
 from bandscope_dagster.storage.tables.frames import empty_frame
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, read_note
@@ -25,7 +26,7 @@ from bandscope_dagster.storage.tables.schemas import (
     STEMS,
     TAG_TABLES,
 )
-from bandscope_dagster.storage.tables.song_files import FOOTERS_AT_ONCE, SongFiles
+from bandscope_dagster.storage.tables.song_files import FOOTERS_AT_ONCE, UPLOAD, SongFiles
 from bandscope_dagster.storage.tables.sorted_table import Layout
 
 
@@ -37,6 +38,7 @@ def song_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
         sources=SOURCES,
         settings={"code_version": code_version, "present_from": as_setting(present_from)},
         rows=lambda files: _rows(files, present_from),
+        marks_uploads=True,
     )
 
 
@@ -53,11 +55,11 @@ def _rows(files: SongFiles, present_from: PresentFrom) -> pl.DataFrame:
         all_instruments(pl.concat([mixture, stems])).collect(),
         _statuses(files, songs),  # last: it reports the files that could not be read above
     )
-    catalog = files.versions.select("song_id")
+    catalog = files.versions.select("song_id", UPLOAD)
     for columns in per_song:
         catalog = catalog.join(columns, on="song_id", how="left")
     heard = pl.when("tagged").then(pl.col("instruments").fill_null([])).otherwise(pl.col("instruments"))
-    return catalog.with_columns(heard.alias("instruments"))
+    return catalog.with_columns(heard.alias("instruments"), display_name())
 
 
 def _statuses(files: SongFiles, songs: pl.DataFrame) -> pl.DataFrame:

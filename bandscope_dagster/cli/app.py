@@ -8,10 +8,11 @@ import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
+from bandscope_dagster.cli.more_commands import doctor, forget, vocabulary
 from bandscope_dagster.cli.opened import settings_and_store
 from bandscope_dagster.cli.process_end import direct_exit
 from bandscope_dagster.cli.tasks_app import export, find, separate
-from bandscope_dagster.cli.terminal import console, print_error, print_raw
+from bandscope_dagster.cli.terminal import console, print_error, print_raw, words_of
 from bandscope_dagster.errors import BandscopeError
 
 app = typer.Typer(
@@ -45,6 +46,10 @@ Select = Annotated[
     typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
 ]
 
+Outdated = Annotated[
+    bool, typer.Option("--outdated", help="Only songs that other models, parameters or code computed.")
+]
+
 
 def main() -> None:
     """The program ``bandscope``: run the command line, and end the process."""
@@ -61,15 +66,8 @@ def command_line() -> None:
         print_error(str(error))
         sys.exit(1)
     except OSError as error:  # of a disk, a file's permissions or the store: a traceback would not help
-        print_error(_words(error))
+        print_error(words_of(error))
         sys.exit(1)
-
-
-def _words(error: OSError) -> str:
-    """The message without Python's class and number, as in "No space left on device: /store/songs"."""
-    if error.strerror is None:
-        return str(error)
-    return ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
 
 
 @app.command()
@@ -94,8 +92,10 @@ def ingest(
     Exits with 1 if a file was left out, such as one that cannot be read, or one whose name a different file has.
     """
     from bandscope_dagster.cli.ingest import ingest_files
+    from bandscope_dagster.orchestration.home import has_home
 
     _, store = settings_and_store()
+    has_home()
     skipped = ingest_files(store, console, paths, owner, replace=replace)
     raise typer.Exit(1 if skipped else 0)
 
@@ -110,6 +110,7 @@ def run(
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute again what is already up to date.")
     ] = False,
+    outdated: Outdated = False,
     as_new_songs: Annotated[
         bool,
         typer.Option(
@@ -132,7 +133,7 @@ def run(
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = settings_and_store()
-    options = RunOptions(recompute, as_new_songs, check_space=not no_space_check)
+    options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
     failed = run_songs(settings, store, dagster_home(), console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
 
@@ -140,13 +141,14 @@ def run(
 @app.command()
 def retry(
     select: Select = None,
+    outdated: Outdated = False,
 ) -> None:
     """Ask the Dagster daemon to compute failed or missing results, as one backfill. Finished results are kept."""
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = settings_and_store()
-    request_retry(settings, store, dagster_home(), console, select or None)
+    request_retry(settings, store, dagster_home(), console, select or None, outdated=outdated)
 
 
 @app.command()
@@ -159,14 +161,17 @@ def status(
     """Show the status of all songs, or the details of the given songs."""
     from bandscope_dagster.cli.other_taggers import print_other_taggers
     from bandscope_dagster.cli.status import print_overview, print_songs
+    from bandscope_dagster.cli.status_remarks import print_remarks
     from bandscope_dagster.tagging.registry import present_from
 
     settings, store = settings_and_store()
     if song is None:
         print_overview(store, console)
         print_other_taggers(store, console, settings.tagger)
+        print_remarks(store, console, settings)
     else:
-        print_songs(store, console, song, present_from(settings.present_from), paths=paths)
+        rule = present_from(settings.present_from, settings.audible_db)
+        print_songs(store, console, song, rule, paths=paths)
 
 
 @app.command()
@@ -227,34 +232,5 @@ def report(
     raise typer.Exit(1 if failed else 0)
 
 
-@app.command()
-def vocabulary(
-    labels: Annotated[
-        list[str] | None, typer.Argument(help="Labels in your own words, such as 'warm rhodes piano'.")
-    ] = None,
-) -> None:
-    """List the instruments of the vocabulary, or show the instrument for each label, and why."""
-    from bandscope_dagster.cli.vocabulary import print_matches
-
-    print_matches(console, labels or [])
-
-
-@app.command()
-def doctor(
-    deep: Annotated[
-        bool,
-        typer.Option(
-            "--deep", help="Also read every stored file, and compare the store with Dagster's records."
-        ),
-    ] = False,
-    read_only: Annotated[
-        bool,
-        typer.Option(
-            "--read-only", help="Check only what reading needs: the settings, and reading the store."
-        ),
-    ] = False,
-) -> None:
-    """Check the settings, storage, device, models and Dagster home that a run needs. Exits with 1 if a check fails."""
-    from bandscope_dagster.cli.doctor import examine
-
-    raise typer.Exit(0 if examine(console, read_only=read_only, deep=deep) else 1)
+for command in (forget, vocabulary, doctor):
+    app.command()(command)

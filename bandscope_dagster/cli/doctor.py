@@ -22,7 +22,7 @@ from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.settings import Settings, load_settings, unknown_variables
-from bandscope_dagster.storage.objects.probe import require_writable
+from bandscope_dagster.storage.objects.probe import require_writable, without_trace
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS
 
@@ -73,7 +73,7 @@ def _songs(console: Console, settings: Settings) -> str:
         task = bars.add_task("reading all songs")
         checked = check_deeply(store, lambda done, of: bars.update(task, completed=done, total=of))
     files = checked.files
-    catalogs = all_catalogs(present_from(settings.present_from)) if len(files) else ()
+    catalogs = all_catalogs(present_from(settings.present_from, settings.audible_db)) if len(files) else ()
     outdated = outdated_catalogs(store, catalogs, known_songs(files))
     gone = PageFolder(store).gone(checked.with_page)
     stored = set(files.song_ids)
@@ -142,7 +142,8 @@ def _settings() -> str:
 def _storage(settings: Settings) -> str:
     store = settings.open_store()
     check_store(store, home_path())
-    require_writable(store)
+    with without_trace(store):
+        require_writable(store)
     return f"writing, reading and deleting work in {store.url}"
 
 

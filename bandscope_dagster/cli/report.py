@@ -53,7 +53,13 @@ def report(
         task = shown.add_task("writing pages", total=len(songs))
         for song_id in songs:
             try:
-                page = write_page(store, pages, song_id, present_from(settings.present_from), keep=all_songs)
+                page = write_page(
+                    store,
+                    pages,
+                    song_id,
+                    present_from(settings.present_from, settings.audible_db),
+                    keep=all_songs,
+                )
                 counts["up to date" if page.kept else "written"] += 1
                 if not all_songs:
                     shown.console.print(escape(page.uri), highlight=False, soft_wrap=True)
@@ -89,7 +95,7 @@ def write_gone_pages(
         if song_id not in songs:
             continue
         try:
-            write_page(store, pages, song_id, present_from(settings.present_from))
+            write_page(store, pages, song_id, present_from(settings.present_from, settings.audible_db))
             written += 1
         except CannotAnalyze:  # the song itself was deleted
             continue

@@ -14,8 +14,16 @@ from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 
-def retry(settings: Settings, store: ObjectStore, home: Path, console: Console, select: str | None) -> None:
-    """Request a backfill of unfinished songs in the selected assets (by default all per-song assets), and print it.
+def retry(
+    settings: Settings,
+    store: ObjectStore,
+    home: Path,
+    console: Console,
+    select: str | None,
+    *,
+    outdated: bool = False,
+) -> None:
+    """Request a backfill of unfinished or ``outdated`` songs in the selected assets, by default all, and print it.
 
     Raises:
         RunError: an unknown asset is selected.
@@ -30,7 +38,8 @@ def retry(settings: Settings, store: ObjectStore, home: Path, console: Console, 
                 f"no Dagster daemon runs on {home}, and only a daemon starts these runs: start one with `dg dev`, or"
                 " compute the songs in this process with `bandscope run`"
             )
-        found = retry_songs(instance, store, assets, settings.songs_per_run)
+        found = retry_songs(instance, store, assets, settings, outdated=outdated)
+    what = "outdated" if outdated else "failed or missing"
     if found.in_progress:
         songs = counted(found.in_progress, "song")
         console.print(f"In runs that are queued or running: {songs}.", highlight=False)
@@ -41,10 +50,10 @@ def retry(settings: Settings, store: ObjectStore, home: Path, console: Console, 
             highlight=False,
         )
     if found.backfill_id is None:
-        console.print("No other song has failed or is missing.", highlight=False)
+        console.print(f"No other song is {what}.", highlight=False)
         return
     console.print(
-        f"Failed or missing: {counted(found.unfinished, 'song')}. Backfill {found.backfill_id} computes them in"
+        f"{what.capitalize()}: {counted(found.unfinished, 'song')}. Backfill {found.backfill_id} computes them in"
         f" {counted(len(found.ranges), 'range')} and keeps finished results; see Runs > Backfills in the UI.",
         highlight=False,
     )

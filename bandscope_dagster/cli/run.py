@@ -24,6 +24,7 @@ from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.deep_check import PAGES
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
+from bandscope_dagster.orchestration.outdated import find_outdated
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
@@ -57,6 +58,7 @@ class RunOptions:
     recompute: bool = False
     as_new_songs: bool = False  # also where the store seems to be a copy without times
     check_space: bool = True
+    outdated: bool = False  # only songs that other models, parameters or code computed
 
 
 def run_songs(
@@ -84,7 +86,7 @@ def run_songs(
         lasting_console(console) as console,
         answered_interrupt(console),
     ):
-        for run_id in end_dead_runs(instance):
+        for run_id in end_dead_runs(instance, only_command=True):
             console.print(
                 f"The process of run {run_id[:8]} is gone; its songs can be computed again.", highlight=False
             )
@@ -131,6 +133,9 @@ def _listed(store: ObjectStore, settings: Settings, console: Console) -> Listing
     if listing.unsettled:
         message = f"Still being written in uploads/: {listing.unsettled}. Run again when they are whole."
         console.print(message, highlight=False)
+    if listing.forgotten:
+        forgotten = counted(len(listing.forgotten), "forgotten song")
+        console.print(f"Left out: {forgotten}; `bandscope forget --undo` brings them back.", highlight=False)
     for line in listing.left_out:
         console.print(f"[red]Left out:[/red] {escape(one_line(line))}", highlight=False, soft_wrap=True)
     return listing
@@ -156,7 +161,7 @@ class _Run:
         round, over the songs with that damage. ``files`` is a listing of all sources of a status.
         """
         reports: list[RunReport] = []
-        catalogs = all_catalogs(present_from(self.settings.present_from))
+        catalogs = all_catalogs(present_from(self.settings.present_from, self.settings.audible_db))
         recompute = self.options.recompute
         known: set[tuple[str, str]] = set()  # damaged files, as (table, song), before the last round
         for first in (True, False):
@@ -166,6 +171,10 @@ class _Run:
             left_alone = todo.in_progress if daemon_is_alive(self.instance) else set[str]()
             damaged = {(table, song) for table, songs in todo.lacking.damaged.items() for song in songs}
             unfinished = set(self.songs) - todo.without_upload if recompute and first else todo.songs
+            others = set[str]()  # unfinished too, but not wanted
+            if self.options.outdated and first:
+                others = unfinished
+                unfinished = self._outdated() - todo.without_upload - todo.given_up
             if not first:
                 unfinished = todo.songs & {song for _, song in damaged - known}
             known = damaged
@@ -173,7 +182,7 @@ class _Run:
             if first:
                 print_left_out(self.console, todo, chosen, left_alone, recompute=recompute)
             print_lacking(self.console, todo, chosen if first else wanted)
-            may_pass_over = set(self.songs) - unfinished - left_alone - todo.left_out
+            may_pass_over = set(self.songs) - unfinished - others - left_alone - todo.left_out
             per_run = self.settings.songs_per_run
             ranges = song_ranges(self.songs, wanted, per_run, may_pass_over=may_pass_over)
             if ranges:
@@ -200,6 +209,11 @@ class _Run:
                 require_writable(self.store)
             reports.append(_run_catalogs(self.instance, self.console))
         return reports
+
+    def _outdated(self) -> set[str]:
+        """The outdated songs; the runs keep those of their tables that are current."""
+        found = find_outdated(self.instance, self.store, self.settings, self.songs, self.assets)
+        return found.songs_to_report
 
 
 def selected(select: str | None) -> list[str]:

@@ -44,7 +44,7 @@ def separate_files(
     options = ExportOptions(find_encoding(audio_format))
     chosen = sorted(songs)
     not_written = export(store, console, chosen, to, options, Flat(stems, without))
-    rule = present_from(settings.present_from)
+    rule = present_from(settings.present_from, settings.audible_db)
     for song in chosen:
         facts = read_facts(store, song, rule)
         if facts is not None and facts.song["error"] is None:

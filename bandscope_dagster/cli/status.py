@@ -11,6 +11,8 @@ from rich.table import Table as Grid
 from bandscope_dagster.catalogs.song_catalog import unchanged_rows
 from bandscope_dagster.errors import is_failure
 from bandscope_dagster.pages.text import clock, megabytes, moment, visible
+from bandscope_dagster.pipeline.upload_states import UploadState, with_upload_states
+from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.separation.quality import StemQuality
 from bandscope_dagster.songs.facts import SongFacts, read_facts
 from bandscope_dagster.songs.find import find_songs
@@ -18,7 +20,7 @@ from bandscope_dagster.songs.presence import PresentFrom
 from bandscope_dagster.songs.status import SOURCES, Evidence, Status, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, SONG_TABLES, SONGS, table_key
-from bandscope_dagster.storage.tables.song_files import list_song_files
+from bandscope_dagster.storage.tables.song_files import UPLOAD, list_song_files
 
 SHOWN_INSTRUMENTS: Final = 5  # per source
 COLUMNS: Final = ("song_id", "uploaded_at", "duration_s", "loudness_lufs")
@@ -52,6 +54,8 @@ def print_overview(store: ObjectStore, console: Console) -> None:
     songs = pl.concat([fine, rows, unread], how="diagonal_relaxed").sort(
         "uploaded_at", "song_id", nulls_last=True
     )
+    uploads = with_upload_states(files, list_uploads(store)).versions.select("song_id", UPLOAD)
+    lost = dict(uploads.filter(pl.col(UPLOAD) != UploadState.PRESENT.value).iter_rows())
     grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("song", no_wrap=True, overflow="ignore")  # whole: users copy it into commands
     grid.add_column("length", no_wrap=True, justify="right")
@@ -62,7 +66,8 @@ def print_overview(store: ObjectStore, console: Console) -> None:
         is_song = state.song_error is None
         length = clock(duration_s) if is_song and duration_s is not None else ""
         lufs = f"{loudness:.1f}" if is_song and loudness is not None else ""
-        text = escape(visible(describe(state)))
+        of_upload = f"; upload {lost[song_id]}" if song_id in lost else ""
+        text = escape(visible(describe(state) + of_upload))
         is_bad = state.status in (Status.FAILED, Status.REJECTED)
         grid.add_row(song_id, length, lufs, f"[red]{text}[/red]" if is_bad else text)
     console.print(grid)

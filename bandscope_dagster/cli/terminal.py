@@ -91,6 +91,13 @@ def print_error(message: str) -> None:
     )
 
 
+def words_of(error: OSError) -> str:
+    """The message without Python's class and number, as in "No space left on device: /store/songs"."""
+    if error.strerror is None:
+        return str(error)
+    return ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
+
+
 def of_song(song_id: str, error: Exception) -> str:
     """The message of an error, with the song's id."""
     return str(error) if song_id in str(error) else f"{song_id}: {error}"

@@ -1,16 +1,18 @@
 """Dagster's home: the folder with ``dagster.yaml`` and the records of runs, and its lock."""
 
 import fcntl
+import hashlib
 import os
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from bandscope_dagster.errors import BandscopeError
 
 DAGSTER_YAML: Final = """\
-# Written by bandscope: runs and their history are beside this file, in SQLite.
+# Written by bandscope: runs and their history are beside this file, in SQLite. A later version of bandscope replaces
+# this file, unless you have edited it.
 # All options: https://docs.dagster.io/deployment/oss/dagster-yaml
 event_log_storage:
   # Dagster's own with its connections kept open: several times as fast. Optional: docs/event-log.md
@@ -18,11 +20,45 @@ event_log_storage:
   class: SqliteEventLog
   config:
     home: {env: DAGSTER_HOME}
+concurrency:
+  pools:
+    # Runs with a model at once: one GPU, or the cores of one machine. For N GPUs set N in the UI: Deployment,
+    # Concurrency.
+    default_limit: 1
+    granularity: run
+  runs:
+    max_concurrent_runs: 4
+    # Runs over songs (ranges, single songs) leave one place free, so that the catalogs never wait for them.
+    tag_concurrency_limits:
+      - {key: dagster/asset_partition_range_start, limit: 2}
+      - {key: dagster/partition, limit: 1}
+sensors:
+  # A tick that requests many songs does not delay the catalogs.
+  use_threads: true
+  num_workers: 4
 run_queue:
   dequeue_interval_seconds: 1  # how long a run waits at most if no other is before it; Dagster's default is 5
+run_retries:
+  # A run whose process died is started again, and keeps finished songs. Failed songs wait for people.
+  enabled: true
+  max_retries: 2
+  retry_on_asset_or_op_failure: false
 telemetry:
   enabled: false
+nux:
+  enabled: false  # the newsletter
 """
+
+EARLIER: Final = frozenset(
+    {
+        "c170a8e381c9911b0d77a07cb1cf0c0e1fc3f091a9fc909a405dcecbc278342c",
+        "118eb27ba6ac62baaebe1fd24f63d58399a3d556798930bafd9ffb4a22205fd3",
+        "c38d631660919989176d12319ef288604f19c4e61a14dbb1e347968dd1b27eba",
+        "bb1cb11929c573be3388c8aa72cdc47486e259fb403c8c3ac08b2dac91875e15",
+        "c9ae1d9e26394ca578be9e31d7f6897cb6b547f8e6a389a683162e7be437a798",
+    }
+)
+"""SHA-256 of each earlier ``DAGSTER_YAML``, the oldest first."""
 
 LOCK_NAME: Final = "bandscope-run.lock"
 
@@ -39,16 +75,28 @@ def home_path() -> Path:
 def dagster_home() -> Path:
     """``DAGSTER_HOME``, or ``~/.bandscope/dagster`` if it is unset, so that records of runs are never temporary.
 
-    Creates the folder, writes a ``dagster.yaml`` unless there is one, and sets the variable for this process and its
-    children.
+    Every command that touches the home calls this. It creates the folder, writes a ``dagster.yaml`` unless there is one
+    that someone wrote or edited, and sets the variable for this process and its children.
     """
     home = home_path()
     home.mkdir(parents=True, exist_ok=True)
-    # "x" never overwrites an existing file, also if another process creates it at the same time.
-    with suppress(FileExistsError), (home / "dagster.yaml").open("x", encoding="utf-8") as config:
-        config.write(DAGSTER_YAML)
+    config = home / "dagster.yaml"
+    if not config.exists() or hashlib.sha256(config.read_bytes()).hexdigest() in EARLIER:
+        # Two processes that do this at the same time write the same.
+        new = config.with_name(f"{config.name}.{os.getpid()}")
+        new.write_text(DAGSTER_YAML, encoding="utf-8")
+        new.replace(config)
     os.environ["DAGSTER_HOME"] = str(home)
     return home
+
+
+def has_home() -> bool:
+    """Make the home, for a command that also works without; False if this user may not write it."""
+    try:
+        dagster_home()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

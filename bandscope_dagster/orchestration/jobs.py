@@ -66,14 +66,40 @@ def find_and_request(
     store: dg.ResourceParam[ObjectStore],
 ) -> None:
     """Request one backfill that computes missing results and keeps finished ones."""
-    retry = request_retry(context.instance, store, config.assets, settings.songs_per_run)
+    _request(context, settings, store, config.assets, outdated=False)
+
+
+@dg.op(
+    description="Find the songs that were computed with other models, parameters or code than those in force, and"
+    " request a backfill of them from the daemon."
+)
+def find_outdated_and_request(
+    context: dg.OpExecutionContext,
+    config: RetryConfig,
+    settings: dg.ResourceParam[Settings],
+    store: dg.ResourceParam[ObjectStore],
+) -> None:
+    """Request one backfill that computes outdated results and keeps current ones."""
+    _request(context, settings, store, config.assets, outdated=True)
+
+
+def _request(
+    context: dg.OpExecutionContext,
+    settings: Settings,
+    store: ObjectStore,
+    assets: list[str],
+    *,
+    outdated: bool,
+) -> None:
+    what = "outdated" if outdated else "failed or missing"
+    retry = request_retry(context.instance, store, assets, settings, outdated=outdated)
     if retry.in_progress:
         context.log.info(f"{retry.in_progress} songs are in runs that are queued or running.")
     if retry.backfill_id is None:
-        context.log.info("No other song has failed or is missing.")
+        context.log.info(f"No other song is {what}.")
         return
     context.log.info(
-        f"{retry.unfinished} songs failed or are missing: backfill {retry.backfill_id} computes them"
+        f"{retry.unfinished} songs are {what}: backfill {retry.backfill_id} computes them"
         f" in {len(retry.ranges)} ranges."
     )
     context.add_output_metadata(
@@ -93,6 +119,15 @@ def retry_songs() -> None:
     find_and_request()
 
 
+@dg.job(
+    description="Compute again what was computed with other models, weights, parameters or code than those in force,"
+    " and keep the rest. Its runs are one backfill."
+)
+def update_outdated_songs() -> None:
+    """Start it from the UI without any configuration."""
+    find_outdated_and_request()
+
+
 JOBS: Final = [
     process_songs,
     validate_songs,
@@ -101,4 +136,5 @@ JOBS: Final = [
     write_pages,
     refresh_catalogs,
     retry_songs,
+    update_outdated_songs,
 ]

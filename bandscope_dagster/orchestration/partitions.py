@@ -24,9 +24,12 @@ class SongStates:
 def register_uploads(instance: dg.DagsterInstance, listing: Listing, limit: int | None = None) -> list[str]:
     """Add a partition for every upload without one, oldest first; returns the new song ids.
 
-    At most ``limit`` songs are added, if it is given; the next call continues.
+    Drops the partitions of forgotten songs, which another home may have. At most ``limit`` songs are added, if it is
+    given; the next call continues.
     """
     known = set(instance.get_dynamic_partitions(SONGS_NAME))
+    for song in sorted(known & listing.forgotten):
+        instance.delete_dynamic_partition(SONGS_NAME, song)
     new = [upload.song_id for upload in listing.uploads if upload.song_id not in known][:limit]
     if new:
         instance.add_dynamic_partitions(SONGS_NAME, new)

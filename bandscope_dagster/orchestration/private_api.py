@@ -15,6 +15,12 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 # The retry backfill: its songs per asset.
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 
+# The steps over songs: their outputs are not materializations of every song.
+from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
+
+# Dead runs: a code server could not be reached.
+from dagster._core.errors import DagsterUserCodeUnreachableError
+
 # The retry backfill: the request for it, and the state of earlier ones.
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
@@ -30,19 +36,30 @@ from dagster._core.storage.runs import SqliteRunStorage
 # The retry backfill: its id.
 from dagster._core.utils import make_new_backfill_id
 
-# The event log: its configuration, which Dagster hands to a new process.
-from dagster._serdes import ConfigurableClassData
+# Dead runs: asks a code server for its runs.
+from dagster._grpc.client import DagsterGrpcClient
+
+# Dead runs: the code server's answer.
+from dagster._grpc.types import GetCurrentRunsResult
+
+# The event log: its configuration, which Dagster hands to a new process. Dead runs: reads the code server's answer.
+from dagster._serdes import ConfigurableClassData, deserialize_value
 
 __all__ = [
     "INDEX_SHARD_NAME",
+    "SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION",
     "AssetCheckEvaluationTargetMaterializationData",
     "AssetGraphSubset",
     "BulkActionStatus",
     "ConfigurableClassData",
+    "DagsterGrpcClient",
+    "DagsterUserCodeUnreachableError",
     "DefaultRunLauncher",
+    "GetCurrentRunsResult",
     "PartitionBackfill",
     "SqliteEventLogStorage",
     "SqliteRunStorage",
     "StringSource",
+    "deserialize_value",
     "make_new_backfill_id",
 ]

@@ -9,6 +9,7 @@ import dagster as dg
 from bandscope_dagster.device import resolve_device
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
+from bandscope_dagster.orchestration.in_force import words_in_force
 from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.registry import SEPARATORS, load_separator
@@ -63,10 +64,13 @@ def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:
 
 def resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:
     """The resources of the code location; they are opened and loaded when a run needs them."""
+    models = "; ".join(f"{kind}: {text}" for kind, text in words_in_force(settings).items())
     return {
-        "settings": dg.ResourceDefinition.hardcoded_resource(settings),
-        "store": dg.ResourceDefinition(lambda context: _open_store(settings, context.instance)),
-        "models": dg.ResourceDefinition(lambda _: Models(settings)),
+        "settings": dg.ResourceDefinition.hardcoded_resource(settings, description="The settings in force."),
+        "store": dg.ResourceDefinition(
+            lambda context: _open_store(settings, context.instance), description=f"In {settings.storage}."
+        ),
+        "models": dg.ResourceDefinition(lambda _: Models(settings), description=f"In force: {models}."),
     }
 
 

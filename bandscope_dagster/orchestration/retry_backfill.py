@@ -16,6 +16,7 @@ import dagster as dg
 from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import is_in_use
+from bandscope_dagster.orchestration.outdated import find_outdated
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS
 from bandscope_dagster.orchestration.private_api import (
     AssetGraphSubset,
@@ -28,6 +29,7 @@ from bandscope_dagster.orchestration.run_tags import RETRY_TAG, REUSE_TAG
 from bandscope_dagster.orchestration.unfinished import find_unfinished
 from bandscope_dagster.orchestration.used_stores import check_not_empty
 from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.song_files import list_all_files
@@ -59,13 +61,21 @@ def daemon_is_alive(instance: dg.DagsterInstance) -> bool:
 
 
 def retry_songs(
-    instance: dg.DagsterInstance, store: ObjectStore, assets: Collection[str], songs_per_run: int
+    instance: dg.DagsterInstance,
+    store: ObjectStore,
+    assets: Collection[str],
+    settings: Settings,
+    *,
+    outdated: bool = False,
 ) -> Retry:
     """Request a backfill of the songs that failed or are missing in one of ``assets``, in the records or in ``store``.
 
+    With ``outdated``, of the songs instead that were computed with other models, parameters or code than those in
+    force.
+
     Failed songs are scattered, and Dagster batches only neighbours. The ranges therefore include finished songs, which
     the runs keep (by the reuse tag). That costs a tenth of a second per song; one more run would start a process and
-    load the models. No range is longer than ``songs_per_run``.
+    load the models. No range is longer than the setting ``songs_per_run``.
 
     Raises:
         CannotRetry: a ``bandscope run`` or an earlier retry computes the same songs now.
@@ -84,12 +94,15 @@ def retry_songs(
     files, listing = list_all_files(store, SOURCES), list_uploads(store)
     check_not_empty(store, Path(instance.root_directory), listing, files, songs)
     found = find_unfinished(instance, files, listing, songs, assets)
-    wanted = found.songs - found.in_progress
-    may_pass_over = set(songs) - found.songs - found.in_progress - found.left_out
-    ranges = song_ranges(songs, wanted, songs_per_run, may_pass_over=may_pass_over)
+    todo, others = found.songs, set[str]()
+    if outdated:
+        todo, others = find_outdated(instance, store, settings, songs, assets).songs_to_report, found.songs
+    wanted = todo - found.in_progress - found.left_out
+    may_pass_over = set(songs) - todo - others - found.in_progress - found.left_out
+    ranges = song_ranges(songs, wanted, settings.songs_per_run, may_pass_over=may_pass_over)
     backfill_id = None
     if ranges:
-        title = f"Retry of {counted(len(wanted), 'song')}"
+        title = f"{'Update' if outdated else 'Retry'} of {counted(len(wanted), 'song')}"
         backfill_id = _request(instance, assets, ranges, title)
     return Retry(
         len(wanted), len(found.in_progress), len(found.given_up | found.cannot_complete), ranges, backfill_id

@@ -12,9 +12,16 @@ PRIORITY_TAG: Final = "dagster/priority"  # of a queued run: the highest number 
 RUN_KEY_TAG: Final = "dagster/run_key"
 SENSOR_TAG: Final = "dagster/sensor_name"
 WILL_RETRY_TAG: Final = "dagster/will_retry"
+CODE_SERVER_TAG: Final = (
+    ".dagster/grpc_info"  # the address of the code server that was asked to start the run
+)
+FAILURE_REASON_TAG: Final = "dagster/failure_reason"
+PARENT_RUN_TAG: Final = "dagster/parent_run_id"  # of a re-executed run
 
 REUSE_TAG: Final = "bandscope/reuse"
 RETRY_TAG: Final = "bandscope/retry"
+RESUMES_TAG: Final = "bandscope/resumes"  # the dead run whose songs a run computes
+ATTEMPT_TAG: Final = "bandscope/attempt"  # its number, from 2
 LAUNCHER_TAG: Final = "bandscope/launched-by"
 LAUNCHER: Final = "bandscope run"  # the value on runs in that command's own process
 
@@ -23,6 +30,11 @@ FIRST_SONG_TAG: Final = "bandscope/first-song"
 LAST_SONG_TAG: Final = "bandscope/last-song"
 OWNERS_TAG: Final = "bandscope/owners"
 SHOWN_OWNERS: Final = 3  # more would not fit in the UI's list of runs
+
+
+def is_over_songs(run: dg.DagsterRun) -> bool:
+    """True if the run has songs as partitions."""
+    return not run.tags.keys().isdisjoint((PARTITION_TAG, RANGE_START_TAG))
 
 
 def search_tags(songs: Sequence[str], owners: Iterable[str | None]) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.input_digests import CODE_VERSIONS
+from bandscope_dagster.orchestration.in_force import VERSIONS
+from bandscope_dagster.orchestration.private_api import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.storage.tables.lineage import Lineage
 
@@ -81,12 +82,22 @@ def materialization(
     plan = outcome.plan
     kept = plan.keep.get(table)
     lineage = plan.compute[table] if kept is None else kept.lineage
-    versions = {"dagster/data_version": data_version(lineage), "dagster/code_version": CODE_VERSIONS[table]}
+    versions = {"dagster/data_version": data_version(lineage), "dagster/code_version": VERSIONS[table]}
     return dg.AssetMaterialization(
         asset_key=table,
         partition=plan.song_id,
         metadata=dict(metadata) | {"reused": kept is not None},
         tags=versions | upstream.version_tags(dependencies, plan.song_id),
+    )
+
+
+def step_output(asset: str) -> dg.MaterializeResult[Any]:
+    """The output of a step that has reported its songs one by one, so that the next steps of the run go on.
+
+    Dagster records an output as a materialization of every song of the run; the mark in its metadata prevents that.
+    """
+    return dg.MaterializeResult(
+        asset_key=asset, metadata={SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION: True}
     )
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 
 from bandscope_dagster.allocator import share_freed_memory
 from bandscope_dagster.errors import CannotAnalyze, ModelFileError, SettingsError, SongRejected
+from bandscope_dagster.orchestration.run_tags import PARTITION_TAG, RANGE_START_TAG
 from bandscope_dagster.pipeline.failures import failure_text
 from bandscope_dagster.pipeline.outcomes import SongFailed
 
@@ -56,6 +57,28 @@ def song_step(instance: dg.DagsterInstance) -> Generator[None]:
         ) from interrupt
     except (ModelFileError, SettingsError) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def songs_of_run(context: dg.AssetExecutionContext) -> list[str]:
+    """The songs of the run.
+
+    Raises:
+        dg.Failure: it has none, or selects only checks; the message says what to do instead.
+    """
+    if not context.selected_asset_keys:
+        raise dg.Failure(
+            description="Checks have no run of their own: each is recorded when its asset is computed for a song."
+            " Materialize the asset for these songs, with the run tag bandscope/reuse=true to keep the results.",
+            allow_retries=False,
+        )
+    tags = context.run.tags
+    if not tags.keys() & {PARTITION_TAG, RANGE_START_TAG}:
+        raise dg.Failure(
+            description="This run names no song. Choose songs (partitions) under Materialize, or start the job"
+            " retry_songs, which finds all songs that are not done.",
+            allow_retries=False,
+        )
+    return list(context.partition_keys)
 
 
 def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import dagster as dg
 
 from bandscope_dagster.input_digests import CODE_VERSIONS
+from bandscope_dagster.orchestration.in_force import VERSIONS, words_in_force
+from bandscope_dagster.settings import load_settings
 from bandscope_dagster.storage.tables.columns import Column
 from bandscope_dagster.storage.tables.schemas import Table
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -20,10 +22,15 @@ def asset_spec(table: Table, group: str, kind: str, deps: Sequence[str], **optio
         group_name=group,
         kinds={kind, "parquet"},
         owners=["team:bandscope"],
-        code_version=CODE_VERSIONS[table.name],
-        metadata={"dagster/column_schema": column_schema(table)},
+        code_version=VERSIONS.get(table.name, CODE_VERSIONS[table.name]),
+        metadata={"dagster/column_schema": column_schema(table), **_models_in_force(table)},
         **options,
     )
+
+
+def _models_in_force(table: Table) -> dict[str, str]:
+    """The model that the settings choose for a table, with its options."""
+    return {} if table.model is None else {table.model: words_in_force(load_settings())[table.model]}
 
 
 def column_schema(table: Table) -> dg.TableSchema:

@@ -13,6 +13,7 @@ from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
 from bandscope_dagster.pipeline.progress import Stage, report, reporting
 from bandscope_dagster.pipeline.resource_usage import timed
 from bandscope_dagster.pipeline.stream import analyze_songs
+from bandscope_dagster.pipeline.uploads import is_replaced
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.lacking import damage_told_of
@@ -78,9 +79,11 @@ def _outcomes(
     def plan(row: Mapping[str, Any]) -> SongPlan | SongFailed:
         song_id = row["song_id"]
         damaged = told.get(song_id, set[str]())
-        return _attempt(song_id, lambda: planner.plan(store, row, tables, reuse=reuse, damaged=damaged))
+        # What is stored of a song whose upload was replaced cannot be computed again.
+        keep = reuse or is_replaced(store, song_id, row["upload_key"])
+        return _attempt(song_id, lambda: planner.plan(store, row, tables, reuse=keep, damaged=damaged))
 
-    told = damage_told_of(store, song_ids) if reuse else {}
+    told = damage_told_of(store, song_ids)
     planner = SongPlanner(run_id, settings.flac_bits)
     separator = tagger = None
     load_seconds: dict[str, float] = {}
@@ -120,7 +123,7 @@ def _outcomes(
         settings.flac_bits,
         separator,
         tagger,
-        present_from(settings.present_from),
+        present_from(settings.present_from, settings.audible_db),
         stopped,
     ):
         yield replace(outcome, load_seconds=load_seconds) if isinstance(outcome, SongAnalyzed) else outcome

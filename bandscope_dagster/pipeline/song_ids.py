@@ -16,9 +16,13 @@ def song_id(upload_key: str, fingerprint: str) -> str:
     ``fingerprint`` identifies the content in a listing (the ETag on S3, size and modification time on a local disk):
     a replaced upload is a new song.
     """
-    stem = PurePosixPath(upload_key).stem
-    slug = slugify(stem, max_length=SLUG_LENGTH, word_boundary=False).strip("-") or "song"
     digest = hashlib.sha256(f"{upload_key}\0{fingerprint}".encode(errors="surrogateescape")).hexdigest()[
         :DIGEST_LENGTH
     ]
-    return f"{slug}-{digest}"
+    return f"{slug_of(upload_key)}-{digest}"
+
+
+def slug_of(upload_key: str) -> str:
+    """The readable part of the id, from the file name."""
+    stem = PurePosixPath(upload_key).stem
+    return slugify(stem, max_length=SLUG_LENGTH, word_boundary=False).strip("-") or "song"

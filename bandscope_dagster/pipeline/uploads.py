@@ -14,6 +14,7 @@ from typing import BinaryIO, Final, cast
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
 from bandscope_dagster.pipeline.song_ids import song_id
+from bandscope_dagster.songs.forgotten import forgotten_songs
 from bandscope_dagster.storage.objects.keys import HIDDEN, fault_of_key
 from bandscope_dagster.storage.objects.protocol import ObjectStore, StoredObject
 
@@ -67,11 +68,12 @@ class Listing:
     ignored: int
     unsettled: int = 0  # files that may still be copied into the folder
     left_out: tuple[str, ...] = ()  # what cannot be listed, or has a hidden name, each as "key: reason"
+    forgotten: frozenset[str] = frozenset()  # songs with a tombstone; their uploads are not in ``uploads``
 
     @property
     def is_empty(self) -> bool:
         """True if there is no file at all in ``uploads/``."""
-        return not (self.uploads or self.ignored or self.unsettled or self.left_out)
+        return not (self.uploads or self.ignored or self.unsettled or self.left_out or self.forgotten)
 
     @property
     def names(self) -> dict[str, str]:
@@ -129,7 +131,7 @@ def _upload(stored: StoredObject) -> Upload:
 
 
 def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
-    """Every upload in the store, oldest first; files with other extensions are counted only.
+    """Every upload in the store but those of forgotten songs, oldest first; other files are counted only.
 
     A file on a local disk that another program may still be writing counts as ``unsettled`` until its time has not
     changed for ``settle_s``. What ``bandscope ingest`` writes appears whole, and so do objects on S3.
@@ -137,6 +139,7 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
     uploads: list[Upload] = []
     ignored = unsettled = 0
     now = datetime.now(UTC)
+    forgotten = forgotten_songs(store)
     left_out: list[str] = []
 
     def leave_out(key: str, fault: str) -> None:
@@ -148,10 +151,10 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
             ignored += 1
         elif stored.may_grow and abs((now - stored.modified).total_seconds()) < settle_s:
             unsettled += 1
-        else:
-            uploads.append(_upload(stored))
+        elif (upload := _upload(stored)).song_id not in forgotten:
+            uploads.append(upload)
     uploads.sort(key=lambda upload: (upload.uploaded_at, upload.key))
-    return Listing(uploads, ignored, unsettled, tuple(left_out))
+    return Listing(uploads, ignored, unsettled, tuple(left_out), forgotten)
 
 
 def list_settled_uploads(store: ObjectStore, settle_s: float, on_wait: Callable[[int], object]) -> Listing:
@@ -167,13 +170,20 @@ def list_settled_uploads(store: ObjectStore, settle_s: float, on_wait: Callable[
     return listing
 
 
+def is_replaced(store: ObjectStore, song: str, key: str | None) -> bool:
+    """True if another file than the song's upload has its ``key``; False if there is none."""
+    found = store.head(key) if key is not None and fault_of_key(key) is None else None
+    return found is not None and song_id(found.key, found.fingerprint) != song
+
+
 def _check_same(store: ObjectStore, key: str, listed_as: str) -> None:
     found = store.head(key)
     if found is None:
         raise FileNotFoundError(key)
     if song_id(key, found.fingerprint) != listed_as:
-        raise UploadUnavailable(
-            "the upload was replaced after it was listed; the new file becomes a new song in the next run"
+        raise SongRejected(
+            Reason.REPLACED,
+            "another file took its place after it was listed, and is a new song in the next run",
         )
 
 
@@ -186,8 +196,8 @@ def fetch_upload(
     ``listed_as`` is the song id from the listing. What was read must still be the file of that listing.
 
     Raises:
-        SongRejected: the upload is empty, or larger than ``max_bytes``.
-        UploadUnavailable: the upload cannot be read from the store, or was replaced.
+        SongRejected: the upload is empty, larger than ``max_bytes``, or was replaced.
+        UploadUnavailable: the upload cannot be read from the store.
     """
     digest = hashlib.sha256()
     size = 0

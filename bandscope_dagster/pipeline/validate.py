@@ -21,6 +21,7 @@ from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.progress import Stage, report
+from bandscope_dagster.pipeline.song_ids import slug_of
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.songs.lacking import damage_told_of
 from bandscope_dagster.songs.stored_files import read_usable_file
@@ -31,6 +32,8 @@ from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.storage.tables.song_tables import Written, read_table, write_table
 
 logger = logging.getLogger(__name__)
+
+_Stored = tuple[dict[str, Any], float | None]  # a row and its clipped share
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def check_songs(
     ``song_failures``.
     """
     failures = FailureLog(store, planner.run_id)
-    damaged = damage_told_of(store, song_ids) if reuse else {}
+    damaged = damage_told_of(store, song_ids)
 
     def check(song_id: str) -> SongChecked:
         report(song_id, Stage.CHECKING)
@@ -76,14 +79,21 @@ def check_songs(
 
     def check_one(song_id: str) -> SongChecked:
         started = perf_counter()
-        row: Mapping[str, Any] = _empty_row(song_id)
+        row = _empty_row(song_id)
         try:
             lineage = planner.songs_lineage(song_id, limits)
-            usable = reuse and SONGS.name not in damaged.get(song_id, ())
-            if usable and (stored := _stored(store, song_id, lineage)) is not None:
+            gone = song_id not in uploads
+            usable = (reuse or gone) and SONGS.name not in damaged.get(song_id, ())
+            # A row of a song whose upload is gone cannot be made again: it is kept whatever made it.
+            stored = _stored(store, song_id, None if gone else lineage) if usable else None
+            if stored is not None:
                 row, clipped = stored
                 return SongChecked(song_id, row, perf_counter() - started, clipped, reused=True)
-            row, clipped = _describe(song_id, uploads.get(song_id), store, limits)
+            if gone:
+                row["error"] = _why_gone(song_id, uploads)
+                clipped = None
+            else:
+                row, clipped = _describe(song_id, uploads[song_id], store, limits)
             lineage = planner.songs_lineage(song_id, limits, song_hash=row["song_hash"] or "")
             notes = {} if clipped is None else {CLIPPED_NOTE: str(clipped)}
             written = write_table(store, SONGS, [row], lineage, notes)
@@ -103,12 +113,25 @@ def check_songs(
             yield checked
 
 
-def _stored(
-    store: ObjectStore, song_id: str, lineage: Lineage
-) -> tuple[Mapping[str, Any], float | None] | None:
-    """The song's stored row and clipped share; None if there is none, it is outdated or damaged, or has a failure."""
+def _why_gone(song_id: str, uploads: Mapping[str, Upload]) -> str:
+    """The error of a song that was never read, and has no upload. If another file took its place, that is no failure.
+
+    Its key is unknown, so any upload with the same name counts.
+    """
+    slug = song_id.rpartition("-")[0]
+    other = next((upload for upload in uploads.values() if slug_of(upload.key) == slug), None)
+    if other is None:
+        return f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (it becomes a new song)"
+    return f"{Reason.REPLACED}: another upload has this one's name, and is the song {other.song_id}"
+
+
+def _stored(store: ObjectStore, song_id: str, lineage: Lineage | None) -> _Stored | None:
+    """The song's stored row and clipped share; None if there is none, it is damaged, or has a failure.
+
+    With ``lineage``, also None if the row is outdated.
+    """
     found = read_usable_file(store, SONGS, song_id)
-    if found is None or not is_current(found.lineage, lineage):
+    if found is None or (lineage is not None and not is_current(found.lineage, lineage)):
         return None
     try:
         table = read_table(store, SONGS, song_id)
@@ -118,19 +141,16 @@ def _stored(
         return None
     row: dict[str, Any] = table.to_pylist()[0]
     clipped = found.notes.get(CLIPPED_NOTE)
-    return None if is_failure(row["error"]) else (row, None if clipped is None else float(clipped))
+    # The upload of a song that was replaced is there again: the error is not of its bytes.
+    passing = is_failure(row["error"]) or (row["error"] or "").startswith(Reason.REPLACED)
+    return None if passing else (row, None if clipped is None else float(clipped))
 
 
 def _describe(
-    song_id: str, upload: Upload | None, store: ObjectStore, limits: Limits
+    song_id: str, upload: Upload, store: ObjectStore, limits: Limits
 ) -> tuple[dict[str, Any], float | None]:
     """The song's row in ``songs`` and its clipped share; the column ``error`` says if and why it is unusable."""
     row = _empty_row(song_id)
-    if upload is None:
-        row["error"] = (
-            f"{UNAVAILABLE}: the upload is no longer in the store; upload it again (it becomes a new song)"
-        )
-        return row, None
     clipped = samples = 0
     row |= {
         "filename": upload.filename,

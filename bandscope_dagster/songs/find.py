@@ -20,11 +20,11 @@ class NoSuchSong(BandscopeError):
     """No stored song matches; the message suggests similar names."""
 
 
-def select(songs: Mapping[str, Iterable[str | None]], pattern: str) -> list[str]:
+def select(songs: Mapping[str, Iterable[str | None]], pattern: str, *, parts: bool = True) -> list[str]:
     """The songs of which a name matches ``pattern``; ``songs`` has the names of each, such as its file name and title.
 
     Case does not matter. A name matches if it equals the pattern, which may contain brackets, or if the pattern is a
-    glob for it. If none does, a part of a name is enough.
+    glob for it. If none does, a part of a name is enough, unless ``parts`` is False.
 
     Raises:
         NoSuchSong: no song matches.
@@ -38,9 +38,11 @@ def select(songs: Mapping[str, Iterable[str | None]], pattern: str) -> list[str]
             name == wanted or PurePosixPath(name).stem == wanted or fnmatchcase(name, wanted) for name in own
         )
     ]
-    parts = [song for song, own in names.items() if any(wanted in name for name in own)]
-    if found := whole or (parts if len(wanted) >= SHORTEST_PART else []):
-        return found
+    if whole:
+        return whole
+    if parts and len(wanted) >= SHORTEST_PART:
+        if found := [song for song, own in names.items() if any(wanted in name for name in own)]:
+            return found
     shown = {_plain(name): name for own in songs.values() for name in own if name}
     near = get_close_matches(wanted, shown, SUGGESTED)
     similar = f"; similar names: {', '.join(shown[name] for name in near)}" if near else ""

@@ -9,6 +9,8 @@ from typing import Any
 
 import polars as pl
 
+from bandscope_dagster.audio.blocks import MIXTURE
+from bandscope_dagster.storage.tables.catalog_columns import NAME_COLUMN
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG
 from bandscope_dagster.tagging.presence_rule import PresenceRule, PresentFrom
 
@@ -19,8 +21,13 @@ _GROUP = ["song_id", "source", "instrument", "family"]
 
 
 def instruments_of(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
-    """One row per song, source and instrument, as in ``instrument_catalog``, from the rows of a tag table."""
-    return judged(tags, present_from).select(INSTRUMENT_CATALOG.names)
+    """One row per song, source and instrument, as in ``instrument_catalog`` without the song's name.
+
+    ``tags`` are the rows of a tag table.
+    """
+    return judged(tags, present_from).select(
+        name for name in INSTRUMENT_CATALOG.names if name != NAME_COLUMN.name
+    )
 
 
 def judged(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
@@ -121,12 +128,13 @@ def _windows(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
 
     Several labels can mean one instrument. Its window counts once, with the best of their scores and margins.
     ``best_share`` is that of the tagger's rule, ``best`` the number of windows that ``song_score`` is the mean of.
+    Windows in which the source is hardly audible come last, and their scores are 0 in ``heard``.
     """
     share = _by_model(present_from, lambda rule: pl.lit(rule.best_share, pl.Float64))
     fewest = _by_model(present_from, lambda rule: pl.lit(rule.fewest))
     tagged = pl.col("start_s").n_unique().over("song_id", "source")
     return (
-        tags.filter(pl.col("error").is_null())
+        _with_audible(tags.filter(pl.col("error").is_null()), present_from)
         .with_columns(share.alias("best_share"))
         .with_columns(
             pl.max_horizontal(
@@ -144,16 +152,44 @@ def _windows(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
         .agg(
             pl.col("score", "margin").max(),
             pl.col("bound", "layer").min(),
-            pl.col("best", "best_share", "model").first(),
+            pl.col("best", "best_share", "model", "audible").first(),
         )
-        .sort("margin", descending=True, nulls_last=True)
+        .with_columns(pl.when("audible").then("score").otherwise(0.0 * pl.col("score")).alias("heard"))
+        .sort("audible", "margin", descending=True, nulls_last=True)
+    )
+
+
+def _with_audible(tags: pl.LazyFrame, present_from: PresentFrom) -> pl.LazyFrame:
+    """Add ``audible``: False in windows that are too soft beside the song. Without a stored level, all are audible.
+
+    The song's level is the mean power over its windows, of the mixture or of all stems together.
+    """
+    keys = ["song_id", "source", "start_s"]
+    is_stem = pl.col("source") != MIXTURE
+    power = (10 ** (pl.col("level_dbfs").cast(pl.Float64) / 10)).alias("power")
+    levels = (
+        tags.group_by(keys)
+        .agg(power.first())
+        .group_by("song_id", is_stem.alias("is_stem"))
+        .agg(pl.col("power").sum() / pl.col("start_s").n_unique())
+        .with_columns((10 * pl.col("power").log10()).alias("song_dbfs"))
+    )
+    above = pl.col("level_dbfs") - pl.col("song_dbfs")
+    least = _by_model(
+        present_from,
+        lambda rule: pl.when("is_stem").then(rule.audible_db).otherwise(rule.audible_in_mixture_db),
+    )
+    return (
+        tags.with_columns(is_stem.alias("is_stem"))
+        .join(levels, on=["song_id", "is_stem"], how="left")
+        .with_columns((above >= least).fill_null(True).alias("audible"))
     )
 
 
 def _in_source(windows: pl.LazyFrame) -> pl.LazyFrame:
     """One row per song, source and instrument; ``in_source`` is False if it is absent from the source as a whole."""
     best = pl.col("best").first()
-    song_score = pl.col("score").cast(pl.Float64).head(best).sum() / best
+    song_score = pl.col("heard").cast(pl.Float64).head(best).sum() / best
     return windows.group_by(_GROUP).agg(
         pl.col("score").mean(),
         pl.col("score").max().alias("score_max"),
@@ -168,7 +204,7 @@ def _in_source(windows: pl.LazyFrame) -> pl.LazyFrame:
 
 def _present(windows: pl.LazyFrame, in_source: pl.LazyFrame) -> pl.LazyFrame:
     """The windows in which their instrument is present."""
-    return windows.filter(pl.col("score").is_null() | (pl.col("margin") >= 0)).join(
+    return windows.filter("audible", pl.col("score").is_null() | (pl.col("margin") >= 0)).join(
         in_source.filter("in_source").select(_GROUP), on=_GROUP, how="semi", nulls_equal=True
     )
 

@@ -1,6 +1,7 @@
 """All taggers, by name. Add a new tagger here."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from bandscope_dagster.tagging import instruments
 from bandscope_dagster.tagging.ast import load_ast
 from bandscope_dagster.tagging.musicnn import Musicnn
 from bandscope_dagster.tagging.options import TaggingOptions
-from bandscope_dagster.tagging.presence_rule import PresenceRule, PresentFrom
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB, PresenceRule, PresentFrom
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.qwen_omni import load_qwen_omni
 
@@ -34,12 +35,15 @@ at 0.4, none. The value for AST is not measured: its weights were not available.
 """
 
 
-def present_from(setting: float | None) -> PresentFrom:
-    """The rule of each tagger; a ``setting`` is the one bound of all taggers and instruments, window by window."""
+def present_from(setting: float | None, audible_db: float = AUDIBLE_DB) -> PresentFrom:
+    """The rule of each tagger; a ``setting`` is the one bound of all taggers and instruments, window by window.
+
+    ``audible_db`` is ``PresenceRule.audible_db`` of all rules.
+    """
     if setting is not None:
-        return {None: PresenceRule(setting)}
-    rules = {tagger: PresenceRule(bound) for tagger, bound in _ONE_BOUND.items()}
-    return {instruments.NAME: instruments.presence_rule(), **rules}
+        return {None: PresenceRule(setting, audible_db=audible_db)}
+    rules = {tagger: PresenceRule(bound, audible_db=audible_db) for tagger, bound in _ONE_BOUND.items()}
+    return {instruments.NAME: replace(instruments.presence_rule(), audible_db=audible_db), **rules}
 
 
 def load_tagger(name: str, models_folder: Path, device: str, options: TaggingOptions) -> Tagger:

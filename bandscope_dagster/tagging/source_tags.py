@@ -22,6 +22,7 @@ class TaggedWindow:
     start_frame: int  # at the tagger's sample rate, like ``frames``
     frames: int
     heard: Heard
+    level_dbfs: float  # of the window's audio, mono
 
 
 @dataclass(slots=True)
@@ -68,6 +69,7 @@ class SourceTags:
                 "answer": heard.answer,
                 "note": heard.note,
                 "error": heard.error,
+                "level_dbfs": window.level_dbfs,
             }
             best: dict[str, dict[str, Any]] = {}
             for tag in heard.tags:

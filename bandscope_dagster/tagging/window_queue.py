@@ -107,7 +107,7 @@ class WindowQueue:
         for (source, _), answer in heard:
             _check_scores(answer.tags, name, source.source)
         for (source, window), answer in heard:
-            source.tagged.append(TaggedWindow(window.start_frame, window.frames, answer))
+            source.tagged.append(TaggedWindow(window.start_frame, window.frames, answer, window.level_dbfs))
 
 
 def _check_scores(tags: Iterable[Tag], tagger: str, source: str) -> None:

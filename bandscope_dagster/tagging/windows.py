@@ -1,5 +1,6 @@
 """Cut a mono signal that arrives in blocks of any size into the windows of a tagger."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +12,8 @@ from bandscope_dagster.tagging.protocol import WindowPlan
 
 SHORTEST_REST_S: Final = 1.5
 """A rest of the song of at least this length gets a window, however long windows are: an instrument may enter in it."""
+
+DIGITAL_SILENCE_DB: Final = -200.0  # dBFS; stands for minus infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,14 @@ class Window:
     start_frame: int
     frames: int
     samples: NDArray[np.float32]  # (lead + length,) mono in [-1, 1]
-    silent: bool  # True if nothing is audible: such windows are not tagged
+    level_dbfs: (
+        float  # root mean square of the song's frames that the tagger hears; at least ``DIGITAL_SILENCE_DB``
+    )
+
+    @property
+    def silent(self) -> bool:
+        """True if nothing is audible: such windows are not tagged."""
+        return self.level_dbfs < SILENCE_DB
 
 
 class Windows:
@@ -86,8 +96,8 @@ class Windows:
 
     def _seal(self, start: int, frames: int, samples: NDArray[np.float32]) -> Window:
         heard = samples[self._plan.lead :].astype(np.float64)
-        silent = float(np.mean(heard**2)) < 10 ** (SILENCE_DB / 10)
-        return Window(start, frames, samples, silent)
+        level = 10 * math.log10(max(float(np.mean(heard**2)), 10 ** (DIGITAL_SILENCE_DB / 10)))
+        return Window(start, frames, samples, level)
 
     def _joined(self) -> NDArray[np.float32]:
         if len(self._pending) > 1:

@@ -46,11 +46,15 @@ def findings(output: str) -> dict[str, str]:
     return {name: line.split()[0] for line in lines for name in CHECKS if line[5:].startswith(f"{name}  ")}
 
 
-def test_where_all_is_well_it_says_so_and_leaves_no_probe(bandscope: CommandLine, tmp_path: Path) -> None:
+def test_where_all_is_well_it_says_so_and_leaves_nothing_in_the_store(
+    bandscope: CommandLine, tmp_path: Path
+) -> None:
     done = bandscope("doctor")
     assert done.code == 0
     assert findings(done.out) == dict.fromkeys(CHECKS, "ok")
-    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "store").mkdir()
+    assert bandscope("doctor").code == 0 and list((tmp_path / "store").iterdir()) == []
 
 
 @pytest.mark.parametrize(

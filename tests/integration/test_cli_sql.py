@@ -68,7 +68,7 @@ def test_rows_that_do_not_fit_are_records_and_a_table_can_be_described(filled: O
     text = said(filled, "SELECT * FROM song_catalog WHERE song_id = 'song-0000'")
     assert text.startswith("row 1\n  song_id") and text.endswith("1 row")
     assert max(map(len, text.splitlines())) <= 100
-    assert '  title               Line\\n"two", and ünï' in text
+    assert 'Line\\n"two", and ünï' in text
     assert "loudness_lufs" in said(filled, "DESCRIBE song_catalog") and "LUFS" in said(filled, "desc songs;")
     assert "song_catalog" in said(filled, "SHOW TABLES")
     with pytest.raises(QueryError, match="there is no table nope; the tables are: songs"):

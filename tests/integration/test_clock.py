@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from command_processes import bandscope, finish, platform
+from command_processes import bandscope, bandscope_alone, finish, platform
 from platforms import PER_SONG, WHEN, calm_platform, song_bytes
 from polars.testing import assert_frame_equal
 from same_tables import assert_same_tables
@@ -70,9 +70,9 @@ def test_a_clock_that_jumps_loses_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     shaken, home = tmp_path / "shaken", tmp_path / "shaken-home"
     upload(shaken, range(SONGS))
     with jumping_clock(tmp_path, monkeypatch):
-        finish(bandscope(shaken, home, "run"))
+        finish(bandscope_alone(shaken, home, "run"))
         upload(shaken, range(SONGS, SONGS + LATER))
-        finish(bandscope(shaken, home, "run"))
+        finish(bandscope_alone(shaken, home, "run"))
     assert "are done" in finish(bandscope(shaken, home, "run"))
 
     calm = tmp_path / "calm"

@@ -43,9 +43,9 @@ def test_songs_are_recorded_in_postgresql_and_nowhere_else(home: Home, tmp_path:
 
 def test_the_daemon_starts_runs_with_a_gpu_one_after_the_other(home: Home, tmp_path: Path) -> None:
     with home.instance() as instance:
-        platform = Platform(local_settings(tmp_path / "store"), instance)
+        platform = Platform(local_settings(tmp_path / "store", songs_per_run=1), instance)
         platform.upload({"one.wav": song_bytes(1, 0.6), "two.wav": song_bytes(2, 0.6)})
-        retry_songs(instance, platform.store, ["songs", "decoded_waveforms"], songs_per_run=1)
+        retry_songs(instance, platform.store, ["songs", "decoded_waveforms"], platform.settings)
         with home.daemon():
             wait_for(
                 "both songs are done",

@@ -6,8 +6,6 @@
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +14,8 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import psutil
+from command_processes import finish
+from command_server import start_command
 from daemon import Home, end_group, open_instance, ticks_of, wait_for
 from dagster._core.execution.backfill import BulkActionStatus
 from long_forms import quick_or_long
@@ -111,10 +111,7 @@ def test_after_kills_at_random_points_a_retry_ends_with_the_tables_of_a_calm_run
     with home.daemon():
         settled = lambda: has_settled(killed, uploads)  # noqa: E731
         wait_for("Dagster has noticed every kill", settled, SETTLED_WITHIN_S, every_s=1)
-        command = [Path(sys.executable).with_name("bandscope"), "retry"]
-        retried = subprocess.run(command, env=os.environ | home.environment, capture_output=True, text=True)
-        print(retried.stdout, dict(hits))
-        assert retried.returncode == 0, retried.stdout + retried.stderr
+        print(finish(start_command(["retry"], os.environ | home.environment)), dict(hits))
         wait_for("the retry has ended", settled, SETTLED_WITHIN_S, every_s=1)
         time.sleep(6)  # the catalogs' sensor looks again after 5 s
         wait_for("the catalogs are refreshed", settled, SETTLED_WITHIN_S, every_s=1)

@@ -256,3 +256,15 @@ def test_a_mistyped_url_of_a_bucket_is_no_local_folder(url: str):
 
 def test_secrets_are_not_shown():
     assert "hush" not in repr(S3Options(access_key_id="a", secret_access_key="hush"))
+
+
+def test_an_object_that_is_moved_has_one_key_and_the_same_fingerprint(store: ObjectStore):
+    put(store, "a/song.wav", b"moved")
+    put(store, "trash/a/song.wav", b"in the way")
+    before = store.head("a/song.wav")
+    store.move("a/song.wav", "trash/a/song.wav")
+    assert keys(store) == ["trash/a/song.wav"] and store.read("trash/a/song.wav") == b"moved"
+    assert before is not None
+    assert store.head("trash/a/song.wav").fingerprint == before.fingerprint
+    with pytest.raises(FileNotFoundError):
+        store.move("a/song.wav", "trash/a/other.wav")

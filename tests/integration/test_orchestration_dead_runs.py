@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from daemon import open_instance, wait_for
 
 from bandscope_dagster.orchestration import dead_runs
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
-from bandscope_dagster.orchestration.home import DAGSTER_YAML
+from bandscope_dagster.orchestration.home import DAGSTER_YAML, only_one
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG
 
 # A process that starts a run, and never ends it.
@@ -26,6 +27,10 @@ def job():
     work()
 job.execute_in_process(instance=dg.DagsterInstance.get())
 """
+
+
+@dg.job
+def nothing() -> None: ...
 
 
 @pytest.fixture
@@ -80,33 +85,46 @@ def test_a_reused_process_id_is_another_process(instance: dg.DagsterInstance) ->
         living.wait()
 
 
-@pytest.mark.parametrize("status", [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.NOT_STARTED])
-def test_a_run_that_has_not_begun_gets_time_to_start(
-    instance: dg.DagsterInstance, status: dg.DagsterRunStatus, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_no_server_was_asked_to_start_is_dead_after_a_while(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @dg.job
-    def job() -> None: ...
-
-    run = instance.create_run_for_job(job, tags={LAUNCHER_TAG: LAUNCHER}, status=status)
-    assert end_dead_runs(instance) == []
-    monkeypatch.setattr(dead_runs, "STARTS_WITHIN_S", 0.0)
+    run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTING)
+    assert end_dead_runs(instance) == [], "the daemon may be about to ask"
+    monkeypatch.setattr(dead_runs, "HANDED_OVER_WITHIN_S", 0.0)
     assert end_dead_runs(instance) == [run.run_id]
+
+
+def test_a_run_that_was_starting_before_the_machine_started_is_dead(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = instance.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTING)
+    monkeypatch.setattr(dead_runs, "_first_process_began", lambda: time.time() + 1)
+    assert end_dead_runs(instance) == [run.run_id]
+
+
+def test_a_run_of_the_command_that_has_not_begun_is_dead_once_the_command_has_ended(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    run = instance.create_run_for_job(nothing, tags={LAUNCHER_TAG: LAUNCHER})
+    with only_one(tmp_path):
+        assert end_dead_runs(instance) == [], "the command may be slow"
+        assert end_dead_runs(instance, only_command=True) == [run.run_id], "it has no run yet"
+    other = instance.create_run_for_job(nothing, tags={LAUNCHER_TAG: LAUNCHER})
+    assert end_dead_runs(instance) == [other.run_id]
 
 
 def test_a_run_that_a_daemon_is_about_to_queue_is_left_alone(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @dg.job
-    def job() -> None: ...
-
-    monkeypatch.setattr(dead_runs, "STARTS_WITHIN_S", 0.0)
-    instance.create_run_for_job(job)
+    monkeypatch.setattr(dead_runs, "HANDED_OVER_WITHIN_S", 0.0)
+    instance.create_run_for_job(nothing)
     assert end_dead_runs(instance) == []
 
 
-def test_homes_of_several_machines_are_left_alone(
+def test_in_a_shared_database_only_a_code_server_judges_and_only_its_own_runs(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_in_a_process("dies").wait()
     monkeypatch.setattr(dead_runs, "SqliteRunStorage", type("Elsewhere", (), {}))
     assert end_dead_runs(instance) == []
+    assert end_dead_runs(instance, code_location="bandscope") == [], "its server did not start the run"

@@ -44,6 +44,7 @@ def test_every_job_runs_its_part_of_the_graph(tmp_path: Path) -> None:
         "write_pages": {"song_pages"},
         "refresh_catalogs": set(CATALOGS),
         "retry_songs": set(),
+        "update_outdated_songs": set(),
     }
     for job in JOBS:
         assert definitions.resolve_job_def(job.name).description
@@ -219,8 +220,7 @@ def test_the_sensor_refreshes_the_catalogs_and_not_once_per_song(story: Story) -
     assert story.errors[0] == {story.ids[REJECTED], story.ids[BLOCKED], story.ids[WITHHELD]}
     assert story.errors[1] == {story.ids[REJECTED], story.ids[WITHHELD]}
     assert story.errors[2] == {story.ids[REJECTED]}
-    # On a busy machine a process may take more than STARTS_WITHIN_S to start. Its run is then given up for another.
-    refreshes = [record for record in story.catalogs if record.start_time]
+    refreshes = story.catalogs
     assert {record.dagster_run.status for record in refreshes} == {dg.DagsterRunStatus.SUCCESS}
     ended = sum(len(runs) for runs in story.runs)
     assert 3 <= len(refreshes) <= ended, (

@@ -21,16 +21,22 @@ from platforms import ASSETS, Platform, local_settings, song_bytes
 from pydantic import SecretStr
 from s3_server import S3Server
 
+from bandscope_dagster.orchestration import lost_songs
 from bandscope_dagster.orchestration.home import only_one
+from bandscope_dagster.orchestration.lost_songs import ATTEMPTS, find_lost
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
 from bandscope_dagster.orchestration.resources import resources
 from bandscope_dagster.orchestration.run_tags import (
+    ATTEMPT_TAG,
+    FAILURE_REASON_TAG,
     FIRST_SONG_TAG,
     LAST_SONG_TAG,
     OWNERS_TAG,
+    PARENT_RUN_TAG,
     PRIORITY_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
+    RESUMES_TAG,
     REUSE_TAG,
     RUN_KEY_TAG,
     SENSOR_TAG,
@@ -163,6 +169,79 @@ def test_a_tick_without_new_uploads_reports_the_counts(house: SensorHouse) -> No
     assert not second.run_requests
     assert second.skip_reason is not None
     assert "2 uploads, 2 other files ignored, 2 songs" in str(second.skip_reason.skip_message)
+
+
+DIED = dg.DagsterEventType.RUN_FAILURE
+
+
+def skipped(house: SensorHouse) -> str:
+    """The reason why a tick requests nothing."""
+    result = house.tick()
+    assert not result.run_requests and result.skip_reason is not None
+    return str(result.skip_reason.skip_message)
+
+
+def test_the_songs_of_a_dead_run_are_requested_again_after_a_wait(
+    house: SensorHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.add_uploads(*names(5))
+    house.tick()
+    dead, living = house.runs()
+    house.end(dead, DIED)
+
+    told = skipped(house)
+    assert f"3 songs of run {dead.run_id[:8]}, which died (run 1 of {ATTEMPTS})" in told
+    assert "are requested again at" in told
+    monkeypatch.setattr(lost_songs, "FIRST_WAIT_S", 0.0)
+    (request,) = requests(house.tick())
+
+    assert house.covered() == [house.songs[:3], house.songs[3:], house.songs[:3]]
+    assert request.asset_selection == [dg.AssetKey("songs")]
+    assert (request.tags[RESUMES_TAG], request.tags[ATTEMPT_TAG]) == (dead.run_id, "2")
+    assert request.tags[REUSE_TAG] == "true"
+    assert dead.run_id[:8] not in skipped(house), "once"
+    house.end(living, DIED)
+    house.tick()
+    assert house.covered()[3:] == [house.songs[3:]]
+
+
+def test_the_waits_grow_and_the_last_run_is_not_repeated(
+    house: SensorHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.add_uploads(*names(2))
+    house.tick()
+    waits: list[float] = []
+    for attempt in range(1, ATTEMPTS):
+        house.end(house.runs()[-1], DIED)
+        monkeypatch.setattr(lost_songs, "FIRST_WAIT_S", 30.0)
+        settled = Cursor.parse(house.cursor).settled
+        *_, (lost, _) = find_lost(house.instance, house.songs, house.songs, settled)
+        assert lost is not None and lost.attempt == attempt
+        waits.append(round(lost.due - (house.instance.get_run_records(limit=1)[0].end_time or 0.0)))
+        monkeypatch.setattr(lost_songs, "FIRST_WAIT_S", 0.0)
+        house.tick()
+    house.end(house.runs()[-1], DIED)
+
+    assert waits == [30, 60, 120, 240, 480]
+    assert len(house.runs()) == ATTEMPTS
+    assert "are not requested again: fix the cause, then use `bandscope retry`" in skipped(house)
+    assert "not requested again" not in skipped(house), "told once"
+
+
+def test_songs_that_a_step_failed_or_another_run_repeats_are_not_lost(
+    house: SensorHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_songs, "FIRST_WAIT_S", 0.0)
+    house.add_uploads(*names(9))
+    house.tick()
+    failed, repeated, gone = house.runs()
+    house.instance.add_run_tags(failed.run_id, {FAILURE_REASON_TAG: "STEP_FAILURE"})
+    house.instance.create_run_for_job(house.job, tags={PARENT_RUN_TAG: repeated.run_id})
+    for song in sorted((Path(house.settings.storage) / "uploads").iterdir())[6:]:
+        song.unlink()
+    for run in (failed, repeated, gone):
+        house.end(run, DIED)
+    assert "which died" not in skipped(house)
 
 
 def test_a_store_that_cannot_be_listed_fails_the_tick(

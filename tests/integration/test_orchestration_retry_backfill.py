@@ -64,7 +64,7 @@ def letters(songs: Iterator[str] | list[str] | tuple[str, ...]) -> str:
 def test_failed_and_missing_songs_are_one_backfill_whose_ranges_include_finished_songs(
     scattered: Platform,
 ) -> None:
-    found = retry_songs(scattered.instance, scattered.store, TAGS, songs_per_run=4)
+    found = retry_songs(scattered.instance, scattered.store, TAGS, scattered.settings)
 
     assert (found.unfinished, found.in_progress) == (3, 1)
     assert [letters(part.songs) for part in found.ranges] == ["bcd", "h"], "g is in a run"
@@ -78,17 +78,22 @@ def test_failed_and_missing_songs_are_one_backfill_whose_ranges_include_finished
 
 
 def test_only_the_selected_assets_are_retried(scattered: Platform) -> None:
-    assert letters(retry_songs(scattered.instance, scattered.store, ["songs"], 4).ranges[0].songs) == "h"
+    assert (
+        letters(
+            retry_songs(scattered.instance, scattered.store, ["songs"], scattered.settings).ranges[0].songs
+        )
+        == "h"
+    )
 
 
 def test_an_asset_without_results_is_missing_for_every_song(scattered: Platform) -> None:
-    assert retry_songs(scattered.instance, scattered.store, PER_SONG, 4).unfinished == 7
+    assert retry_songs(scattered.instance, scattered.store, PER_SONG, scattered.settings).unfinished == 7
 
 
 def test_a_second_retry_waits_for_the_first(scattered: Platform) -> None:
-    first = retry_songs(scattered.instance, scattered.store, TAGS, 4)
+    first = retry_songs(scattered.instance, scattered.store, TAGS, scattered.settings)
     with pytest.raises(CannotRetry, match=str(first.backfill_id)):
-        retry_songs(scattered.instance, scattered.store, TAGS, 4)
+        retry_songs(scattered.instance, scattered.store, TAGS, scattered.settings)
 
 
 def test_nothing_is_retried_during_bandscope_run(scattered: Platform) -> None:
@@ -96,7 +101,7 @@ def test_nothing_is_retried_during_bandscope_run(scattered: Platform) -> None:
         only_one(Path(scattered.instance.root_directory)),
         pytest.raises(CannotRetry, match="bandscope run"),
     ):
-        retry_songs(scattered.instance, scattered.store, TAGS, 4)
+        retry_songs(scattered.instance, scattered.store, TAGS, scattered.settings)
 
 
 def test_the_job_needs_no_configuration_and_reports_its_request(scattered: Platform) -> None:

@@ -6,7 +6,6 @@ Each test damages a copy of one processed store, of three songs and a rejected u
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
+from command_server import Command, start_command
 from daemon import end_group, wait_for
 from platforms import PER_SONG, song_bytes
 from s3_server import S3Server
@@ -40,17 +40,10 @@ class Place:
     home: Path
     variables: dict[str, str]
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> Command:
         environment = os.environ | {"BANDSCOPE_STORAGE": self.store.url, "DAGSTER_HOME": str(self.home)}
         environment |= {"BANDSCOPE_DEVICE": "cpu", "COLUMNS": "200", "BANDSCOPE_STEP_RETRIES": "0"}
-        return subprocess.Popen(
-            [str(Path(sys.executable).with_name("bandscope")), *arguments],
-            env=environment | self.variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        return start_command(arguments, environment | self.variables)
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
         """The exit code and the output of a command."""

@@ -52,7 +52,7 @@ CONTRACT = {
     "stem_instrument_tags": TAG_COLUMNS,
     "song_failures": "song_id, table, stage, reason, message, since",
     "song_catalog": f"{SONG_COLUMNS}, stem_energy_share, top_instruments, status, missing_tables, "
-    f"separator, tagger, residual_db, stem_quality, instruments, {SONG_QUALITY_COLUMNS}",
+    f"separator, tagger, residual_db, stem_quality, instruments, {SONG_QUALITY_COLUMNS}, upload",
     "instrument_catalog": "song_id, source, instrument, family, score, score_max, seconds_present, windows, "
     "first_s, last_s, layer, model, intervals",
     "song_errors": "song_id, table, stage, reason, message, since",

@@ -8,7 +8,6 @@ import csv
 import os
 import re
 import subprocess
-import sys
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
+from command_server import run_command
 from daemon import open_instance
 from instances import new_instance
 from platforms import PER_SONG, Platform, environment, local_settings, s3_settings, song_bytes
@@ -91,8 +91,7 @@ class Place:
 
 
 def bandscope(variables: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("bandscope")), *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=1200)
+    return run_command(arguments, os.environ | variables)
 
 
 def write(folder: Path, name: str, data: bytes = SONG) -> None:

@@ -3,25 +3,23 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
+from command_server import SCRIPT, Command, start_command
 from daemon import open_instance
 from platforms import Platform, local_settings
 
 
-def bandscope(store: Path, home: Path, *arguments: str) -> subprocess.Popen[str]:
+def bandscope(store: Path, home: Path, *arguments: str) -> Command:
     """Start the command line on a store and a Dagster home."""
-    environment = os.environ | {
-        "BANDSCOPE_STORAGE": str(store),
-        "BANDSCOPE_DEVICE": "cpu",
-        "DAGSTER_HOME": str(home),
-        "COLUMNS": "200",
-    }
-    command = [str(Path(sys.executable).with_name("bandscope")), *arguments]
+    return start_command(arguments, variables(store, home))
+
+
+def bandscope_alone(store: Path, home: Path, *arguments: str) -> "subprocess.Popen[str]":
+    """The same with imports of its own, for variables that a program reads when it starts."""
     return subprocess.Popen(
-        command,
-        env=environment,
+        [SCRIPT, *arguments],
+        env=variables(store, home),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -31,7 +29,17 @@ def bandscope(store: Path, home: Path, *arguments: str) -> subprocess.Popen[str]
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
+def variables(store: Path, home: Path) -> dict[str, str]:
+    """The environment of a command."""
+    return os.environ | {
+        "BANDSCOPE_STORAGE": str(store),
+        "BANDSCOPE_DEVICE": "cpu",
+        "DAGSTER_HOME": str(home),
+        "COLUMNS": "200",
+    }
+
+
+def finish(process: "Command | subprocess.Popen[str]") -> str:
     """Wait for a command that must succeed; return its output."""
     printed, _ = process.communicate(timeout=600)
     assert process.returncode == 0, printed

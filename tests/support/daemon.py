@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 import pytest
+from command_server import Command
 
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 
@@ -188,7 +189,7 @@ class Home:
             )
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: "subprocess.Popen[bytes] | Command") -> None:
     """Kill a process and all others in its process group, and wait for it."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -94,4 +94,5 @@ def tag_row(
         "mapped": True,
         "answer": None,
         "note": None,
+        "level_dbfs": -20.0,
     } | changes

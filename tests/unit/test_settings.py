@@ -7,7 +7,7 @@ import pytest
 
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
-from bandscope_dagster.orchestration.home import dagster_home
+from bandscope_dagster.orchestration.home import DAGSTER_YAML, dagster_home
 from bandscope_dagster.settings import PREFIX, Settings, load_settings, unknown_variables
 
 SECRET = "hunter2-do-not-print"
@@ -40,6 +40,7 @@ USED = {
     "STEP_RETRY_DELAY_S": ("0.5", 0.5),
     "FLAC_BITS": ("24", 24),
     "PRESENT_FROM": ("0.5", 0.5),
+    "AUDIBLE_DB": ("-30", -30.0),
     "UI_URL": ("https://dagster.example.org", "https://dagster.example.org"),
     "MAX_UPLOAD_BYTES": ("1000", 1000),
     "MIN_DURATION_S": ("1.5", 1.5),
@@ -75,6 +76,7 @@ REFUSED = {
     "STEP_RETRY_DELAY_S": ["-1", "soon"],
     "FLAC_BITS": ["20", "32"],
     "PRESENT_FROM": ["1.1", "-0.1", "nan"],
+    "AUDIBLE_DB": ["1", "-201", "nan"],
     "MAX_UPLOAD_BYTES": ["0", "2GB"],
     "MIN_DURATION_S": ["-1"],
     "MAX_DURATION_S": ["0", "nan"],
@@ -188,6 +190,22 @@ def test_the_default_limits_are_the_same_in_both_places() -> None:
     assert Settings().limits == Limits(max_bytes=Settings().max_upload_bytes)
 
 
+OLD_DAGSTER_YAML = """\
+# Written by bandscope: runs and their history are beside this file, in SQLite.
+# All options: https://docs.dagster.io/deployment/oss/dagster-yaml
+event_log_storage:
+  # Dagster's own with its connections kept open: several times as fast. Optional: docs/event-log.md
+  module: bandscope_dagster.orchestration.event_log
+  class: SqliteEventLog
+  config:
+    home: {env: DAGSTER_HOME}
+run_queue:
+  dequeue_interval_seconds: 1  # how long a run waits at most if no other is before it; Dagster's default is 5
+telemetry:
+  enabled: false
+"""
+
+
 def test_dagsters_home_is_below_the_users_where_none_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,12 +231,19 @@ def test_a_new_home_gets_a_configuration_that_dagster_takes(
     dagster_home()
     with dg.DagsterInstance.get() as instance:
         assert instance.root_directory == str(tmp_path / "home")
-        assert instance.telemetry_enabled is False
+        assert instance.telemetry_enabled is False and instance.nux_enabled is False
+        assert instance.run_retries_enabled
     assert "dagster.yaml" not in capfd.readouterr().err, "Dagster warned about its configuration"
 
 
-def test_a_home_that_has_a_configuration_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_earlier_configuration_of_ours_is_replaced_and_an_edited_one_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: true\n")
-    dagster_home()
-    assert (tmp_path / "dagster.yaml").read_text() == "telemetry:\n  enabled: true\n"
+    config = tmp_path / "dagster.yaml"
+    edited = OLD_DAGSTER_YAML.replace("false", "true")
+    for found, after in ((OLD_DAGSTER_YAML, DAGSTER_YAML), (edited, edited), (DAGSTER_YAML, DAGSTER_YAML)):
+        config.write_text(found)
+        dagster_home()
+        assert config.read_text() == after
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dagster.yaml"]

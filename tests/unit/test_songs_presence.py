@@ -6,7 +6,13 @@ import polars as pl
 import pytest
 from song_rows import tag_row
 
-from bandscope_dagster.songs.presence import as_setting, instruments_of, judged, present_windows
+from bandscope_dagster.songs.presence import (
+    all_instruments,
+    as_setting,
+    instruments_of,
+    judged,
+    present_windows,
+)
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS
 from bandscope_dagster.storage.tables.song_tables import arrow_table
 from bandscope_dagster.tagging.presence_rule import PresenceRule, PresentFrom
@@ -123,6 +129,64 @@ def test_the_windows_of_a_picture_are_those_of_the_catalog_with_their_bounds() -
     ]
 
 
+def stem_of(name: str, instrument: str, *levels: float | None) -> list[dict[str, Any]]:
+    """Windows of a stem at these levels in dBFS, in which the instrument has the score 0.9."""
+    rows = rows_of(instrument, *[0.9 for _ in levels], source=name)
+    return [row | {"level_dbfs": level} for row, level in zip(rows, levels, strict=True)]
+
+
+def test_what_a_separator_leaves_in_a_stem_that_the_song_does_not_have_is_not_present() -> None:
+    speech = stem_of("vocals", "spoken word", *[-20.0] * 4)
+    assert present(QUARTER, *speech, *stem_of("accompaniment", "guitar", *[-46.0] * 4)) == {"spoken word": 4}
+    assert present(QUARTER, *speech, *stem_of("accompaniment", "guitar", *[-44.0] * 4)) == {
+        "spoken word": 4,
+        "guitar": 4,
+    }
+
+
+def test_a_voice_in_an_audible_stem_counts_even_if_the_mixture_is_not_tagged_with_it() -> None:
+    found = instruments_of(
+        table(*rows_of("guitar", 0.9, 0.9), *stem_of("vocals", "vocals", -30.0, -30.0)), QUARTER
+    )
+    heard = all_instruments(found).collect()["instruments"].explode().struct.unnest()
+    assert dict(heard.select("instrument", "sources").rows()) == {"guitar": ["mixture"], "vocals": ["vocals"]}
+
+
+def test_a_stem_counts_only_in_the_windows_in_which_it_is_audible() -> None:
+    band = stem_of("other", "piano", *[-20.0] * 4)
+    sung = stem_of("vocals", "vocals", -25.0, -60.0, -60.0, -25.0)
+    assert present(QUARTER, *band, *sung) == {"piano": 4, "vocals": 2}
+    found = instruments_of(table(*band, *sung), QUARTER).filter(pl.col("instrument") == "vocals").collect()
+    assert found.select("first_s", "last_s").row(0) == (0.0, 12.0)
+    assert len(found["intervals"].item()) == 2
+
+
+def test_one_loud_window_of_a_soft_stem_is_as_little_as_one_stray_window() -> None:
+    band = stem_of("other", "piano", *[-20.0] * 8)
+    assert present(QUARTER, *band, *stem_of("vocals", "flute", -25.0, *[-60.0] * 7)) == {"piano": 8}
+
+
+def test_a_soft_passage_of_the_mixture_counts_and_its_fade_does_not() -> None:
+    assert present(EACH_WINDOW, *stem_of("mixture", "flute", -10.0, -50.0, -70.0)) == {"flute": 2}
+
+
+def test_windows_from_before_levels_were_measured_are_audible() -> None:
+    old = [*stem_of("vocals", "vocals", None, None), *stem_of("accompaniment", "guitar", None, None)]
+    assert present(QUARTER, *old) == {"vocals": 2, "guitar": 2}
+
+
+def test_the_bound_of_audible_stems_can_be_set() -> None:
+    soft = [*stem_of("vocals", "vocals", -10.0), *stem_of("accompaniment", "guitar", -50.0)]
+    found = [present({None: PresenceRule(0.5, audible_db=bound)}, *soft) for bound in (-30, -60)]
+    assert found == [{"vocals": 1}, {"vocals": 1, "guitar": 1}]
+
+
+def test_a_language_model_names_nothing_in_a_stem_that_cannot_be_heard() -> None:
+    named = [tag_row("song", "flute", None, 0.0, source=source) for source in ("vocals", "accompaniment")]
+    named[1] |= {"instrument": "guitar", "level_dbfs": -60.0}
+    assert present(EACH_WINDOW, *named) == {"flute": 1}
+
+
 def test_a_rule_as_a_setting_has_everything_that_rows_depend_on() -> None:
     assert as_setting(EACH_WINDOW) == {"*": 0.5}
     assert as_setting(QUARTER) == {
@@ -131,6 +195,7 @@ def test_a_rule_as_a_setting_has_everything_that_rows_depend_on() -> None:
             "bounds": {"harp": 0.3, "electric guitar": 0.6, "distorted guitar": 0.2},
             "best_share": 0.25,
             "fewest": 1,
+            "audible_db": -25.0,
         },
         "*": 0.5,
     }

@@ -1,6 +1,7 @@
 """tagging/source_tags: the rows made from the tags of a source, and their order."""
 
 import numpy as np
+import pytest
 from level_tagger import FAINT, LOUD, ByLevel, always, level, tagged
 
 from bandscope_dagster.models.identity import ModelIdentity
@@ -28,6 +29,7 @@ def test_a_row_says_where_what_was_heard_and_how_surely() -> None:
         "answer": None,
         "note": None,
         "error": None,
+        "level_dbfs": pytest.approx(20 * np.log10(LOUD), abs=0.1),
     }
     assert [(row["start_s"], row["end_s"]) for row in rows] == [(0.0, 3.0), (3.0, 6.0)]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bandscope_dagster.tagging.protocol import WindowPlan
-from bandscope_dagster.tagging.windows import Window, Windows
+from bandscope_dagster.tagging.windows import DIGITAL_SILENCE_DB, Window, Windows
 
 TEN = WindowPlan(sample_rate=100, length=10, hop=10, lead=3)
 
@@ -72,7 +72,11 @@ def test_an_empty_song_has_no_windows():
 def test_a_window_without_sound_is_marked_silent():
     # RMS of −71 dBFS, −69 dBFS, and digital silence after a loud lead.
     levels = np.repeat(10 ** (np.array([-71, -69, -300]) / 20), 10).astype(np.float32)
-    assert [window.silent for window in cut(TEN, levels)] == [True, False, True]
+    windows = cut(TEN, levels)
+    assert [window.silent for window in windows] == [True, False, True]
+    assert [window.level_dbfs for window in windows] == pytest.approx(
+        [-71, -69, DIGITAL_SILENCE_DB], abs=0.01
+    )
 
 
 def test_stereo_is_refused():

@@ -2,13 +2,13 @@
 
 The sensor asks Dagster for the state of songs, and keeps none of its own. A song is registered before its run is
 requested, so an interruption between the two leaves a registered song without a run, and the next tick requests it. A
-run's songs are planned when the run is created, so a song of an existing run, in any state, is never requested again.
-If the daemon dies during a tick, it continues with the requests of that tick when it is back. Only a run that it was
-about to launch stays "starting", until run monitoring ends it and run retries start it again: a home needs both.
+run's songs are planned when the run is created, so a song of an existing run is requested again only if that run died
+(``lost_songs.py``). If the daemon dies during a tick, it continues with the requests of that tick when it is back.
 
-The cursor only avoids a look at all songs in every tick.
+The cursor only avoids a look at all songs and all failed runs in every tick.
 """
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,11 +18,15 @@ from dagster import ResourceParam
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bandscope_dagster.input_digests import digest
+from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import is_in_use
+from bandscope_dagster.orchestration.lost_songs import LostSongs, find_lost
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, untouched_songs
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.run_tags import (
+    ATTEMPT_TAG,
     PRIORITY_TAG,
+    RESUMES_TAG,
     REUSE_TAG,
     RUN_KEY_TAG,
     SENSOR_TAG,
@@ -58,6 +62,8 @@ class Cursor(BaseModel):
     last_song: str | None = None
     # Songs requested so far. It is part of the run key, so a song that was deleted and comes back is a new request.
     requested: int = Field(default=0, ge=0)
+    # Runs that failed until then have successors, or were given up (seconds since 1970).
+    settled: float = Field(default=0.0, ge=0.0)
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
@@ -85,7 +91,8 @@ def uploads_sensor(
         default_status=status,
         description=(
             "Registers every new upload as a song, and starts runs over songs that have none: neighbours"
-            " together, the oldest first. Lists the uploads once per tick, and reads no audio."
+            " together, the oldest first. Songs of a run that died are requested again, after waits that grow."
+            " Lists the uploads once per tick, and reads no audio."
         ),
     )
     def new_uploads(
@@ -95,6 +102,9 @@ def uploads_sensor(
     ) -> dg.SensorResult | dg.SkipReason:
         if is_in_use(Path(context.instance.root_directory)):
             return dg.SkipReason("`bandscope run` is running and takes the new uploads.")
+        origin = context.code_location_origin
+        for run_id in end_dead_runs(context.instance, code_location=origin and origin.location_name):
+            context.log.warning(f"The process of run {run_id} is gone: marked as failed.")
         cursor = Cursor.parse(context.cursor)
         before = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         # The last song was deleted: start again from the first song.
@@ -111,18 +121,28 @@ def uploads_sensor(
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]
         untouched = untouched_songs(context.instance, rest, "songs") if rest else set[str]()
-        taken = _up_to(rest, untouched, max(songs_per_tick, settings.songs_per_run))
-        requested = untouched.intersection(taken)
         by_song = listing.by_song
+        limit = max(songs_per_tick, settings.songs_per_run)
+        again, told, settled = _lost_requests(
+            context.instance, songs, by_song, cursor, settings.songs_per_run, limit
+        )
+        for line in told:
+            context.log.warning(line)
+        taken = _up_to(rest, untouched, limit - sum(len(part.songs) for part, _ in again))
+        requested = untouched.intersection(taken)
         requests = [
             *_created_but_never_launched(context.instance),
+            *(request for _, request in again),
             *(
                 _run_request(part, cursor, by_song, settings.songs_per_run)
                 for part in song_ranges(taken, requested, settings.songs_per_run)
             ),
         ]
-        if taken:
-            cursor = Cursor(last_song=taken[-1], requested=cursor.requested + len(requested))
+        cursor = Cursor(
+            last_song=taken[-1] if taken else cursor.last_song,
+            requested=cursor.requested + len(requested),
+            settled=settled,
+        )
         seen = f"{len(listing.uploads)} uploads, {listing.ignored} other files ignored, {len(songs)} songs"
         context.log.info(
             f"{seen}; {len(requested)} of them requested in {len(requests)} runs,"
@@ -130,15 +150,57 @@ def uploads_sensor(
         )
         return dg.SensorResult(
             run_requests=requests,
-            skip_reason=None if requests else f"Nothing new: {seen}, all of them in a run or done.",
+            skip_reason=None
+            if requests
+            else "; ".join([f"Nothing new: {seen}, all of them requested", *told]),
             cursor=cursor.model_dump_json(),
         )
 
     return new_uploads
 
 
+def _lost_requests(
+    instance: dg.DagsterInstance,
+    songs: Sequence[str],
+    by_song: Mapping[str, Upload],
+    cursor: Cursor,
+    songs_per_run: int,
+    limit: int,
+) -> tuple[list[tuple[SongRange, dg.RunRequest]], list[str], float]:
+    """The runs over at most ``limit`` lost songs that are due; what to tell; and the time for ``Cursor.settled``."""
+    requests: list[tuple[SongRange, dg.RunRequest]] = []
+    told: list[str] = []
+    now, settled, all_settled = time.time(), cursor.settled, True
+    taken: set[str] = set()
+    for lost, failed_at in find_lost(instance, songs, by_song, cursor.settled):
+        if lost is not None:
+            told.append(lost.told(now))
+            all_settled = all_settled and lost.given_up
+            fits = not taken or len(taken) + len(lost.songs) <= limit
+            if fits and not lost.given_up and now >= lost.due:
+                wanted = set(lost.songs) - taken
+                taken |= wanted
+                parts = song_ranges(songs, wanted, songs_per_run)
+                requests += [(part, _resuming(lost, part, by_song)) for part in parts]
+        if all_settled:
+            settled = failed_at
+    return requests, told, settled
+
+
+def _resuming(lost: LostSongs, part: SongRange, by_song: Mapping[str, Upload]) -> dg.RunRequest:
+    tags = {REUSE_TAG: "true", RESUMES_TAG: lost.run_id, ATTEMPT_TAG: str(lost.attempt + 1)}
+    owners = (by_song[song].owner for song in part.songs)
+    return dg.RunRequest(
+        run_key=digest(lost.run_id, part.songs)[:RUN_KEY_DIGITS],
+        tags=part.tags | search_tags(part.songs, owners) | tags,
+        asset_selection=[dg.AssetKey(asset) for asset in lost.assets],
+    )
+
+
 def _up_to(songs: Sequence[str], counted: Collection[str], limit: int) -> Sequence[str]:
     """The first ``songs``, up to the one that is number ``limit`` among ``counted``."""
+    if limit <= 0:
+        return songs[:0]
     found = 0
     for position, song in enumerate(songs, start=1):
         found += song in counted

@@ -41,7 +41,8 @@ def catalogs_sensor(job_name: str, *, every_s: int = INTERVAL_S) -> dg.SensorDef
         ),
     )
     def refresh_catalogs_after_runs(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        for run_id in end_dead_runs(context.instance):
+        origin = context.code_location_origin
+        for run_id in end_dead_runs(context.instance, code_location=origin and origin.location_name):
             context.log.warning(f"The process of run {run_id} is gone: marked as failed.")
         attempt = _last_attempt(context.instance)
         if attempt is not None and attempt.dagster_run.status not in ENDED:

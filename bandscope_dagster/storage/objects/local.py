@@ -142,6 +142,16 @@ class LocalStore:
         path = self._path(key)
         self.call(key, lambda: path.unlink(missing_ok=True))
 
+    def move(self, key: str, to: str) -> None:
+        """See ``ObjectStore.move``."""
+        source, target = self._path(key), self._path(to)
+
+        def rename() -> None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.replace(target)
+
+        self.call(key, rename)
+
     def polars_access(self) -> dict[str, Any]:
         """An empty dictionary: polars needs no arguments for local paths."""
         return {}

@@ -1,8 +1,12 @@
 """Tries out if a store can be written, before work is done for it."""
 
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.storage.objects.local import LocalStore
+from bandscope_dagster.storage.objects.local_pending import PENDING_FOLDER
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 KEY = "probe"  # in no folder, which would stay
@@ -38,6 +42,21 @@ def require_writable(store: ObjectStore) -> None:
         ) from error
     if found != PROBED:
         raise StoreNotWritable(f"the store {store.url} returned other bytes than were written to it")
+
+
+@contextmanager
+def without_trace(store: ObjectStore) -> Generator[None]:
+    """Remove the empty folders that a probe in the block makes in a local store, also the store's own."""
+    root = Path(store.url) if isinstance(store, LocalStore) else None
+    made = (
+        [folder for folder in (root / PENDING_FOLDER, root, *root.parents) if not folder.exists()]
+        if root
+        else []
+    )
+    yield
+    for folder in made:
+        with suppress(OSError):  # another process uses it by now
+            folder.rmdir()
 
 
 def _can_read(store: ObjectStore, error: OSError) -> bool:

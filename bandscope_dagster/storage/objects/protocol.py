@@ -157,6 +157,13 @@ class ObjectStore(Protocol):
         """Remove the object; does nothing if there is no such object."""
         ...
 
+    def move(self, key: str, to: str) -> None:
+        """Give the object another key, and replace the object that has it. On a local disk it keeps its time.
+
+        Raises FileNotFoundError if there is no such object.
+        """
+        ...
+
     def polars_access(self) -> dict[str, Any]:
         """The arguments with which ``polars.scan_parquet`` reads ``uri(key)``."""
         ...

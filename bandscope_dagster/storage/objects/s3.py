@@ -116,6 +116,13 @@ class S3Store:
         check_key(key)
         self._bucket.call(key, lambda: obstore.delete(self._bucket.handle, key))
 
+    def move(self, key: str, to: str) -> None:
+        """See ``ObjectStore.move``. The server copies; the copy of an object of several parts has another ETag."""
+        for each in (key, to):
+            check_key(each)
+        self._bucket.call(key, lambda: obstore.copy(self._bucket.handle, key, to))
+        self.delete(key)
+
     def polars_access(self) -> dict[str, Any]:
         """See ``ObjectStore.polars_access``."""
         access = self._bucket.access

@@ -1,5 +1,6 @@
 """The columns of the catalogs: values over a whole song."""
 
+import polars as pl
 import pyarrow as pa
 
 from bandscope_dagster.storage.tables.columns import SONG_ID_COLUMN, Column
@@ -12,6 +13,13 @@ STEM_QUALITY = pa.struct([*STEM_SHARE, *LEVELS, ("silent", pa.bool_())])
 INTERVAL = pa.struct([("start_s", SECONDS), ("end_s", SECONDS), ("score", FLOAT)])
 TOP_INSTRUMENT = pa.struct([("instrument", TEXT), ("family", TEXT), ("score", FLOAT), ("seconds", FLOAT)])
 SONG_INSTRUMENT = pa.struct([*TOP_INSTRUMENT, ("layer", TEXT), ("sources", pa.list_(TEXT))])
+
+NAME_COLUMN = Column(
+    "name",
+    TEXT,
+    "Name to show: the title in the file's tags, else the name of the file; null if the file of `songs` is missing",
+    "Night Bus",
+)
 
 SONG_SUMMARY_COLUMNS = (
     Column(
@@ -87,6 +95,16 @@ SONG_SUMMARY_COLUMNS = (
     ),
 )
 
+UPLOAD_COLUMNS = (
+    Column(
+        "upload",
+        TEXT,
+        "'present', 'gone' (the upload is no longer in the store) or 'replaced' (another file has its name, and is a "
+        "song of its own); `bandscope forget --gone` removes the last two",
+        "present",
+    ),
+)
+
 INSTRUMENT_COLUMNS = (
     SONG_ID_COLUMN,
     Column("source", TEXT, "Audio that was tagged: 'mixture' or a stem's name", "mixture"),
@@ -125,4 +143,10 @@ INSTRUMENT_COLUMNS = (
         "Intervals of presence (s), in which windows that touch or overlap are merged, with their largest score",
         [{"start_s": 12.0, "end_s": 63.0, "score": 0.66}, {"start_s": 96.0, "end_s": 171.0, "score": 0.52}],
     ),
+    NAME_COLUMN,
 )
+
+
+def display_name() -> pl.Expr:
+    """``NAME_COLUMN`` from the columns of ``songs``."""
+    return pl.coalesce("title", "filename").alias(NAME_COLUMN.name)

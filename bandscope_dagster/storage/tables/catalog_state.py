@@ -56,12 +56,12 @@ def refresh_id_in(metadata: Mapping[bytes, bytes] | None) -> str:
 
 
 def stored_catalog(
-    store: ObjectStore, table: Table, made_with: str, sources: Sequence[Table]
+    store: ObjectStore, table: Table, made_with: str, compared: Sequence[str]
 ) -> StoredCatalog | None:
     """The catalog in the store, by its footer and its state.
 
-    None if it must be rebuilt: there is none, ``made_with`` has changed, or the catalog or its state (the versions
-    of the songs' files in ``sources``) is missing or cannot be read.
+    None if it must be rebuilt: there is none, ``made_with`` has changed, or the catalog or its state (the columns
+    ``compared`` of the versions of the songs' files) is missing or cannot be read.
     """
     key = catalog_key(table)
     found = store.head(key)
@@ -73,7 +73,7 @@ def stored_catalog(
         if _entry(footer.metadata, "made_with") != made_with:
             logger.info("%s has other settings or another version; rebuilding it from all songs", table.name)
             return None
-        versions = read_state(store, table, refresh_id, sources)
+        versions = read_state(store, table, refresh_id, compared)
     except (FileNotFoundError, *UNREADABLE) as error:
         problem = "%s or its state is missing or cannot be read (%s); rebuilding it from all songs"
         logger.warning(problem, table.name, error)
@@ -95,14 +95,14 @@ def is_whole(store: ObjectStore, table: Table) -> bool:
     return True
 
 
-def read_state(store: ObjectStore, table: Table, refresh_id: str, sources: Sequence[Table]) -> pl.DataFrame:
-    """The versions of the songs' files in ``sources`` from which a refresh built the catalog, as in ``SongFiles``.
+def read_state(store: ObjectStore, table: Table, refresh_id: str, columns: Sequence[str]) -> pl.DataFrame:
+    """The ``columns`` of the versions from which a refresh built the catalog, as in ``SongFiles``.
 
     Raises:
         FileNotFoundError: the state is missing. A damaged state raises one of ``UNREADABLE``.
     """
     state = io.BytesIO(store.read(_state_key(table, refresh_id)))
-    return pl.read_parquet(state, columns=["song_id", *(each.name for each in sources)])
+    return pl.read_parquet(state, columns=["song_id", *columns])
 
 
 def read_rows(store: ObjectStore, table: Table, columns: Sequence[str]) -> pl.DataFrame | None:
@@ -123,7 +123,7 @@ def read_made_from(
         return None
     rows, refresh_id = found
     try:
-        return rows, read_state(store, table, refresh_id, sources)
+        return rows, read_state(store, table, refresh_id, [each.name for each in sources])
     except (FileNotFoundError, *UNREADABLE):
         return None
 

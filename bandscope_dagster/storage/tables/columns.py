@@ -95,7 +95,13 @@ SONG_COLUMNS = (
         -14.3,
         "LUFS",
     ),
-    Column("rms_dbfs", pa.float32(), "Root mean square over both channels; 0 is full scale", -16.8, "dBFS"),
+    Column(
+        "rms_dbfs",
+        pa.float32(),
+        "Root mean square over both channels; 0 is full scale, null for digital silence",
+        -16.8,
+        "dBFS",
+    ),
     Column("title", pa.string(), "Title in the file's tags", "Night Bus"),
     Column("artist", pa.string(), "Artist in the file's tags", "Mia Lindqvist"),
     Column("album", pa.string(), "Album in the file's tags", "Timetables"),
@@ -147,7 +153,13 @@ BLOCK_COLUMNS = (
     Column("sample_rate", pa.int32(), "Sample rate of the audio", 44_100, "Hz"),
     Column("channels", pa.int32(), "Channels of the audio", 2),
     Column("peak", pa.float32(), "Largest absolute sample; 1 is full scale", 0.914),
-    Column("rms_dbfs", pa.float32(), "Root mean square over all channels; 0 is full scale", -17.2, "dBFS"),
+    Column(
+        "rms_dbfs",
+        pa.float32(),
+        "Root mean square over all channels; 0 is full scale, null for digital silence",
+        -17.2,
+        "dBFS",
+    ),
     Column(
         "audio",
         AUDIO,
@@ -203,6 +215,14 @@ TAG_COLUMNS = (
         pa.string(),
         "Parts of the answer that were repaired or dropped; null if there are none",
         "items dropped that are no labels: 1",
+    ),
+    Column(
+        "level_dbfs",
+        pa.float32(),
+        "Root mean square of the source in the window, mixed to mono; 0 is full scale. Presence compares it with the "
+        "level of the whole song. Null in files from before it was measured",
+        -21.3,
+        "dBFS",
     ),
 )
 

@@ -10,7 +10,12 @@ from typing import Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-from bandscope_dagster.storage.tables.catalog_columns import INSTRUMENT_COLUMNS, SONG_SUMMARY_COLUMNS
+from bandscope_dagster.storage.tables.catalog_columns import (
+    INSTRUMENT_COLUMNS,
+    NAME_COLUMN,
+    SONG_SUMMARY_COLUMNS,
+    UPLOAD_COLUMNS,
+)
 from bandscope_dagster.storage.tables.columns import (
     BLOCK_COLUMN,
     BLOCK_COLUMNS,
@@ -126,7 +131,7 @@ STEMS = Table(
 )
 INSTRUMENT_TAGS = Table(
     "instrument_tags",
-    1,
+    2,
     f"One row per window of the mixture and instrument in it, with its score. {_WINDOWS}",
     _TAG_NULLS,
     TAG_COLUMNS,
@@ -135,7 +140,7 @@ INSTRUMENT_TAGS = Table(
 )
 STEM_INSTRUMENT_TAGS = Table(
     "stem_instrument_tags",
-    1,
+    2,
     f"One row per window of a stem and instrument in it, with its score. {_WINDOWS}",
     _TAG_NULLS,
     TAG_COLUMNS,
@@ -144,15 +149,15 @@ STEM_INSTRUMENT_TAGS = Table(
 )
 SONG_CATALOG = Table(
     "song_catalog",
-    2,
+    3,
     "One row per song: its properties, its stems and instruments, and its status.",
     "The columns of `songs` are null as in `songs`. The columns of an analysis are null if it failed or was not done "
     "yet; see `status` and `missing_tables`.",
-    (*SONG_COLUMNS, *SONG_SUMMARY_COLUMNS, *SONG_QUALITY_COLUMNS),
+    (*SONG_COLUMNS, *SONG_SUMMARY_COLUMNS, *SONG_QUALITY_COLUMNS, *UPLOAD_COLUMNS, NAME_COLUMN),
 )
 INSTRUMENT_CATALOG = Table(
     "instrument_catalog",
-    1,
+    2,
     "One row per song, source and instrument, sorted by instrument and song, so that a search for an instrument reads "
     "few row groups.",
     "An instrument that is named but never present has 0 windows and 0 seconds; its `first_s` and `last_s` are null. "

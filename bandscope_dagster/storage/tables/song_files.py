@@ -15,6 +15,7 @@ from bandscope_dagster.storage.tables.lineage import footer_fault
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONG_ID, SONGS, Table, table_key
 
 SUFFIX = ".parquet"
+UPLOAD = "upload"  # a column of ``versions`` that callers may add: the state of the song's upload
 AUDIO = "audio"  # the column of FLAC bytes
 FOOTERS_AT_ONCE = 16  # parallel reads; each waits for the store and not for the CPU
 

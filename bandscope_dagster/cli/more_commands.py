@@ -1,0 +1,78 @@
+"""More commands of ``bandscope``: those of ``app.py`` would be too many for one module."""
+
+from typing import Annotated
+
+import typer
+
+from bandscope_dagster.cli.terminal import console
+
+
+def forget(
+    songs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids, file names or titles of songs, or globs such as 'live*'."),
+    ] = None,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="All songs whose upload is gone, or was replaced by another file.")
+    ] = False,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Also move the uploads to the trash. Default: they stay.")
+    ] = False,
+    undo: Annotated[
+        bool,
+        typer.Option("--undo", help="Bring forgotten songs back, with the results that are in the trash."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before songs are forgotten.")] = False,
+) -> None:
+    """Remove songs: tables and page move to trash/, and the song leaves the catalogs and Dagster's partitions.
+
+    Shows first what it will remove. No sensor and no run makes a forgotten song again, also if its upload stays.
+
+    Exits with 1 if a song is left out, such as one that a run computes.
+    """
+    from bandscope_dagster.cli.forget import ForgetOptions, forget_songs, restore_songs
+    from bandscope_dagster.orchestration.home import dagster_home
+    from bandscope_dagster.orchestration.used_stores import check_store
+    from bandscope_dagster.settings import load_settings
+
+    settings = load_settings()
+    store = settings.open_store()
+    home = dagster_home()
+    check_store(store, home)
+    if undo:
+        complete = restore_songs(settings, store, home, console, songs or [])
+    else:
+        options = ForgetOptions(gone, upload, yes)
+        complete = forget_songs(settings, store, home, console, songs or [], options)
+    raise typer.Exit(0 if complete else 1)
+
+
+def vocabulary(
+    labels: Annotated[
+        list[str] | None, typer.Argument(help="Labels in your own words, such as 'warm rhodes piano'.")
+    ] = None,
+) -> None:
+    """List the instruments of the vocabulary, or show the instrument for each label, and why."""
+    from bandscope_dagster.cli.vocabulary import print_matches
+
+    print_matches(console, labels or [])
+
+
+def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also read every stored file, and compare the store with Dagster's records."
+        ),
+    ] = False,
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Check only what reading needs: the settings, and reading the store."
+        ),
+    ] = False,
+) -> None:
+    """Check the settings, storage, device, models and Dagster home that a run needs. Exits with 1 if a check fails."""
+    from bandscope_dagster.cli.doctor import examine
+
+    raise typer.Exit(0 if examine(console, read_only=read_only, deep=deep) else 1)

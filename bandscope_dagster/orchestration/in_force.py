@@ -1,0 +1,85 @@
+"""The version of each per-song asset in force: its code version, and a digest of model, weights and parameters.
+
+Dagster compares the version of the asset with that of each song's last materialization. So the UI shows a song as
+outdated as soon as a setting, the weights, a prompt or the vocabulary differ. Stored files keep only the code version.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from bandscope_dagster.input_digests import CODE_VERSIONS, FLAC_BITS, digest
+from bandscope_dagster.models.inventory import HubSource, load_inventory
+from bandscope_dagster.settings import Settings, load_settings
+from bandscope_dagster.storage.tables.schemas import SONG_TABLES
+from bandscope_dagster.tagging.answers.parse import PARSER_VERSION
+from bandscope_dagster.tagging.prompts import load_dialogue
+from bandscope_dagster.tagging.qwen_omni import load_qwen_omni
+from bandscope_dagster.tagging.registry import TAGGERS
+from bandscope_dagster.tagging.vocabulary import load_vocabulary
+
+DIGITS: Final = 8  # hex digits of the digest
+SPEED_ONLY: Final = ("batch", "onednn")  # options that do not change the results
+
+
+def parameters_in_force(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Per-song table → all that its rows depend on besides the upload and the code, without loading a model."""
+    bits = {FLAC_BITS: settings.flac_bits}
+    separator = {
+        "separator": settings.separator,
+        "weights": _weights(settings.separator),
+        **_options(asdict(settings.separation)),
+    }
+    tagger = {
+        "tagger": settings.tagger,
+        "weights": _weights(settings.tagger),
+        **_options(asdict(settings.tagging)),
+        "vocabulary": load_vocabulary().sha256,
+    }
+    if TAGGERS.get(settings.tagger) is load_qwen_omni:
+        tagger |= {"prompts": load_dialogue(settings.tag_mode or "list").sha256, "parser": PARSER_VERSION}
+    return {
+        "songs": asdict(settings.limits),
+        "decoded_waveforms": bits,
+        "stems": bits | separator,
+        "instrument_tags": tagger,
+        "stem_instrument_tags": {"stems": bits | separator, **tagger},
+    }
+
+
+def versions_of(settings: Settings) -> Mapping[str, str]:
+    """Per-song table → its version under ``settings``, such as ``2-1f0c9a3b``."""
+    parameters = parameters_in_force(settings)
+    return {
+        table.name: f"{CODE_VERSIONS[table.name]}-{digest(parameters[table.name])[:DIGITS]}"
+        for table in SONG_TABLES
+    }
+
+
+def words_in_force(settings: Settings) -> dict[str, str]:
+    """The separator and the tagger with their options that are set, for people: kind → text."""
+    kinds = {
+        "separator": (settings.separator, asdict(settings.separation)),
+        "tagger": (settings.tagger, asdict(settings.tagging)),
+    }
+    return {
+        kind: ", ".join([name, *(f"{option} {value}" for option, value in _options(options).items())])
+        for kind, (name, options) in kinds.items()
+    }
+
+
+def _options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are set and change the results."""
+    return {name: value for name, value in options.items() if value is not None and name not in SPEED_ONLY}
+
+
+def _weights(name: str) -> str:
+    """The digest or revision of a model's weights in the inventory; empty for an unknown model."""
+    model = load_inventory().get(name)
+    if model is None:
+        return ""
+    return model.sha256 or (model.source.revision if isinstance(model.source, HubSource) else "")
+
+
+VERSIONS: Final = versions_of(load_settings())
+"""The versions under the settings of this process: those of the assets, and of all that its runs report."""

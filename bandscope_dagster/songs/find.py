@@ -38,11 +38,9 @@ def select(songs: Mapping[str, Iterable[str | None]], pattern: str, *, parts: bo
             name == wanted or PurePosixPath(name).stem == wanted or fnmatchcase(name, wanted) for name in own
         )
     ]
-    if whole:
-        return whole
-    if parts and len(wanted) >= SHORTEST_PART:
-        if found := [song for song, own in names.items() if any(wanted in name for name in own)]:
-            return found
+    in_part = [song for song, own in names.items() if any(wanted in name for name in own)]
+    if found := whole or (in_part if parts and len(wanted) >= SHORTEST_PART else []):
+        return found
     shown = {_plain(name): name for own in songs.values() for name in own if name}
     near = get_close_matches(wanted, shown, SUGGESTED)
     similar = f"; similar names: {', '.join(shown[name] for name in near)}" if near else ""

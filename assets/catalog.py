@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
+from bandscope_dagster.catalogs.agreement import disagreements, status_counts
 from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import Refreshed, refresh
 from bandscope_dagster.orchestration.executors import resource_requests
@@ -15,7 +16,12 @@ from bandscope_dagster.orchestration.sensors.refresh_catalogs import REFRESH_DAI
 from bandscope_dagster.orchestration.table_metadata import asset_spec
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG, SONG_CATALOG, SONG_ERRORS
+from bandscope_dagster.storage.tables.schemas import (
+    CATALOG_TABLES,
+    INSTRUMENT_CATALOG,
+    SONG_CATALOG,
+    SONG_ERRORS,
+)
 from bandscope_dagster.tagging.registry import present_from
 
 FRESHNESS: Final = dg.FreshnessPolicy.time_window(
@@ -23,6 +29,9 @@ FRESHNESS: Final = dg.FreshnessPolicy.time_window(
     fail_window=timedelta(seconds=REFRESH_DAILY_S, hours=6),
 )
 """The sensor refreshes the catalogs after every batch and once a day; if they are older, it is off or fails."""
+
+
+AGREES: Final = "agrees_with_the_tables"
 
 
 def _metadata(done: Refreshed) -> dict[str, str | int | float | bool]:
@@ -48,6 +57,14 @@ def _metadata(done: Refreshed) -> dict[str, str | int | float | bool]:
             (SONG_ERRORS, PER_SONG),
         )
     ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            AGREES,
+            asset=table.name,
+            description="The stored file, read back, has the songs that the tables have.",
+        )
+        for table in CATALOG_TABLES
+    ],
     can_subset=True,
     retry_policy=RETRY_POLICY,
     op_tags=resource_requests(cpus=2, memory_gib=4),
@@ -56,12 +73,28 @@ def catalogs(
     context: dg.AssetExecutionContext,
     store: dg.ResourceParam[ObjectStore],
     settings: dg.ResourceParam[Settings],
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Update the catalogs with the songs whose files have changed, from one listing of the store."""
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """Update the catalogs with the songs whose files have changed, from one listing of the store, then check them."""
+    songs: dict[str, int] = {}  # catalog → the songs in the listing that it was made from
     wanted = [
         catalog
         for catalog in all_catalogs(present_from(settings.present_from, settings.audible_db))
         if dg.AssetKey(catalog.table.name) in context.selected_asset_keys
     ]
     for catalog, done in zip(wanted, refresh(store, wanted, report_progress=context.log.info), strict=True):
-        yield dg.MaterializeResult(asset_key=catalog.table.name, metadata=_metadata(done))
+        songs[catalog.table.name] = done.changes.songs
+        metadata = _metadata(done)
+        if catalog.table is SONG_CATALOG:
+            metadata |= {f"songs_{status}": count for status, count in status_counts(store).items()}
+        yield dg.MaterializeResult(asset_key=catalog.table.name, metadata=metadata)
+    for table in CATALOG_TABLES:
+        key = dg.AssetKey(table.name)
+        if dg.AssetCheckKey(key, AGREES) in context.selected_asset_check_keys:
+            found = list(disagreements(store, table, songs.get(table.name)))
+            yield dg.AssetCheckResult(
+                passed=not found,
+                asset_key=key,
+                check_name=AGREES,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="; ".join(found) or None,
+            )

@@ -13,7 +13,12 @@ from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.run_tags import tag_run
 from bandscope_dagster.orchestration.shared_songs import in_turn
-from bandscope_dagster.orchestration.song_events import Upstream, already_emitted, song_materialization
+from bandscope_dagster.orchestration.song_events import (
+    UPLOADS_ASSET,
+    Upstream,
+    already_emitted,
+    song_materialization,
+)
 from bandscope_dagster.orchestration.songs_step import is_followed_by_analysis, songs_output
 from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_checked, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
@@ -33,6 +38,7 @@ TELL_EVERY_S: Final = 2.0
     specs=[
         dg.AssetSpec(
             "songs",
+            deps=[UPLOADS_ASSET],
             description=SONGS.description,
             group_name="songs",
             kinds={"python", "parquet"},

@@ -11,6 +11,7 @@ from assets.analysis import analyze
 from assets.catalog import catalogs
 from assets.pages import song_pages
 from assets.songs import songs
+from assets.uploads import uploads
 from bandscope_dagster.orchestration.executors import step_executor
 from bandscope_dagster.orchestration.jobs import JOBS, process_songs, refresh_catalogs
 from bandscope_dagster.orchestration.resources import resources
@@ -23,7 +24,7 @@ _SETTINGS: Final = load_settings()
 _WEBHOOK: Final = _SETTINGS.alert_webhook
 
 defs = dg.Definitions(
-    assets=[songs, analyze, catalogs, song_pages],
+    assets=[uploads, songs, analyze, catalogs, song_pages],
     jobs=JOBS,
     sensors=[
         uploads_sensor(process_songs.name),

@@ -25,7 +25,7 @@ began=$SECONDS
 bandscope run
 took=$((SECONDS - began))
 songs=$(find demo/store/stems -name '*.parquet' -newer demo/started 2>/dev/null | wc -l)
-[ "$songs" -eq 0 ] || echo "This took $took s for $songs new songs on this machine, with the start and the loading of the models."
+[ "$songs" -eq 0 ] || echo "$songs songs took $took s on this machine, $((took / songs)) s each, with the start and the loading of the models."
 
 say "Details of each song"
 bandscope status '*'

@@ -2,27 +2,44 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
 from bandscope_dagster.cli.more_commands import doctor, forget, vocabulary
+from bandscope_dagster.cli.opened import settings_and_store
 from bandscope_dagster.cli.process_end import direct_exit
+from bandscope_dagster.cli.tasks_app import export, find, separate
 from bandscope_dagster.cli.terminal import console, print_error, print_raw, words_of
 from bandscope_dagster.errors import BandscopeError
 
-if TYPE_CHECKING:
-    from bandscope_dagster.settings import Settings
-    from bandscope_dagster.storage.objects.protocol import ObjectStore
-
 app = typer.Typer(
-    help="Separate songs in an object store into stems, tag their instruments, and query both as Parquet.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+for task in (separate, find, export):
+    app.command()(task)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print_raw(f"bandscope {version('bandscope')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Separate songs in an object store into stems, tag their instruments, and query both as Parquet."""
+
 
 Select = Annotated[
     str | None,
@@ -53,17 +70,6 @@ def command_line() -> None:
         sys.exit(1)
 
 
-def _settings_and_store() -> "tuple[Settings, ObjectStore]":
-    from bandscope_dagster.orchestration.home import home_path
-    from bandscope_dagster.orchestration.used_stores import check_store
-    from bandscope_dagster.settings import load_settings
-
-    settings = load_settings()
-    store = settings.open_store()
-    check_store(store, home_path())
-    return settings, store
-
-
 @app.command()
 def ingest(
     # As text: an empty one would be the current folder as a path, and one unreadable path would refuse all.
@@ -88,7 +94,7 @@ def ingest(
     from bandscope_dagster.cli.ingest import ingest_files
     from bandscope_dagster.orchestration.home import has_home
 
-    _, store = _settings_and_store()
+    _, store = settings_and_store()
     has_home()
     skipped = ingest_files(store, console, paths, owner, replace=replace)
     raise typer.Exit(1 if skipped else 0)
@@ -126,7 +132,7 @@ def run(
     from bandscope_dagster.cli.run import RunOptions, run_songs
     from bandscope_dagster.orchestration.home import dagster_home
 
-    settings, store = _settings_and_store()
+    settings, store = settings_and_store()
     options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
     failed = run_songs(settings, store, dagster_home(), console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
@@ -141,7 +147,7 @@ def retry(
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
-    settings, store = _settings_and_store()
+    settings, store = settings_and_store()
     request_retry(settings, store, dagster_home(), console, select or None, outdated=outdated)
 
 
@@ -150,6 +156,7 @@ def status(
     song: Annotated[
         str | None, typer.Argument(help="Id, file name or title of a song, or a glob. Default: all songs.")
     ] = None,
+    paths: Annotated[bool, typer.Option("--paths", help="Also the paths of the song's files.")] = False,
 ) -> None:
     """Show the status of all songs, or the details of the given songs."""
     from bandscope_dagster.cli.other_taggers import print_other_taggers
@@ -158,14 +165,15 @@ def status(
     from bandscope_dagster.cli.status_remarks import print_remarks
     from bandscope_dagster.tagging.registry import present_from
 
-    settings, store = _settings_and_store()
+    settings, store = settings_and_store()
     if song is None:
         print_overview(store, console)
         print_registered(store, console)
         print_other_taggers(store, console, settings.tagger)
         print_remarks(store, console, settings)
     else:
-        print_songs(store, console, song, present_from(settings.present_from, settings.audible_db))
+        rule = present_from(settings.present_from, settings.audible_db)
+        print_songs(store, console, song, rule, paths=paths)
 
 
 @app.command()
@@ -189,7 +197,7 @@ def sql(
     """
     from bandscope_dagster.cli.sql import show
 
-    _, store = _settings_and_store()
+    _, store = settings_and_store()
     show(store, query, print_raw, console.width, answer_format, to, force=force)
 
 
@@ -201,55 +209,8 @@ def lineage(
     """Show the inputs, models and parameters of each table of a song, and which tables are outdated."""
     from bandscope_dagster.cli.lineage import print_lineage
 
-    _, store = _settings_and_store()
+    _, store = settings_and_store()
     print_lineage(store, console, song, as_json=as_json)
-
-
-@app.command()
-def export(
-    to: Annotated[Path, typer.Option(help="Folder to write to. Each song gets a subfolder.")],
-    songs: Annotated[
-        list[str] | None,
-        typer.Argument(help="Ids, file names or titles of songs, or globs such as 'live*'."),
-    ] = None,
-    where: Annotated[
-        str | None,
-        typer.Option(
-            help='Only songs that match this SQL condition on song_catalog, such as "duration_s < 100".'
-        ),
-    ] = None,
-    audio_format: Annotated[
-        Literal["wav", "flac", "mp3"], typer.Option("--format", help="Format of the audio files.")
-    ] = "wav",
-    bits: Annotated[
-        Literal["16", "24", "32f"] | None,
-        typer.Option(
-            help="Bits per sample. Default: 32f for wav (32-bit float, which never clips), 24 for flac."
-        ),
-    ] = None,
-    normalise: Annotated[
-        float | None,
-        typer.Option(
-            min=-70,
-            max=0,
-            help="Target loudness of the mixture in LUFS. All stems of a song get the same gain.",
-        ),
-    ] = None,
-    mixture: Annotated[bool, typer.Option("--mixture", help="Also write the mixture.")] = False,
-) -> None:
-    """Write the stems of songs as audio files, and their instruments as CSV. Existing files are kept.
-
-    Exits with 1 if a song failed, such as a song without stems; the other songs are written.
-    """
-    from bandscope_dagster.cli.export import export as export_songs
-    from bandscope_dagster.cli.export import select_songs
-    from bandscope_dagster.exporting.encodings import find_encoding
-    from bandscope_dagster.exporting.song_export import ExportOptions
-
-    options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
-    _, store = _settings_and_store()
-    failed = export_songs(store, console, select_songs(store, songs or [], where), to, options)
-    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
@@ -268,7 +229,7 @@ def report(
     """
     from bandscope_dagster.cli.report import report as write_report
 
-    settings, store = _settings_and_store()
+    settings, store = settings_and_store()
     failed = write_report(settings, store, console, song, to, all_songs=all_songs)
     raise typer.Exit(1 if failed else 0)
 

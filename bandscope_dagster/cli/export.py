@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +12,12 @@ from rich.markup import escape
 
 from bandscope_dagster.cli.terminal import of_song, print_error, progress_bar
 from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.exporting.flat_export import export_flat
 from bandscope_dagster.exporting.folders import ExportFolder
+from bandscope_dagster.exporting.gain import Gain
+from bandscope_dagster.exporting.song import RejectedSong, read_song
 from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song
-from bandscope_dagster.songs.find import NoSuchSong, find_songs
+from bandscope_dagster.songs.find import NoSuchSong, find_all
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
@@ -21,33 +25,53 @@ ERRORS_OF_ONE_SONG: Final = (BandscopeError, OSError, ValueError, FFmpegError)
 """Errors that do not stop the other songs: no stems, a damaged file, or a folder that cannot be written."""
 
 
+STORED_16: Final = (
+    "These stems are stored with 16 bits, so that files of 24 bits hold no more. To store 24: BANDSCOPE_FLAC_BITS=24"
+    " bandscope run --recompute"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """The files of an export into one folder."""
+
+    stems: Sequence[str] = ()  # empty: all, unless ``without`` has one
+    without: Sequence[str] = ()  # the mixture minus each of these stems
+
+
 class NothingSelected(BandscopeError):
     """The arguments select no songs; the message says how to select some."""
 
 
-def select_songs(store: ObjectStore, patterns: Sequence[str], where: str | None) -> list[str]:
+def select_songs(
+    store: ObjectStore, patterns: Sequence[str], where: str | None
+) -> tuple[list[str], list[NoSuchSong]]:
     """The ids of the songs that match one of ``patterns`` and meet the condition ``where``; either may be missing.
+
+    Also an error for each pattern that matches no song, if another one does.
 
     A pattern is an id, a file name, a title or a glob. ``where`` is an SQL condition on ``song_catalog``.
 
     Raises:
         NothingSelected: neither is given.
-        NoSuchSong: a pattern matches no song, or no song is left.
+        NoSuchSong: no song is left.
         QueryError: the condition is not valid SQL.
     """
     if not patterns and where is None:
         raise NothingSelected(
             "give songs (ids, file names, titles or globs such as '*') or a condition: --where \"status = 'ok'\""
         )
-    found = list(dict.fromkeys(song for pattern in patterns for song in find_songs(store, pattern)))
+    found, missed = find_all(store, patterns)
+    if missed and not found:
+        raise missed[0]
     if where is None:
-        return found
+        return found, missed
     matches = query(store, f"SELECT song_id FROM song_catalog WHERE ({where}\n) ORDER BY song_id")
     ids: list[str] = matches["song_id"].to_list()
     selected = [song for song in found if song in set(ids)] if patterns else ids
     if not selected:
         raise NoSuchSong(f"no song in song_catalog matches {where}; `bandscope sql` shows the catalog")
-    return selected
+    return selected, missed
 
 
 def export(
@@ -56,34 +80,68 @@ def export(
     songs: Sequence[str],
     to: Path,
     options: ExportOptions,
+    flat: Flat | None = None,
+    asked_bits: str | None = None,
 ) -> int:
-    """Export the songs (ids) into folders below ``to``; return how many failed.
+    """Export the songs (ids) into folders below ``to``, or with ``flat`` into ``to`` itself; return how many failed.
 
-    Complete and current files of an earlier call are kept.
+    Complete and current files of an earlier call are kept, except with ``flat``. Rejected songs are named, and count
+    as neither exported nor failed.
     """
     counts: Counter[str] = Counter()
     folder = ExportFolder(to)
+    bits: set[int] = set()
+
+    def one(song_id: str) -> str | None:
+        if flat is not None:
+            encoding, target = options.encoding, options.normalise_lufs
+            done = export_flat(
+                store,
+                song_id,
+                to,
+                encoding,
+                flat.stems,
+                flat.without,
+                mixture=options.mixture,
+                normalise_lufs=target,
+            )
+            counts["exported"] += 1
+            return f"{', '.join(path.name for path in done.paths)}{_level(done.gain, options)}"
+        exported = export_song(store, song_id, folder, options)
+        counts["exported" if exported.written else "up to date"] += 1
+        return _line(exported, options) if exported.written else None
+
     with progress_bar(console) as shown:
         task = shown.add_task("exporting", total=len(songs))
         for song_id in songs:
             try:
-                done = export_song(store, song_id, folder, options)
-                counts["exported" if done.written else "up to date"] += 1
-                if done.written:
-                    shown.console.print(escape(_line(done)), highlight=False, soft_wrap=True)
+                if line := one(song_id):
+                    shown.console.print(escape(line), highlight=False, soft_wrap=True)
+                if asked_bits == "24":
+                    bits.add(read_song(store, song_id).stored_bits)
+            except RejectedSong as error:
+                counts["rejected"] += 1
+                shown.console.print(escape(f"skipped: {error}"), highlight=False, soft_wrap=True)
             except ERRORS_OF_ONE_SONG as error:
                 counts["failed"] += 1
                 print_error(of_song(song_id, error))
             shown.advance(task)
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+    if 16 in bits:
+        console.print(STORED_16, highlight=False, soft_wrap=True)
     console.print(f"{summary}; the files are in {escape(str(to))}", highlight=False, soft_wrap=True)
     return counts["failed"]
 
 
-def _line(done: Exported) -> str:
+def _line(done: Exported, options: ExportOptions) -> str:
     line = f"{done.folder}: {', '.join(done.written)}"
     if done.kept:
         line += f" ({len(done.kept)} kept)"
-    if done.gain.limited:
-        line += f"; all at {done.gain.db:+.1f} dB, the highest level without clipping"
-    return line
+    return line + _level(done.gain, options)
+
+
+def _level(gain: Gain, options: ExportOptions) -> str:
+    text = f"; all at {gain.db:+.1f} dB, the highest level without clipping" if gain.limited else ""
+    if options.normalise_lufs is not None and gain.loudness_lufs is not None:
+        text += f"; the mixture is at {gain.loudness_lufs:.1f} LUFS"
+    return text

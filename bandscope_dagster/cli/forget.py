@@ -26,7 +26,7 @@ from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.text import megabytes
 from bandscope_dagster.pipeline.uploads import Listing, Upload, list_uploads
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.songs.find import name_matches
+from bandscope_dagster.songs.find import select
 from bandscope_dagster.songs.forgotten import (
     TRASH,
     Tombstone,
@@ -171,14 +171,8 @@ def _known(store: ObjectStore, listing: Listing, partitions: Sequence[str]) -> M
 
 
 def _matching(known: Mapping[str, Names], patterns: Sequence[str]) -> list[str]:
-    """The songs of which a pattern names the id, file name or title. Raises ForgetError if a pattern names none."""
-    found: dict[str, None] = {}
-    for pattern in patterns:
-        songs = [song for song, names in known.items() if name_matches(pattern, song, *names)]
-        if not songs:
-            raise ForgetError(f"no song matches {pattern!r}; `bandscope status` lists all songs")
-        found |= dict.fromkeys(songs)
-    return list(found)
+    """The songs of which a pattern names the whole id, file name or title. Raises NoSuchSong if one names none."""
+    return list(dict.fromkeys(song for each in patterns for song in select(known, each, parts=False)))
 
 
 def _tombstone(

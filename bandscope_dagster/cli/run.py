@@ -1,6 +1,6 @@
 """``bandscope run``: registers new uploads, runs batches of songs, then the catalogs, and prints the progress."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,7 +36,7 @@ from bandscope_dagster.pipeline.copied_store import check_not_copied
 from bandscope_dagster.pipeline.disk_space import check_space
 from bandscope_dagster.pipeline.uploads import Listing, list_settled_uploads
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.songs.find import matching
+from bandscope_dagster.songs.find import select as select_songs
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.songs.status import SOURCES, Status
 from bandscope_dagster.storage.objects.probe import require_writable
@@ -66,7 +66,7 @@ def run_songs(
     store: ObjectStore,
     home: Path,
     console: Console,
-    pattern: str | None,
+    pattern: str | Collection[str] | None,
     select: str | None,
     options: RunOptions,
 ) -> bool:
@@ -105,13 +105,13 @@ def run_songs(
             f" {counted(listing.ignored, 'other file')} ignored; {counted(len(songs), 'song')} in all.",
             highlight=False,
         )
-        chosen = set(matching(songs, listing.names, pattern))
-        if not chosen:
-            raise RunError(
-                f"no song matches {pattern!r}"
-                if pattern
-                else "there are no uploads; add some with `bandscope ingest`"
-            )
+        if not songs:
+            raise RunError("there are no uploads; add some with `bandscope ingest`")
+        named = {song: (listing.names.get(song),) for song in songs}
+        if isinstance(pattern, str):
+            chosen = set(select_songs(named, pattern))
+        else:
+            chosen = set(songs if pattern is None else pattern)
         run = _Run(settings, store, instance, console, assets, listing, songs, options)
         reports = run.complete(chosen, files)
         recorded = instance.get_materialized_partitions(dg.AssetKey(PAGES))

@@ -1,6 +1,7 @@
 """``bandscope sql``: the result of a query on the screen, or as CSV, JSON or Parquet, in bounded memory."""
 
 import os
+import re
 import sys
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Generator
@@ -12,9 +13,10 @@ from uuid import uuid4
 import polars as pl
 import polars.selectors as cs
 
-from bandscope_dagster.cli.terminal import printable
+from bandscope_dagster.cli.terminal import one_line, printable
 from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import TABLES
 
 Format = Literal["table", "csv", "json", "parquet"]
 
@@ -23,6 +25,9 @@ SHOWN_CHARACTERS: Final = 60  # of each text on the screen
 AUDIO_GROUP_ROWS: Final = 8  # per row group with audio, which is some MB per row and buffered in memory
 FORMULA: Final = r"^[=+\-@\t\r\n\x{FF1D}\x{FF0B}\x{FF0D}\x{FF20}]"  # also full-width
 """Text that a spreadsheet would run. Titles come from strangers. https://owasp.org/www-community/attacks/CSV_Injection"""
+WIDEST: Final = 10_000  # characters of a table before it becomes records
+SHORTEST_VALUE: Final = 20  # characters of a value in a record, also in a narrow terminal
+DESCRIBE: Final = re.compile(r"desc(?:ribe)?\s+(?:table\s+)?(\w+)\s*;?", re.IGNORECASE)
 FILE_FORMATS: Final[dict[str, Format]] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
@@ -52,7 +57,8 @@ def show(
         raise QueryError("--format parquet needs a file; use --to FILE")
     if to is not None and to.exists() and not force:
         raise QueryError(f"{to} already exists; use another name, or --force to replace it")
-    answer = lazy_query(store, sql)
+    described = DESCRIBE.fullmatch(sql.strip())
+    answer = _columns(described[1]) if described else lazy_query(store, sql)
     with polars_errors():
         if chosen == "table":
             _print_table(answer, say, width)
@@ -74,21 +80,46 @@ def _format_of(to: Path | None) -> Format:
     return FILE_FORMATS[to.suffix.lower()]
 
 
+def _columns(name: str) -> pl.LazyFrame:
+    """The columns of a table, as ``docs/tables.md`` has them."""
+    table = TABLES.get(name.lower())
+    if table is None:
+        raise QueryError(f"there is no table {name}; the tables are: {', '.join(TABLES)}")
+    rows = [(each.name, str(each.type), each.unit or "", each.description) for each in table.columns]
+    return pl.LazyFrame(rows, ["column", "type", "unit", "description"], orient="row")
+
+
 def _print_table(answer: pl.LazyFrame, say: Callable[[str], object], width: int) -> None:
-    """Print the first rows and the number of all rows. Rows that are not shown are counted without reading them."""
+    """Print the first rows and the number of all rows. Rows that are not shown are counted without reading them.
+
+    If the columns do not fit beside each other, each row is a record, with a line for each column.
+    """
     first = answer.head(SHOWN_ROWS + 1).collect()
     more = first.height > SHOWN_ROWS
     rows = cast(int, answer.select(pl.len()).collect().item()) if more else first.height
     with pl.Config(
         tbl_rows=SHOWN_ROWS,
         tbl_cols=-1,
-        tbl_width_chars=width,
+        tbl_width_chars=WIDEST,
         fmt_str_lengths=SHOWN_CHARACTERS,
         tbl_hide_dataframe_shape=True,
     ):
-        say(str(first.head(SHOWN_ROWS)))
+        text = str(first.head(SHOWN_ROWS))
+    say(text if max(map(len, text.splitlines())) <= width else _records(first.head(SHOWN_ROWS), width))
     shown = f"; the first {SHOWN_ROWS} are shown, --to FILE writes all" if more else ""
     say(f"{rows} row{'' if rows == 1 else 's'}{shown}")
+
+
+def _records(rows: pl.DataFrame, width: int) -> str:
+    names = max(map(len, rows.columns))
+    lines: list[str] = []
+    for number, row in enumerate(rows.iter_rows(named=True), 1):
+        lines.append(f"row {number}")
+        for name, value in row.items():
+            text = "" if value is None else one_line(value)
+            space = max(SHORTEST_VALUE, width - names - 4)
+            lines.append(f"  {name:{names}}  {text if len(text) <= space else f'{text[: space - 1]}…'}")
+    return "\n".join(lines)
 
 
 def _check(answer: pl.LazyFrame, chosen: Format) -> None:

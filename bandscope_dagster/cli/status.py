@@ -73,12 +73,14 @@ def print_overview(store: ObjectStore, console: Console) -> None:
     console.print(grid)
 
 
-def print_songs(store: ObjectStore, console: Console, pattern: str, present_from: PresentFrom) -> None:
-    """Print everything known about the songs that match, one after another."""
+def print_songs(
+    store: ObjectStore, console: Console, pattern: str, present_from: PresentFrom, *, paths: bool = False
+) -> None:
+    """Print everything known about the songs that match, one after another; with ``paths``, also of each file."""
     for song_id in find_songs(store, pattern):
         facts = read_facts(store, song_id, present_from)
         if facts is not None:  # None if it was deleted since
-            _print_song(store, console, facts)
+            _print_song(store, console, facts, paths=paths)
 
 
 def describe(evidence: Evidence) -> str:
@@ -108,7 +110,7 @@ def _missing_results(evidence: Evidence) -> str:
     return "windows without tags" if any(each.windows for each in evidence.errors) else "out of date"
 
 
-def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
+def _print_song(store: ObjectStore, console: Console, facts: SongFacts, *, paths: bool) -> None:
     row = facts.song
     song_id: str = row["song_id"]
     console.rule(escape(visible(row["title"] or row["filename"] or song_id)), align="left")
@@ -133,7 +135,9 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts) -> None:
     for problem in facts.evidence.problems:
         text = f"{problem.table}: {problem.windows_text}{visible(problem.error, 1000)}"
         _print_fact(console, "problem", text, style="red")
-    for table in SONG_TABLES:
+    if not paths and facts.evidence.missing:
+        _print_fact(console, "missing", ", ".join(facts.evidence.missing))
+    for table in SONG_TABLES if paths else ():
         where = (
             "not computed" if table.name in facts.evidence.missing else store.uri(table_key(table, song_id))
         )

@@ -5,7 +5,9 @@ from typing import Final
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 
+from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.errors import counted
 from bandscope_dagster.orchestration.home import has_home
 from bandscope_dagster.orchestration.jobs import PER_SONG
@@ -27,10 +29,15 @@ def print_remarks(store: ObjectStore, console: Console, settings: Settings) -> N
     """
     if not has_home():
         return
-    with dg.DagsterInstance.get() as instance:
-        partitions = set(instance.get_dynamic_partitions(SONGS_NAME))
-        few = sorted(partitions) if len(partitions) <= LOOKED_AT else []
-        outdated = find_outdated(instance, store, settings, few, PER_SONG).songs if few else set[str]()
+    try:
+        with dg.DagsterInstance.get() as instance:
+            partitions = set(instance.get_dynamic_partitions(SONGS_NAME))
+            few = sorted(partitions) if len(partitions) <= LOOKED_AT else []
+            outdated = find_outdated(instance, store, settings, few, PER_SONG).songs if few else set[str]()
+    except Exception as error:  # whatever it is, the overview was printed from the store alone
+        cause = escape(one_line(str(error).strip().partition("\n")[0]))
+        console.print(f"Dagster's records cannot be read: {cause}", highlight=False, soft_wrap=True)
+        return
     if not partitions:  # a home that has never worked on this store
         return
     deleted = [song for song in list_song_files(store, SOURCES).song_ids if song not in partitions]
@@ -41,7 +48,6 @@ def print_remarks(store: ObjectStore, console: Console, settings: Settings) -> N
             highlight=False,
             soft_wrap=True,
         )
-
     if outdated:
         console.print(
             f"Outdated, made with other models, parameters or code than those in force: {_named(sorted(outdated))}."

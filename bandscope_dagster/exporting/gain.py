@@ -16,6 +16,7 @@ class Gain:
 
     factor: float  # 1.0 is the true level
     limited: bool  # True if it is below the requested gain to prevent clipping
+    loudness_lufs: float | None = None  # of the mixture at this gain
 
     @property
     def db(self) -> float:
@@ -41,6 +42,8 @@ def song_gain(
                 "loudness; export it without --normalise"
             )
         factor = 10 ** ((target_lufs - loudness_lufs) / 20)
-    if factor * peak > ceiling:
-        return Gain(ceiling / peak, limited=True)
-    return Gain(factor, limited=False)
+    limited = factor * peak > ceiling
+    if limited:
+        factor = ceiling / peak
+    reached = None if loudness_lufs is None else loudness_lufs + 20 * math.log10(factor)
+    return Gain(factor, limited, reached)

@@ -1,5 +1,6 @@
 """The metadata of a song for an export, read before any audio."""
 
+import json
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from bandscope_dagster.errors import BandscopeError, CannotAnalyze
 from bandscope_dagster.exporting.gain import Gain
 from bandscope_dagster.exporting.names import plain_text, song_name
-from bandscope_dagster.songs.status import SOURCES, Evidence, read_evidence
+from bandscope_dagster.songs.status import SOURCES, Evidence, Status, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import read_lineage
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, SONGS, STEMS, Table
@@ -17,6 +18,10 @@ from bandscope_dagster.storage.tables.song_tables import read_table
 
 class ExportError(BandscopeError):
     """The song cannot be exported; the message says why."""
+
+
+class RejectedSong(ExportError):
+    """The song was rejected: it has no stems, and never will; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,11 @@ class Song:
     separator: str
     stems_lineage: tuple[str, ...]  # differs if the stems do
     mixture_lineage: tuple[str, ...]
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits per stored sample of the stems."""
+        return int(json.loads(self.stems_lineage[-1]).get("flac_bits", 16)) if self.stems_lineage else 16
 
     def tags(self, source: str, gain: Gain) -> dict[str, str]:
         """The tags for the file of a stem or the mixture, with FFmpeg's names."""
@@ -87,7 +97,8 @@ def _has_no_stems(song_id: str, evidence: Evidence) -> BandscopeError:
     cause = next((each.error for each in evidence.problems if each.table in (SONGS.name, STEMS.name)), None)
     if cause is None:
         return CannotAnalyze(f"{song_id} has no stems: materialize stems for it first")
-    return ExportError(f"{song_id} has no stems ({evidence.status}): {cause}")
+    kind = RejectedSong if evidence.status is Status.REJECTED else ExportError
+    return kind(f"{song_id} has no stems ({evidence.status}): {cause}")
 
 
 def _rows(store: ObjectStore, table: Table, song_id: str, columns: list[str]) -> list[dict[str, Any]]:

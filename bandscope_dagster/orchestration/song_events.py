@@ -14,6 +14,7 @@ from bandscope_dagster.orchestration.private_api import SYSTEM_METADATA_KEY_SOUR
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.storage.tables.lineage import Lineage
 
+UPLOADS_ASSET: Final = "uploads"  # external: the folder that songs are read from
 DATA_VERSION_DIGITS: Final = 16  # hex digits of the input digest that are shown as data version
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.in_force import VERSIONS, words_in_force
@@ -39,13 +40,20 @@ def column_schema(table: Table) -> dg.TableSchema:
         columns=[
             dg.TableColumn(
                 name=column.name,
-                type=str(column.type),
+                type=type_text(column.type),
                 description=_description(column),
                 constraints=dg.TableColumnConstraints(nullable=column.nullable),
             )
             for column in table.columns
         ]
     )
+
+
+def type_text(kind: Any) -> str:
+    """The name of an Arrow type, short enough for a column of the UI: the example in the description has the fields."""
+    if pa.types.is_list(kind):
+        return f"list<{type_text(kind.value_type)}>"
+    return "struct" if pa.types.is_struct(kind) else str(kind)
 
 
 def _description(column: Column) -> str:

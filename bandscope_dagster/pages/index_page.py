@@ -34,7 +34,17 @@ def _table(summaries: Sequence[Summary]) -> dict[str, Any]:
     """The songs as rows, with instruments as positions in one list: half the size of a list of objects."""
     instruments = sorted({instrument for song in summaries for instrument in song.instruments})
     numbers = {instrument: number for number, instrument in enumerate(instruments)}
-    columns = ("song_id", "title", "artist", "owner", "filename", "status", "seconds", "loudness_lufs")
+    columns = (
+        "song_id",
+        "title",
+        "artist",
+        "owner",
+        "filename",
+        "status",
+        "reason",
+        "seconds",
+        "loudness_lufs",
+    )
     return {
         "columns": [*columns, "instruments"],
         "instruments": instruments,

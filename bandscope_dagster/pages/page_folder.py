@@ -31,6 +31,7 @@ class Summary:
     seconds: float
     loudness_lufs: float | None
     instruments: list[tuple[str, str]]  # (name, family), present in any source; the longest present first
+    reason: str = ""  # of the status, if it is not ok; pages of older versions have none
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.pages.page_folder import PageFolder, Summary
-from bandscope_dagster.pages.song_view import song_view, title_of
+from bandscope_dagster.pages.song_view import reason_of, song_view, title_of
 from bandscope_dagster.pages.sound import CHUNK_S, SongSound
 from bandscope_dagster.pages.text import visible
 from bandscope_dagster.pages.timeline_view import UNMAPPED
@@ -108,6 +108,7 @@ def _summary(facts: SongFacts, digest: str) -> Summary:
         seconds=round(facts.seconds, 1),
         loudness_lufs=None if song["loudness_lufs"] is None else round(song["loudness_lufs"], 1),
         instruments=longest_first[:MOST_LISTED],
+        reason=reason_of(facts),
     )
 
 

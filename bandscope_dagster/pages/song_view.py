@@ -47,6 +47,11 @@ def song_view(facts: SongFacts) -> dict[str, Any]:
     }
 
 
+def reason_of(facts: SongFacts) -> str:
+    """The first sentence of the first notice about the song; empty if there is none."""
+    return next((line for notice in _notices(facts) for line in notice["lines"]), "")
+
+
 def _facts(facts: SongFacts) -> Iterator[tuple[str, str]]:
     song = facts.song
     if song["filename"]:

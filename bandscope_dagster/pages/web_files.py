@@ -22,7 +22,7 @@ POLICY: Final = (
 SONG_PAGE: Final = (
     "song.html",
     ("theme.css", "song.css"),
-    ("clock.js", "webm.js", "player.js", "waveforms.js", "timeline.js", "song.js"),
+    ("clock.js", "webm.js", "wav.js", "player.js", "waveforms.js", "timeline.js", "song.js"),
 )
 INDEX_PAGE: Final = ("index.html", ("theme.css", "index.css"), ("clock.js", "index.js"))
 

@@ -1,32 +1,54 @@
-"""Find songs by id, file name or title, or by a glob."""
+"""Find songs by id, file name or title, by a glob, or by a part of a name."""
 
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import Final
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONG_ID, SONGS, table_key
 
+SHORTEST_PART: Final = 2  # characters of a name
+SUGGESTED: Final = 3
+
 
 class NoSuchSong(BandscopeError):
-    """No stored song matches."""
+    """No stored song matches; the message suggests similar names."""
 
 
-def name_matches(pattern: str, *names: str | None) -> bool:
-    """True if one of ``names`` equals ``pattern``, which may contain brackets, or matches it as a glob."""
-    return any(name is not None and (name == pattern or fnmatchcase(name, pattern)) for name in names)
+def select(songs: Mapping[str, Iterable[str | None]], pattern: str, *, parts: bool = True) -> list[str]:
+    """The songs of which a name matches ``pattern``; ``songs`` has the names of each, such as its file name and title.
 
+    Case does not matter. A name matches if it equals the pattern, which may contain brackets, or if the pattern is a
+    glob for it. If none does, a part of a name is enough, unless ``parts`` is False.
 
-def matching(songs: Sequence[str], filenames: Mapping[str, str], pattern: str | None) -> list[str]:
-    """The songs whose id or file name equals ``pattern`` or matches it as a glob; all songs if it is None."""
-    if pattern is None:
-        return list(songs)
-    return [song for song in songs if name_matches(pattern, song, filenames.get(song))]
+    Raises:
+        NoSuchSong: no song matches.
+    """
+    wanted = _plain(pattern)
+    names = {song: [_plain(name) for name in (song, *own) if name] for song, own in songs.items()}
+    whole = [
+        song
+        for song, own in names.items()
+        if any(
+            name == wanted or PurePosixPath(name).stem == wanted or fnmatchcase(name, wanted) for name in own
+        )
+    ]
+    in_part = [song for song, own in names.items() if any(wanted in name for name in own)]
+    if found := whole or (in_part if parts and len(wanted) >= SHORTEST_PART else []):
+        return found
+    shown = {_plain(name): name for own in songs.values() for name in own if name}
+    near = get_close_matches(wanted, shown, SUGGESTED)
+    similar = f"; similar names: {', '.join(shown[name] for name in near)}" if near else ""
+    raise NoSuchSong(f"no song matches {pattern!r}{similar}; `bandscope status` lists all songs")
 
 
 def find_songs(store: ObjectStore, pattern: str) -> list[str]:
-    """The ids of the stored songs whose id, file name or title equals ``pattern`` or matches it as a glob.
+    """The ids of the stored songs whose id, file name or title matches, as in ``select``, in the order of the uploads.
 
     Raises:
         NoSuchSong: no song matches.
@@ -36,7 +58,20 @@ def find_songs(store: ObjectStore, pattern: str) -> list[str]:
     ):
         return [pattern]  # without reading every other song
     songs = query(store, "SELECT song_id, filename, title FROM songs ORDER BY uploaded_at, song_id")
-    found = [row[0] for row in songs.iter_rows() if name_matches(pattern, *row)]
-    if not found:
-        raise NoSuchSong(f"no song matches {pattern!r}; `bandscope status` lists all songs")
-    return found
+    return select({song: names for song, *names in songs.iter_rows()}, pattern)
+
+
+def find_all(store: ObjectStore, patterns: Sequence[str]) -> tuple[list[str], list[NoSuchSong]]:
+    """The songs that match any of ``patterns``, each once, and an error for each pattern that matches none."""
+    found: dict[str, None] = {}
+    missed: list[NoSuchSong] = []
+    for pattern in patterns:
+        try:
+            found |= dict.fromkeys(find_songs(store, pattern))
+        except NoSuchSong as error:
+            missed.append(error)
+    return list(found), missed
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

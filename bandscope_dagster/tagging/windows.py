@@ -13,7 +13,7 @@ from bandscope_dagster.tagging.protocol import WindowPlan
 SHORTEST_REST_S: Final = 1.5
 """A rest of the song of at least this length gets a window, however long windows are: an instrument may enter in it."""
 
-DIGITAL_SILENCE_DB: Final = -200.0  # dBFS; stands for minus infinity
+DIGITAL_SILENCE_DB: Final = -200.0  # dBFS; in place of minus infinity
 
 
 @dataclass(frozen=True, slots=True)

@@ -464,11 +464,11 @@ def write_stems(store: ObjectStore, blocks: list[list[dict]], **changes: str) ->
 
 def test_songs_are_chosen_by_name_and_by_a_condition_on_the_catalog(separated: Separated) -> None:
     store, song, loud = separated.store, separated.song, separated.loud
-    assert select_songs(store, [song, "loud [live].wav", "Falcon*"], None) == [song, loud]
-    assert select_songs(store, [], "status = 'ok' AND duration_s > 4") == [song]
-    assert select_songs(store, ["loud*", song], "peak > 1 -- of the upload") == [loud]
+    assert select_songs(store, [song, "loud [live].wav", "Falcon*"], None) == ([song, loud], [])
+    assert select_songs(store, [], "status = 'ok' AND duration_s > 4") == ([song], [])
+    assert select_songs(store, ["loud*", song], "peak > 1 -- of the upload") == ([loud], [])
     heard = "song_id IN (SELECT song_id FROM instrument_catalog WHERE instrument = 'drums')"
-    assert song in select_songs(store, [], heard)
+    assert song in select_songs(store, [], heard)[0]
 
 
 @pytest.mark.parametrize(
@@ -511,10 +511,11 @@ def test_the_command_exports_by_file_name_even_with_brackets(bandscope: CommandL
 def test_a_rejected_song_does_not_stop_the_export_of_the_others(
     bandscope: CommandLine, separated: Separated, to: Path
 ) -> None:
-    done = bandscope("export", "*", "--to", to)
-    assert done.code == 1
-    assert f"{separated.rejected} has no stems" in done.err
-    assert "2 exported" in done.out and "1 failed" in done.out
+    done = bandscope("export", "*", "Falcn 69", "--to", to)
+    assert done.code == 1, "a pattern matches nothing"
+    assert "no song matches 'Falcn 69'; similar names: Falcon 69" in done.err
+    assert f"skipped: {separated.rejected} has no stems (rejected)" in done.out
+    assert "2 exported" in done.out and "1 rejected" in done.out and "failed" not in done.out
     assert {path.parent.name for path in to.rglob("*.wav")} == {
         "loud [live]",
         "The Easton Ellises - Falcon 69",
@@ -530,6 +531,29 @@ def test_the_command_exports_songs_by_a_condition_at_a_loudness(bandscope: Comma
     assert pyloudnorm.Meter(44_100, filter_class="DeMan").integrated_loudness(total) == pytest.approx(
         -20.0, abs=0.05
     )
+
+
+def test_flat_files_are_in_one_folder_and_a_stem_and_the_rest_are_the_mixture(
+    bandscope: CommandLine, to: Path
+) -> None:
+    options = ("--format", "flac", "--bits", "16", "--mixture", "--normalise", "-18", "--to", to)
+    done = bandscope("export", "falcon", "--stem", "vocals", "--without", "vocals", *options)
+    assert done.code == 0 and "the mixture is at -18.0 LUFS" in done.out
+    names = {
+        part: f"The Easton Ellises - Falcon 69 ({part}).flac"
+        for part in ("vocals", "without vocals", "mixture")
+    }
+    assert {path.name for path in to.iterdir() if path.name != ".pending"} == set(names.values())
+    parts = {part: soundfile.read(to / name, dtype="int16")[0] for part, name in names.items()}
+    error = parts["vocals"].astype(int) + parts["without vocals"] - parts["mixture"]
+    assert abs(error).max() <= 1 and abs(parts["vocals"]).max() > 100
+    done = bandscope("export", "falcon", "--stem", "drums", "--to", to)
+    assert done.code == 1 and "has no stem 'drums'; its stems are accompaniment, vocals" in done.err
+
+
+def test_24_bits_of_16_are_told(bandscope: CommandLine, to: Path) -> None:
+    asked = bandscope("export", "falcon", "--flat", "--bits", "24", "--to", to)
+    assert "stored with 16 bits" in asked.out and "BANDSCOPE_FLAC_BITS=24" in asked.out
 
 
 def test_a_name_without_a_song_is_an_error(bandscope: CommandLine, to: Path) -> None:

@@ -64,6 +64,17 @@ def test_the_screen_shows_the_first_rows_and_says_how_many_there_are(filled: Obj
     assert said(filled, "SELECT 1 AS one").endswith("1 row")
 
 
+def test_rows_that_do_not_fit_are_records_and_a_table_can_be_described(filled: ObjectStore) -> None:
+    text = said(filled, "SELECT * FROM song_catalog WHERE song_id = 'song-0000'")
+    assert text.startswith("row 1\n  song_id") and text.endswith("1 row")
+    assert max(map(len, text.splitlines())) <= 100
+    assert 'Line\\n"two", and ünï' in text
+    assert "loudness_lufs" in said(filled, "DESCRIBE song_catalog") and "LUFS" in said(filled, "desc songs;")
+    assert "song_catalog" in said(filled, "SHOW TABLES")
+    with pytest.raises(QueryError, match="there is no table nope; the tables are: songs"):
+        said(filled, "DESCRIBE nope")
+
+
 @pytest.mark.parametrize(
     ("name", "read"),
     [("a.parquet", pl.read_parquet), ("a.json", pl.read_json), ("a.csv", pl.read_csv)],

@@ -10,7 +10,7 @@ from song_rows import block_rows, lineage, song_row, tag_row
 
 from bandscope_dagster.cli.status import print_overview, print_songs
 from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
-from bandscope_dagster.songs.find import NoSuchSong, find_songs, name_matches
+from bandscope_dagster.songs.find import NoSuchSong, find_songs
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
@@ -98,9 +98,9 @@ def overview(store: ObjectStore, width: int = 80) -> list[str]:
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
-def details(store: ObjectStore, pattern: str, width: int = 80) -> str:
+def details(store: ObjectStore, pattern: str, width: int = 80, *, paths: bool = True) -> str:
     text = io.StringIO()
-    print_songs(store, Console(file=text, width=width), pattern, PRESENT_FROM)
+    print_songs(store, Console(file=text, width=width), pattern, PRESENT_FROM, paths=paths)
     return text.getvalue()
 
 
@@ -149,6 +149,8 @@ def test_the_details_of_one_song(store: ObjectStore) -> None:
     assert "heard in  vocals: vocals 0.90\n" in text
     for table in (SONGS, *ANALYSIS_TABLES):
         assert f"  {table.name:22}{store.uri(f'{table.name}/{DONE}.parquet')}\n" in text
+    assert ".parquet" not in details(store, DONE, paths=False)
+    assert "missing   decoded_waveforms, stems" in details(store, PARTIAL, paths=False)
 
 
 def test_stems_without_a_measured_quality_are_left_out(store: ObjectStore) -> None:
@@ -191,13 +193,9 @@ def test_songs_are_found_by_id_file_name_title_and_glob(store: ObjectStore) -> N
         REJECTED,
         UNAVAILABLE,
     }
-    with pytest.raises(NoSuchSong, match="falcon"):
-        find_songs(store, "falcon*")
-
-
-def test_a_name_with_brackets_matches_itself_and_as_a_pattern() -> None:
-    assert name_matches("a[1].wav", "a[1].wav") and name_matches("a[1].wav", "a1.wav")
-    assert not name_matches("a[1].wav", "a2.wav", None)
+    assert find_songs(store, "falcon*") == find_songs(store, "alcon") == [DONE]
+    with pytest.raises(NoSuchSong, match=r"'Falcn \[69\]'; similar names: Falcon \[69\]"):
+        find_songs(store, "Falcn [69]")
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_a_run_in_a_terminal_shows_its_songs_stops_at_ctrl_c_and_is_completed_by
     terminal = PseudoTerminal("run", **variables)
     terminal.read_until(r"checking .*0/3")
     shown = terminal.read_until(r"b\.wav .*0:10 of 0:25")
-    assert "a.wav" in shown and "1/3" in shown, "the bars stand still during a step"
+    assert "a.wav" in shown and "1/3" in shown, "the bars do not move during a step"
     terminal.press(CTRL_C)
     terminal.read_until("Stopping after the current segment")
     code = terminal.end()

@@ -19,7 +19,8 @@ from deploy.servers.processes import free_ports
 
 ROOT = Path(__file__).parents[2]
 GRAPH = {
-    "songs": set(),
+    "uploads": set(),
+    "songs": {"uploads"},
     "decoded_waveforms": {"songs"},
     "stems": {"songs", "decoded_waveforms"},
     "instrument_tags": {"songs", "decoded_waveforms"},
@@ -48,7 +49,8 @@ def test_every_asset_is_described(specs: dict[str, dg.AssetSpec]) -> None:
     page = specs["song_pages"]
     assert page.description and page.group_name == "pages" and page.kinds == {"html"}
     assert page.owners and page.code_version
-    for name in specs.keys() - {"song_pages"}:
+    assert specs["uploads"].description and specs["uploads"].group_name == "songs"
+    for name in specs.keys() - {"song_pages", "uploads"}:
         spec = specs[name]
         assert spec.description == TABLES[name].description
         assert spec.group_name in {"songs", "analysis", "catalog"}
@@ -59,7 +61,7 @@ def test_every_asset_is_described(specs: dict[str, dg.AssetSpec]) -> None:
 
 def test_every_song_is_a_partition_of_every_per_song_asset(specs: dict[str, dg.AssetSpec]) -> None:
     for name, spec in specs.items():
-        assert spec.partitions_def == (None if name in CATALOGS else SONGS_PARTITIONS)
+        assert spec.partitions_def == (None if name in {*CATALOGS, "uploads"} else SONGS_PARTITIONS)
 
 
 def test_analyze_requests_a_gpu_and_retries_with_backoff() -> None:
@@ -88,6 +90,7 @@ def test_jobs_and_sensors_have_names_and_descriptions() -> None:
         "write_pages",
         "refresh_catalogs",
         "retry_songs",
+        "update_outdated_songs",
     }
     assert {job.name for job in defs.jobs or ()} == jobs
     sensors = {sensor.name: sensor for sensor in defs.sensors or ()}

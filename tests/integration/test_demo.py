@@ -1,10 +1,12 @@
 """The demo's songs and sounds without instruments, with the embedded models: what is present is right for each."""
 
 import io
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import demo_score
 
+QUERIES = Path(__file__).parents[2] / "docs" / "queries.md"
 SPEECH = Path(__file__).parents[1] / "data" / "speech.ogg"  # the voice slt of flite
 SECONDS = 6.0
 
@@ -39,15 +42,21 @@ def sounds() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pl.DataFrame]:
-    """``song_catalog`` of the demo's songs and the other sounds."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The folder of a store with the demo's songs and the other sounds."""
     songs = {path.name: path.read_bytes() for path in demo_score.PARTS.parent.glob("*.[mo][pg][3g]")}
     with new_instance() as instance:
         platform = Platform(local_settings(tmp_path_factory.mktemp("demo")), instance)
         platform.upload(songs | sounds())
         assert platform.materialize().success
         assert platform.materialize_catalogs().success
-        yield pl.read_parquet(f"{platform.store.url}/song_catalog/song_catalog.parquet")
+        yield platform.store.url
+
+
+@pytest.fixture(scope="module")
+def catalog(store: str) -> pl.DataFrame:
+    """``song_catalog`` of the store."""
+    return pl.read_parquet(f"{store}/song_catalog/song_catalog.parquet")
 
 
 def heard(catalog: pl.DataFrame, name: str) -> dict[str, list[str]]:
@@ -78,3 +87,17 @@ def test_nothing_is_present_in_a_sound_without_instruments(catalog: pl.DataFrame
     assert catalog.filter(pl.col("filename") == name)["tagger"].to_list() == (
         [None] if name == "silence.wav" else ["bandscope-instruments"]
     )
+
+
+def test_the_page_of_queries_runs_from_top_to_bottom_on_the_demos_store(
+    store: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {"BANDSCOPE_STORAGE": store, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    page = "\n".join(re.findall(r"^```python\n(.*?)^```$", QUERIES.read_text(), re.DOTALL | re.MULTILINE))
+    names: dict[str, Any] = {}
+    exec(compile(page, "queries.md", "exec"), names)
+    assert names["found"]["name"].to_list() == ["Paper Boats"], "the first question has an answer"
+    assert {"banjo", "violin"} <= set(names["timeline"]["instrument"])
+    assert {"clarinet", "harp"} in [set(pair) for pair in names["together"].values[:, :2].tolist()]
+    assert {"banjo", "harp", "drums"} <= set(names["clips"].classes)

@@ -145,6 +145,19 @@ def names(count: int, begin: int = 0) -> list[str]:
     return [f"song {number:03}.wav" for number in range(begin, begin + count)]
 
 
+def test_new_uploads_are_an_observation_at_the_head_of_the_graph(house: SensorHouse) -> None:
+    house.add_uploads("a.wav", "notes.txt")
+    [seen] = house.tick().asset_events
+    assert seen.asset_key == dg.AssetKey("uploads")
+    assert {name: value.value for name, value in seen.metadata.items()} == {
+        "uploads": 1,
+        "ignored": 1,
+        "new": 1,
+    }
+    assert "dagster/data_version" not in seen.tags, "songs would be outdated by every new upload"
+    assert not house.tick().asset_events
+
+
 def test_new_uploads_become_songs_and_runs_of_neighbours_oldest_first(house: SensorHouse) -> None:
     house.add_uploads("mia/zebra.wav", "mia/b.wav", "tom/ä, 'c'.mp3", "alarm.wav")
 

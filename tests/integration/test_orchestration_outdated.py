@@ -40,6 +40,12 @@ def test_a_change_of_the_tagger_makes_its_tables_outdated_and_a_run_makes_them_c
             tags = {event.tags[CODE_VERSION_TAG] for event in platform.events(run.run_id, asset).values()}
             assert tags == {specs[asset].code_version}
             assert specs[asset].code_version.startswith(f"{CODE_VERSIONS[asset]}-")
+        # An external asset is always "INITIAL": with any other input, the UI would show every song as outdated.
+        inputs = {
+            event.tags["dagster/input_data_version/uploads"]
+            for event in platform.events(run.run_id, "songs").values()
+        }
+        assert inputs == {"INITIAL"}
         assert specs["instrument_tags"].metadata["tagger"] == before.tagger
         # The files have the code version alone, as those of earlier versions.
         assert read_lineage(store, INSTRUMENT_TAGS, songs[0]).code_version == CODE_VERSIONS["instrument_tags"]

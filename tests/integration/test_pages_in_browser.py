@@ -5,14 +5,17 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import soundfile
+import soxr
+from audio_files import snr_db
 from instances import new_instance
-from page_browser import OPUS_RATE, browser, file_server, in_real_time, visit
+from page_browser import OPUS_RATE, PHONE, browser, file_server, in_real_time, visit
 from page_songs import SAMPLE_RATE, clicks, store_song, tone
 from platforms import Platform, local_settings
 from playwright.sync_api import Browser, expect
@@ -199,11 +202,6 @@ def test_a_click_on_a_waveform_and_the_keys_move_the_position(pages: Pages, chro
             before = page.position
             page.page.keyboard.press(key)
             assert page.position == pytest.approx(max(0, before + moved))
-        page.page.mouse.move(box["x"] + 5, box["y"] + 10)
-        page.page.mouse.down()
-        page.page.mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 10)
-        page.page.mouse.up()
-        assert page.position == pytest.approx(0.75 * SONG_S, abs=0.05)
         ruler = page.page.get_by_role("slider", name="Position")
         ruler.focus()
         page.page.keyboard.press("Home")
@@ -261,6 +259,80 @@ def test_a_bar_shows_its_instrument_and_plays_from_its_start(pages: Pages, chrom
             assert clicking.complaints == []
 
 
+def test_a_drag_repeats_a_part_without_a_gap_until_it_is_ended(pages: Pages, chromium: Browser) -> None:
+    for attempt in in_real_time():
+        with attempt, visit(chromium, pages.url("clicks")) as page:
+            box = page.page.locator("canvas").nth(1).bounding_box()
+            assert box is not None
+            second = box["width"] / SONG_S
+            # From 4.5 to 6 s, over the border of two chunks: three clicks of every stem, 0.5 s apart.
+            page.page.mouse.move(box["x"] + 6 * second, box["y"] + 10)
+            page.page.mouse.down()
+            page.page.mouse.move(box["x"] + 5 * second, box["y"] + 10)
+            page.page.mouse.move(box["x"] + 4.5 * second, box["y"] + 10)
+            page.page.mouse.up()
+            loop = page.page.evaluate("player.loop")
+            assert (loop["from"], loop["to"]) == pytest.approx((4.5, 6), abs=0.05)
+            assert page.position == pytest.approx(loop["from"])
+            expect(page.page.locator("#band")).to_be_visible()
+            page.page.evaluate("player.repeat({from: 4.5, to: 6})")
+            page.play()
+            times = beginnings(page.record(4)["output"])
+            assert 4.4 < page.position < 6
+            assert len(times) >= 6
+            assert np.diff(times) == pytest.approx(PULSE_S, abs=0.003)
+            page.page.get_by_role("button", name="Loop").click()
+            page.until("player.position > 6.2")
+            expect(page.page.locator("#band")).to_be_hidden()
+            assert page.complaints == []
+
+
+def test_a_stem_has_a_volume_and_can_be_downloaded(pages: Pages, chromium: Browser, tmp_path: Path) -> None:
+    with visit(chromium, pages.url("tones")) as song:
+        song.page.get_by_label("Volume of drums").fill("0.5")
+        expect(song.page.locator("#heard")).to_have_text("You hear vocals + drums + bass")
+        assert song.page.evaluate("player.levels") == pytest.approx([0, 1, 0.25, 1])
+        song.page.get_by_role("button", name="Reset").click()
+        assert song.page.evaluate("player.levels") == [1, 0, 0, 0]
+        with song.page.expect_download() as saving:
+            song.page.get_by_role("button", name="Download drums").click()
+        assert saving.value.suggested_filename == "a.wav (drums).wav"
+        saving.value.save_as(tmp_path / "drums.wav")
+        samples, rate = soundfile.read(tmp_path / "drums.wav")
+        assert (len(samples) / rate, rate) == (pytest.approx(SONG_S, abs=1e-4), OPUS_RATE)
+        truth = soxr.resample(tone(SONG_S, TONES["drums"], 0.1).T, SAMPLE_RATE, OPUS_RATE)
+        assert snr_db(truth[OPUS_RATE:-OPUS_RATE].T, samples[OPUS_RATE:-OPUS_RATE].T) > 20
+        assert song.complaints == []
+
+
+def test_pages_fit_a_phone_and_every_name_can_be_read(pages: Pages, chromium: Browser) -> None:
+    for name in (pages.song, pages.rejected, "clicks", "index"):
+        with visit(chromium, pages.url(name), window=PHONE) as found:
+            width = found.page.evaluate("document.documentElement.scrollWidth")
+            assert width == PHONE["width"], f"{name} scrolls sideways"
+            names = found.page.locator(".name, td.song a, .found, .plot, .ruler text, td, .reason")
+            # Boxes of what is shown: inside the window, and wide enough for their content.
+            boxes = names.evaluate_all(
+                """nodes => nodes.filter(node => node.getBoundingClientRect().width > 0).map(node => {
+                    const {left, right} = node.getBoundingClientRect();
+                    return [node.textContent.trim(), left, right, node.scrollWidth - node.clientWidth];
+                })"""
+            )
+            assert boxes or name == pages.rejected
+            for text, left, right, hidden in boxes:
+                assert left >= 0 and right <= PHONE["width"] and hidden <= 1, f"{name}: {text!r}"
+            marks = sorted(
+                box[1:3]
+                for box in found.page.locator(".ruler text").evaluate_all(
+                    """nodes => nodes.filter(node => node.getBoundingClientRect().width > 0).map(node => {
+                    const {left, right} = node.getBoundingClientRect(); return ["", left, right]; })"""
+                )
+            )
+            assert all(a[1] < b[0] for a, b in pairwise(marks)), f"{name}: labels of the ruler overlap"
+            assert not any(box.is_visible() for box in found.page.locator(".keyboard").all())
+            assert found.complaints == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_theme_follows_the_browser(pages: Pages, chromium: Browser, scheme: str) -> None:
     with visit(chromium, pages.url(pages.song), scheme) as song:
@@ -306,6 +378,7 @@ def test_the_index_searches_filters_sorts_and_opens_a_song(pages: Pages, chromiu
         page.get_by_label("Status").select_option("rejected")
         expect(titles).to_have_text(["empty.wav"])
         expect(page.locator("#count")).to_have_text("1 of 4 songs")
+        expect(page.locator(".reason")).to_have_text("empty: the file is empty; upload it again")
         page.get_by_label("Status").select_option("")
         page.get_by_label("Owner").select_option("mia")
         page.get_by_label("Instrument", exact=True).fill("drums")

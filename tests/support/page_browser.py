@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 WINDOW = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
 OPUS_RATE = 48_000  # Hz, of the pages' Web Audio
 PATIENCE_MS = 60_000
 
@@ -109,9 +110,11 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def visit(running: Browser, url: str, scheme: str = "light") -> Iterator[Visit]:
+def visit(
+    running: Browser, url: str, scheme: str = "light", window: dict[str, int] = WINDOW
+) -> Iterator[Visit]:
     """Open a page, and record its requests and messages."""
-    context = running.new_context(color_scheme=scheme, viewport=WINDOW)
+    context = running.new_context(color_scheme=scheme, viewport=window, has_touch=window is PHONE)
     found = Visit(context.new_page())
     found.page.on("request", lambda request: found.asked_for.append(request.url))
     found.page.on("requestfailed", lambda request: found.refused.append(request.url))

@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "pipeline": {"errors", "allocator", "audio", "models", "separation", "tagging", "pictures"}
     | {"settings", "input_digests", "songs"}
     | STORAGE,
-    "catalogs": {"songs", "input_digests", "pipeline"} | STORAGE,
+    "catalogs": {"errors", "songs", "input_digests", "pipeline"} | STORAGE,
     "orchestration": {"errors", "allocator", "device", "models", "separation", "tagging"}
     | {"settings", "input_digests", "songs", "pipeline"}
     | STORAGE,

@@ -49,7 +49,7 @@ def private_names() -> list[PrivateName]:
     ]
 
 
-FEATURES = {"Checks", "Dead runs", "The event log", "The retry backfill", "The step `songs`"}
+FEATURES = {"Checks", "Dead runs", "The event log", "The retry backfill", "The steps over songs"}
 
 EVENT_LOG = ("dagster._core.storage.event_log.sqlite.sqlite_event_log", "SqliteEventLogStorage")
 INSTANCE = ("dagster", "DagsterInstance")

@@ -32,9 +32,10 @@ from bandscope_dagster.orchestration.run_tags import (
     SENSOR_TAG,
     search_tags,
 )
+from bandscope_dagster.orchestration.song_events import UPLOADS_ASSET
 from bandscope_dagster.orchestration.used_stores import remember_store
 from bandscope_dagster.pipeline.copied_store import check_not_copied
-from bandscope_dagster.pipeline.uploads import Upload, list_uploads
+from bandscope_dagster.pipeline.uploads import Listing, Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
@@ -117,7 +118,7 @@ def uploads_sensor(
             remember_store(store, Path(context.instance.root_directory))
         if len(listing.by_song.keys() - set(before)) * 2 > len(listing.uploads):
             check_not_copied(list_all_files(store, [SONGS]), listing)
-        register_uploads(context.instance, listing, REGISTERED_PER_TICK)
+        new = register_uploads(context.instance, listing, REGISTERED_PER_TICK)
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]
         by_song = listing.by_song
@@ -156,9 +157,21 @@ def uploads_sensor(
             if requests
             else "; ".join([f"Nothing new: {seen}, all of them requested", *told]),
             cursor=cursor.model_dump_json(),
+            asset_events=[_observation(listing, len(new))] if new else [],
         )
 
     return new_uploads
+
+
+def _observation(listing: Listing, new: int) -> dg.AssetObservation:
+    """The listing as an event of the asset ``uploads``. It has no data version, so no song becomes outdated by it."""
+    counts = {"uploads": len(listing.uploads), "ignored": listing.ignored, "new": new}
+    more = {
+        "unsettled": listing.unsettled,
+        "left_out": len(listing.left_out),
+        "forgotten": len(listing.forgotten),
+    }
+    return dg.AssetObservation(UPLOADS_ASSET, metadata=counts | {name: n for name, n in more.items() if n})
 
 
 def _lost_requests(

@@ -77,7 +77,7 @@ function rowOf(song) {
     element("td", "", element("bdi", "", song.owner)),
     element("td", "number", song.seconds ? clock(song.seconds) : ""),
     element("td", "number", loudness),
-    element("td", "", element("span", `status ${song.status}`, song.status)),
+    element("td", "state", element("span", `status ${song.status}`, song.status), element("bdi", "reason", song.reason)),
     element(
       "td",
       "heard",

@@ -24,7 +24,9 @@ class Player {
     this.context = null;
     this.output = null; // the sum of all sources
     this.gains = []; // a GainNode for each source
-    this.heard = sound.sources.map(() => false);
+    this.levels = sound.sources.map(() => 0); // the gain of each source; 0 is silent
+    this.loop = null; // or {from, to} in seconds: playback goes from `to` back to `from`, without a gap
+    this.turns = []; // scheduled ends of the loop: {time} of the context, and the {anchor} from then on
     this.pausedAt = 0; // the position of the last pause or seek, in seconds
     this.anchor = 0; // the context's time at position 0 of the song
     this.attempt = 0; // raised by every start and stop; results of older attempts are dropped
@@ -39,7 +41,16 @@ class Player {
   /** The position in the song, in seconds. */
   get position() {
     if (this.state !== "playing") return this.pausedAt;
-    return clamp(this.context.currentTime - this.anchor, this.pausedAt, this.sound.seconds);
+    while (this.turns.length && this.context.currentTime >= this.turns[0].time) {
+      this.anchor = this.turns.shift().anchor;
+      this.pausedAt = this.loop.from;
+    }
+    return clamp(this.context.currentTime - this.anchor, this.pausedAt, this.end);
+  }
+
+  /** The position where playback stops or turns, in seconds. */
+  get end() {
+    return this.loop ? this.loop.to : this.sound.seconds;
   }
 
   async play() {
@@ -61,23 +72,32 @@ class Player {
     this.onchange();
   }
 
+  /** Go to a position; outside of the loop, this ends the loop. */
   async seek(seconds) {
     const playing = this.playing;
     this.silence();
     this.pausedAt = clamp(seconds, 0, this.sound.seconds);
+    if (this.loop && (this.pausedAt < this.loop.from || this.pausedAt >= this.loop.to)) this.loop = null;
     this.state = playing ? "loading" : "paused";
     this.onchange();
     if (playing) await this.start();
   }
 
-  /** Choose the sources that are heard; `heard` has a boolean for each. */
-  mix(heard) {
-    this.heard = heard;
+  /** Repeat the part between two positions, from its start; null ends the repetition, and playback goes on. */
+  repeat(loop) {
+    const { position } = this;
+    this.loop = loop;
+    return this.seek(loop ? loop.from : position);
+  }
+
+  /** Set the gain of each source; true is 1, and 0 or false is silent. */
+  mix(levels) {
+    this.levels = levels;
     if (!this.context) return;
     this.gains.forEach((gain, index) => {
       const now = this.context.currentTime;
       gain.gain.cancelScheduledValues(now);
-      gain.gain.setTargetAtTime(heard[index] ? 1 : 0, now, FADE_S / 3);
+      gain.gain.setTargetAtTime(Number(levels[index]), now, FADE_S / 3);
     });
   }
 
@@ -86,8 +106,8 @@ class Player {
     this.context = new AudioContext({ sampleRate: OPUS_RATE, latencyHint: "playback" });
     this.output = new GainNode(this.context);
     this.output.connect(this.context.destination);
-    this.gains = this.heard.map((heard) => {
-      const gain = new GainNode(this.context, { gain: heard ? 1 : 0 });
+    this.gains = this.levels.map((level) => {
+      const gain = new GainNode(this.context, { gain: Number(level) });
       gain.connect(this.output);
       return gain;
     });
@@ -102,10 +122,10 @@ class Player {
       if (attempt !== this.attempt) return;
       const frame = Math.ceil((this.context.currentTime + LEAD_S) * OPUS_RATE);
       this.anchor = frame / OPUS_RATE - this.pausedAt;
-      this.schedule(first, buffers, this.pausedAt);
+      const until = this.schedule(first, buffers, this.pausedAt, this.anchor);
       this.state = "playing";
       this.onchange();
-      this.pump(attempt, first + 1).catch((error) => this.fail(attempt, error));
+      this.pump(attempt, until).catch((error) => this.fail(attempt, error));
     } catch (error) {
       this.fail(attempt, error);
     }
@@ -118,20 +138,27 @@ class Player {
     this.onchange();
   }
 
-  /** Keep some seconds scheduled until the song or this attempt ends. */
-  async pump(attempt, next) {
+  /** Keep some seconds scheduled until the song or this attempt ends. All before the position `until` is scheduled. */
+  async pump(attempt, until) {
+    let { anchor } = this; // of what is scheduled next
     while (attempt === this.attempt) {
-      if (next < this.chunks && next * this.sound.chunk_s < this.position + AHEAD_S) {
+      const ahead = anchor + until < this.context.currentTime + AHEAD_S;
+      if (ahead && this.loop && until >= this.loop.to - 1e-6) {
+        const time = anchor + this.loop.to;
+        anchor = time - this.loop.from;
+        until = this.loop.from;
+        this.turns.push({ time, anchor });
+      } else if (ahead && until < this.end - 1e-6) {
+        const next = Math.floor(until / this.sound.chunk_s + 1e-6);
         const buffers = await this.decode(next);
         if (attempt !== this.attempt) return;
-        if (this.anchor + next * this.sound.chunk_s < this.context.currentTime) {
+        if (anchor + until < this.context.currentTime) {
           // Decoding is late, for example after the computer slept. A late chunk would overlap the next one: restart.
           await this.seek(this.position);
           return;
         }
-        this.schedule(next, buffers, next * this.sound.chunk_s);
-        next += 1;
-      } else if (this.position >= this.sound.seconds) {
+        until = this.schedule(next, buffers, until, anchor);
+      } else if (this.position >= this.end) {
         this.pause();
         return;
       } else {
@@ -140,10 +167,10 @@ class Player {
     }
   }
 
-  /** Schedule chunk k of all sources from the position `from`, all at the same sample. */
-  schedule(k, buffers, from) {
-    const end = Math.min((k + 1) * this.sound.chunk_s, this.sound.seconds);
-    if (end <= from) return;
+  /** Schedule chunk k of all sources from the position `from`, all at the same sample; returns the position of its end. */
+  schedule(k, buffers, from, anchor) {
+    const end = Math.min((k + 1) * this.sound.chunk_s, this.end);
+    if (end <= from) return from;
     const before = Math.min(PREROLL, this.firstPacket(k)) * PACKET_FRAMES + this.sound.delay;
     const offset = before / OPUS_RATE + from - k * this.sound.chunk_s;
     buffers.forEach((buffer, index) => {
@@ -154,12 +181,14 @@ class Player {
         this.nodes.delete(node);
       };
       this.nodes.add(node);
-      node.start(this.anchor + from, offset, end - from);
+      node.start(anchor + from, offset, end - from);
     });
+    return end;
   }
 
   silence() {
     this.attempt += 1;
+    this.turns = [];
     for (const node of this.nodes) {
       node.onended = null;
       node.stop();
@@ -170,15 +199,27 @@ class Player {
 
   /** Decode chunk k of every source into an AudioBuffer, with the pre-roll before it and one packet after it. */
   decode(k) {
-    const parts = [k - 1, k, k + 1].map((near) => this.packetsIn(near));
+    return Promise.all(this.sound.sources.map((_, source) => this.decodeOne(k, source, this.context)));
+  }
+
+  decodeOne(k, source, context) {
     for (const kept of this.packets.keys()) if (Math.abs(kept - k) > 1) this.packets.delete(kept);
-    return Promise.all(
-      this.sound.sources.map((_, source) => {
-        const [before, own, after] = parts.map((chunk) => chunk[source] ?? []);
-        const packets = [...before.slice(-PREROLL), ...own, ...after.slice(0, 1)];
-        return this.context.decodeAudioData(webm(packets));
-      }),
-    );
+    const [before, own, after] = [k - 1, k, k + 1].map((near) => this.packetsIn(near)[source] ?? []);
+    return context.decodeAudioData(webm([...before.slice(-PREROLL), ...own, ...after.slice(0, 1)]));
+  }
+
+  /** A source from start to end as a WAV file (Blob), chunk by chunk. */
+  async wav(source) {
+    const context = new OfflineAudioContext(2, 1, OPUS_RATE); // needs no click, and plays nothing
+    const frames = Math.round(this.sound.seconds * OPUS_RATE);
+    const parts = [wavHeader(frames)];
+    for (let k = 0; k < this.chunks; k += 1) {
+      const first = k * this.sound.chunk_s * OPUS_RATE;
+      const count = Math.min(this.sound.chunk_s * OPUS_RATE, frames - first);
+      const buffer = await this.decodeOne(k, source, context);
+      parts.push(pcm16(buffer, Math.min(PREROLL, this.firstPacket(k)) * PACKET_FRAMES + this.sound.delay, count));
+    }
+    return new Blob(parts, { type: "audio/wav" });
   }
 
   packetsIn(k) {

@@ -4,7 +4,9 @@
 
 const STEP_S = 5; // for the arrow keys
 const FINE_STEP_S = 1; // with Shift
-const DRAG_PX = 3; // a click moves less than this
+const DRAG_PX = 5; // a click moves less than this
+const SHORTEST_LOOP_S = 0.25;
+const SAVED_MS = 60_000; // after which the memory of a download is freed
 
 const sound = JSON.parse(document.getElementById("sound").textContent);
 const page = document.getElementById("player");
@@ -15,6 +17,8 @@ const tracks = [...document.querySelectorAll(".track")].map((row, index) => ({
   canvas: row.querySelector("canvas"),
   solo: row.querySelector(".solo"),
   mute: row.querySelector(".mute"), // null for the mixture
+  volume: row.querySelector(".volume"),
+  save: row.querySelector(".save"),
   waveform: waveformOf(sound.waveforms[index]),
 }));
 const isMixture = (track) => track.name === "mixture";
@@ -27,13 +31,18 @@ const player = new Player(
 
 /**
  * The rows that are heard, a boolean for each: the soloed ones; without solo, the stems that are not muted; without
- * solo and mute, the mixture, because the sum of the stems is not exactly equal to it.
+ * solo, mute and a stem with another volume, the mixture, because the sum of the stems is not exactly equal to it.
  */
 function heardTracks() {
   if (tracks.some((track) => isOn(track.solo))) return tracks.map((track) => isOn(track.solo));
-  const muted = tracks.some((track) => isOn(track.mute));
-  if (!muted && tracks.some(isMixture)) return tracks.map(isMixture);
+  const changed = tracks.some((track) => !isMixture(track) && (isOn(track.mute) || volumeOf(track) !== 1));
+  if (!changed && tracks.some(isMixture)) return tracks.map(isMixture);
   return tracks.map((track) => !isMixture(track) && !isOn(track.mute));
+}
+
+/** A square law: half way on the slider sounds about half as loud. */
+function volumeOf(track) {
+  return Number(track.volume.value) ** 2;
 }
 
 function isOn(button) {
@@ -63,13 +72,15 @@ function reset() {
   for (const track of tracks) {
     press(track.solo, false);
     press(track.mute, false);
+    track.volume.value = 1;
   }
+  player.repeat(null);
   remix();
 }
 
 function remix() {
   const heard = heardTracks();
-  player.mix(heard);
+  player.mix(tracks.map((track, index) => (heard[index] ? volumeOf(track) : 0)));
   const names = tracks.filter((_, index) => heard[index]).map((track) => track.name);
   const heardNames = document.createElement("b");
   heardNames.textContent = names.length ? names.join(" + ") : "nothing";
@@ -95,29 +106,65 @@ function refresh() {
   ruler.setAttribute("aria-valuenow", position.toFixed(1));
   ruler.setAttribute("aria-valuetext", clock(position));
   document.getElementById("playhead").style.left = `${(100 * position) / sound.seconds}%`;
+  showLoop(player.loop);
   const heard = heardTracks();
   const own = isOn(document.getElementById("fit"));
   tracks.forEach((track, index) => {
     const loudest = own ? track.waveform.peak.reduce((most, level) => Math.max(most, level), 0) : 1;
-    const look = { played: position / sound.seconds, heard: heard[index], scale: 1 / (loudest || 1) };
+    const look = {
+      played: position / sound.seconds,
+      heard: heard[index],
+      scale: Math.sqrt(volumeOf(track)) / (loudest || 1),
+    };
     drawWaveform(track.canvas, track.waveform, look);
   });
 }
 
 function follow() {
-  if (player.playing) refresh();
+  if (player.playing && pressedAt === null) refresh();
   requestAnimationFrame(follow);
 }
 
-function seekTo(event) {
+/** The time under a pointer, in seconds. */
+function timeAt(clientX) {
   const box = ruler.getBoundingClientRect();
-  player.seek(((event.clientX - box.left) / box.width) * sound.seconds);
+  return clamp(((clientX - box.left) / box.width) * sound.seconds, 0, sound.seconds);
 }
 
-for (const track of tracks) {
+function showLoop(loop) {
+  const band = document.getElementById("band");
+  const button = document.getElementById("loop");
+  band.hidden = button.hidden = !loop;
+  if (!loop) return;
+  band.style.left = `${(100 * loop.from) / sound.seconds}%`;
+  band.style.width = `${(100 * (loop.to - loop.from)) / sound.seconds}%`;
+  button.textContent = `Loop ${clock(loop.from)}–${clock(loop.to)} ✕`;
+}
+
+/** Save a source as a WAV file. */
+async function save(track, index) {
+  track.save.disabled = true;
+  try {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(await player.wav(index));
+    link.download = `${document.querySelector("h1").textContent} (${track.name}).wav`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), SAVED_MS);
+  } catch (error) {
+    player.error = error;
+    refresh();
+  } finally {
+    track.save.disabled = false;
+  }
+}
+
+tracks.forEach((track, index) => {
   track.solo.addEventListener("click", () => solo(track));
   track.mute?.addEventListener("click", () => mute(track));
-}
+  track.volume.addEventListener("input", remix);
+  track.save.addEventListener("click", () => save(track, index));
+});
+document.getElementById("loop").addEventListener("click", () => player.repeat(null));
 document.getElementById("play").addEventListener("click", toggle);
 document.getElementById("reset").addEventListener("click", reset);
 document.getElementById("fit").addEventListener("click", (event) => {
@@ -125,17 +172,32 @@ document.getElementById("fit").addEventListener("click", (event) => {
   refresh();
 });
 
-// A press on any plot sets the position; after a drag, the release sets it again.
+// A click on any plot sets the position; a drag repeats the part that it covers.
 let pressedAt = null;
 score.addEventListener("pointerdown", (event) => {
-  if (event.button !== 0 || !event.target.closest(".plot")) return;
-  pressedAt = event.clientX;
-  seekTo(event);
+  if (event.button === 0 && event.target.closest(".plot")) pressedAt = event.clientX;
+});
+window.addEventListener("pointermove", (event) => {
+  if (pressedAt !== null) showLoop(dragged(event) ?? player.loop);
+});
+window.addEventListener("pointercancel", () => {
+  pressedAt = null; // a touch became a scroll
+  refresh();
 });
 window.addEventListener("pointerup", (event) => {
-  if (pressedAt !== null && Math.abs(event.clientX - pressedAt) > DRAG_PX) seekTo(event);
+  if (pressedAt === null) return;
+  const loop = dragged(event);
+  if (loop) player.repeat(loop);
+  else player.seek(timeAt(event.clientX));
   pressedAt = null;
 });
+
+/** The part of the song that a drag covers; null while it is too short. */
+function dragged(event) {
+  if (Math.abs(event.clientX - pressedAt) <= DRAG_PX) return null;
+  const [from, to] = [timeAt(pressedAt), timeAt(event.clientX)].sort((a, b) => a - b);
+  return to - from >= SHORTEST_LOOP_S ? { from, to } : null;
+}
 
 const bars = openTimeline(score, document.getElementById("tip"), (seconds) => {
   player.seek(seconds);
@@ -148,6 +210,7 @@ const KEYS = {
   ArrowRight: (event) => player.seek(player.position + (event.shiftKey ? FINE_STEP_S : STEP_S)),
   Home: () => player.seek(0),
   End: () => player.seek(sound.seconds),
+  l: () => player.repeat(null),
   f: () => document.getElementById("fit").click(),
   t: () => bars?.focus(),
 };
@@ -158,6 +221,7 @@ window.addEventListener("keydown", (event) => {
   if (digit === "0") reset();
   else if (digit && tracks[digit - 1]) (event.shiftKey ? mute : solo)(tracks[digit - 1]);
   else if (event.key === " " && event.target.closest?.("button:not(#play)")) return;
+  else if (event.key.startsWith("Arrow") && event.target.closest?.(".volume")) return;
   else if (KEYS[event.key]) KEYS[event.key](event);
   else return;
   event.preventDefault();

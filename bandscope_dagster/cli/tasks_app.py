@@ -1,0 +1,128 @@
+"""The commands for what people come with: ``separate``, ``find``, ``export``; each imports its module when it runs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from bandscope_dagster.cli.opened import settings_and_store
+from bandscope_dagster.cli.terminal import console, print_error
+
+Format = Annotated[Literal["wav", "flac", "mp3"], typer.Option("--format", help="Format of the audio files.")]
+Stems = Annotated[
+    list[str] | None, typer.Option("--stem", help="Only this stem, such as vocals. Repeatable.")
+]
+
+
+def separate(
+    songs: Annotated[list[str], typer.Argument(help="Audio files, or folders of them.")],
+    to: Annotated[Path, typer.Option(help="Folder to write to.")],
+    stem: Stems = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Write the mixture without this stem. Repeatable.")
+    ] = None,
+    audio_format: Format = "wav",
+) -> None:
+    """Separate files into stems: upload them, process them, and write `Artist - Title (stem).wav` into one folder.
+
+    It uses the same store as all other commands, so that a song is computed once. The instruments are printed.
+
+    Exits with 1 if a file was left out, or a song failed or was rejected.
+    """
+    from bandscope_dagster.allocator import restart_without_thread_caches
+
+    restart_without_thread_caches()
+    from bandscope_dagster.cli.separate import separate_files
+
+    settings, store = settings_and_store()
+    done = separate_files(settings, store, console, songs, to, audio_format, stem or [], without or [])
+    raise typer.Exit(0 if done else 1)
+
+
+def find(
+    present: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="An instrument or a family that is heard, such as guitar. Repeatable."),
+    ] = None,
+    absent: Annotated[
+        list[str] | None, typer.Option("--without", help="One that is not heard. Repeatable.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--in", help="Only in the mixture, or in this stem. Default: in any.")
+    ] = None,
+    min_seconds: Annotated[
+        float, typer.Option(min=0, help="Each --with is heard for at least so long in one source.")
+    ] = 0.0,
+    longer: Annotated[float | None, typer.Option(help="Only songs longer than this, in seconds.")] = None,
+    shorter: Annotated[float | None, typer.Option(help="Only songs shorter than this, in seconds.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find songs by the instruments that are heard in them."""
+    from bandscope_dagster.cli.find import Wanted
+    from bandscope_dagster.cli.find import find as find_wanted
+
+    _, store = settings_and_store()
+    wanted = Wanted(present or (), absent or (), source, min_seconds, longer, shorter)
+    find_wanted(store, console, wanted, as_json=as_json)
+
+
+def export(
+    to: Annotated[Path, typer.Option(help="Folder to write to. Each song gets a subfolder, unless --flat.")],
+    songs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids, file names or titles of songs, parts of them, or globs such as 'live*'."),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help='Only songs that match this SQL condition on song_catalog, such as "duration_s < 100".'
+        ),
+    ] = None,
+    audio_format: Format = "wav",
+    bits: Annotated[
+        Literal["16", "24", "32f"] | None,
+        typer.Option(
+            help="Bits per sample. Default: 32f for wav (32-bit float, which never clips), 24 for flac."
+        ),
+    ] = None,
+    normalise: Annotated[
+        float | None,
+        typer.Option(
+            min=-70,
+            max=0,
+            help="Target loudness of the mixture in LUFS. All stems of a song get the same gain.",
+        ),
+    ] = None,
+    mixture: Annotated[bool, typer.Option("--mixture", help="Also write the mixture.")] = False,
+    flat: Annotated[
+        bool,
+        typer.Option("--flat", help="All files in one folder: `Artist - Title (stem).wav`, nothing else."),
+    ] = False,
+    stem: Annotated[
+        list[str] | None, typer.Option("--stem", help="Only this stem; implies --flat. Repeatable.")
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="The mixture without this stem; implies --flat. Repeatable."),
+    ] = None,
+) -> None:
+    """Write the stems of songs as audio files, and their instruments as CSV. Existing files are kept.
+
+    With --flat, files of the same name are replaced, and there is no CSV. Rejected songs are skipped.
+
+    Exits with 1 if a song failed, such as one without stems, or if a pattern matches no song; the other songs are
+    written.
+    """
+    from bandscope_dagster.cli.export import Flat, select_songs
+    from bandscope_dagster.cli.export import export as export_songs
+    from bandscope_dagster.exporting.encodings import find_encoding
+    from bandscope_dagster.exporting.song_export import ExportOptions
+
+    options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
+    _, store = settings_and_store()
+    found, missed = select_songs(store, songs or [], where)
+    for error in missed:
+        print_error(str(error))
+    in_one = Flat(stem or (), without or ()) if flat or stem or without else None
+    failed = export_songs(store, console, found, to, options, in_one, bits)
+    raise typer.Exit(1 if failed or missed else 0)

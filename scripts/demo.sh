@@ -40,8 +40,9 @@ if [ ${#given[@]} -eq 0 ]; then
 fi
 
 say "One page per song: play, solo and mute its stems, and see its instruments over time"
-bandscope report --all --to demo/pages
-echo "Open $PWD/demo/pages/index.html"
+pages="$PWD/demo/pages"
+bandscope report --all --to "$pages"
+echo "Open $pages/index.html"
 
 say "For the next commands of the README, use the same store:"
 echo "source '$PWD/.venv/bin/activate'"

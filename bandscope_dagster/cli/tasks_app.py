@@ -78,11 +78,14 @@ def export(
             help='Only songs that match this SQL condition on song_catalog, such as "duration_s < 100".'
         ),
     ] = None,
-    audio_format: Format = "wav",
+    audio_format: Annotated[
+        Literal["wav", "flac", "mp3", "aac", "alac"] | None,
+        typer.Option("--format", help="wav (default), flac or mp3; for --stem-file aac (default) or alac."),
+    ] = None,
     bits: Annotated[
         Literal["16", "24", "32f"] | None,
         typer.Option(
-            help="Bits per sample. Default: 32f for wav (32-bit float, which never clips), 24 for flac."
+            help="Bits per sample. Default: 32f for wav (32-bit float, which never clips), 24 for flac, 16 for alac."
         ),
     ] = None,
     normalise: Annotated[
@@ -105,6 +108,13 @@ def export(
         list[str] | None,
         typer.Option(help="The mixture without this stem; implies --flat. Repeatable."),
     ] = None,
+    stem_file: Annotated[
+        bool,
+        typer.Option(
+            "--stem-file",
+            help="Only `Artist - Title.stem.mp4` for Traktor and Mixxx: mixture, drums, bass, other and vocals.",
+        ),
+    ] = False,
 ) -> None:
     """Write the stems of songs as audio files, and their instruments as CSV. Existing files are kept.
 
@@ -118,11 +128,18 @@ def export(
     from bandscope_dagster.exporting.encodings import find_encoding
     from bandscope_dagster.exporting.song_export import ExportOptions
 
-    options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
+    chosen = audio_format or ("aac" if stem_file else "wav")
+    if stem_file != (chosen in ("aac", "alac")):
+        raise typer.BadParameter("aac and alac are the formats of --stem-file, the others are not")
+    if stem_file and (stem or without or mixture):
+        raise typer.BadParameter(
+            "a stem file always has the mixture, drums, bass, other and vocals: omit --stem, --without and --mixture"
+        )
+    options = ExportOptions(find_encoding(chosen, bits), normalise, mixture)
     _, store = settings_and_store()
     found, missed = select_songs(store, songs or [], where)
     for error in missed:
         print_error(str(error))
-    in_one = Flat(stem or (), without or ()) if flat or stem or without else None
+    in_one = Flat(stem or (), without or (), stem_file) if flat or stem or without or stem_file else None
     failed = export_songs(store, console, found, to, options, in_one, bits)
     raise typer.Exit(1 if failed or missed else 0)

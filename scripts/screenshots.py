@@ -33,17 +33,19 @@ DONE_S = 1200.0  # timeout until all songs are done
 WINDOW = {"width": 1440, "height": 1000}  # pixels
 NAVIGATION = 240  # pixels; width of the navigation on the left
 SHOWN = "Night Bus.flac"  # the song in the screenshots
+SHOWN_PAGE = "The Bandscope Demo Band - Night Bus.mp3"  # the song of page.png: what scripts/demo.sh shows too
 GROUPS = ("songs", "analysis", "catalog", "pages")
 
 
 def upload_songs(store: ObjectStore, folder: Path) -> dict[str, str]:
-    """Upload the demo songs of two owners, a truncated file and an empty one; returns name → song id."""
+    """Upload the songs of two owners, one of scripts/demo_audio, a truncated file and an empty one: name → song id."""
     folder.mkdir()
     for number in range(SONGS):
         title, stems = demo_songs.render(number)
         path = folder / f"{title}.flac"
         demo_songs.write(path, sum(stems.values()), title)
         _upload(store, f"{('mia', 'leo')[number % 2]}/{path.name}", path.read_bytes())
+    _upload(store, SHOWN_PAGE, (Path(__file__).parent / "demo_audio" / SHOWN_PAGE).read_bytes())
     _upload(store, "leo/Half a Song.flac", path.read_bytes()[:150_000])
     _upload(store, "mia/Untitled.wav", b"")
     return {upload.key.rpartition("/")[2]: upload.song_id for upload in list_uploads(store).uploads}
@@ -137,7 +139,7 @@ def main() -> None:
             camera.picture(songs[SHOWN])
             camera.checks()
             camera.plots()
-            camera.page(songs[SHOWN], place.open())
+            camera.page(songs[SHOWN_PAGE], place.open())
             ui.open_asset("song_catalog")
             ui.sees_text("Latest materialization", DONE_S)
             camera.graph()

@@ -136,7 +136,8 @@ def _settings() -> str:
             f"{', '.join(unknown)}: no such setting, so it has no effect; use BANDSCOPE_ with one of {known}"
         )
     chosen_models(settings, ANALYSIS_TABLES)
-    return f"separator {settings.separator}, tagger {settings.tagger}, {settings.songs_per_run} songs per run"
+    songs = counted(settings.songs_per_run, "song")
+    return f"separator {settings.separator}, tagger {settings.tagger}, {songs} per run"
 
 
 def _storage(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from bandscope_dagster.exporting.folders import ExportFolder
 from bandscope_dagster.exporting.gain import Gain
 from bandscope_dagster.exporting.song import RejectedSong, read_song
 from bandscope_dagster.exporting.song_export import Exported, ExportOptions, export_song
+from bandscope_dagster.exporting.stem_file import export_stem_file
 from bandscope_dagster.songs.find import NoSuchSong, find_all
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -37,6 +38,7 @@ class Flat:
 
     stems: Sequence[str] = ()  # empty: all, unless ``without`` has one
     without: Sequence[str] = ()  # the mixture minus each of these stems
+    stem_file: bool = False  # True: instead, one stem file a song
 
 
 class NothingSelected(BandscopeError):
@@ -95,16 +97,19 @@ def export(
     def one(song_id: str) -> str | None:
         if flat is not None:
             encoding, target = options.encoding, options.normalise_lufs
-            done = export_flat(
-                store,
-                song_id,
-                to,
-                encoding,
-                flat.stems,
-                flat.without,
-                mixture=options.mixture,
-                normalise_lufs=target,
-            )
+            if flat.stem_file:
+                done = export_stem_file(store, song_id, to, encoding, target)
+            else:
+                done = export_flat(
+                    store,
+                    song_id,
+                    to,
+                    encoding,
+                    flat.stems,
+                    flat.without,
+                    mixture=options.mixture,
+                    normalise_lufs=target,
+                )
             counts["exported"] += 1
             return f"{', '.join(path.name for path in done.paths)}{_level(done.gain, options)}"
         exported = export_song(store, song_id, folder, options)

@@ -18,10 +18,15 @@ from bandscope_dagster.settings import Settings
 
 
 def print_models(console: Console, settings: Settings) -> None:
-    """Print all models with the state of their files, and the commands that get the missing ones."""
-    table = Table("model", "kind", "licence", "MB", "files", "description", box=SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns[:-1]:
+    """Print all models with the state of their files, and the commands that get the missing ones.
+
+    The descriptions come below, so that a terminal of 80 columns has room for both.
+    """
+    table = Table("model", "kind", "licence", "MB", "files", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in table.columns:
         column.no_wrap = True
+    descriptions = Table.grid(padding=(0, 2))
+    descriptions.add_column(no_wrap=True)
     missing: list[str] = []
     for model in load_inventory().values():
         states = Counter(status.state for status in _inspect(console, model, settings.models_path))
@@ -33,9 +38,12 @@ def print_models(console: Console, settings: Settings) -> None:
             model.licence,
             _megabytes(model, settings.models_path),
             _describe(states),
-            model.description,
         )
+        descriptions.add_row(model.name, model.description)
     console.print(table)
+    console.print()
+    console.print(descriptions)
+    console.print()
     if missing:
         console.print(
             f"To download the missing models: bandscope models pull {' '.join(missing)}\n"

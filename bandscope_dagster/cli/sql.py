@@ -14,6 +14,7 @@ import polars as pl
 import polars.selectors as cs
 
 from bandscope_dagster.cli.terminal import one_line, printable
+from bandscope_dagster.errors import counted
 from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
@@ -107,7 +108,7 @@ def _print_table(answer: pl.LazyFrame, say: Callable[[str], object], width: int)
         text = str(first.head(SHOWN_ROWS))
     say(text if max(map(len, text.splitlines())) <= width else _records(first.head(SHOWN_ROWS), width))
     shown = f"; the first {SHOWN_ROWS} are shown, --to FILE writes all" if more else ""
-    say(f"{rows} row{'' if rows == 1 else 's'}{shown}")
+    say(f"{counted(rows, 'row')}{shown}")
 
 
 def _records(rows: pl.DataFrame, width: int) -> str:

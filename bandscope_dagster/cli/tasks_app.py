@@ -10,7 +10,8 @@ from bandscope_dagster.cli.terminal import console, print_error
 
 Format = Annotated[Literal["wav", "flac", "mp3"], typer.Option("--format", help="Format of the audio files.")]
 Stems = Annotated[
-    list[str] | None, typer.Option("--stem", help="Only this stem, such as vocals. Repeatable.")
+    list[str] | None,
+    typer.Option("--stem", "--stems", help="Only these stems, such as vocals,drums. Repeatable."),
 ]
 
 
@@ -35,7 +36,8 @@ def separate(
     from bandscope_dagster.cli.separate import separate_files
 
     settings, store = settings_and_store()
-    done = separate_files(settings, store, console, songs, to, audio_format, stem or [], without or [])
+    stems = _names(stem)
+    done = separate_files(settings, store, console, songs, to, audio_format, stems, without or [])
     raise typer.Exit(0 if done else 1)
 
 
@@ -78,11 +80,14 @@ def export(
             help='Only songs that match this SQL condition on song_catalog, such as "duration_s < 100".'
         ),
     ] = None,
-    audio_format: Format = "wav",
+    audio_format: Annotated[
+        Literal["wav", "flac", "mp3", "aac", "alac"] | None,
+        typer.Option("--format", help="wav (default), flac or mp3; for --stem-file aac (default) or alac."),
+    ] = None,
     bits: Annotated[
         Literal["16", "24", "32f"] | None,
         typer.Option(
-            help="Bits per sample. Default: 32f for wav (32-bit float, which never clips), 24 for flac."
+            help="Bits per sample. Default: 32f for wav (32-bit float, which never clips), 24 for flac, 16 for alac."
         ),
     ] = None,
     normalise: Annotated[
@@ -96,19 +101,33 @@ def export(
     mixture: Annotated[bool, typer.Option("--mixture", help="Also write the mixture.")] = False,
     flat: Annotated[
         bool,
-        typer.Option("--flat", help="All files in one folder: `Artist - Title (stem).wav`, nothing else."),
+        typer.Option("--flat", help="All files in one folder: `Artist - Title (stem).wav`."),
     ] = False,
     stem: Annotated[
-        list[str] | None, typer.Option("--stem", help="Only this stem; implies --flat. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--stem", "--stems", help="Only these stems, such as vocals,drums; implies --flat. Repeatable."
+        ),
     ] = None,
     without: Annotated[
         list[str] | None,
         typer.Option(help="The mixture without this stem; implies --flat. Repeatable."),
     ] = None,
+    lists: Annotated[
+        bool,
+        typer.Option("--lists", help="Also write instruments.csv, and export.json with what each file is."),
+    ] = False,
+    stem_file: Annotated[
+        bool,
+        typer.Option(
+            "--stem-file",
+            help="Only `Artist - Title.stem.mp4` for Traktor and Mixxx: mixture, drums, bass, other and vocals.",
+        ),
+    ] = False,
 ) -> None:
-    """Write the stems of songs as audio files, and their instruments as CSV. Existing files are kept.
+    """Write the stems of songs as audio files. Existing files are kept.
 
-    With --flat, files of the same name are replaced, and there is no CSV. Rejected songs are skipped.
+    With --flat, files of the same name are replaced. Rejected songs are skipped.
 
     Exits with 1 if a song failed, such as one without stems, or if a pattern matches no song; the other songs are
     written.
@@ -118,11 +137,27 @@ def export(
     from bandscope_dagster.exporting.encodings import find_encoding
     from bandscope_dagster.exporting.song_export import ExportOptions
 
-    options = ExportOptions(find_encoding(audio_format, bits), normalise, mixture)
+    chosen = audio_format or ("aac" if stem_file else "wav")
+    if stem_file != (chosen in ("aac", "alac")):
+        raise typer.BadParameter("aac and alac are the formats of --stem-file, the others are not")
+    if stem_file and (stem or without or mixture):
+        raise typer.BadParameter(
+            "a stem file always has the mixture, drums, bass, other and vocals: omit --stem, --without and --mixture"
+        )
+    options = ExportOptions(find_encoding(chosen, bits), normalise, mixture, lists)
     _, store = settings_and_store()
     found, missed = select_songs(store, songs or [], where)
     for error in missed:
         print_error(str(error))
-    in_one = Flat(stem or (), without or ()) if flat or stem or without else None
+    in_one = Flat(_names(stem), without or (), stem_file) if flat or stem or without or stem_file else None
+    if in_one is not None and lists:
+        raise typer.BadParameter(
+            "--lists needs a folder for each song: omit --flat, --stem, --without, --stem-file"
+        )
     failed = export_songs(store, console, found, to, options, in_one, bits)
     raise typer.Exit(1 if failed or missed else 0)
+
+
+def _names(given: list[str] | None) -> list[str]:
+    """The names in an option that takes several, with commas between them."""
+    return [name for each in given or () for text in each.split(",") if (name := text.strip())]

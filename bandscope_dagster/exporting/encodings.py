@@ -6,9 +6,14 @@ from typing import Final, Literal
 from bandscope_dagster.errors import BandscopeError
 
 AudioFormat = Literal["wav", "flac", "mp3"]
+StemFileFormat = Literal["aac", "alac"]
 SampleBits = Literal["16", "24", "32f"]
 
-MP3_BIT_RATE: Final = 320_000  # bit/s, the highest of MP3
+STEM_FILE: Final = "stem.mp4"
+BIT_RATES: Final = {
+    "libmp3lame": 320_000,  # bit/s, the highest of MP3
+    "aac": 256_000,  # as the Stems files of stempeg
+}
 MP3_CEILING: Final = 10 ** (-1 / 20)
 """Headroom of 1 dB, as AESTD1008 (2021) and EBU R 128 require: the peaks of a lossy codec exceed those of its input."""
 
@@ -21,7 +26,7 @@ class NoSuchEncoding(BandscopeError):
 class Encoding:
     """The encoding of samples, in the terms of FFmpeg."""
 
-    suffix: AudioFormat  # file extension, and name of the muxer
+    suffix: str  # file extension; for a format of AudioFormat, also the name of the muxer
     codec: str
     sample_format: str  # input of the encoder
     bits: int | None  # of integer samples; None for floats
@@ -39,16 +44,22 @@ _ENCODINGS: Final = {
     ("flac", "24"): _integer("flac", "flac", 24),
     ("flac", "16"): _integer("flac", "flac", 16),
     ("mp3", None): Encoding("mp3", "libmp3lame", "fltp", None, MP3_CEILING),
+    # Planar samples, and 16 bits first: 24 bits take twice the space, and stems are stored with 16 unless set.
+    ("alac", "16"): Encoding(STEM_FILE, "alac", "s16p", 16, ceiling=1.0),
+    ("alac", "24"): Encoding(STEM_FILE, "alac", "s32p", 24, ceiling=1.0),
+    ("aac", None): Encoding(STEM_FILE, "aac", "fltp", None, MP3_CEILING),
 }
 
 
-def find_encoding(audio_format: AudioFormat, bits: SampleBits | None = None) -> Encoding:
-    """The encoding of a format; without ``bits``, the most precise one (32-bit float WAV, 24-bit FLAC).
+def find_encoding(audio_format: AudioFormat | StemFileFormat, bits: SampleBits | None = None) -> Encoding:
+    """The encoding of a format; without ``bits``, that of 32-bit float WAV, 24-bit FLAC or 16-bit ALAC.
+
+    AAC and ALAC are the formats of stem files.
 
     Raises:
         NoSuchEncoding: the format does not support that many bits.
     """
-    offered = {depth: encoding for (suffix, depth), encoding in _ENCODINGS.items() if suffix == audio_format}
+    offered = {depth: encoding for (name, depth), encoding in _ENCODINGS.items() if name == audio_format}
     if bits is None:
         return next(iter(offered.values()))
     if bits not in offered:

@@ -74,14 +74,7 @@ def export_flat(
     """
     song = read_song(store, song_id)
     parts = parts_of(song, stems, without, mixture=mixture)
-    sources = {source for part in parts for source in part.weights}
-    peak = song.peak
-    if without and encoding.ceiling < float("inf"):  # a difference may exceed both
-        peaks = [
-            np.abs(_mixed(part, block)).max() for block in _blocks(store, song_id, sources) for part in parts
-        ]
-        peak = float(max(peak, *peaks))
-    gain = song_gain(song_id, peak, encoding.ceiling, song.loudness_lufs, normalise_lufs)
+    gain = gain_of_parts(store, song, parts, encoding, normalise_lufs)
     target = open_folder(to)
     names = {part.name: f"{song.name} ({safe_name(part.name, 'stem')}).{encoding.suffix}" for part in parts}
     with ExitStack() as unfinished:
@@ -93,9 +86,9 @@ def export_flat(
                 )
                 for part in parts
             }
-            for block in _blocks(store, song_id, sources):
-                for part in parts:
-                    files[part.name].push(_mixed(part, block) * np.float32(gain.factor))
+            for samples in blocks_of_parts(store, song_id, parts):
+                for part, block in zip(parts, samples, strict=True):
+                    files[part.name].push(block * np.float32(gain.factor))
             if {file.finish() for file in files.values()} != {song.frames}:
                 raise ExportError(
                     f"{song_id}: its stems are not as long as the song; materialize its tables again"
@@ -105,8 +98,32 @@ def export_flat(
     return FlatExport(tuple(Path(target.url) / file for file in names.values()), gain)
 
 
-def _mixed(part: Part, block: Mapping[str, Audio]) -> Audio:
-    return np.sum([np.float32(weight) * block[source] for source, weight in part.weights.items()], axis=0)
+def gain_of_parts(
+    store: ObjectStore, song: Song, parts: Sequence[Part], encoding: Encoding, normalise_lufs: float | None
+) -> Gain:
+    """One gain for all ``parts``; reads the audio first where a part of several sources may be louder than each.
+
+    Raises:
+        NoLoudness: the song cannot be normalised.
+    """
+    peak = song.peak
+    mixed = [part for part in parts if len(part.weights) > 1]
+    if mixed and encoding.ceiling < float("inf"):
+        peaks = [
+            np.abs(block).max() for blocks in blocks_of_parts(store, song.song_id, mixed) for block in blocks
+        ]
+        peak = float(max(peak, *peaks))
+    return song_gain(song.song_id, peak, encoding.ceiling, song.loudness_lufs, normalise_lufs)
+
+
+def blocks_of_parts(store: ObjectStore, song_id: str, parts: Sequence[Part]) -> Iterator[list[Audio]]:
+    """Each block of the song: the samples of every part, ``(2, frames)``."""
+    sources = {source for part in parts for source in part.weights}
+    for block in _blocks(store, song_id, sources):
+        yield [
+            np.sum([np.float32(weight) * block[source] for source, weight in part.weights.items()], axis=0)
+            for part in parts
+        ]
 
 
 def _blocks(store: ObjectStore, song_id: str, sources: set[str]) -> Iterator[dict[str, Audio]]:

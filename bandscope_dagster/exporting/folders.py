@@ -11,7 +11,10 @@ from bandscope_dagster.exporting.names import comparable, numbered
 from bandscope_dagster.storage.objects.open_store import open_folder
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
-RECORD: Final = "export.json"
+RECORD: Final = ".export.json"  # hidden: what is seen in a folder is what was asked for
+LISTED_RECORD: Final = (
+    "export.json"  # the same, where it was asked for; in folders of version 0.1 the only one
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +51,26 @@ class SongFolder:
         found = self.target.head(self.key(file)) if known and known.recipe == recipe else None
         return known is not None and found is not None and found.size == known.size
 
-    def write_record(self, files: Mapping[str, ExportedFile]) -> None:
-        """Record the song of this folder, and its complete files."""
+    def write_record(self, files: Mapping[str, ExportedFile], *, listed: bool) -> None:
+        """Record the song of this folder, and its complete files; with ``listed`` also as a visible file.
+
+        A visible record from before stays up to date.
+        """
         record = {
             "bandscope_song_id": self.song_id,
             "files": {name: asdict(file) for name, file in files.items()},
         }
-        with self.target.create(self.key(RECORD)) as pending:
-            pending.write(json.dumps(record, indent=1, sort_keys=True).encode())
+        data = json.dumps(record, indent=1, sort_keys=True).encode()
+        if listed or self.target.head(self.key(LISTED_RECORD)) is not None:
+            with self.target.create(self.key(LISTED_RECORD)) as pending:
+                pending.write(data)
+        self.path.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path / f"{RECORD}.part"  # not by the store, where no key is hidden
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.path / RECORD)
 
 
 class ExportFolder:
@@ -86,18 +101,21 @@ class ExportFolder:
         """
         if comparable(folder.name) not in self._names and os.path.lexists(folder.path):
             raise FileExistsError(f"another program has created {folder.path}; export the song again")
-        folder.write_record(trusted)
+        folder.write_record(trusted, listed=False)
         self._names[comparable(folder.name)] = folder.name
 
     def _is_empty(self, name: str) -> bool:
         """True for an empty folder, as an export leaves if it is killed before it writes the record."""
         path = Path(self.target.url) / name
-        return path.is_dir() and not any(path.iterdir())
+        return path.is_dir() and all(each.name.startswith(RECORD) for each in path.iterdir())
 
     def _record(self, name: str) -> tuple[str | None, dict[str, ExportedFile]]:
-        try:
-            record: dict[str, Any] = json.loads(self.target.read(f"{name}/{RECORD}"))
-            files = {file: ExportedFile(**known) for file, known in record["files"].items()}
-            return record["bandscope_song_id"], files
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a folder that no export made
-            return None, {}
+        folder = Path(self.target.url) / name
+        for kind in (RECORD, LISTED_RECORD):
+            try:
+                record: dict[str, Any] = json.loads((folder / kind).read_bytes())
+                files = {file: ExportedFile(**known) for file, known in record["files"].items()}
+                return record["bandscope_song_id"], files
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return None, {}  # a folder that no export made

@@ -1,4 +1,4 @@
-"""Export one song: its stems, its mixture and its instruments as files for producers."""
+"""Export one song into a folder of its own: its stems, its mixture and its instruments as files for producers."""
 
 import hashlib
 import json
@@ -35,6 +35,7 @@ class ExportOptions:
     encoding: Encoding
     normalise_lufs: float | None = None  # target loudness of the mixture; None keeps the true level
     mixture: bool = False  # True: write the mixture too
+    lists: bool = False  # True: write instruments.csv and export.json too
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +60,12 @@ class _Wanted:
 
 
 def export_song(store: ObjectStore, song_id: str, to: ExportFolder, options: ExportOptions) -> Exported:
-    """Write ``Artist - Title/<stem>.<format>`` for every stem, ``instruments.csv``, and optionally the mixture.
+    """Write ``Artist - Title/<stem>.<format>`` for every stem; optionally the mixture, and the lists.
 
     One gain applies to all samples of a song: 1 for the true level, less if integers would clip. Existing files are
-    kept if they were made in the same way from the same tables. Files of an earlier separation or level, which do not
-    add up with the new ones, are deleted. All new files are encoded before the first is moved to its place: a song
-    that cannot be exported changes nothing.
+    kept if they were made in the same way from the same tables, and lists from before stay up to date. Files of an
+    earlier separation or level, which do not add up with the new ones, are deleted. All new files are encoded before
+    the first is moved to its place: a song that cannot be exported changes nothing.
 
     Raises:
         CannotAnalyze: the song has no stems yet, or no mixture although it is requested.
@@ -75,10 +76,13 @@ def export_song(store: ObjectStore, song_id: str, to: ExportFolder, options: Exp
     song = read_song(store, song_id)
     encoding = options.encoding
     gain = song_gain(song_id, song.peak, encoding.ceiling, song.loudness_lufs, options.normalise_lufs)
-    instruments = instruments_csv(store, song_id)
-    wanted = _sounds(song, gain, options) | {INSTRUMENTS: _Wanted(hashlib.sha256(instruments).hexdigest())}
-
     folder = to.folder_of(song_id, song.name)
+    wanted = _sounds(song, gain, options)
+    instruments = b""
+    if options.lists or INSTRUMENTS in folder.files:
+        instruments = instruments_csv(store, song_id)
+        wanted[INSTRUMENTS] = _Wanted(hashlib.sha256(instruments).hexdigest())
+
     todo = {name: file for name, file in wanted.items() if not folder.holds(name, file.recipe)}
     outdated = _outdated(folder, wanted, encoding)
     with ExitStack() as unfinished:
@@ -102,7 +106,7 @@ def export_song(store: ObjectStore, song_id: str, to: ExportFolder, options: Exp
             for name in outdated:
                 folder.target.delete(folder.key(name))
                 del others[name]
-            folder.write_record(others)
+            folder.write_record(others, listed=options.lists)
     kept = sorted(wanted.keys() - todo.keys())
     return Exported(folder.path, tuple(sorted(todo)), tuple(kept), gain)
 

@@ -7,35 +7,32 @@ import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
+from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
-from bandscope_dagster.exporting.encodings import MP3_BIT_RATE, Encoding
+from bandscope_dagster.exporting.encodings import BIT_RATES, Encoding
 
-MUXER_OPTIONS: Final = {
+MUXER_OPTIONS: Final[Mapping[str, dict[str, str]]] = {
     "wav": {"rf64": "auto"},  # EBU Tech 3306: WAV files above 4 GiB
     "flac": {},
     "mp3": {"id3v2_version": "3"},  # Windows cannot read version 4
 }
 
 
-class SoundFile:
-    """Encodes the stereo blocks of one source, in order, into ``file``, with ``tags``.
+class Track:
+    """Encodes the stereo blocks of one source, in order, as one stream of a container. Memory holds one block."""
 
-    Memory holds one block. ``finish`` completes the file and does not close ``file``. As a context manager, it frees
-    the encoder even without ``finish``.
-    """
-
-    def __init__(self, file: BinaryIO, encoding: Encoding, tags: Mapping[str, str]) -> None:
+    def __init__(self, container: OutputContainer, encoding: Encoding, name: str | None = None) -> None:
+        self._container = container
         self._encoding = encoding
-        # A file object, never a path: FFmpeg interprets protocols and patterns in paths.
-        self._container = av.open(file, "w", format=encoding.suffix, options=MUXER_OPTIONS[encoding.suffix])
-        self._container.metadata.update(tags)
-        stream = cast(AudioStream, self._container.add_stream(encoding.codec, rate=SAMPLE_RATE))
+        stream = cast(AudioStream, container.add_stream(encoding.codec, rate=SAMPLE_RATE))
         stream.codec_context.layout = "stereo"  # pyright: ignore[reportAttributeAccessIssue]
         stream.codec_context.format = encoding.sample_format  # pyright: ignore[reportAttributeAccessIssue]
-        if encoding.codec == "libmp3lame":
-            stream.codec_context.bit_rate = MP3_BIT_RATE
+        if encoding.codec in BIT_RATES:
+            stream.codec_context.bit_rate = BIT_RATES[encoding.codec]
+        if name is not None:
+            stream.metadata["handler_name"] = name  # the name of a stream in MP4
         stream.codec_context.open()
         self._stream = stream
         # frame_size is 0 for PCM, which accepts any length.
@@ -48,19 +45,12 @@ class SoundFile:
             self._encode(frame)
 
     def finish(self) -> int:
-        """Write the rest and the headers; return the length in frames."""
+        """Encode the rest; return the length in frames."""
         rest = self._frames.finish()
         if rest is not None:
             self._encode(rest)
         self._container.mux(self._stream.encode(None))
-        self._container.close()
         return self._written
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._container.close()
 
     def _encode(self, samples: NDArray[np.float32]) -> None:
         bits = self._encoding.bits
@@ -71,6 +61,36 @@ class SoundFile:
         frame.sample_rate, frame.pts = SAMPLE_RATE, self._written
         self._written += samples.shape[1]
         self._container.mux(self._stream.encode(frame))
+
+
+class SoundFile:
+    """Encodes the stereo blocks of one source, in order, into ``file``, with ``tags``.
+
+    ``finish`` completes the file and does not close ``file``. As a context manager, it frees the encoder even without
+    ``finish``.
+    """
+
+    def __init__(self, file: BinaryIO, encoding: Encoding, tags: Mapping[str, str]) -> None:
+        # A file object, never a path: FFmpeg interprets protocols and patterns in paths.
+        self._container = av.open(file, "w", format=encoding.suffix, options=MUXER_OPTIONS[encoding.suffix])
+        self._container.metadata.update(tags)
+        self._track = Track(self._container, encoding)
+
+    def push(self, block: NDArray[np.float32]) -> None:
+        """See ``Track.push``."""
+        self._track.push(block)
+
+    def finish(self) -> int:
+        """Write the rest and the headers; return the length in frames."""
+        frames = self._track.finish()
+        self._container.close()
+        return frames
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
 
 
 def _integers(samples: NDArray[np.float32], bits: int) -> NDArray[np.int16] | NDArray[np.int32]:

@@ -11,6 +11,7 @@ from typing import Final
 
 import dagster as dg
 
+from bandscope_dagster.errors import counted
 from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.partitions import song_states
 from bandscope_dagster.orchestration.run_tags import (
@@ -50,12 +51,14 @@ class LostSongs:
 
     def told(self, now: float) -> str:
         """The state of these songs at the time ``now``, for the log of a tick."""
-        begin = f"{len(self.songs)} songs of run {self.run_id[:8]}, which died (run {self.attempt} of {ATTEMPTS}),"
+        songs = f"{counted(len(self.songs), 'song')} of run {self.run_id[:8]}"
+        begin = f"{songs}, which died (run {self.attempt} of {ATTEMPTS}),"
+        begin += " is" if len(self.songs) == 1 else " are"
         if self.given_up:
-            return f"{begin} are not requested again: fix the cause, then use `bandscope retry`"
+            return f"{begin} not requested again: fix the cause, then use `bandscope retry`"
         if now < self.due:
-            return f"{begin} are requested again at {datetime.fromtimestamp(self.due, UTC):%H:%M:%S} UTC"
-        return f"{begin} are requested again now"
+            return f"{begin} requested again at {datetime.fromtimestamp(self.due, UTC):%H:%M:%S} UTC"
+        return f"{begin} requested again now"
 
 
 def find_lost(

@@ -18,13 +18,13 @@ from command_line import CommandLine
 from instances import new_instance
 from page_songs import noise, store_song, store_sound, tone
 from platforms import Platform, local_settings
-from song_rows import block_rows, lineage, song_row
+from song_rows import block_rows, lineage, song_row, tag_row
 
 from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.cli.export import NothingSelected, select_songs
 from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.exporting.encodings import MP3_CEILING, find_encoding
-from bandscope_dagster.exporting.folders import RECORD, ExportFolder
+from bandscope_dagster.exporting.folders import LISTED_RECORD, RECORD, ExportFolder
 from bandscope_dagster.exporting.gain import NoLoudness
 from bandscope_dagster.exporting.instruments import INSTRUMENT_COLUMNS
 from bandscope_dagster.exporting.song import ExportError
@@ -45,6 +45,7 @@ STEM_NAMES = ("accompaniment", "vocals")
 WAV = ExportOptions(find_encoding("wav"))
 FLAC = ExportOptions(find_encoding("flac"))
 MP3 = ExportOptions(find_encoding("mp3"))
+LISTS = replace(WAV, lists=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def test_a_song_is_a_folder_of_stems_of_its_length(options, separated: Separated
     done = exported(separated.store, separated.song, to, options)
     suffix = options.encoding.suffix
     assert done.folder == to / "The Easton Ellises - Falcon 69"
-    assert done.written == (f"accompaniment.{suffix}", "instruments.csv", f"vocals.{suffix}")
+    assert done.written == (f"accompaniment.{suffix}", f"vocals.{suffix}")
     assert sorted(path.name for path in done.folder.iterdir()) == sorted([*done.written, RECORD])
     for stem in STEM_NAMES:
         info = soundfile.info(done.folder / f"{stem}.{suffix}")
@@ -196,7 +197,7 @@ def test_a_song_without_a_loudness_cannot_be_normalised(store: ObjectStore, to: 
     store_song(store, "song", {"a": np.zeros((2, 44_100), np.float32)})
     with pytest.raises(NoLoudness, match=r"song cannot be normalised: .* export it without --normalise"):
         exported(store, "song", to, replace(WAV, normalise_lufs=-14.0))
-    assert exported(store, "song", to).written == ("a.wav", "instruments.csv")
+    assert exported(store, "song", to).written == ("a.wav",)
 
 
 @pytest.mark.parametrize("options", [WAV, FLAC, MP3], ids=lambda o: o.encoding.suffix)
@@ -212,7 +213,7 @@ def test_the_tags_name_the_song_and_the_stem(options, separated: Separated, to: 
 
 
 def test_the_instruments_of_the_mixture_and_of_the_stems_are_a_table(separated: Separated, to: Path) -> None:
-    folder = exported(separated.store, separated.song, to).folder
+    folder = exported(separated.store, separated.song, to, LISTS).folder
     with (folder / "instruments.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == INSTRUMENT_COLUMNS
@@ -351,6 +352,28 @@ def test_another_format_or_the_mixture_is_added(store: ObjectStore, to: Path) ->
     assert not exported(store, "song", to).written
 
 
+def test_lists_are_written_where_asked_for_and_then_stay_up_to_date(store: ObjectStore, to: Path) -> None:
+    store_song(store, "song", two_stems())
+    assert {path.name for path in exported(store, "song", to).folder.iterdir()} == {
+        "drums.wav",
+        "vocals.wav",
+        RECORD,
+    }
+    listed = exported(store, "song", to, LISTS)
+    assert listed.written == ("instruments.csv",)
+    before = files_in(listed.folder)
+    assert before.keys() == {"drums.wav", "vocals.wav", "instruments.csv", LISTED_RECORD, RECORD}
+    store_song(store, "song", two_stems(), [tag_row("song", "flute", 0.5, 0.0)])
+    assert exported(store, "song", to).written == ("instruments.csv",)
+    after = files_in(listed.folder)
+    assert (
+        before["instruments.csv"] != after["instruments.csv"]
+        and before[LISTED_RECORD] != after[LISTED_RECORD]
+    )
+    (listed.folder / RECORD).unlink()  # as version 0.1 left it
+    assert not exported(store, "song", to).written
+
+
 def test_new_stems_replace_the_old_ones_in_every_format(store: ObjectStore, to: Path) -> None:
     mixed = store_song(store, "song", two_stems())
     for options in (replace(WAV, mixture=True), FLAC):
@@ -362,7 +385,6 @@ def test_new_stems_replace_the_old_ones_in_every_format(store: ObjectStore, to: 
         "bass.wav",
         "vocals.wav",
         "mixture.wav",
-        "instruments.csv",
         "vocals.flac",
         RECORD,
     } - {"vocals.flac"}
@@ -402,7 +424,7 @@ def test_after_a_kill_the_next_export_completes_the_files(
 
     done = [exported(store, song, to, options) for song in songs]
     assert not done[0].written, "complete files are kept"
-    assert len(done[-1].written) == 3, "the kill came before the last song"
+    assert len(done[-1].written) == 2, "the kill came before the last song"
     assert files_in(to) == files_in(tmp_path / "whole")
 
 
@@ -502,7 +524,7 @@ def test_the_command_exports_by_file_name_even_with_brackets(bandscope: CommandL
     done = bandscope("export", "loud [live].wav", "--to", to, "--format", "flac", "--bits", "16", "--mixture")
     assert done.code == 0
     assert {path.name for path in to.rglob("*.flac")} == {"accompaniment.flac", "mixture.flac", "vocals.flac"}
-    assert f"{to / 'loud [live]'}: accompaniment.flac, instruments.csv, mixture.flac, vocals.flac" in done.out
+    assert f"{to / 'loud [live]'}: accompaniment.flac, mixture.flac, vocals.flac" in done.out
     assert "the highest level without clipping" in done.out
     again = bandscope("export", "loud [live].wav", "--to", to, "--format", "flac", "--bits", "16")
     assert (again.code, "1 up to date" in again.out) == (0, True)

@@ -13,6 +13,7 @@ from rich.console import Console
 from sharded_model import SHARDS, WANTED, sharded_model, write_files
 from tiny_demucs import tiny_network
 
+from bandscope_dagster.cli import terminal
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.inventory import Model, load_inventory
@@ -61,10 +62,16 @@ def row(output: str, model: str) -> str:
 
 
 def test_every_model_is_listed_with_its_licence_and_what_is_here(
-    bandscope: CommandLine, copies: list[Path]
+    bandscope: CommandLine, copies: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(terminal.console, "_width", 80)
     done = bandscope("models", "list")
     assert done.code == 0
+    tables = done.out.partition("To download")[0]
+    assert max(map(len, tables.splitlines())) <= 80 and "…" not in tables
+    words = " ".join(tables.split())
+    assert all(model.description.split()[0] in words for model in load_inventory().values())
+    assert len(tables.splitlines()) <= 4 * len(load_inventory()), "descriptions have most of the width"
     assert all(model.licence in row(done.out, name) for name, model in load_inventory().items())
     assert "present" in row(done.out, "musicnn") and "missing" in row(done.out, "htdemucs")
     assert "4 missing" in row(done.out, "htdemucs_ft") and "2 missing" in row(done.out, "tiny")

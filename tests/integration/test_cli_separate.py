@@ -20,14 +20,16 @@ def test_a_file_becomes_stems_in_one_folder_and_a_second_call_computes_nothing(t
     tags = {"title": "Falcon 69", "artist": "The Easton Ellises"}
     song.write_bytes(encode(excerpt(), "flac", "flac", tags=tags))
 
-    command = ("separate", str(song), str(tmp_path / "gone.wav"), "--to", str(to), "--without", "vocals")
+    command = ("separate", str(song), str(tmp_path / "gone.wav"), "--to", str(to))
+    command += ("--stems", "vocals, accompaniment", "--without", "vocals")
     for again in (False, True):
         process = bandscope(store, home, *command)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 1 and "gone.wav: does not exist" in said
         assert ("are done" in said) is again, said
         assert "1 exported" in said and "heard" in said
-    (file,) = to.glob("*.wav")
-    assert file.name == "The Easton Ellises - Falcon 69 (without vocals).wav"
-    assert soundfile.info(file).frames == excerpt().shape[1]
+    files = {file.name: soundfile.info(file).frames for file in to.glob("*.wav")}
+    parts = ("vocals", "accompaniment", "without vocals")
+    names = [f"The Easton Ellises - Falcon 69 ({part}).wav" for part in parts]
+    assert files == dict.fromkeys(names, excerpt().shape[1])
     assert not list((store / "stems").glob("other-*")), "another song of the store was computed"

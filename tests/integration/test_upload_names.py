@@ -210,7 +210,7 @@ def test_every_song_can_be_exported_by_its_name_and_no_rejected_one(
     place: Place, here: CommandLine, tmp_path: Path
 ) -> None:
     for number, name in enumerate(map(shown, place.names)):
-        done = here("export", "--to", tmp_path / str(number), "--", name)
+        done = here("export", "--lists", "--to", tmp_path / str(number), "--", name)
         assert done.code == 0, done.err
         (vocals,) = (tmp_path / str(number)).glob("*/vocals.wav")
         folder = vocals.parent

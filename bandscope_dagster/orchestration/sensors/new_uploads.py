@@ -17,6 +17,7 @@ import dagster as dg
 from dagster import ResourceParam
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bandscope_dagster.errors import counted
 from bandscope_dagster.input_digests import digest
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import is_in_use
@@ -146,10 +147,13 @@ def uploads_sensor(
             requested=cursor.requested + len(requested),
             settled=settled,
         )
-        seen = f"{len(listing.uploads)} uploads, {listing.ignored} other files ignored, {len(songs)} songs"
+        seen = (
+            f"{counted(len(listing.uploads), 'upload')}, {counted(listing.ignored, 'other file')} ignored,"
+            f" {counted(len(songs), 'song')}"
+        )
         context.log.info(
-            f"{seen}; {len(requested)} of them requested in {len(requests)} runs,"
-            f" {len(untouched) - len(requested)} wait for the next tick."
+            f"{seen}; {len(requested)} of them requested in {counted(len(requests), 'run')},"
+            f" {len(untouched) - len(requested)} left for the next tick."
         )
         return dg.SensorResult(
             run_requests=requests,

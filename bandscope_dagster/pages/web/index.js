@@ -12,11 +12,11 @@ for (const song of songs) {
 }
 
 const search = document.getElementById("search");
-const instrument = document.getElementById("instrument");
+const fields = { present: document.getElementById("instrument"), absent: document.getElementById("without") };
 const owner = document.getElementById("owner");
 const status = document.getElementById("status");
 const body = document.getElementById("rows");
-const chosen = new Map(); // name of an instrument → its family
+const chosen = new Map(); // name of an instrument → {family, kind}; its kind is a key of `fields`
 let order = { column: "title", descending: false };
 let matching = songs;
 let rowsMade = 0;
@@ -32,7 +32,10 @@ function matches(song) {
     words.every((word) => song.words.includes(word)) &&
     (!owner.value || song.owner === owner.value) &&
     (!status.value || song.status === status.value) &&
-    [...chosen.keys()].every((name) => song.instruments.some((number) => stored.instruments[number][0] === name))
+    [...chosen].every(
+      ([name, { kind }]) =>
+        song.instruments.some((number) => stored.instruments[number][0] === name) === (kind === "present"),
+    )
   );
 }
 
@@ -104,19 +107,19 @@ function cssOf(family) {
   return family.replaceAll(" ", "-");
 }
 
-function choose(name) {
+/** True if an instrument has this name. The last choice counts: no song both has an instrument and lacks it. */
+function choose(name, kind) {
   const known = stored.instruments.find(([listed]) => folded(listed) === folded(name));
-  if (!known) return;
-  chosen.set(...known);
-  instrument.value = "";
-  show();
+  if (known) chosen.set(known[0], { family: known[1], kind });
+  return Boolean(known);
 }
 
 function showChosen() {
-  const buttons = [...chosen].map(([name, family]) => {
-    const button = element("button", "", element("span", `swatch ${cssOf(family)}`), name, " ✕");
+  const buttons = [...chosen].map(([name, { family, kind }]) => {
+    const text = kind === "present" ? name : `without ${name}`;
+    const button = element("button", "", element("span", `swatch ${cssOf(family)}`), text, " ✕");
     button.type = "button";
-    button.setAttribute("aria-label", `Remove ${name}`);
+    button.setAttribute("aria-label", `Remove ${text}`);
     button.addEventListener("click", () => {
       chosen.delete(name);
       show();
@@ -130,7 +133,7 @@ function showChosen() {
 function saveFilters() {
   const saved = new URLSearchParams();
   if (search.value) saved.set("q", search.value);
-  for (const name of chosen.keys()) saved.append("instrument", name);
+  for (const [name, { kind }] of chosen) saved.append(fields[kind].id, name);
   if (owner.value) saved.set("owner", owner.value);
   if (status.value) saved.set("status", status.value);
   history.replaceState(null, "", saved.size ? `#${saved}` : location.pathname);
@@ -141,10 +144,7 @@ function loadFilters() {
   search.value = saved.get("q") ?? "";
   owner.value = saved.get("owner") ?? "";
   status.value = saved.get("status") ?? "";
-  for (const name of saved.getAll("instrument")) {
-    const known = stored.instruments.find(([listed]) => listed === name);
-    if (known) chosen.set(...known);
-  }
+  for (const [kind, field] of Object.entries(fields)) saved.getAll(field.id).forEach((name) => choose(name, kind));
 }
 
 function options(select, values) {
@@ -158,7 +158,13 @@ document
   .append(...[...new Set(stored.instruments.map(([name]) => name))].map((name) => new Option(name, name)));
 
 for (const input of [search, owner, status]) input.addEventListener("input", show);
-instrument.addEventListener("input", () => choose(instrument.value));
+for (const [kind, field] of Object.entries(fields)) {
+  field.addEventListener("input", () => {
+    if (!choose(field.value, kind)) return;
+    field.value = "";
+    show();
+  });
+}
 document.getElementById("filters").addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("clear").addEventListener("click", () => {
   for (const input of [search, owner, status]) input.value = "";
@@ -180,7 +186,7 @@ window.addEventListener("keydown", (event) => {
     search.focus();
   }
   if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
-  if (event.target.closest("select") || event.target === instrument) return;
+  if (event.target.closest("select") || event.target.list) return;
   const links = [...body.querySelectorAll("a")];
   const next = links.indexOf(document.activeElement) + (event.key === "ArrowDown" ? 1 : -1);
   event.preventDefault();

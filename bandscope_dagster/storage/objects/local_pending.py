@@ -80,7 +80,7 @@ def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:
     """A new file, locked by this process."""
     while True:
         path = folder / f"{uuid.uuid4().hex}.part"
-        file = open(path, "xb")  # noqa: SIM115 - closed by commit or abort
+        file = open(path, "x+b")  # noqa: SIM115 - closed by commit or abort; readable, for writers that amend a header
         fcntl.flock(file, fcntl.LOCK_EX)
         # Before the lock, a sweep of another process may have deleted the file.
         if os.fstat(file.fileno()).st_nlink:

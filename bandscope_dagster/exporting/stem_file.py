@@ -1,0 +1,103 @@
+"""Export a song as one Stems file for Traktor and Mixxx: ``Artist - Title.stem.mp4``, the mixture and four stems."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+import av
+import numpy as np
+
+from bandscope_dagster.audio.blocks import MIXTURE
+from bandscope_dagster.exporting.encodings import Encoding
+from bandscope_dagster.exporting.flat_export import (
+    Audio,
+    FlatExport,
+    Part,
+    blocks_of_parts,
+    gain_of_parts,
+)
+from bandscope_dagster.exporting.song import ExportError, Song, read_song
+from bandscope_dagster.exporting.sound_file import Track
+from bandscope_dagster.exporting.stem_atom import COLOURS, add_stem_atom
+from bandscope_dagster.storage.objects.open_store import open_folder
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+
+FITTING: Final = ("htdemucs", "htdemucs_ft", "htdemucs_6s")
+"""The separators whose stems fill a stem file; the two more stems of the last become part of "other"."""
+
+
+def parts_of_stem_file(song: Song) -> list[Part]:
+    """The sources of the five streams: the mixture, drums, bass, other, vocals. Further stems are part of "other".
+
+    Raises:
+        ExportError: the song lacks one of these stems; the message says how to get it.
+    """
+    if lacking := [stem for stem in COLOURS if stem not in song.stems]:
+        separator, *more = FITTING
+        raise ExportError(
+            f"{song.song_id} has no {', no '.join(lacking)}: {song.separator} separates into"
+            f" {' and '.join(song.stems)}, and a stem file needs {', '.join(COLOURS)}. To separate it anew:"
+            f" bandscope models pull {separator}, then BANDSCOPE_SEPARATOR={separator} bandscope run --recompute"
+            f" --songs {song.song_id} ({' and '.join(more)} fit too)"
+        )
+    further = [stem for stem in song.stems if stem not in COLOURS]
+    sources = {stem: [stem, *further] if stem == "other" else [stem] for stem in COLOURS}
+    stems = [Part(stem, dict.fromkeys(each, 1.0)) for stem, each in sources.items()]
+    return [Part(MIXTURE, {MIXTURE: 1.0}), *stems]
+
+
+def export_stem_file(
+    store: ObjectStore, song_id: str, to: Path, encoding: Encoding, normalise_lufs: float | None = None
+) -> FlatExport:
+    """Write the song's stem file into ``to``; an existing file of the same name is replaced.
+
+    Raises:
+        CannotAnalyze, ExportError, DamagedFile, NoLoudness: see ``export_song``. Also if the song lacks a stem.
+    """
+    song = read_song(store, song_id)
+    parts = parts_of_stem_file(song)
+    gain = gain_of_parts(store, song, parts, encoding, normalise_lufs)
+    target = open_folder(to)
+    name = f"{song.name}.{encoding.suffix}"
+    tags = song.tags(MIXTURE, gain) | {"title": song.title}
+    del tags["stem"]
+    with target.create(name) as pending:
+        with StemFile(pending.file, encoding, tags, [part.name for part in parts]) as file:
+            for samples in blocks_of_parts(store, song_id, parts):
+                file.push([block * np.float32(gain.factor) for block in samples])
+            if file.finish() != {song.frames}:
+                raise ExportError(
+                    f"{song_id}: its stems are not as long as the song; materialize its tables again"
+                )
+        add_stem_atom(pending.file)
+    return FlatExport((Path(target.url) / name,), gain)
+
+
+class StemFile:
+    """Encodes sources, block by block, as the streams of an MP4 file, with ``tags``. Memory holds one block of each.
+
+    ``file`` must be open for reading and writing, and is not closed. As a context manager, it frees the encoders.
+    """
+
+    def __init__(self, file: BinaryIO, encoding: Encoding, tags: Mapping[str, str], names: list[str]) -> None:
+        # The muxer for M4A, which has the brand of NI's files; like them, it enables the first stream only.
+        self._container = av.open(file, "w", format="ipod")
+        self._container.metadata.update(tags)
+        self._tracks = [Track(self._container, encoding, name) for name in names]
+
+    def push(self, blocks: list[Audio]) -> None:
+        """Encode one block of every source, ``(2, n)`` float32 at 44.1 kHz."""
+        for track, block in zip(self._tracks, blocks, strict=True):
+            track.push(block)
+
+    def finish(self) -> set[int]:
+        """Write the rest and the index; return the lengths of the streams in frames."""
+        frames = {track.finish() for track in self._tracks}
+        self._container.close()
+        return frames
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()

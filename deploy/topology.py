@@ -102,6 +102,7 @@ class LocalStack:
             "DAGSTER_HOME": str(self.folder / "home"),
             **Database(ports["postgres"], DATABASE, self.addresses.password).environment(),
             "DAGSTER_EVENT_BATCH_SIZE": "500",
+            "DAGSTER_GRPC_TIMEOUT_SECONDS": "600",  # the process of a run may be slow to start
             "BANDSCOPE_STORAGE": self.settings.storage,
             "BANDSCOPE_S3_ENDPOINT": self.s3.endpoint,
             "BANDSCOPE_S3_REGION": self.s3.region,

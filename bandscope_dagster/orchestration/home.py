@@ -20,6 +20,10 @@ event_log_storage:
   class: SqliteEventLog
   config:
     home: {env: DAGSTER_HOME}
+run_launcher:
+  # Dagster's own, which gives up a run whose process takes more than a minute to start, but this waits.
+  module: bandscope_dagster.orchestration.run_launcher
+  class: PatientRunLauncher
 concurrency:
   pools:
     # Runs with a model at once: one GPU, or the cores of one machine. For N GPUs set N in the UI: Deployment,

@@ -36,25 +36,23 @@ def bandscope(
 @pytest.mark.parametrize(
     ("options", "found"),
     [
-        (["--with", "guitar"], {"duo", "solo"}),
-        (["--with", "Guitar", "--without", "vocals"], {"solo"}),
-        (["--with", "guitar", "--without", "voice"], {"solo"}),
-        (["--with", "harp", "--min-seconds", "6"], {"choir"}),
-        (["--with", "harp", "--min-seconds", "7"], set()),
-        (["--with", "voice", "--in", "vocals"], {"choir"}),
-        (["--with", "singing"], {"duo"}),
-        (["--without", "harp"], {"duo", "solo"}),
-        (["--longer", "20"], set()),
-        (["--shorter", "21"], {"duo", "solo", "choir"}),
+        (["--with", "guitar"], "duo solo"),
+        (["--with", "Guitar", "--without", "vocals"], "solo"),
+        (["--with", "guitar", "--without", "voice"], "solo"),
+        (["--with", "harp", "--min-seconds", "6"], "choir"),
+        (["--with", "harp", "--min-seconds", "7"], ""),
+        (["--with", "voice", "--in", "vocals"], "choir"),
+        (["--with", "singing"], "duo"),
+        (["--without", "harp"], "duo solo"),
+        (["--longer", "20"], ""),
+        (["--shorter", "21"], "choir duo solo"),
     ],
-    ids=" ".join,
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_songs_are_found_by_what_is_heard(
-    bandscope: CommandLine, options: list[str], found: set[str]
-) -> None:
+def test_songs_are_found_by_what_is_heard(bandscope: CommandLine, options: list[str], found: str) -> None:
     done = bandscope("find", *options, "--json")
     assert done.code == 0, done.err
-    assert {song["song_id"] for song in json.loads(done.out)} == found
+    assert {song["song_id"] for song in json.loads(done.out)} == set(found.split())
 
 
 def test_the_answer_in_words_and_suggestions_for_unknown_names(bandscope: CommandLine) -> None:

@@ -80,6 +80,32 @@ def test_a_slow_run_lives_and_the_songs_of_a_killed_one_are_computed_by_another(
     assert second.tags[ATTEMPT_TAG] == "2"
 
 
+def test_a_run_whose_process_is_silent_for_longer_than_the_daemon_waits_goes_on(tmp_path: Path) -> None:
+    silent = tmp_path / "silent"
+    silent.touch()
+    waits = {"TEST_SILENT_WHILE": str(silent), "DAGSTER_GRPC_TIMEOUT_SECONDS": "10"}  # Dagster's is 60 s
+    home = start(tmp_path, variables=waits | {"TEST_SLOW_WHILE": ""})
+    instance = open_instance(home.folder)
+
+    def slow() -> list[str]:
+        return [
+            run.run_id
+            for run in instance.get_runs(dg.RunsFilter(job_name="validate_songs"))
+            for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+            if "is slow to start" in entry.message
+        ]
+
+    with home.daemon():
+        (run_id,) = wait_for("the daemon has waited in vain", slow)
+        run = instance.get_run_by_id(run_id)
+        assert run is not None and run.status == dg.DagsterRunStatus.STARTING
+        silent.unlink()
+        wait_for("both songs are done", lambda: all_done(instance, tmp_path))
+        wait_for("the run has ended", lambda: instance.get_run_by_id(run_id).is_finished)
+    (record,) = instance.get_run_records(dg.RunsFilter(job_name="validate_songs"))
+    assert record.dagster_run.status == dg.DagsterRunStatus.SUCCESS
+
+
 def test_where_a_database_is_shared_the_code_server_that_comes_back_ends_its_dead_runs(
     tmp_path: Path,
 ) -> None:

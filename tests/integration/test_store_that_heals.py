@@ -426,8 +426,9 @@ def test_missing_catalogs_an_empty_page_and_the_missing_index_are_told_and_made_
 
     assert done.code == 1
     for line in (
-        "Catalogs that are missing, damaged or out of date (2). Fix: `bandscope run`",
+        "Catalogs that are missing, damaged or out of date (3). Fix: `bandscope run`",
         "song_catalog: missing",
+        "instrument_catalog: out of date",
         "song_errors: out of date",
         "Pages that are gone (2). Fix: `bandscope run`",
         "index",

@@ -2,11 +2,9 @@
 
 import multiprocessing
 import os
-import time
-from pathlib import Path
 
 import dagster as dg
-from fast_runs import start_runs_fast
+from fast_runs import start_runs_fast, wait_while
 from platforms import ASSETS
 
 from bandscope_dagster.orchestration import lost_songs
@@ -21,9 +19,11 @@ CATALOGS_EVERY_S = 5
 lost_songs.FIRST_WAIT_S = 1.0  # type: ignore[misc]
 
 # While this file exists, the processes of runs are slow to start; the code server is not.
-if (slow := os.environ.get("TEST_SLOW_WHILE")) and multiprocessing.parent_process():
-    while Path(slow).exists():
-        time.sleep(0.1)
+if slow := os.environ.get("TEST_SLOW_WHILE"):
+    if multiprocessing.parent_process():
+        wait_while(slow)
+else:
+    start_runs_fast(__name__, os.environ.get("TEST_SILENT_WHILE"))
 
 # A test's home chooses the sensors that are on, the job that new uploads start, and the songs per tick.
 on = os.environ.get("TEST_SENSORS", "").split()
@@ -32,7 +32,6 @@ songs_per_tick = int(os.environ.get("TEST_SONGS_PER_TICK", SONGS_PER_TICK))
 uploads = uploads_sensor(uploads_job, every_s=1, songs_per_tick=songs_per_tick, turned_on="new_uploads" in on)
 catalogs = [catalogs_sensor("refresh_catalogs", every_s=CATALOGS_EVERY_S)] if "catalogs" in on else []
 
-start_runs_fast(__name__)
 settings = load_settings()
 defs = dg.Definitions(
     assets=ASSETS,

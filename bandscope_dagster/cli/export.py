@@ -93,12 +93,13 @@ def export(
     counts: Counter[str] = Counter()
     folder = ExportFolder(to)
     bits: set[int] = set()
+    taken: dict[str, str] = {}  # names of files in one folder: two songs may have the same artist and title
 
     def one(song_id: str) -> str | None:
         if flat is not None:
             encoding, target = options.encoding, options.normalise_lufs
             if flat.stem_file:
-                done = export_stem_file(store, song_id, to, encoding, target)
+                done = export_stem_file(store, song_id, to, encoding, target, taken)
             else:
                 done = export_flat(
                     store,
@@ -109,6 +110,7 @@ def export(
                     flat.without,
                     mixture=options.mixture,
                     normalise_lufs=target,
+                    taken=taken,
                 )
             counts["exported"] += 1
             return f"{', '.join(path.name for path in done.paths)}{_level(done.gain, options)}"

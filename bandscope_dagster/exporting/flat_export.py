@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
 
 Audio = NDArray[np.float32]
+
+ID_DIGITS: Final = 12  # of a song's id, at its end: they tell songs with the same name apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +67,12 @@ def export_flat(
     *,
     mixture: bool,
     normalise_lufs: float | None = None,
+    taken: dict[str, str] | None = None,
 ) -> FlatExport:
     """Write a file into ``to`` for every part of the song; existing files of the same names are replaced.
 
-    A part without a stem is the stored mixture minus the stored stem, so that the two add up to the mixture.
+    ``taken`` has the names of the songs before it, see ``own_name``. A part without a stem is the stored mixture minus
+    the stored stem, so that the two add up to the mixture.
 
     Raises:
         CannotAnalyze, ExportError, DamagedFile, NoLoudness: see ``export_song``.
@@ -76,7 +81,8 @@ def export_flat(
     parts = parts_of(song, stems, without, mixture=mixture)
     gain = gain_of_parts(store, song, parts, encoding, normalise_lufs)
     target = open_folder(to)
-    names = {part.name: f"{song.name} ({safe_name(part.name, 'stem')}).{encoding.suffix}" for part in parts}
+    name = own_name(song, taken)
+    names = {part.name: f"{name} ({safe_name(part.name, 'stem')}).{encoding.suffix}" for part in parts}
     with ExitStack() as unfinished:
         pending = {name: unfinished.enter_context(target.create(file)) for name, file in names.items()}
         with ExitStack() as encoders:
@@ -96,6 +102,15 @@ def export_flat(
         for each in pending.values():
             each.commit()
     return FlatExport(tuple(Path(target.url) / file for file in names.values()), gain)
+
+
+def own_name(song: Song, taken: dict[str, str] | None) -> str:
+    """The song's name for files, with the end of its id where another song of the same export has this name.
+
+    ``taken`` is name → song, without case, of all songs before it; this one is added.
+    """
+    first = song.song_id if taken is None else taken.setdefault(song.name.casefold(), song.song_id)
+    return song.name if first == song.song_id else f"{song.name} [{song.song_id[-ID_DIGITS:]}]"
 
 
 def gain_of_parts(

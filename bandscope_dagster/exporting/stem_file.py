@@ -15,6 +15,7 @@ from bandscope_dagster.exporting.flat_export import (
     Part,
     blocks_of_parts,
     gain_of_parts,
+    own_name,
 )
 from bandscope_dagster.exporting.song import ExportError, Song, read_song
 from bandscope_dagster.exporting.sound_file import Track
@@ -47,9 +48,16 @@ def parts_of_stem_file(song: Song) -> list[Part]:
 
 
 def export_stem_file(
-    store: ObjectStore, song_id: str, to: Path, encoding: Encoding, normalise_lufs: float | None = None
+    store: ObjectStore,
+    song_id: str,
+    to: Path,
+    encoding: Encoding,
+    normalise_lufs: float | None = None,
+    taken: dict[str, str] | None = None,
 ) -> FlatExport:
     """Write the song's stem file into ``to``; an existing file of the same name is replaced.
+
+    ``taken`` has the names of the songs before it, see ``own_name``.
 
     Raises:
         CannotAnalyze, ExportError, DamagedFile, NoLoudness: see ``export_song``. Also if the song lacks a stem.
@@ -58,7 +66,7 @@ def export_stem_file(
     parts = parts_of_stem_file(song)
     gain = gain_of_parts(store, song, parts, encoding, normalise_lufs)
     target = open_folder(to)
-    name = f"{song.name}.{encoding.suffix}"
+    name = f"{own_name(song, taken)}.{encoding.suffix}"
     tags = song.tags(MIXTURE, gain) | {"title": song.title}
     del tags["stem"]
     with target.create(name) as pending:

@@ -573,6 +573,19 @@ def test_flat_files_are_in_one_folder_and_a_stem_and_the_rest_are_the_mixture(
     assert done.code == 1 and "has no stem 'drums'; its stems are accompaniment, vocals" in done.err
 
 
+def test_songs_with_the_same_artist_and_title_do_not_overwrite_each_other_in_one_folder(
+    store: ObjectStore, to: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for song, title in (("one-0123456789ab", "Twin"), ("two-ba9876543210", "twin"), ("three-0", "Other")):
+        store_song(store, song, two_stems(), title=title)
+    monkeypatch.setenv("BANDSCOPE_STORAGE", store.url)
+    for _ in range(2):  # the second export replaces the files of the first
+        done = CommandLine(monkeypatch, capsys)("export", "*", "--flat", "--stem", "vocals", "--to", to)
+        assert done.code == 0, done.err
+        names = {path.name for path in to.glob("*.wav")}
+        assert names == {"Other (vocals).wav", "Twin (vocals).wav", "twin [ba9876543210] (vocals).wav"}
+
+
 def test_24_bits_of_16_are_told(bandscope: CommandLine, to: Path) -> None:
     asked = bandscope("export", "falcon", "--flat", "--bits", "24", "--to", to)
     assert "stored with 16 bits" in asked.out and "BANDSCOPE_FLAC_BITS=24" in asked.out

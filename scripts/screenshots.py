@@ -128,7 +128,7 @@ def main() -> None:
         songs = upload_songs(place.open(), Path(folder) / "songs")
         with dagster_ui(Path(folder) / "home", store_variables(place)) as ui:
             ui.page.set_viewport_size(WINDOW)
-            ui.skip_welcome()
+            ui.open_first()
             ui.turn_on("new_uploads")
             camera = Camera(ui, arguments.to)
             ui.open_asset("stems", "partitions")

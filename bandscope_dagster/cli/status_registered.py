@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.errors import counted
-from bandscope_dagster.orchestration.home import home_path
+from bandscope_dagster.orchestration.home import has_home
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS
 from bandscope_dagster.orchestration.run_tags import is_over_songs
 from bandscope_dagster.orchestration.steps import FAILED_SONGS
@@ -33,12 +33,12 @@ _WORDS: Final = {
 def print_registered(store: ObjectStore, console: Console) -> None:
     """Print a line for every registered song without a file, with what Dagster knows of it.
 
-    Prints nothing if this user has no home, or one that has never worked on this store.
+    Prints nothing if this user can have no home, or has one that has never worked on this store.
     """
-    if not (home_path() / "dagster.yaml").exists():
+    if not has_home():
         return
     known = set(list_song_files(store, SOURCES).song_ids)
-    with dg.DagsterInstance.from_config(str(home_path())) as instance:
+    with dg.DagsterInstance.get() as instance:
         registered = instance.get_dynamic_partitions(SONGS_NAME)
         songs = [song for song in registered if song not in known]
         if not songs or not (known | list_uploads(store).by_song.keys()).intersection(registered):

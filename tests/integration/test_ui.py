@@ -39,7 +39,7 @@ def ui(place: S3Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]
     """The UI of a fresh home over that store, with its sensor turned on."""
     variables = store_variables(place) | {"BANDSCOPE_STEP_RETRIES": "0"}
     with dagster_ui(tmp_path_factory.mktemp("ui") / "home", variables) as ui:
-        ui.skip_welcome()
+        ui.open_first()
         ui.turn_on("new_uploads")
         yield ui
 

@@ -26,9 +26,9 @@ run_launcher:
   class: PatientRunLauncher
 concurrency:
   pools:
-    # Runs with a model at once: one GPU, or the cores of one machine. For N GPUs set N in the UI: Deployment,
-    # Concurrency.
-    default_limit: 1
+    # Runs with a model at once: a batch, and beside it songs that were uploaded later. For a model that fills the GPU
+    # set 1, for N GPUs N, in the UI: Deployment, Concurrency.
+    default_limit: 2
     granularity: run
   runs:
     max_concurrent_runs: 4

@@ -144,7 +144,8 @@ def test_an_alert_of_a_run_that_failed_for_another_reason_has_its_message(locati
 
 
 def test_an_alert_says_that_dagster_starts_the_run_again(location: Location) -> None:
-    alert = location.alert(location.run(OSError("killed"), tags={"dagster/will_retry": "true"}))
+    retried = {"dagster/max_retries": "1", "dagster/retry_on_asset_or_op_failure": "true"}
+    alert = location.alert(location.run(OSError("killed"), tags=retried))
     assert alert.will_retry and "starts it again" in alert.text
 
 

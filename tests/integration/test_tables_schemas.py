@@ -126,8 +126,8 @@ OLDER = {
     ),
     "decoded_waveforms": ("gain", "error"),
     "stems": ("gain", "error"),
-    "instrument_tags": ("mapped", "answer", "note"),
-    "stem_instrument_tags": ("mapped", "answer", "note"),
+    "instrument_tags": ("mapped", "answer", "note", "level_dbfs"),
+    "stem_instrument_tags": ("mapped", "answer", "note", "level_dbfs"),
 }
 """The last columns of each table, which files of an imagined earlier version lack: changes only append."""
 

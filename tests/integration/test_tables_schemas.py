@@ -42,7 +42,7 @@ SONG_COLUMNS = (
 SONG_QUALITY_COLUMNS = "bad_packets, lost_s, warning, audio_stream, audio_streams, true_peak_dbtp"
 TAG_COLUMNS = (
     "song_id, source, instrument, family, label, score, start_s, end_s, layer, model, detected_at, error, "
-    "mapped, answer, note"
+    "mapped, answer, note, level_dbfs"
 )
 CONTRACT = {
     "songs": f"{SONG_COLUMNS}, {SONG_QUALITY_COLUMNS}",
@@ -52,9 +52,9 @@ CONTRACT = {
     "stem_instrument_tags": TAG_COLUMNS,
     "song_failures": "song_id, table, stage, reason, message, since",
     "song_catalog": f"{SONG_COLUMNS}, stem_energy_share, top_instruments, status, missing_tables, "
-    f"separator, tagger, residual_db, stem_quality, instruments, {SONG_QUALITY_COLUMNS}, upload",
+    f"separator, tagger, residual_db, stem_quality, instruments, {SONG_QUALITY_COLUMNS}, upload, name",
     "instrument_catalog": "song_id, source, instrument, family, score, score_max, seconds_present, windows, "
-    "first_s, last_s, layer, model, intervals",
+    "first_s, last_s, layer, model, intervals, name",
     "song_errors": "song_id, table, stage, reason, message, since",
 }
 

@@ -11,6 +11,7 @@ a process may take minutes to report its start on a busy machine, or be stopped.
 import json
 import time
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import dagster as dg
@@ -34,6 +35,8 @@ HANDED_OVER_WITHIN_S: Final = 60.0
 """For the daemon, from "starting" to its call to the code server. A later process finds its run ended, and stops."""
 
 CLOCK_TICK_S: Final = 1.0  # a process may seem this much younger than its first event
+
+_REPORTING: Final = Lock()  # two sensors may look at the same time, in threads of the code server
 
 GONE: Final = "The process of this run is gone."
 GOES_ON: Final = (
@@ -63,10 +66,14 @@ def end_dead_runs(
             records = [*records, *instance.get_run_records(unqueued)]
     else:
         records = [record for record in records if _is_of(record.dagster_run, code_location)]
-    dead = [record.dagster_run for record in records if _is_dead(instance, record)]
-    for run in dead:
-        instance.report_run_failed(run, f"{GONE} {GOES_ON}" if is_over_songs(run) else GONE)
-    return [run.run_id for run in dead]
+    ended: list[str] = []
+    for run in [record.dagster_run for record in records if _is_dead(instance, record)]:
+        with _REPORTING:
+            now = instance.get_run_by_id(run.run_id)
+            if now is not None and not now.is_finished:
+                instance.report_run_failed(run, f"{GONE} {GOES_ON}" if is_over_songs(run) else GONE)
+                ended.append(run.run_id)
+    return ended
 
 
 def _is_of(run: dg.DagsterRun, code_location: str | None) -> bool:

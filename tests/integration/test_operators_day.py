@@ -25,6 +25,8 @@ from bandscope_dagster.orchestration.private_api import (
 from bandscope_dagster.orchestration.run_tags import PRIORITY_TAG, RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.pipeline.uploads import list_uploads
 
+pytestmark = pytest.mark.long  # it takes many minutes, and has not yet passed as a whole
+
 TYPED = "typed-by-hand"
 QUEUED, STARTING = dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING
 

@@ -26,7 +26,7 @@ class NoSuchEncoding(BandscopeError):
 class Encoding:
     """The encoding of samples, in the terms of FFmpeg."""
 
-    suffix: str  # file extension; for a format of AudioFormat, also the name of the muxer
+    suffix: str  # file extension
     codec: str
     sample_format: str  # input of the encoder
     bits: int | None  # of integer samples; None for floats

@@ -95,7 +95,7 @@ def export_flat(
             for samples in blocks_of_parts(store, song_id, parts):
                 for part, block in zip(parts, samples, strict=True):
                     files[part.name].push(block * np.float32(gain.factor))
-            if {file.finish() for file in files.values()} != {song.frames}:
+            if set[int]().union(*(file.finish() for file in files.values())) != {song.frames}:
                 raise ExportError(
                     f"{song_id}: its stems are not as long as the song; materialize its tables again"
                 )

@@ -144,7 +144,7 @@ def _encode(store: ObjectStore, song: Song, files: Mapping[str, SoundFile], gain
             for rows in read_blocks(store, table, song.song_id) if sources else ():
                 list(pool.map(push, [row for row in rows if row.get("stem", MIXTURE) in sources]))
     for source, file in files.items():
-        frames = file.finish()
+        (frames,) = file.finish()
         if frames != song.frames:
             raise ExportError(
                 f"{song.song_id}: {source} has {frames} frames, but the song has {song.frames}; "

@@ -1,6 +1,6 @@
 """Write an audio file block by block."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO, Final, Self, cast
 
 import av
@@ -11,12 +11,15 @@ from av.container import OutputContainer
 from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import BLOCK_FRAMES, SAMPLE_RATE, Reblock
-from bandscope_dagster.exporting.encodings import BIT_RATES, Encoding
+from bandscope_dagster.exporting.encodings import BIT_RATES, STEM_FILE, Encoding
 
-MUXER_OPTIONS: Final[Mapping[str, dict[str, str]]] = {
-    "wav": {"rf64": "auto"},  # EBU Tech 3306: WAV files above 4 GiB
-    "flac": {},
-    "mp3": {"id3v2_version": "3"},  # Windows cannot read version 4
+# File extension → muxer of FFmpeg and its options.
+MUXERS: Final[Mapping[str, tuple[str, dict[str, str]]]] = {
+    "wav": ("wav", {"rf64": "auto"}),  # EBU Tech 3306: WAV files above 4 GiB
+    "flac": ("flac", {}),
+    "mp3": ("mp3", {"id3v2_version": "3"}),  # Windows cannot read version 4
+    # The muxer for M4A, which has the brand of NI's stem files; like them, it enables the first stream only.
+    STEM_FILE: ("ipod", {}),
 }
 
 
@@ -64,25 +67,33 @@ class Track:
 
 
 class SoundFile:
-    """Encodes the stereo blocks of one source, in order, into ``file``, with ``tags``.
+    """Encodes the stereo blocks of one source or several, in order, as the streams of ``file``, with ``tags``.
 
-    ``finish`` completes the file and does not close ``file``. As a context manager, it frees the encoder even without
-    ``finish``.
+    ``finish`` completes the file and does not close ``file``. As a context manager, it frees the encoders even without
+    ``finish``. ``names`` are those of the streams, where the format has some.
     """
 
-    def __init__(self, file: BinaryIO, encoding: Encoding, tags: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        encoding: Encoding,
+        tags: Mapping[str, str],
+        names: Sequence[str | None] = (None,),
+    ) -> None:
+        muxer, options = MUXERS[encoding.suffix]
         # A file object, never a path: FFmpeg interprets protocols and patterns in paths.
-        self._container = av.open(file, "w", format=encoding.suffix, options=MUXER_OPTIONS[encoding.suffix])
+        self._container = av.open(file, "w", format=muxer, options=options)
         self._container.metadata.update(tags)
-        self._track = Track(self._container, encoding)
+        self._tracks = [Track(self._container, encoding, name) for name in names]
 
-    def push(self, block: NDArray[np.float32]) -> None:
-        """See ``Track.push``."""
-        self._track.push(block)
+    def push(self, *blocks: NDArray[np.float32]) -> None:
+        """Encode one block of every source, see ``Track.push``."""
+        for track, block in zip(self._tracks, blocks, strict=True):
+            track.push(block)
 
-    def finish(self) -> int:
-        """Write the rest and the headers; return the length in frames."""
-        frames = self._track.finish()
+    def finish(self) -> set[int]:
+        """Write the rest and the headers; return the lengths of the streams in frames."""
+        frames = {track.finish() for track in self._tracks}
         self._container.close()
         return frames
 

@@ -1,16 +1,13 @@
 """Export a song as one Stems file for Traktor and Mixxx: ``Artist - Title.stem.mp4``, the mixture and four stems."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import Final
 
-import av
 import numpy as np
 
 from bandscope_dagster.audio.blocks import MIXTURE
 from bandscope_dagster.exporting.encodings import Encoding
 from bandscope_dagster.exporting.flat_export import (
-    Audio,
     FlatExport,
     Part,
     blocks_of_parts,
@@ -18,7 +15,7 @@ from bandscope_dagster.exporting.flat_export import (
     own_name,
 )
 from bandscope_dagster.exporting.song import ExportError, Song, read_song
-from bandscope_dagster.exporting.sound_file import Track
+from bandscope_dagster.exporting.sound_file import SoundFile
 from bandscope_dagster.exporting.stem_atom import COLOURS, add_stem_atom
 from bandscope_dagster.storage.objects.open_store import open_folder
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -70,42 +67,12 @@ def export_stem_file(
     tags = song.tags(MIXTURE, gain) | {"title": song.title}
     del tags["stem"]
     with target.create(name) as pending:
-        with StemFile(pending.file, encoding, tags, [part.name for part in parts]) as file:
+        with SoundFile(pending.file, encoding, tags, [part.name for part in parts]) as file:
             for samples in blocks_of_parts(store, song_id, parts):
-                file.push([block * np.float32(gain.factor) for block in samples])
+                file.push(*(block * np.float32(gain.factor) for block in samples))
             if file.finish() != {song.frames}:
                 raise ExportError(
                     f"{song_id}: its stems are not as long as the song; materialize its tables again"
                 )
         add_stem_atom(pending.file)
     return FlatExport((Path(target.url) / name,), gain)
-
-
-class StemFile:
-    """Encodes sources, block by block, as the streams of an MP4 file, with ``tags``. Memory holds one block of each.
-
-    ``file`` must be open for reading and writing, and is not closed. As a context manager, it frees the encoders.
-    """
-
-    def __init__(self, file: BinaryIO, encoding: Encoding, tags: Mapping[str, str], names: list[str]) -> None:
-        # The muxer for M4A, which has the brand of NI's files; like them, it enables the first stream only.
-        self._container = av.open(file, "w", format="ipod")
-        self._container.metadata.update(tags)
-        self._tracks = [Track(self._container, encoding, name) for name in names]
-
-    def push(self, blocks: list[Audio]) -> None:
-        """Encode one block of every source, ``(2, n)`` float32 at 44.1 kHz."""
-        for track, block in zip(self._tracks, blocks, strict=True):
-            track.push(block)
-
-    def finish(self) -> set[int]:
-        """Write the rest and the index; return the lengths of the streams in frames."""
-        frames = {track.finish() for track in self._tracks}
-        self._container.close()
-        return frames
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._container.close()

@@ -56,31 +56,29 @@ class RetryConfig(dg.Config):
     assets: list[str] = Field(default=list(PER_SONG), description="Only these per-song assets.")
 
 
-@dg.op(
-    description="Find the songs that failed or are missing, and request a backfill of them from the daemon."
-)
-def find_and_request(
-    context: dg.OpExecutionContext,
-    config: RetryConfig,
-    settings: dg.ResourceParam[Settings],
-    store: dg.ResourceParam[ObjectStore],
-) -> None:
-    """Request one backfill that computes missing results and keeps finished ones."""
-    _request(context, settings, store, config.assets, outdated=False)
+def _requests(name: str, songs: str, *, outdated: bool) -> dg.OpDefinition:
+    """An op that requests one backfill of some songs, which computes only what they lack."""
+
+    @dg.op(
+        name=name, description=f"Find the songs that {songs}, and request a backfill of them from the daemon."
+    )
+    def request(
+        context: dg.OpExecutionContext,
+        config: RetryConfig,
+        settings: dg.ResourceParam[Settings],
+        store: dg.ResourceParam[ObjectStore],
+    ) -> None:
+        _request(context, settings, store, config.assets, outdated=outdated)
+
+    return request
 
 
-@dg.op(
-    description="Find the songs that were computed with other models, parameters or code than those in force, and"
-    " request a backfill of them from the daemon."
+find_and_request: Final = _requests("find_and_request", "failed or are missing", outdated=False)
+find_outdated_and_request: Final = _requests(
+    "find_outdated_and_request",
+    "were computed with other models, parameters or code than those in force",
+    outdated=True,
 )
-def find_outdated_and_request(
-    context: dg.OpExecutionContext,
-    config: RetryConfig,
-    settings: dg.ResourceParam[Settings],
-    store: dg.ResourceParam[ObjectStore],
-) -> None:
-    """Request one backfill that computes outdated results and keeps current ones."""
-    _request(context, settings, store, config.assets, outdated=True)
 
 
 def _request(

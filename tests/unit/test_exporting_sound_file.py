@@ -33,7 +33,7 @@ def written(kind: tuple, audio: NDArray[np.float32], block: int) -> bytes:
     with SoundFile(file, find_encoding(*kind), TAGS) as sound:
         for start in range(0, audio.shape[1], block):
             sound.push(audio[:, start : start + block])
-        assert sound.finish() == audio.shape[1]
+        assert sound.finish() == {audio.shape[1]}
     return file.getvalue()
 
 

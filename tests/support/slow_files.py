@@ -11,6 +11,8 @@ SLOW_FILES = (
     "test_local_stack",
     "test_upload_names",
     "test_clock",
+    "test_operators_day",
+    "test_orchestration_lost_songs",
     "test_late_jobs",
     "test_crash",
     "test_orchestration_song_events",

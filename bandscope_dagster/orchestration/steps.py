@@ -97,8 +97,3 @@ def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
         metadata={FAILED_SONGS: dg.MetadataValue.json({s.song_id: failure_text(s.error) for s in failed})},
         allow_retries=not all(isinstance(song.error, CannotAnalyze | SongRejected) for song in failed),
     )
-
-
-def songs_checked(number: int, songs: int) -> str:
-    """The log message on the progress of ``songs``, which reports all of its materializations at its end."""
-    return f"{number} of {songs} songs checked"

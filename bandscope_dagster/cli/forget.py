@@ -220,5 +220,5 @@ def _refresh(store: ObjectStore, settings: Settings) -> None:
     pages = PageFolder(store)
     if store.head(pages.index_key) is not None:
         write_index(pages)
-    for _ in refresh(store, all_catalogs(present_from(settings.present_from))):
+    for _ in refresh(store, all_catalogs(present_from(settings.present_from, settings.audible_db))):
         pass

@@ -15,6 +15,7 @@ from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uplo
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import load_settings
 from bandscope_dagster.songs.query import query
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 
 
@@ -76,7 +77,7 @@ def test_a_song_leaves_and_comes_back_and_nothing_makes_it_again_meanwhile(
         (store_folder / "uploads/b.wav").write_bytes(song_bytes(9, 0.6))
         os.utime(store_folder / "uploads/b.wav", (1, 1))
         store.delete("uploads/c.wav")
-        for _ in refresh(store, all_catalogs(present_from(None))):
+        for _ in refresh(store, all_catalogs(present_from(None, AUDIBLE_DB))):
             pass
         assert catalog() == {a: "present", b: "replaced", c: "gone"}
         [new] = register_uploads(instance, list_uploads(store))

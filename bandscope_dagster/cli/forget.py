@@ -110,8 +110,10 @@ def forget_songs(
             _show(store, console, plans, upload=options.upload)
         if plans and not options.yes:
             _ask(len(plans))
-            idle = set(_idle(instance, console, able))  # a run may have begun meanwhile
-            plans = [plan for plan in plans if plan.tombstone.song_id in idle]
+            # A run may have begun meanwhile, or even written files.
+            able = _idle(instance, console, [plan.tombstone.song_id for plan in plans])
+            files, listing = list_all_files(store, SOURCES), list_uploads(store)
+            plans = _plans(files, listing, buried, able, upload=options.upload)
         if not plans:
             return False
         require_writable(store)
@@ -197,7 +199,7 @@ def _names(
 ) -> Mapping[str, Names]:
     """Every song that is registered, has files or is forgotten, and its names."""
     rows = files.read(SONGS, lambda songs: songs.select("song_id", "filename", "title"))
-    known: dict[str, Names] = {song: () for song in (*here, *sorted(listing.forgotten))}
+    known: dict[str, Names] = {song: () for song in here}
     known |= {song: (tombstone.filename,) for song, tombstone in buried.items()}
     known |= {upload.song_id: (upload.filename,) for upload in listing.uploads if upload.song_id in known}
     return known | {song: (filename, title) for song, filename, title in rows.iter_rows()}

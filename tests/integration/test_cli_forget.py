@@ -161,8 +161,11 @@ def test_the_same_command_completes_what_a_killed_one_began_and_leaves_songs_of_
             instance.create_run_for_job(job, tags={"dagster/partition": b} | tags)
 
         begin({LAUNCHER_TAG: LAUNCHER})
-        assert bandscope("forget", b, "--yes").code == 0 and bandscope("forget", "--undo", b).code == 0
-        # A run that begins while a person thinks.
+        # Another has written a file, and ended, while a person thinks; the next one still computes after the answer.
+        written = f"song_pages/{b}.html"
+        monkeypatch.setattr(forget, "_ask", lambda songs: copy(store, f"songs/{b}.parquet", written))
+        assert bandscope("forget", b).code == 0 and f"trash/{written}" in keys(store)
+        assert bandscope("forget", "--undo", b).code == 0
         monkeypatch.setattr(forget, "_ask", lambda songs: begin({}))
         ended = bandscope("forget", b)
         assert ended.code == 1 and f"{b}: left out, because a run computes it" in ended.out
@@ -181,6 +184,11 @@ def test_an_upload_that_was_replaced_before_it_was_read_is_no_failure(tmp_path) 
         row = pl.read_parquet(platform.store.uri(f"songs/{ids['a.wav']}.parquet"))
         assert row["error"][0].startswith("replaced: ")
         assert platform.store.head(f"songs/{ids['away.wav']}.parquet") is None
+
+
+def copy(store, key: str, to: str) -> None:
+    with store.create(to) as pending:
+        pending.write(store.read(key))
 
 
 def keys(store, folder: str = "") -> list[str]:

@@ -41,6 +41,7 @@ from bandscope_dagster.storage.tables.schemas import (
     Table,
     catalog_key,
 )
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 from benchmarks.counting_server import counting_server
 from benchmarks.measuring import MIB, ROOT, peak_mib
@@ -176,7 +177,7 @@ def in_a_process(what: str, storage: Path) -> dict[str, float]:
 def refresh_all(storage: Path) -> None:
     """Refresh all catalogs, and print the figures as JSON."""
     store = open_store(str(storage))
-    rules = present_from(None)
+    rules = present_from(None, AUDIBLE_DB)
     catalogs = (song_catalog(rules, "1"), instrument_catalog(rules, "1"), song_errors("1"))
     done = [
         {"name": Path(each.file.key).stem, "seconds": each.seconds, "songs_read": len(each.changes.to_read)}

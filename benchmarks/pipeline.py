@@ -135,7 +135,7 @@ class Bench:
                 stems=self.separator.stems,
                 windows=windows,
                 vocabulary=load_vocabulary(),
-                present_from=present_from(None),
+                present_from=present_from(None, self.settings.audible_db),
             )
             song = SongAnalysis(plan, context)
             blocks = self.decoded(plan)

@@ -151,7 +151,7 @@ def measure(
     check_files(labels, folder, labels_path)
     settings, device = load_settings(), resolve_device(device)
     tagger = load_tagger(name, settings.models_path, device, settings.tagging)
-    rules = present_from(threshold)
+    rules = present_from(threshold, settings.audible_db)
     start = time.perf_counter()
     verdicts, seconds = tag_files(tagger, folder, list(labels), rules)
     factor = seconds / (time.perf_counter() - start)

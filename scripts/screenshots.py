@@ -25,6 +25,7 @@ from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 
 SONGS = 9
@@ -91,7 +92,7 @@ class Camera:
     def page(self, song: str, store: ObjectStore) -> None:
         """The song's page, which does not need Dagster."""
         pages = PageFolder(open_store(str(self.folder / "pages")), folder="")
-        written = write_page(store, pages, song, present_from(None))
+        written = write_page(store, pages, song, present_from(None, AUDIBLE_DB))
         self.ui.page.set_viewport_size({"width": 1280, "height": 1140})
         self.ui.page.goto(Path(written.uri).as_uri())
         self.ui.page.wait_for_timeout(3000)

@@ -15,6 +15,7 @@ from bandscope_dagster.songs.presence import instruments_of
 from bandscope_dagster.storage.tables.frames import empty_frame
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS
 from bandscope_dagster.tagging.instruments import NAME, Instruments
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
@@ -42,7 +43,9 @@ def heard_in(mix: Audio) -> dict[str, list[str]]:
         queue.flush()
         rows += [row | {"song_id": "song", "model": NAME} for row in tags.rows(load_vocabulary())]
     table = pl.DataFrame(rows, schema_overrides=empty_frame(INSTRUMENT_TAGS).schema, infer_schema_length=None)
-    found = instruments_of(table.lazy(), present_from(None)).filter(pl.col("windows") > 0).collect()
+    found = (
+        instruments_of(table.lazy(), present_from(None, AUDIBLE_DB)).filter(pl.col("windows") > 0).collect()
+    )
     heard: dict[str, list[str]] = {}
     for name, source, score in found.select("instrument", "source", "score").sort("instrument").rows():
         heard.setdefault(name, []).append(f"{source} {score:.2f}")

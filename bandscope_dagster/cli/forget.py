@@ -1,13 +1,14 @@
 """``bandscope forget``: removes songs from tables, catalogs, pages and partitions, or brings them back."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import dagster as dg
+import polars as pl
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -22,25 +23,25 @@ from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, song_states
 from bandscope_dagster.pages.index_page import write_index
-from bandscope_dagster.pages.page_folder import PageFolder
+from bandscope_dagster.pages.page_folder import FOLDER, PageFolder
 from bandscope_dagster.pages.text import megabytes
-from bandscope_dagster.pipeline.uploads import Listing, Upload, list_uploads
+from bandscope_dagster.pipeline.uploads import UPLOADS, Listing, Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import select
 from bandscope_dagster.songs.forgotten import (
     TRASH,
+    DamagedTombstone,
     Tombstone,
     bury,
     forgotten_songs,
     read_tombstone,
     restore,
-    table_keys,
 )
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import SONGS
-from bandscope_dagster.storage.tables.song_files import list_all_files
+from bandscope_dagster.storage.tables.schemas import SONGS, table_key
+from bandscope_dagster.storage.tables.song_files import SongFiles, list_all_files
 from bandscope_dagster.tagging.registry import present_from
 
 SHOWN: Final = 20  # songs that are listed before the question
@@ -60,6 +61,15 @@ class ForgetOptions:
     yes: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The work for one song."""
+
+    tombstone: Tombstone
+    upload: Upload | None  # None if it is not in ``uploads/``
+    keys: list[str]  # the files that move now; an earlier command may have moved others
+
+
 def forget_songs(
     settings: Settings,
     store: ObjectStore,
@@ -71,55 +81,57 @@ def forget_songs(
     """Show what will be removed, ask, and remove it; returns True if no song was left out.
 
     Raises:
-        ForgetError: no song is named or matches, or there is no one to ask.
+        ForgetError: no song is named or matches, there is no one to ask, or the uploads cannot all be listed.
         HomeInUse: a ``bandscope run`` uses this home.
     """
     if bool(patterns) is options.gone:
         raise ForgetError("name songs (ids, file names, titles or globs), or give --gone, and not both")
     with only_one(home), dg.DagsterInstance.get() as instance:
-        end_dead_runs(instance)
+        end_dead_runs(instance, only_command=True)
         listing = list_uploads(store)
-        partitions = list(instance.get_dynamic_partitions(SONGS_NAME))
-        known = _known(store, listing, partitions)
-        chosen = sorted(known.keys() - listing.by_song.keys()) if options.gone else _matching(known, patterns)
-        if not chosen:
-            console.print("No song's upload is gone.", highlight=False)
-            return True
-        busy = song_states(instance, [song for song in partitions if song in chosen], (*PER_SONG, PAGES))
-        for song in sorted(busy.in_progress):
-            text = f"{song}: left out, because a run computes it; wait for the run, or terminate it"
-            console.print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
-        tombstones = [
-            _tombstone(store, song, known[song], listing.by_song.get(song), upload_too=options.upload)
-            for song in chosen
-            if song not in busy.in_progress
-        ]
-        if not tombstones:
+        files = list_all_files(store, SOURCES)
+        here = dict.fromkeys((*instance.get_dynamic_partitions(SONGS_NAME), *files.song_ids))
+        forgotten = listing.forgotten
+        if options.gone:
+            chosen = _gone(store, listing, here)
+            if not chosen:
+                console.print("No song's upload is gone.", highlight=False)
+                return True
+        elif forgotten.union(here).issuperset(patterns):
+            chosen = list(dict.fromkeys(patterns))  # ids: without reading every other song
+        else:
+            chosen = None
+        buried = _tombstones(store, console, forgotten if chosen is None else forgotten.intersection(chosen))
+        if chosen is None:
+            chosen = _matching(_names(files, listing, here, buried), patterns)
+        able = [song for song in chosen if song in buried or song not in forgotten]
+        plans = _plans(files, listing, buried, _idle(instance, console, able), upload=options.upload)
+        if plans:
+            _show(store, console, plans, upload=options.upload)
+        if plans and not options.yes:
+            _ask(len(plans))
+            # A run may have begun meanwhile, or even written files.
+            able = _idle(instance, console, [plan.tombstone.song_id for plan in plans])
+            files, listing = list_all_files(store, SOURCES), list_uploads(store)
+            plans = _plans(files, listing, buried, able, upload=options.upload)
+        if not plans:
             return False
-        _show(store, console, tombstones, upload=options.upload)
-        if not options.yes:
-            _ask(len(tombstones))
         require_writable(store)
-        failed = 0
-        for tombstone in tombstones:
+        done: list[str] = []
+        for plan in plans:
+            song = plan.tombstone.song_id
             try:
-                bury(store, tombstone)
-                if tombstone.song_id in partitions:
-                    instance.delete_dynamic_partition(SONGS_NAME, tombstone.song_id)
+                bury(store, plan.tombstone, plan.keys)
+                instance.delete_dynamic_partition(SONGS_NAME, song)
             except (BandscopeError, OSError, ValueError) as error:  # the next song may succeed
-                failed += 1
-                text = escape(of_song(tombstone.song_id, error))
-                console.print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
+                _print(console, of_song(song, error), "red")
+            else:
+                done.append(song)
         _refresh(store, settings)
-        done = [tombstone.song_id for tombstone in tombstones]
         undo = f"`bandscope forget --undo {done[0]}`" if len(done) == 1 else "`bandscope forget --undo SONG…`"
-        console.print(
-            f"Forgotten: {counted(len(done) - failed, 'song')}. To bring back: {undo}. To free the space, delete"
-            f" {escape(store.uri(TRASH))}.",
-            highlight=False,
-            soft_wrap=True,
-        )
-        return not failed and not busy.in_progress
+        space = f"To free the space, delete {store.uri(TRASH)}."
+        _print(console, f"Forgotten: {counted(len(done), 'song')}. To bring back: {undo}. {space}")
+        return len(done) == len(chosen)
 
 
 def restore_songs(
@@ -131,41 +143,64 @@ def restore_songs(
         ForgetError: no forgotten song matches.
         HomeInUse: a ``bandscope run`` uses this home.
     """
-    tombstones = {song: read_tombstone(store, song) for song in sorted(forgotten_songs(store))}
+    forgotten = forgotten_songs(store)
     if not patterns:
-        names = "".join(f"\n  {song}" for song in tombstones) or " none"
+        names = "".join(f"\n  {song}" for song in sorted(forgotten)) or " none"
         raise ForgetError(f"name the songs to bring back; forgotten are:{names}")
-    chosen = _matching({song: (found.filename,) for song, found in tombstones.items()}, patterns)
-    failed = 0
+    ids = forgotten.issuperset(patterns)
+    tombstones = _tombstones(store, console, forgotten.intersection(patterns) if ids else forgotten)
+    known: dict[str, Names] = dict.fromkeys(sorted(forgotten), ())
+    known |= {song: (found.filename,) for song, found in tombstones.items()}
+    chosen = _matching(known, patterns)
+    failed = len(chosen)
     with only_one(home), dg.DagsterInstance.get() as instance:
         require_writable(store)
-        for song in chosen:
+        for song in [song for song in chosen if song in tombstones]:
             try:
                 gone = restore(store, tombstones[song])
-                if song not in instance.get_dynamic_partitions(SONGS_NAME):
-                    instance.add_dynamic_partitions(SONGS_NAME, [song])
+                instance.add_dynamic_partitions(SONGS_NAME, [song])  # does nothing if it is there
             except (BandscopeError, OSError, ValueError) as error:  # the next song may succeed
-                failed += 1
-                text = escape(of_song(song, error))
-                console.print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
+                _print(console, of_song(song, error), "red")
                 continue
+            failed -= 1
             lost = f"; no longer in the trash: {', '.join(gone)}" if gone else ""
-            console.print(escape(one_line(f"{song} is back{lost}")), highlight=False, soft_wrap=True)
+            _print(console, f"{song} is back{lost}")
         _refresh(store, settings)
         uploads = list_uploads(store).by_song
-        for song in chosen:
+        for song in tombstones.keys() & chosen:
             key = tombstones[song].upload_key
             if key is not None and song not in uploads:
-                text = f"{song}: its upload {key} is not as it was, so that it would become a new song"
-                console.print(escape(one_line(text)), highlight=False, soft_wrap=True)
+                _print(
+                    console, f"{song}: its upload {key} is not as it was, so that it would become a new song"
+                )
     return not failed
 
 
-def _known(store: ObjectStore, listing: Listing, partitions: Sequence[str]) -> Mapping[str, Names]:
-    """Every song that is registered or has files, and its names."""
-    files = list_all_files(store, SOURCES)
+def _gone(store: ObjectStore, listing: Listing, songs: Collection[str]) -> list[str]:
+    """Those of ``songs`` whose upload is gone. Raises ForgetError if the listing may lack uploads that are there."""
+    listed = {upload.song_id for upload in (*listing.uploads, *listing.hidden)}
+    gone = sorted(set(songs) - listed)
+    uploads = store.uri(UPLOADS)
+    if gone and listing.left_out:
+        raise ForgetError(
+            f"--gone needs all uploads, and the listing of {uploads} leaves out {len(listing.left_out)}, such as"
+            f" {one_line(listing.left_out[0])}; fix or remove them, or name the songs to forget"
+        )
+    if gone and len(gone) == len(songs):
+        raise ForgetError(
+            f"--gone: {uploads} has not one upload of the stored songs, as if a disk were missing or all times had"
+            " changed; if they are gone for good, name the songs to forget ('*' for all)"
+        )
+    return gone
+
+
+def _names(
+    files: SongFiles, listing: Listing, here: Collection[str], buried: Mapping[str, Tombstone]
+) -> Mapping[str, Names]:
+    """Every song that is registered, has files or is forgotten, and its names."""
     rows = files.read(SONGS, lambda songs: songs.select("song_id", "filename", "title"))
-    known: dict[str, Names] = {song: () for song in [*partitions, *files.song_ids]}
+    known: dict[str, Names] = {song: () for song in here}
+    known |= {song: (tombstone.filename,) for song, tombstone in buried.items()}
     known |= {upload.song_id: (upload.filename,) for upload in listing.uploads if upload.song_id in known}
     return known | {song: (filename, title) for song, filename, title in rows.iter_rows()}
 
@@ -175,38 +210,77 @@ def _matching(known: Mapping[str, Names], patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(song for each in patterns for song in select(known, each, parts=False)))
 
 
-def _tombstone(
-    store: ObjectStore, song: str, names: Names, upload: Upload | None, *, upload_too: bool
-) -> Tombstone:
-    keys = [*table_keys(song), PageFolder(store).key(song)]
-    moved = [key for key in keys if store.head(key) is not None]
-    if upload is not None and upload_too and upload.fault is None:
-        moved.append(upload.key)
+def _tombstones(store: ObjectStore, console: Console, songs: Collection[str]) -> dict[str, Tombstone]:
+    """The tombstones of forgotten songs. One that cannot be read is printed and left out."""
+    found: dict[str, Tombstone] = {}
+    for song in sorted(songs):
+        try:
+            found[song] = read_tombstone(store, song)
+        except (DamagedTombstone, FileNotFoundError) as error:
+            _print(console, of_song(song, error), "red")
+    return found
+
+
+def _idle(instance: dg.DagsterInstance, console: Console, songs: Sequence[str]) -> list[str]:
+    """The songs that no run computes; the others are printed."""
+    registered = set(instance.get_dynamic_partitions(SONGS_NAME)).intersection(songs)
+    busy = song_states(instance, sorted(registered), (*PER_SONG, PAGES)).in_progress
+    for song in sorted(busy):
+        text = f"{song}: left out, because a run computes it; wait for the run, or terminate it"
+        _print(console, text, "red")
+    return [song for song in songs if song not in busy]
+
+
+def _plans(
+    files: SongFiles, listing: Listing, buried: Mapping[str, Tombstone], songs: Sequence[str], *, upload: bool
+) -> list[_Plan]:
+    """The files of each song, from listings, and its new tombstone, which keeps what an earlier one has."""
+    files = files.of(pl.Series(songs, dtype=pl.String))
+    tables = {row["song_id"]: row for row in files.versions.iter_rows(named=True)}
+    pages = files.store.fingerprints([FOLDER])[FOLDER].keys()
+    names = dict(files.read(SONGS, lambda rows: rows.select("song_id", "filename")).iter_rows())
+    uploads = {each.song_id: each for each in (*listing.uploads, *listing.hidden)}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    filename = upload.filename if upload is not None else next(iter(names), None)
-    return Tombstone(song, filename, upload.key if upload is not None else None, now, moved)
+    plans: list[_Plan] = []
+    for song in songs:
+        row = tables.get(song, {})
+        keys = [table_key(table, song) for table in SOURCES if row.get(table.name) is not None]
+        page = PageFolder(files.store).key(song)
+        if page.removeprefix(f"{FOLDER}/") in pages:
+            keys.append(page)
+        found = uploads.get(song)
+        if found is not None and upload and found.fault is None:
+            keys.append(found.key)
+        filename = found.filename if found is not None else names.get(song)
+        new = Tombstone(song, filename, found.key if found is not None else None, now, [])
+        old = buried.get(song, new)
+        moved = list(dict.fromkeys([*old.moved, *keys]))
+        plans.append(_Plan(replace(old, moved=moved), found, keys))
+    return plans
 
 
-def _show(store: ObjectStore, console: Console, tombstones: Sequence[Tombstone], *, upload: bool) -> None:
+def _show(store: ObjectStore, console: Console, plans: Sequence[_Plan], *, upload: bool) -> None:
     """Print the files of each song, and what becomes of its upload."""
-    for tombstone in tombstones[:SHOWN]:
-        found = [stored for key in tombstone.moved if (stored := store.head(key)) is not None]
+    for plan in plans[:SHOWN]:
+        found = [stored for key in plan.keys if (stored := store.head(key)) is not None]
         size = megabytes(sum(stored.size for stored in found))
-        key = tombstone.upload_key
-        if key is None:
-            fate = "its upload is gone"
+        if plan.upload is not None:
+            fate = f"{plan.upload.key} {'moves too' if plan.upload.key in plan.keys else 'stays'}"
         else:
-            fate = f"its upload {key} {'moves too' if key in tombstone.moved else 'stays'}"
-        text = f"{tombstone.song_id}: {counted(len(found), 'file')}, {size}; {fate}"
-        console.print(escape(one_line(text)), highlight=False, soft_wrap=True)
-    if len(tombstones) > SHOWN:
-        console.print(f"and {counted(len(tombstones) - SHOWN, 'more song')}", highlight=False)
+            fate = "is in the trash" if plan.tombstone.upload_key in plan.tombstone.moved else "is gone"
+        moved = len(plan.tombstone.moved) - len(plan.keys)
+        before = f"; forgotten before, with {counted(moved, 'other file')}" if moved else ""
+        text = f"{plan.tombstone.song_id}: {counted(len(found), 'file')}, {size}; its upload {fate}{before}"
+        _print(console, text)
+    if len(plans) > SHOWN:
+        _print(console, f"and {counted(len(plans) - SHOWN, 'more song')}")
     what = "Tables, pages and uploads" if upload else "Tables and pages"
-    console.print(
-        f"{what} move to {escape(store.uri(TRASH))}; rows of catalogs and partitions of Dagster are dropped.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    dropped = "rows of catalogs and partitions of Dagster are dropped."
+    _print(console, f"{what} move to {store.uri(TRASH)}; {dropped}")
+
+
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    console.print(escape(one_line(text)), style=style, highlight=False, soft_wrap=True)
 
 
 def _ask(songs: int) -> None:
@@ -220,5 +294,5 @@ def _refresh(store: ObjectStore, settings: Settings) -> None:
     pages = PageFolder(store)
     if store.head(pages.index_key) is not None:
         write_index(pages)
-    for _ in refresh(store, all_catalogs(present_from(settings.present_from))):
+    for _ in refresh(store, all_catalogs(present_from(settings.present_from, settings.audible_db))):
         pass

@@ -69,6 +69,7 @@ class Listing:
     unsettled: int = 0  # files that may still be copied into the folder
     left_out: tuple[str, ...] = ()  # what cannot be listed, or has a hidden name, each as "key: reason"
     forgotten: frozenset[str] = frozenset()  # songs with a tombstone; their uploads are not in ``uploads``
+    hidden: tuple[Upload, ...] = ()  # the uploads of forgotten songs that are still in the store
 
     @property
     def is_empty(self) -> bool:
@@ -137,6 +138,7 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
     changed for ``settle_s``. What ``bandscope ingest`` writes appears whole, and so do objects on S3.
     """
     uploads: list[Upload] = []
+    hidden: list[Upload] = []
     ignored = unsettled = 0
     now = datetime.now(UTC)
     forgotten = forgotten_songs(store)
@@ -151,10 +153,11 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
             ignored += 1
         elif stored.may_grow and abs((now - stored.modified).total_seconds()) < settle_s:
             unsettled += 1
-        elif (upload := _upload(stored)).song_id not in forgotten:
-            uploads.append(upload)
+        else:
+            upload = _upload(stored)
+            (hidden if upload.song_id in forgotten else uploads).append(upload)
     uploads.sort(key=lambda upload: (upload.uploaded_at, upload.key))
-    return Listing(uploads, ignored, unsettled, tuple(left_out), forgotten)
+    return Listing(uploads, ignored, unsettled, tuple(left_out), forgotten, tuple(hidden))
 
 
 def list_settled_uploads(store: ObjectStore, settle_s: float, on_wait: Callable[[int], object]) -> Listing:

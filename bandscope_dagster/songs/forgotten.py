@@ -1,18 +1,18 @@
 """Forgotten songs: a tombstone keeps each from being a song again, and ``trash/`` keeps its files until it is emptied.
 
-A tombstone is written before the files move, and deleted after they are back. So a command that is killed between two
-files is completed by the same command.
+A tombstone is written before the files move, and deleted after they are back. A command that is killed between two
+files is completed by the same command: it starts from the tombstone, whose files may be in the trash already.
 """
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import SONG_ID, table_key
+from bandscope_dagster.storage.tables.schemas import SONG_ID
 
 TRASH: Final = "trash"
 TOMBSTONES: Final = "forgotten"
@@ -55,17 +55,15 @@ def read_tombstone(store: ObjectStore, song_id: str) -> Tombstone:
         raise DamagedTombstone(f"{store.uri(key)} cannot be read ({error}); delete it") from error
 
 
-def table_keys(song_id: str) -> list[str]:
-    """The keys of the song's files in all tables; a file may be missing."""
-    return [table_key(table, song_id) for table in SOURCES]
+def bury(store: ObjectStore, tombstone: Tombstone, keys: Sequence[str]) -> None:
+    """Write the tombstone, and move the song's files with these ``keys`` to the trash.
 
-
-def bury(store: ObjectStore, tombstone: Tombstone) -> None:
-    """Write the tombstone, and move the song's files to the trash."""
+    Not all of ``tombstone.moved``: if the song was forgotten before, another upload may have the key of its own by now.
+    """
     with store.create(_key(tombstone.song_id)) as pending:
         pending.write(json.dumps(asdict(tombstone), indent=1).encode())
-    for key in tombstone.moved:
-        if store.head(key) is not None:
+    for key in keys:
+        with suppress(FileNotFoundError):  # gone since it was listed
             store.move(key, f"{TRASH}/{key}")
 
 

@@ -12,7 +12,7 @@ from bandscope_dagster.tagging import instruments
 from bandscope_dagster.tagging.ast import load_ast
 from bandscope_dagster.tagging.musicnn import Musicnn
 from bandscope_dagster.tagging.options import TaggingOptions
-from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB, PresenceRule, PresentFrom
+from bandscope_dagster.tagging.presence_rule import PresenceRule, PresentFrom
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.qwen_omni import load_qwen_omni
 
@@ -35,7 +35,7 @@ at 0.4, none. The value for AST is not measured: its weights were not available.
 """
 
 
-def present_from(setting: float | None, audible_db: float = AUDIBLE_DB) -> PresentFrom:
+def present_from(setting: float | None, audible_db: float) -> PresentFrom:
     """The rule of each tagger; a ``setting`` is the one bound of all taggers and instruments, window by window.
 
     ``audible_db`` is ``PresenceRule.audible_db`` of all rules.

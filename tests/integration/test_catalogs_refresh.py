@@ -31,7 +31,7 @@ from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS, Table, catalog_key
 from bandscope_dagster.storage.tables.song_tables import read_table, write_table
-from bandscope_dagster.tagging.presence_rule import PresenceRule
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB, PresenceRule
 from bandscope_dagster.tagging.registry import present_from
 
 
@@ -146,9 +146,9 @@ def test_the_files_of_an_unchanged_song_are_not_opened(tmp_path: Path):
 @pytest.mark.parametrize(
     "changed",
     [
-        instrument_catalog(present_from(0.6), "1"),
+        instrument_catalog(present_from(0.6, AUDIBLE_DB), "1"),
         instrument_catalog({**PRESENT_FROM, "tagger": PresenceRule(0.6)}, "1"),
-        instrument_catalog(present_from(0.6), "2"),
+        instrument_catalog(present_from(0.6, AUDIBLE_DB), "2"),
         instrument_catalog({**PRESENT_FROM, "tagger": PresenceRule(0.2, {"harp": 0.6})}, "1"),
         instrument_catalog({**PRESENT_FROM, "tagger": PresenceRule(0.2, best_share=0.25)}, "1"),
         replace(

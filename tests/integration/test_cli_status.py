@@ -24,9 +24,10 @@ from bandscope_dagster.storage.tables.schemas import (
     STEMS,
 )
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 
-PRESENT_FROM = present_from(0.4)
+PRESENT_FROM = present_from(0.4, AUDIBLE_DB)
 LONGEST = "a-song-whose-file-name-is-longer-than-40-0123456789ab"  # as long as an id gets
 DONE = "done-song-0123456789ab"
 PARTIAL = "partial-0123456789ab"

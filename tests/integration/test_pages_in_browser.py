@@ -30,6 +30,7 @@ from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.songs.presence import instruments_of
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 
 IN_SYNC_S = 0.020  # greatest time difference between stems
@@ -75,7 +76,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     store_song(store, "tones", tones, [], beside=tone(SONG_S, TONES["mixture"], 0.1))
     folder = PageFolder(store)
     for song in (*ids.values(), "clicks", "tones"):
-        write_page(store, folder, song, present_from(None))
+        write_page(store, folder, song, present_from(None, AUDIBLE_DB))
     write_index(folder)
     yield Pages(store, Path(store.url) / folder.folder, ids[f"mia/{title}.flac"], ids["leo/empty.wav"])
 
@@ -215,7 +216,9 @@ def test_the_timeline_shows_what_the_tables_say(pages: Pages, chromium: Browser)
         for table in ("instrument_tags", "stem_instrument_tags")
     ]
     catalog = (
-        instruments_of(pl.concat(tables).lazy(), present_from(None)).filter(pl.col("windows") > 0).collect()
+        instruments_of(pl.concat(tables).lazy(), present_from(None, AUDIBLE_DB))
+        .filter(pl.col("windows") > 0)
+        .collect()
     )
     wanted = {
         (row["source"], row["instrument"], round(i["start_s"], 3), round(i["end_s"], 3), round(i["score"], 3))

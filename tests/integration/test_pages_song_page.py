@@ -23,6 +23,7 @@ from bandscope_dagster.storage.tables.schemas import (
     STEMS,
 )
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 
 MOST_BYTES_A_SECOND = 12_000_000 / 240  # so that a page of four minutes is below 12 MB
@@ -220,7 +221,7 @@ def test_a_page_is_kept_until_its_tables_or_settings_change(store: ObjectStore) 
         return write_page(store, pages, "song", rules, keep=True).kept
 
     assert (kept(), kept()) == (False, True)
-    assert (kept(present_from(0.9)), kept()) == (False, False), "another setting is another page"
+    assert (kept(present_from(0.9, AUDIBLE_DB)), kept()) == (False, False), "another setting is another page"
     write_table(store, INSTRUMENT_TAGS, [tag_row("song", "piano", 0.9, 0.0)], lineage("song"))
     assert (kept(), kept()) == (False, True)
     assert not write_page(store, pages, "song", PRESENT_FROM).kept, "only with keep=True"

@@ -32,11 +32,12 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, read_note
 from bandscope_dagster.storage.tables.schemas import STEMS as STEMS_TABLE
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
-PRESENT_FROM = present_from(0.2)
+PRESENT_FROM = present_from(0.2, AUDIBLE_DB)
 USED = CallLimits("cpu", 4, 2 * SAMPLE_RATE)
 
 

@@ -29,13 +29,14 @@ from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.tagging.instruments import Instruments
 from bandscope_dagster.tagging.musicnn import Musicnn
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.window_queue import BadScores
 
 Outcomes = dict[str, SongAnalyzed | SongFailed]
 
-PRESENT_FROM = present_from(0.2)
+PRESENT_FROM = present_from(0.2, AUDIBLE_DB)
 
 
 @pytest.fixture

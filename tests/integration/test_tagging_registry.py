@@ -10,7 +10,7 @@ from bandscope_dagster.errors import ModelFileError, SettingsError
 from bandscope_dagster.models.inventory import load_inventory
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.tagging.options import TaggingOptions
-from bandscope_dagster.tagging.presence_rule import PresenceRule
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB, PresenceRule
 from bandscope_dagster.tagging.registry import TAGGERS, load_tagger, present_from
 
 NO_CHOICE = TaggingOptions()
@@ -45,17 +45,17 @@ def test_an_unknown_tagger_is_refused_with_the_setting_and_its_accepted_values(t
 
 
 def test_every_rule_of_presence_belongs_to_a_tagger_or_to_all_others():
-    assert {"bandscope-instruments", None} < set(present_from(None)) <= {*TAGGERS, None}
+    assert {"bandscope-instruments", None} < set(present_from(None, AUDIBLE_DB)) <= {*TAGGERS, None}
 
 
 def test_only_our_own_tagger_is_judged_by_a_share_of_its_windows():
-    rules = present_from(None)
+    rules = present_from(None, AUDIBLE_DB)
     shares = {name: rules.get(name, rules[None]).best_share for name in TAGGERS}
     assert shares == dict.fromkeys(TAGGERS) | {"bandscope-instruments": 0.25}
 
 
 def test_the_setting_is_one_bound_for_all_taggers_and_instruments():
-    assert present_from(0.3) == {None: PresenceRule(0.3)}
+    assert present_from(0.3, AUDIBLE_DB) == {None: PresenceRule(0.3)}
 
 
 def test_importing_the_registry_does_not_import_torch():

@@ -26,9 +26,10 @@ from bandscope_dagster.storage.tables.schemas import (
     table_key,
 )
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 
-PRESENT_FROM = present_from(0.2)
+PRESENT_FROM = present_from(0.2, AUDIBLE_DB)
 SONG_CATALOG, INSTRUMENT_CATALOG, SONG_ERRORS = CATALOGS = (
     song_catalog(PRESENT_FROM, "1"),
     instrument_catalog(PRESENT_FROM, "1"),

@@ -28,12 +28,13 @@ from bandscope_dagster.storage.tables.schemas import (
     STEMS,
 )
 from bandscope_dagster.storage.tables.song_tables import write_table
+from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
 
 SAMPLE_RATE = 44_100  # Hz
 OPUS_RATE = 48_000  # Hz
 BLOCK = 441_000  # frames
-PRESENT_FROM = present_from(0.2)
+PRESENT_FROM = present_from(0.2, AUDIBLE_DB)
 
 Audio = NDArray[np.float32]  # (2, frames)
 

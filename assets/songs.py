@@ -1,8 +1,7 @@
 """``songs``: one row per upload, which is read once, decoded completely, and described."""
 
 from collections.abc import Iterator
-from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import dagster as dg
 
@@ -20,7 +19,7 @@ from bandscope_dagster.orchestration.song_events import (
     song_materialization,
 )
 from bandscope_dagster.orchestration.songs_step import is_followed_by_analysis, songs_output
-from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_checked, songs_of_run
+from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import SongPlanner
@@ -29,8 +28,6 @@ from bandscope_dagster.pipeline.validate import SongChecked, check_songs
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
-
-TELL_EVERY_S: Final = 2.0
 
 
 @dg.multi_asset(
@@ -72,14 +69,8 @@ def songs(
         upstream = Upstream(context)
         emitted = already_emitted(context)
         failed: list[SongFailed] = []
-        checked = 0
-        told = monotonic()
         for part, reuse in in_turn(context, keys):
             for song in check_songs(part, uploads, store, settings.limits, planner, reuse=reuse):
-                checked += 1
-                if monotonic() - told > TELL_EVERY_S:
-                    context.log.info(songs_checked(checked, len(keys)))
-                    told = monotonic()
                 if song.failure is not None:
                     context.log.error(f"{song.song_id}: {song.failure}")
                     failed.append(SongFailed(song.song_id, song.failure))

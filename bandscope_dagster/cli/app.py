@@ -96,8 +96,8 @@ def ingest(
 
     _, store = settings_and_store()
     has_home()
-    skipped = ingest_files(store, console, paths, owner, replace=replace)
-    raise typer.Exit(1 if skipped else 0)
+    given = ingest_files(store, console, paths, owner, replace=replace)
+    raise typer.Exit(0 if given.complete else 1)
 
 
 @app.command()

@@ -36,19 +36,19 @@ class Wanted:
     shorter_s: float | None = None
 
 
-def find(store: ObjectStore, console: Console, wanted: Wanted, *, as_json: bool) -> int:
-    """Print the songs that have all that is ``wanted``, longest presence first; return their number.
+def find(store: ObjectStore, console: Console, wanted: Wanted, *, as_json: bool) -> None:
+    """Print the songs that have all that is ``wanted``, longest presence first.
 
     Raises:
         UnknownName: an instrument or the source is unknown.
     """
-    songs = query(store, "SELECT song_id, title, filename, duration_s, status FROM song_catalog")
+    songs = query(store, "SELECT song_id, title, filename, duration_s, status, instruments FROM song_catalog")
     songs = songs.filter(pl.col("status").is_in(["ok", "warning", "partial"]))
     tags = query(
         store,
-        "SELECT song_id, source, instrument, family, seconds_present FROM instrument_catalog"
-        " WHERE seconds_present > 0",
+        "SELECT song_id, source, instrument, family, seconds_present FROM instrument_catalog",
     )
+    tagged, tags = tags, tags.filter(pl.col("seconds_present") > 0)
     sources = tags["source"].unique().to_list()
     if wanted.source is not None:
         if tags.height and wanted.source not in sources:
@@ -56,8 +56,12 @@ def find(store: ObjectStore, console: Console, wanted: Wanted, *, as_json: bool)
                 f"no song has a source {wanted.source!r}; choose from {', '.join(sorted(sources))}"
             )
         tags = tags.filter(pl.col("source") == wanted.source)
+    if wanted.absent:  # nothing is known of a song that was not tagged
+        songs = songs.filter(pl.col("instruments").is_not_null())
+        if wanted.source is not None:
+            songs = songs.join(tagged.filter(source=wanted.source), on="song_id", how="semi")
     known = set(tags["instrument"]) | set(tags["family"].drop_nulls())
-    found = songs.with_columns(pl.lit(None, pl.Float32).alias("seconds"))
+    found = songs.drop("instruments").with_columns(pl.lit(None, pl.Float32).alias("seconds"))
     for name in wanted.present:
         heard = _heard(tags, _canonical(name, known)).filter(pl.col("most") >= wanted.min_seconds)
         found = found.join(heard, on="song_id").with_columns(
@@ -74,14 +78,13 @@ def find(store: ObjectStore, console: Console, wanted: Wanted, *, as_json: bool)
     rows: list[dict[str, Any]] = found.drop("status").to_dicts()
     if as_json:
         print_raw(json.dumps(rows, indent=1, ensure_ascii=False))
-        return len(rows)
+        return
     for row in rows:
         heard = "" if row["seconds"] is None else f", heard for {clock(row['seconds'])}"
         name = one_line(row["title"] or row["filename"])
         line = f"{row['song_id']}  {name} ({clock(row['duration_s'])}{heard})"
         console.print(escape(line), highlight=False, soft_wrap=True)
     console.print(counted(len(rows), "song"), highlight=False)
-    return len(rows)
 
 
 def _heard(tags: pl.DataFrame, name: str) -> pl.DataFrame:

@@ -65,6 +65,14 @@ class Found:
     passed_over: list[str] = field(default_factory=list[str])  # names of files in folders that are no audio
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The result of one call."""
+
+    keys: list[str]  # of the given files that are in the store now
+    complete: bool  # False if anything was left out, or skipped because a different file has its name
+
+
 def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path | None = None) -> Found:
     """The audio files at and below ``paths``, ordered by name. Subfolders are kept in the keys.
 
@@ -145,16 +153,14 @@ def ingest_files(
     owner: str | None,
     *,
     replace: bool,
-) -> bool:
-    """Upload the audio files at and below ``paths``; print the number of files by outcome, and what is left out.
-
-    Returns True if anything was left out, or skipped because a different file has its name.
-    """
+) -> Given:
+    """Upload the audio files at and below ``paths``; print the number of files by outcome, and what is left out."""
     found = find_files(paths, owner, None if store.url.startswith("s3://") else Path(store.url))
     left_out = list(found.left_out)
     if found.files:
         require_writable(store)
     counts: Counter[Ingested] = Counter()
+    keys: list[str] = []
     with progress_bar(console) as progress:
         task = progress.add_task("uploading", total=len(found.files))
         for file in found.files:
@@ -171,12 +177,13 @@ def ingest_files(
                     left_out.append(f"{one_line(file.path)}: {outcome}")
                 else:
                     counts[outcome] += 1
+                    keys.append(file.key)
             progress.advance(task)
     for outcome, count in counts.items():
         console.print(f"{count} {outcome}", highlight=False)
     _print_left_out(console, left_out, found.passed_over)
     console.print(f"Uploads: {escape(store.uri(UPLOADS))}", highlight=False, soft_wrap=True)
-    return bool(left_out)
+    return Given(keys, complete=not left_out)
 
 
 def _print_left_out(console: Console, left_out: Sequence[str], passed_over: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from bandscope_dagster.cli.opened import settings_and_store
 from bandscope_dagster.cli.terminal import console
 
 
@@ -32,13 +33,9 @@ def forget(
     """
     from bandscope_dagster.cli.forget import ForgetOptions, forget_songs, restore_songs
     from bandscope_dagster.orchestration.home import dagster_home
-    from bandscope_dagster.orchestration.used_stores import check_store
-    from bandscope_dagster.settings import load_settings
 
-    settings = load_settings()
-    store = settings.open_store()
+    settings, store = settings_and_store()
     home = dagster_home()
-    check_store(store, home)
     if undo:
         complete = restore_songs(settings, store, home, console, songs or [])
     else:

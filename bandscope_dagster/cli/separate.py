@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.cli.export import Flat, export
-from bandscope_dagster.cli.ingest import find_files, ingest_files
+from bandscope_dagster.cli.ingest import ingest_files
 from bandscope_dagster.cli.run import RunOptions, run_songs
+from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.exporting.encodings import AudioFormat, find_encoding
 from bandscope_dagster.exporting.song_export import ExportOptions
 from bandscope_dagster.orchestration.home import dagster_home
@@ -35,9 +36,13 @@ def separate_files(
 
     Other songs of the store are left as they are. A file whose name another upload has is left out.
     """
-    skipped = ingest_files(store, console, paths, None, replace=False)
-    keys = {file.key for file in find_files(paths, None).files}
-    songs = {upload.song_id for upload in list_uploads(store).uploads if upload.key in keys}
+    given = ingest_files(store, console, paths, None, replace=False)
+    found = {upload.key: upload.song_id for upload in list_uploads(store).uploads}
+    songs = {found[key] for key in given.keys if key in found}
+    for key in given.keys:
+        if key not in found:
+            text = f"{one_line(key)}: a forgotten song; `bandscope forget --undo` brings it back"
+            console.print(escape(text), highlight=False, soft_wrap=True)
     if not songs:
         return False
     failed = run_songs(settings, store, dagster_home(), console, songs, None, RunOptions())
@@ -51,4 +56,4 @@ def separate_files(
             names = list(dict.fromkeys(each.name for each in facts.instruments))[:SHOWN_INSTRUMENTS]
             heard = ", ".join(names) or "nothing that the tagger knows"
             console.print(escape(f"{song}: heard {heard}"), highlight=False, soft_wrap=True)
-    return not (skipped or failed or not_written)
+    return given.complete and len(songs) == len(given.keys) and not (failed or not_written)

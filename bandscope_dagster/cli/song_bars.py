@@ -60,6 +60,7 @@ class _SongBars:
         self._checked, self._done = set[str](), set[str]()
         self._lengths: dict[str, float] = {}  # song → audio for the models, in seconds
         self._heard: dict[str, float] = {}  # song → of it, what the models got
+        self._length_sum = self._heard_sum = 0.0  # of all songs; a song that is done was heard in full
         self._began: float | None = None  # the time of the models' first report
         self._heard_then = 0.0  # seconds of audio before it
         self._rows: dict[str, TaskID] = {}  # of songs at work
@@ -79,11 +80,14 @@ class _SongBars:
                     self._checked.add(song)
                     self._end(song, "songs", self._checked)
                 case Stage.WAITING:
-                    self._lengths[song], self._heard[song] = report.seconds, 0.0
+                    self._length_sum += report.seconds - self._lengths.get(song, 0.0)
+                    self._lengths[song] = report.seconds
+                    self._hear(song, 0.0)
                 case Stage.ANALYZING:
                     self._advance(song, report.seconds)
                 case Stage.DONE:
                     self._done.add(song)
+                    self._hear(song, self._lengths.get(song, 0.0))
                     self._end(song, "analyze", self._done)
 
     def _add(self, title: str, total: float | None, amount: str) -> TaskID:
@@ -105,22 +109,26 @@ class _SongBars:
     def _advance(self, song: str, seconds: float) -> None:
         length = self._lengths.get(song, 0.0)
         self._begin(song, length)
-        self._heard[song] = heard = min(self._heard.get(song, 0.0) + seconds, length)
+        heard = min(self._heard.get(song, 0.0) + seconds, length)
+        self._hear(song, heard)
         amount = f"{clock(heard)} of {clock(length)}" if heard < length else "storing"
         self._bars.update(self._rows[song], completed=heard, amount=amount)
         if "analyze" in self._all:
             self._bars.update(self._all["analyze"], left=self._left())
 
+    def _hear(self, song: str, seconds: float) -> None:
+        """Set how much of a song the models got."""
+        self._heard_sum += seconds - self._heard.get(song, 0.0)
+        self._heard[song] = seconds
+
     def _left(self) -> str:
         """The time that is left at the models' speed so far; songs of later batches count with the mean length."""
-        heard = sum(
-            length if song in self._done else self._heard[song] for song, length in self._lengths.items()
-        )
+        heard = self._heard_sum
         if self._began is None:
             self._began, self._heard_then = monotonic(), heard
         if heard == self._heard_then:
             return ""
-        later = self._songs - len(self._done | self._lengths.keys())
-        mean = sum(self._lengths.values()) / len(self._lengths)
-        rest = sum(self._lengths.values()) - heard + later * mean
+        later = self._songs - len(self._heard)
+        mean = self._length_sum / len(self._lengths)
+        rest = self._length_sum - heard + later * mean
         return f"{clock((monotonic() - self._began) * rest / (heard - self._heard_then))} left"

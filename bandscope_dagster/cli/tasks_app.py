@@ -37,7 +37,7 @@ def separate(
 
     settings, store = settings_and_store()
     stems = _names(stem)
-    done = separate_files(settings, store, console, songs, to, audio_format, stems, without or [])
+    done = separate_files(settings, store, console, songs, to, audio_format, stems, _names(without))
     raise typer.Exit(0 if done else 1)
 
 
@@ -111,7 +111,9 @@ def export(
     ] = None,
     without: Annotated[
         list[str] | None,
-        typer.Option(help="The mixture without this stem; implies --flat. Repeatable."),
+        typer.Option(
+            help="The mixture without this stem; implies --flat. Several: repeat it, or use commas."
+        ),
     ] = None,
     lists: Annotated[
         bool,
@@ -149,7 +151,7 @@ def export(
     found, missed = select_songs(store, songs or [], where)
     for error in missed:
         print_error(str(error))
-    in_one = Flat(_names(stem), without or (), stem_file) if flat or stem or without or stem_file else None
+    in_one = Flat(_names(stem), _names(without), stem_file) if flat or stem or without or stem_file else None
     if in_one is not None and lists:
         raise typer.BadParameter(
             "--lists needs a folder for each song: omit --flat, --stem, --without, --stem-file"

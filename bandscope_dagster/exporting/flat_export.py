@@ -23,6 +23,7 @@ from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, STEMS
 
 Audio = NDArray[np.float32]
 
+LENGTHS_DIFFER: Final = "{song_id}: its stems are not as long as the song; materialize its tables again"
 ID_DIGITS: Final = 12  # of a song's id, at its end: they tell songs with the same name apart
 
 
@@ -66,8 +67,8 @@ def export_flat(
     without: Sequence[str],
     *,
     mixture: bool,
-    normalise_lufs: float | None = None,
-    taken: dict[str, str] | None = None,
+    normalise_lufs: float | None,
+    taken: dict[str, str],
 ) -> FlatExport:
     """Write a file into ``to`` for every part of the song; existing files of the same names are replaced.
 
@@ -96,20 +97,18 @@ def export_flat(
                 for part, block in zip(parts, samples, strict=True):
                     files[part.name].push(block * np.float32(gain.factor))
             if set[int]().union(*(file.finish() for file in files.values())) != {song.frames}:
-                raise ExportError(
-                    f"{song_id}: its stems are not as long as the song; materialize its tables again"
-                )
+                raise ExportError(LENGTHS_DIFFER.format(song_id=song_id))
         for each in pending.values():
             each.commit()
     return FlatExport(tuple(Path(target.url) / file for file in names.values()), gain)
 
 
-def own_name(song: Song, taken: dict[str, str] | None) -> str:
+def own_name(song: Song, taken: dict[str, str]) -> str:
     """The song's name for files, with the end of its id where another song of the same export has this name.
 
     ``taken`` is name → song, without case, of all songs before it; this one is added.
     """
-    first = song.song_id if taken is None else taken.setdefault(song.name.casefold(), song.song_id)
+    first = taken.setdefault(song.name.casefold(), song.song_id)
     return song.name if first == song.song_id else f"{song.name} [{song.song_id[-ID_DIGITS:]}]"
 
 
@@ -149,4 +148,9 @@ def _blocks(store: ObjectStore, song_id: str, sources: set[str]) -> Iterator[dic
         rows = [row for blocks in (stems, mixture) if blocks is not None for row in next(blocks, ())]
         if not rows:
             return
-        yield {source: stored_samples(row) for row in rows if (source := row.get("stem", MIXTURE)) in sources}
+        block = {
+            source: stored_samples(row) for row in rows if (source := row.get("stem", MIXTURE)) in sources
+        }
+        if len({samples.shape for samples in block.values()}) != 1 or block.keys() != sources:
+            raise ExportError(LENGTHS_DIFFER.format(song_id=song_id))
+        yield block

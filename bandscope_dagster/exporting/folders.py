@@ -116,6 +116,8 @@ class ExportFolder:
                 record: dict[str, Any] = json.loads((folder / kind).read_bytes())
                 files = {file: ExportedFile(**known) for file, known in record["files"].items()}
                 return record["bandscope_song_id"], files
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (FileNotFoundError, NotADirectoryError):
                 continue
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue  # not a record of ours: the folder is left as it is
         return None, {}  # a folder that no export made

@@ -8,6 +8,7 @@ import numpy as np
 from bandscope_dagster.audio.blocks import MIXTURE
 from bandscope_dagster.exporting.encodings import Encoding
 from bandscope_dagster.exporting.flat_export import (
+    LENGTHS_DIFFER,
     FlatExport,
     Part,
     blocks_of_parts,
@@ -49,8 +50,8 @@ def export_stem_file(
     song_id: str,
     to: Path,
     encoding: Encoding,
-    normalise_lufs: float | None = None,
-    taken: dict[str, str] | None = None,
+    normalise_lufs: float | None,
+    taken: dict[str, str],
 ) -> FlatExport:
     """Write the song's stem file into ``to``; an existing file of the same name is replaced.
 
@@ -71,8 +72,6 @@ def export_stem_file(
             for samples in blocks_of_parts(store, song_id, parts):
                 file.push(*(block * np.float32(gain.factor) for block in samples))
             if file.finish() != {song.frames}:
-                raise ExportError(
-                    f"{song_id}: its stems are not as long as the song; materialize its tables again"
-                )
+                raise ExportError(LENGTHS_DIFFER.format(song_id=song_id))
         add_stem_atom(pending.file)
     return FlatExport((Path(target.url) / name,), gain)

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Any, Final
 
 import dagster as dg
+import grpc
 import psutil
 
 from bandscope_dagster.orchestration.home import is_in_use
@@ -137,9 +138,15 @@ def _may_be_known(run: dg.DagsterRun) -> bool:
     if CODE_SERVER_TAG not in run.tags:
         return False
     place: dict[str, Any] = json.loads(run.tags[CODE_SERVER_TAG])
-    client = DagsterGrpcClient(host=place["host"], port=place.get("port"), socket=place.get("socket"))
+    client = DagsterGrpcClient(
+        host=place["host"],
+        port=place.get("port"),
+        socket=place.get("socket"),
+        use_ssl=place.get("use_ssl", False),
+    )
     try:
         known = deserialize_value(client.get_current_runs(), GetCurrentRunsResult)
     except DagsterUserCodeUnreachableError as error:
-        return "UNAVAILABLE" not in str(error)  # else no server is at this address any more
+        call = error.__cause__  # without a server at this address: it is gone
+        return not isinstance(call, grpc.Call) or call.code() != grpc.StatusCode.UNAVAILABLE
     return run.run_id in known.current_runs

@@ -6,6 +6,7 @@ The runs are those of one home. Two homes over one store do not see each other: 
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 
 import dagster as dg
@@ -36,26 +37,33 @@ _END: Final = {
 
 
 def in_turn(context: dg.AssetExecutionContext, songs: Sequence[str]) -> Iterator[tuple[Sequence[str], bool]]:
-    """The ``songs`` of this step in one or two parts, each with True if stored results of it are kept.
+    """The ``songs`` of this step in up to three parts, each with True if stored results of it are kept.
 
-    The first part is this run's alone. The second are songs that another run has computed in the same step since this
-    run was requested; if it still does, the second part comes after its end. A step waits only for steps that began
-    before it, so no two wait for each other.
+    The first part is this run's alone. The others are songs that another run of the same step also has, and come after
+    that step's end if it began before this one. Those that it has computed since this run was requested are kept. A
+    step waits only for steps that began before it, so no two wait for each other.
     """
     reuse = wants_reuse(context)
-    others = _other_runs(context)
+    requested, others = _other_runs(context)
     shared = [song for song in songs if any(song in covered for covered in others.values())]
-    if len(shared) < len(songs):
-        alone = set(songs).difference(shared)
+    alone = set(songs).difference(shared)
+    if alone:
         yield [song for song in songs if song in alone], reuse
-    if shared:
-        for run_id, covered in others.items():
-            _wait_for(context, run_id, [song for song in shared if song in covered])
-        yield shared, True
+    computed: set[str] = set()
+    for run_id, covered in others.items():
+        here = [song for song in shared if song in covered]
+        _wait_for(context, run_id, here)
+        computed |= _computed_since(context, run_id, requested).intersection(here)
+    for part, keep in (
+        ([song for song in shared if song in computed], True),
+        ([song for song in shared if song not in computed], reuse),
+    ):
+        if part:
+            yield part, keep
 
 
-def _other_runs(context: dg.AssetExecutionContext) -> dict[str, set[str]]:
-    """Run → its songs, for other runs over the same assets that have computed since this run was requested."""
+def _other_runs(context: dg.AssetExecutionContext) -> tuple[float, dict[str, set[str]]]:
+    """When this run was requested (seconds since 1970), and run → songs of the other runs that went on since then."""
     instance, own = context.instance, context.run.run_id
     stats = instance.get_run_stats(own)
     requested = stats.enqueued_time or stats.launch_time or stats.start_time or time.time()
@@ -80,7 +88,7 @@ def _other_runs(context: dg.AssetExecutionContext) -> dict[str, set[str]]:
             song: place for place, song in enumerate(instance.get_dynamic_partitions(SONGS_NAME))
         }
         found[run.run_id] = _songs_of(run, places)
-    return found
+    return requested, found
 
 
 def _songs_of(run: dg.DagsterRun, places: dict[str, int]) -> set[str]:
@@ -90,7 +98,7 @@ def _songs_of(run: dg.DagsterRun, places: dict[str, int]) -> set[str]:
     first, last = places.get(run.tags[RANGE_START_TAG]), places.get(run.tags.get(RANGE_END_TAG, ""))
     if first is None or last is None:
         return set()
-    return set(list(places)[first : last + 1])
+    return set(islice(places, first, last + 1))
 
 
 def _wait_for(context: dg.AssetExecutionContext, run_id: str, songs: Sequence[str]) -> None:
@@ -106,16 +114,30 @@ def _wait_for(context: dg.AssetExecutionContext, run_id: str, songs: Sequence[st
         if not told:
             context.log.warning(
                 f"Run {run_id[:8]} computes {counted(len(songs), 'song')} of this run now. This run waits for it, and"
-                f" keeps its results: {', '.join(songs)}"
+                f" keeps what it computes: {', '.join(songs)}"
             )
             told = True
         time.sleep(LOOK_EVERY_S)
         end_dead_runs(instance)
-    if not told:
+
+
+def _computed_since(context: dg.AssetExecutionContext, run_id: str, since: float) -> set[str]:
+    """The songs that the same step of another run has computed, not only kept, since a time (seconds since 1970)."""
+    found: set[str] = set()
+    events = context.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    for entry in events:
+        event = entry.asset_materialization
+        if entry.step_key != context.op_def.name or entry.timestamp < since or event is None:
+            continue
+        kept = event.metadata.get("reused")
+        if event.partition is not None and not (kept is not None and kept.value):
+            found.add(event.partition)
+    if found:
         context.log.info(
-            f"Run {run_id[:8]} has computed {counted(len(songs), 'song')} since this run was requested. Its results are"
-            f" kept: {', '.join(songs)}"
+            f"Run {run_id[:8]} has computed {counted(len(found), 'song')} since this run was requested: results of such"
+            " songs are kept."
         )
+    return found
 
 
 def _executing_since(instance: dg.DagsterInstance, run_id: str, step: str) -> float | None:

@@ -105,8 +105,3 @@ def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[s
         said = entry.dagster_event and entry.dagster_event.step_failure_data.user_failure_data
         if said:
             yield said.description or "", said.metadata or {}
-
-
-def songs_checked(number: int, songs: int) -> str:
-    """The log message on the progress of ``songs``, which reports all of its materializations at its end."""
-    return f"{number} of {songs} songs checked"

@@ -53,21 +53,28 @@ def find_songs(store: ObjectStore, pattern: str) -> list[str]:
     Raises:
         NoSuchSong: no song matches.
     """
-    if SONG_ID.fullmatch(pattern) and any(
-        store.head(table_key(table, pattern)) is not None for table in (SONGS, SONG_FAILURES)
-    ):
-        return [pattern]  # without reading every other song
-    songs = query(store, "SELECT song_id, filename, title FROM songs ORDER BY uploaded_at, song_id")
-    return select({song: names for song, *names in songs.iter_rows()}, pattern)
+    found, missed = find_all(store, [pattern])
+    if missed:
+        raise missed[0]
+    return found
 
 
 def find_all(store: ObjectStore, patterns: Sequence[str]) -> tuple[list[str], list[NoSuchSong]]:
     """The songs that match any of ``patterns``, each once, and an error for each pattern that matches none."""
     found: dict[str, None] = {}
     missed: list[NoSuchSong] = []
+    songs: dict[str, list[str | None]] | None = None
     for pattern in patterns:
+        if SONG_ID.fullmatch(pattern) and any(
+            store.head(table_key(table, pattern)) is not None for table in (SONGS, SONG_FAILURES)
+        ):
+            found[pattern] = None  # without reading every other song
+            continue
+        if songs is None:
+            rows = query(store, "SELECT song_id, filename, title FROM songs ORDER BY uploaded_at, song_id")
+            songs = {song: names for song, *names in rows.iter_rows()}
         try:
-            found |= dict.fromkeys(find_songs(store, pattern))
+            found |= dict.fromkeys(select(songs, pattern))
         except NoSuchSong as error:
             missed.append(error)
     return list(found), missed

@@ -24,6 +24,7 @@ from bandscope_dagster.audio.flac import decode_flac
 from bandscope_dagster.cli.export import NothingSelected, select_songs
 from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.exporting.encodings import MP3_CEILING, find_encoding
+from bandscope_dagster.exporting.flat_export import export_flat
 from bandscope_dagster.exporting.folders import LISTED_RECORD, RECORD, ExportFolder
 from bandscope_dagster.exporting.gain import NoLoudness
 from bandscope_dagster.exporting.instruments import INSTRUMENT_COLUMNS
@@ -461,6 +462,17 @@ def test_an_error_during_an_export_keeps_the_old_files(store: ObjectStore, to: P
     ):
         exported(store, "song", to)
     assert files_in(to) == before
+
+
+def test_stems_of_unequal_length_are_an_error_of_that_song_in_one_folder_too(
+    store: ObjectStore, to: Path
+) -> None:
+    write_table(store, SONGS, [song_row("song")], lineage("song"))
+    rows = [block_rows("song", block, STEM_NAMES) for block in range(2)]
+    write_stems(store, [rows[0], rows[1][:1]])
+    with pytest.raises(ExportError, match="song: its stems are not as long as the song; materialize"):
+        export_flat(store, "song", to, WAV.encoding, (), (), mixture=False, normalise_lufs=None, taken={})
+    assert not list(to.glob("*.wav"))
 
 
 def test_stems_of_unequal_length_are_an_error(store: ObjectStore, to: Path) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from catalog_songs import CATALOGS, analyze
 from command_line import CommandLine
-from song_rows import tag_row
+from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.tables.schemas import SONGS
+from bandscope_dagster.storage.tables.song_tables import write_table
 
 
 @pytest.fixture
@@ -28,6 +30,7 @@ def bandscope(
     analyze(store, "solo", tags("solo", strings, ("acoustic guitar", 0.9), ("harp", 0.1)))
     stem = [tag_row("choir", "choir", 0.9, 0.0, family=voice, source="vocals")]
     analyze(store, "choir", tags("choir", strings, ("harp", 0.9)), stem)
+    write_table(store, SONGS, [song_row("untagged")], lineage("untagged"))
     list(refresh(store, CATALOGS))
     monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path))
     return CommandLine(monkeypatch, capsys)
@@ -44,8 +47,9 @@ def bandscope(
         (["--with", "voice", "--in", "vocals"], "choir"),
         (["--with", "singing"], "duo"),
         (["--without", "harp"], "duo solo"),
+        (["--without", "guitar", "--in", "vocals"], "choir"),
         (["--longer", "20"], ""),
-        (["--shorter", "21"], "choir duo solo"),
+        (["--shorter", "21"], "choir duo solo untagged"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

@@ -20,12 +20,15 @@ def test_a_file_becomes_stems_in_one_folder_and_a_second_call_computes_nothing(t
     tags = {"title": "Falcon 69", "artist": "The Easton Ellises"}
     song.write_bytes(encode(excerpt(), "flac", "flac", tags=tags))
 
-    command = ("separate", str(song), str(tmp_path / "gone.wav"), "--to", str(to))
+    other = tmp_path / "other.wav"
+    other.write_bytes(song_bytes(2))  # another file has its name in the store
+    command = ("separate", str(song), str(tmp_path / "gone.wav"), str(other), "--to", str(to))
     command += ("--stems", "vocals, accompaniment", "--without", "vocals")
     for again in (False, True):
         process = bandscope(store, home, *command)
         said, _ = process.communicate(timeout=600)
         assert process.returncode == 1 and "gone.wav: does not exist" in said
+        assert "other.wav: a different file with this name is uploaded" in said
         assert ("are done" in said) is again, said
         assert "1 exported" in said and "heard" in said
     files = {file.name: soundfile.info(file).frames for file in to.glob("*.wav")}

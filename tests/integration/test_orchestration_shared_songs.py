@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from daemon import wait_for
+from dagster._core.events import StepMaterializationData
 from instances import new_instance
 from platforms import Platform, local_settings, song_bytes
 
@@ -62,10 +63,35 @@ def test_the_second_run_waits_for_the_songs_that_the_first_computes_and_keeps_it
     assert one in line and two in line and three not in line
     running, *_ = platform.instance.get_runs()
     assert list(platform.events(running.run_id, "songs")) == [three], "its own song does not wait"
+    made = dg.AssetMaterialization("songs", partition=one, metadata={"reused": False})
+    kept = dg.AssetMaterialization("songs", partition=two, metadata={"reused": True})
+    for event in (made, kept):
+        data = StepMaterializationData(event)
+        happened = dg.DagsterEvent(
+            dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+            first.job_name,
+            step_key="songs",
+            event_specific_data=data,
+        )
+        platform.instance.report_dagster_event(happened, first.run_id)
     report(platform, first, dg.DagsterEventType.RUN_CANCELED, None)
     second.join(timeout=300)
     assert results[0].success
-    assert reused(platform, results[0].run_id) == {one: True, two: True, three: False}
+    assert reused(platform, results[0].run_id) == {one: True, two: False, three: False}
+
+
+def test_a_run_that_never_computed_a_song_takes_it_from_nobody(platform: Platform) -> None:
+    """Another run over the same songs has started, and has not begun this step: this run computes them."""
+
+    @dg.job(name="write_pages")
+    def job() -> None: ...
+
+    songs = platform.songs
+    tags = {"dagster/asset_partition_range_start": songs[0], "dagster/asset_partition_range_end": songs[-1]}
+    report(platform, platform.instance.create_run_for_job(job, tags=tags), STARTED, None)
+    computed = platform.materialize(ASSETS)
+    assert computed.success
+    assert reused(platform, computed.run_id) == dict.fromkeys(songs, False)
 
 
 def test_a_run_that_was_requested_after_another_had_ended_computes_again(platform: Platform) -> None:

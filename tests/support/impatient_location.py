@@ -7,7 +7,7 @@ import dagster as dg
 from fast_runs import start_runs_fast, wait_while
 from platforms import ASSETS
 
-from bandscope_dagster.orchestration import lost_songs
+from bandscope_dagster.orchestration import dead_runs, lost_songs
 from bandscope_dagster.orchestration.executors import step_executor
 from bandscope_dagster.orchestration.jobs import JOBS
 from bandscope_dagster.orchestration.resources import resources
@@ -17,6 +17,7 @@ from bandscope_dagster.settings import load_settings
 
 CATALOGS_EVERY_S = 5
 lost_songs.FIRST_WAIT_S = 1.0  # type: ignore[misc]
+dead_runs.HANDED_OVER_WITHIN_S = 10.0  # type: ignore[misc]
 
 # While this file exists, the processes of runs are slow to start; the code server is not.
 if slow := os.environ.get("TEST_SLOW_WHILE"):

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import dagster as dg
 
-from bandscope_dagster.catalogs.agreement import disagreements, status_counts
+from bandscope_dagster.catalogs.agreement import disagreements, read_song_states, status_counts
 from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import Refreshed, refresh
 from bandscope_dagster.orchestration.executors import resource_requests
@@ -76,6 +76,7 @@ def catalogs(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """Update the catalogs with the songs whose files have changed, from one listing of the store, then check them."""
     songs: dict[str, int] = {}  # catalog → the songs in the listing that it was made from
+    states = None
     wanted = [
         catalog
         for catalog in all_catalogs(present_from(settings.present_from, settings.audible_db))
@@ -85,12 +86,16 @@ def catalogs(
         songs[catalog.table.name] = done.changes.songs
         metadata = _metadata(done)
         if catalog.table is SONG_CATALOG:
-            metadata |= {f"songs_{status}": count for status, count in status_counts(store).items()}
+            states = read_song_states(store)
+            counts = {} if states is None else status_counts(states)
+            metadata |= {f"songs_{status}": count for status, count in counts.items()}
         yield dg.MaterializeResult(asset_key=catalog.table.name, metadata=metadata)
+    if states is None and context.selected_asset_check_keys:
+        states = read_song_states(store)
     for table in CATALOG_TABLES:
         key = dg.AssetKey(table.name)
         if dg.AssetCheckKey(key, AGREES) in context.selected_asset_check_keys:
-            found = list(disagreements(store, table, songs.get(table.name)))
+            found = list(disagreements(store, table, states, songs.get(table.name)))
             yield dg.AssetCheckResult(
                 passed=not found,
                 asset_key=key,

@@ -11,20 +11,30 @@ from bandscope_dagster.storage.tables.catalog_state import read_rows
 from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONG_ERRORS, Table
 
 
-def status_counts(store: ObjectStore) -> dict[str, int]:
-    """Status → the number of its songs in the stored ``song_catalog``; empty if it cannot be read."""
-    rows = read_rows(store, SONG_CATALOG, ("status",))
-    return {} if rows is None else dict(rows.group_by("status").len().sort("status").iter_rows())
+def read_song_states(store: ObjectStore) -> pl.DataFrame | None:
+    """The columns ``song_id``, ``status`` and ``heard`` (True if it has instruments) of the stored ``song_catalog``.
+
+    None if it cannot be read.
+    """
+    rows = read_rows(store, SONG_CATALOG, ("song_id", "status", "instruments"))
+    heard = pl.col("instruments").list.len() > 0
+    return None if rows is None else rows.select("song_id", "status", heard.alias("heard"))
 
 
-def disagreements(store: ObjectStore, table: Table, songs: int | None = None) -> Iterator[str]:
-    """Sentences about what does not agree in a stored catalog.
+def status_counts(states: pl.DataFrame) -> dict[str, int]:
+    """Status → the number of its songs."""
+    return dict(states.group_by("status").len().sort("status").iter_rows())
+
+
+def disagreements(
+    store: ObjectStore, table: Table, states: pl.DataFrame | None, songs: int | None = None
+) -> Iterator[str]:
+    """Sentences about what does not agree in a stored catalog, by the ``states`` from ``read_song_states``.
 
     ``songs`` is the number of songs with files, from the listing that the catalog was made from; None if unknown.
     """
-    own = read_rows(store, table, ("song_id",))
-    catalog = read_rows(store, SONG_CATALOG, ("song_id", "status", "instruments"))
-    if own is None or catalog is None:
+    own = states if table is SONG_CATALOG else read_rows(store, table, ("song_id",))
+    if own is None or states is None:
         yield f"{table.name if own is None else SONG_CATALOG.name} cannot be read"
         return
     if table is SONG_CATALOG:
@@ -33,10 +43,10 @@ def disagreements(store: ObjectStore, table: Table, songs: int | None = None) ->
         if twice := own.height - own["song_id"].n_unique():
             yield f"{counted(twice, 'song')} in more than one row"
         return
-    having = set(own["song_id"])
-    if unknown := len(having.difference(catalog["song_id"])):
+    having = own.select("song_id").unique()
+    if unknown := having.join(states, on="song_id", how="anti").height:
         yield f"{counted(unknown, 'song')} that {SONG_CATALOG.name} does not have"
     bad = pl.col("status").is_in([Status.REJECTED.value, Status.FAILED.value])
-    expected = bad if table is SONG_ERRORS else pl.col("instruments").list.len() > 0
-    if missing := len(set(catalog.filter(expected)["song_id"]) - having):
+    expected = states.filter(bad if table is SONG_ERRORS else pl.col("heard")).select("song_id").unique()
+    if missing := expected.join(having, on="song_id", how="anti").height:
         yield f"no row for {counted(missing, 'song')} that must have one by {SONG_CATALOG.name}"

@@ -161,16 +161,18 @@ def status(
     """Show the status of all songs, or the details of the given songs."""
     from bandscope_dagster.cli.other_taggers import print_other_taggers
     from bandscope_dagster.cli.status import print_overview, print_songs
-    from bandscope_dagster.cli.status_registered import print_registered
-    from bandscope_dagster.cli.status_remarks import print_remarks
+    from bandscope_dagster.cli.status_remarks import print_records
+    from bandscope_dagster.pipeline.uploads import list_uploads
+    from bandscope_dagster.songs.status import SOURCES
+    from bandscope_dagster.storage.tables.song_files import list_song_files
     from bandscope_dagster.tagging.registry import present_from
 
     settings, store = settings_and_store()
     if song is None:
-        print_overview(store, console)
-        print_registered(store, console)
+        files, listing = list_song_files(store, SOURCES), list_uploads(store)
+        print_overview(files, listing, console)
         print_other_taggers(store, console, settings.tagger)
-        print_remarks(store, console, settings)
+        print_records(files, listing, console, settings)
     else:
         rule = present_from(settings.present_from, settings.audible_db)
         print_songs(store, console, song, rule, paths=paths)

@@ -12,15 +12,15 @@ from bandscope_dagster.catalogs.song_catalog import unchanged_rows
 from bandscope_dagster.errors import is_failure
 from bandscope_dagster.pages.text import clock, megabytes, moment, visible
 from bandscope_dagster.pipeline.upload_states import UploadState, with_upload_states
-from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.pipeline.uploads import Listing
 from bandscope_dagster.separation.quality import StemQuality
 from bandscope_dagster.songs.facts import SongFacts, read_facts
 from bandscope_dagster.songs.find import find_songs
 from bandscope_dagster.songs.presence import PresentFrom
-from bandscope_dagster.songs.status import SOURCES, Evidence, Status, read_evidence
+from bandscope_dagster.songs.status import Evidence, Status, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, SONG_TABLES, SONGS, table_key
-from bandscope_dagster.storage.tables.song_files import UPLOAD, list_song_files
+from bandscope_dagster.storage.tables.song_files import UPLOAD, SongFiles
 
 SHOWN_INSTRUMENTS: Final = 5  # per source
 COLUMNS: Final = ("song_id", "uploaded_at", "duration_s", "loudness_lufs")
@@ -31,19 +31,19 @@ SHORT_NAMES: Final = dict(
 """Short table names for the overview, so that a line with the longest song id fits into 80 columns."""
 
 
-def print_overview(store: ObjectStore, console: Console) -> None:
+def print_overview(files: SongFiles, listing: Listing, console: Console) -> None:
     """Print a line for every song: its length, loudness and state.
 
-    Songs with all results and unchanged files come from the catalog. Only the other songs are read.
+    Songs with all results and unchanged files come from the catalog. Only the other songs are read. ``files`` must have
+    the versions of all tables in ``SOURCES``.
     """
-    files = list_song_files(store, SOURCES)
     if not len(files):
         console.print(
             "No song has been processed yet. `bandscope ingest` copies songs into the store; "
             "`bandscope run` processes them."
         )
         return
-    known = unchanged_rows(store, files, (*COLUMNS, "status", "warning"))
+    known = unchanged_rows(files.store, files, (*COLUMNS, "status", "warning"))
     fine = known.filter(pl.col("status").is_in([Status.OK.value, Status.WARNING.value])).drop("status")
     others = files.of(files.song_ids.filter(~files.song_ids.is_in(fine["song_id"].implode())))
     rows = others.read(SONGS, lambda songs: songs.select(*COLUMNS, "error", "warning"))
@@ -54,7 +54,7 @@ def print_overview(store: ObjectStore, console: Console) -> None:
     songs = pl.concat([fine, rows, unread], how="diagonal_relaxed").sort(
         "uploaded_at", "song_id", nulls_last=True
     )
-    uploads = with_upload_states(files, list_uploads(store)).versions.select("song_id", UPLOAD)
+    uploads = with_upload_states(files, listing).versions.select("song_id", UPLOAD)
     lost = dict(uploads.filter(pl.col(UPLOAD) != UploadState.PRESENT.value).iter_rows())
     grid = Grid(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     grid.add_column("song", no_wrap=True, overflow="ignore")  # whole: users copy it into commands

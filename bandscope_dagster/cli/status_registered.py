@@ -1,7 +1,7 @@
 """The songs of ``bandscope status`` that the store does not know: registered in Dagster, and without any file."""
 
 from collections.abc import Collection, Iterator
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import dagster as dg
 from rich.console import Console
@@ -9,15 +9,12 @@ from rich.markup import escape
 
 from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.errors import counted
-from bandscope_dagster.orchestration.home import has_home
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS
 from bandscope_dagster.orchestration.run_tags import is_over_songs
-from bandscope_dagster.orchestration.steps import FAILED_SONGS
-from bandscope_dagster.pipeline.uploads import list_uploads
-from bandscope_dagster.songs.status import SOURCES
-from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.orchestration.steps import FAILED_SONGS, step_failures
+from bandscope_dagster.pipeline.uploads import Listing
 from bandscope_dagster.storage.tables.schemas import SONGS
-from bandscope_dagster.storage.tables.song_files import list_song_files
+from bandscope_dagster.storage.tables.song_files import SongFiles
 
 LOOKED_AT: Final = 50  # failed runs, the newest first
 
@@ -30,22 +27,21 @@ _WORDS: Final = {
 }
 
 
-def print_registered(store: ObjectStore, console: Console) -> None:
+def print_registered(
+    instance: dg.DagsterInstance, files: SongFiles, listing: Listing, console: Console
+) -> None:
     """Print a line for every registered song without a file, with what Dagster knows of it.
 
-    Prints nothing if this user can have no home, or has one that has never worked on this store.
+    Prints nothing if ``instance`` has never worked on this store.
     """
-    if not has_home():
+    known = set(files.song_ids)
+    registered = instance.get_dynamic_partitions(SONGS_NAME)
+    songs = [song for song in registered if song not in known]
+    if not songs or not (known | listing.by_song.keys()).intersection(registered):
         return
-    known = set(list_song_files(store, SOURCES).song_ids)
-    with dg.DagsterInstance.get() as instance:
-        registered = instance.get_dynamic_partitions(SONGS_NAME)
-        songs = [song for song in registered if song not in known]
-        if not songs or not (known | list_uploads(store).by_song.keys()).intersection(registered):
-            return
-        found = instance.get_status_by_partition(dg.AssetKey(SONGS.name), songs, SONGS_PARTITIONS) or {}
-        failed = {song for song in songs if found.get(song) == dg.AssetPartitionStatus.FAILED}
-        causes = dict(_causes(instance, failed)) if failed else {}
+    found = instance.get_status_by_partition(dg.AssetKey(SONGS.name), songs, SONGS_PARTITIONS) or {}
+    failed = {song for song in songs if found.get(song) == dg.AssetPartitionStatus.FAILED}
+    causes = dict(_causes(instance, failed)) if failed else {}
     console.print(f"Registered, and without any file: {counted(len(songs), 'song')}", highlight=False)
     for song in songs:
         if song in failed:
@@ -63,9 +59,8 @@ def _causes(instance: dg.DagsterInstance, songs: Collection[str]) -> Iterator[tu
             return
         if not is_over_songs(run):
             continue
-        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
-            said = entry.dagster_event and entry.dagster_event.step_failure_data.user_failure_data
-            named: Any = said.metadata.get(FAILED_SONGS) if said else None
+        for _, metadata in step_failures(instance, run.run_id):
+            named = metadata.get(FAILED_SONGS)
             if isinstance(named, dg.JsonMetadataValue):
                 causes = cast(dict[str, str], named.value)
                 for song in left.intersection(causes):

@@ -23,7 +23,7 @@ from bandscope_dagster.orchestration.run_tags import (
     STEP_FAILED,
     is_over_songs,
 )
-from bandscope_dagster.orchestration.steps import INTERRUPTED
+from bandscope_dagster.orchestration.steps import INTERRUPTED, step_failures
 
 FIRST_WAIT_S: Final = 30.0
 """From the end of the first run to the next request; doubles each time. Dagster's own retry comes in this time."""
@@ -90,11 +90,7 @@ def _has_died(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
         return True
     if LAUNCHER_TAG in run.tags:  # a person pressed Ctrl-C
         return False
-    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
-        said = entry.dagster_event and entry.dagster_event.step_failure_data.user_failure_data
-        if said and (said.description or "").startswith(INTERRUPTED):
-            return True
-    return False
+    return any(description.startswith(INTERRUPTED) for description, _ in step_failures(instance, run.run_id))
 
 
 def _has_successor(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

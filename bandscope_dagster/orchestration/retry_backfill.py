@@ -97,7 +97,8 @@ def retry_songs(
     todo, others = found.songs, set[str]()
     if outdated:
         todo, others = find_outdated(instance, store, settings, songs, assets).songs_to_report, found.songs
-    wanted = todo - found.in_progress - found.left_out
+    # Those of `found.songs` are to be done, also without upload: the run keeps their results, and reports them.
+    wanted = todo - found.in_progress - (found.left_out if outdated else set[str]())
     may_pass_over = set(songs) - todo - others - found.in_progress - found.left_out
     ranges = song_ranges(songs, wanted, settings.songs_per_run, may_pass_over=may_pass_over)
     backfill_id = None

@@ -4,9 +4,9 @@ A batch succeeds song by song: the other songs are finished and reported first, 
 Dagster 1.13, events that were reported before a step raises are kept.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
@@ -97,3 +97,11 @@ def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
         metadata={FAILED_SONGS: dg.MetadataValue.json({s.song_id: failure_text(s.error) for s in failed})},
         allow_retries=not all(isinstance(song.error, CannotAnalyze | SongRejected) for song in failed),
     )
+
+
+def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Description and metadata of each ``dg.Failure`` that a step of the run raised; empty if it gave none."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
+        said = entry.dagster_event and entry.dagster_event.step_failure_data.user_failure_data
+        if said:
+            yield said.description or "", said.metadata or {}

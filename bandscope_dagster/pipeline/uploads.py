@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, cast
 from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
 from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.songs.forgotten import forgotten_songs
-from bandscope_dagster.storage.objects.keys import HIDDEN, fault_of_key
+from bandscope_dagster.storage.objects.keys import HIDDEN, fault_of_key, hidden_part
 from bandscope_dagster.storage.objects.protocol import ObjectStore, StoredObject
 
 UPLOADS: Final = "uploads"
@@ -67,7 +67,8 @@ class Listing:
     uploads: list[Upload]
     ignored: int
     unsettled: int = 0  # files that may still be copied into the folder
-    left_out: tuple[str, ...] = ()  # what cannot be listed, or has a hidden name, each as "key: reason"
+    # What cannot be listed, hidden songs, and hidden folders with songs, each as "key: reason".
+    left_out: tuple[str, ...] = ()
     forgotten: frozenset[str] = frozenset()  # songs with a tombstone; their uploads are not in ``uploads``
     hidden: tuple[Upload, ...] = ()  # the uploads of forgotten songs that are still in the store
 
@@ -75,6 +76,11 @@ class Listing:
     def is_empty(self) -> bool:
         """True if there is no file at all in ``uploads/``."""
         return not (self.uploads or self.ignored or self.unsettled or self.left_out or self.forgotten)
+
+    @property
+    def is_complete(self) -> bool:
+        """False if an upload that is not listed may be there: there is none, or something is left out or unsettled."""
+        return bool(self.uploads) and not (self.left_out or self.unsettled)
 
     @property
     def names(self) -> dict[str, str]:
@@ -142,11 +148,13 @@ def list_uploads(store: ObjectStore, settle_s: float = 0.0) -> Listing:
     ignored = unsettled = 0
     now = datetime.now(UTC)
     forgotten = forgotten_songs(store)
-    left_out: list[str] = []
+    left_out: dict[str, None] = {}  # in the order of the listing
 
-    def leave_out(key: str, fault: str) -> None:
-        if fault != HIDDEN or (is_audio_name(key) and not is_companion(key)):
-            left_out.append(f"{key}: {fault}")
+    def leave_out(key: str, fault: str) -> bool:
+        told = fault != HIDDEN or (is_audio_name(key) and not is_companion(key))
+        if told:
+            left_out[f"{hidden_part(key) if fault == HIDDEN else key}: {fault}"] = None
+        return told
 
     for stored in store.list(UPLOADS, any_name=True, left_out=leave_out):
         if not is_audio_name(stored.key):

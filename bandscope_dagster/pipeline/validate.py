@@ -80,6 +80,7 @@ def check_songs(
     """
     failures = FailureLog(store, planner.run_id)
     damaged = damage_told_of(store, song_ids)
+    by_slug = _by_slug(uploads) if any(song not in uploads for song in song_ids) else {}
 
     def check(song_id: str) -> SongChecked:
         report(song_id, Stage.CHECKING)
@@ -100,7 +101,7 @@ def check_songs(
                 row, clipped = stored
                 return SongChecked(song_id, row, perf_counter() - started, clipped, reused=True)
             if gone:
-                why = _why_gone(song_id, uploads)
+                why = _why_gone(song_id, by_slug)
                 if is_failure(why):
                     raise CannotAnalyze(why)
                 row["error"], clipped = why, None
@@ -127,19 +128,23 @@ def check_songs(
             yield checked
 
 
-def _why_gone(song_id: str, uploads: Mapping[str, Upload]) -> str:
+def _by_slug(uploads: Mapping[str, Upload]) -> Mapping[str, str]:
+    """Slug → the newest song that has it."""
+    return {slug_of(upload.key): song for song, upload in uploads.items()}
+
+
+def _why_gone(song_id: str, by_slug: Mapping[str, str]) -> str:
     """The error of a song that was never read, and has no upload. If another file took its place, that is no failure.
 
     Its key is unknown, so any upload with the same name counts.
     """
-    slug = song_id.rpartition("-")[0]
-    other = next((upload for upload in uploads.values() if slug_of(upload.key) == slug), None)
+    other = by_slug.get(song_id.rpartition("-")[0])
     if other is None:
         return (
             f"{UNAVAILABLE}: no upload has this key. The upload is gone: upload it again (it becomes a new song). Or a"
             " person typed the key: delete the partition"
         )
-    return f"{Reason.REPLACED}: another upload has this one's name, and is the song {other.song_id}"
+    return f"{Reason.REPLACED}: another upload has this one's name, and is the song {other}"
 
 
 def _stored(store: ObjectStore, song_id: str, lineage: Lineage | None) -> _Stored | None:

@@ -1,9 +1,10 @@
 """The check of a catalog finds songs that are missing from it."""
 
+import polars as pl
 from catalog_songs import CATALOGS, analyze, reject
 from song_rows import tag_row
 
-from bandscope_dagster.catalogs.agreement import disagreements, status_counts
+from bandscope_dagster.catalogs.agreement import disagreements, read_song_states, status_counts
 from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
@@ -13,12 +14,19 @@ def test_catalogs_of_one_refresh_agree_and_those_of_two_may_not(store: ObjectSto
     analyze(store, "a", tags=[tag_row("a", "harp", 0.9, 0.0)])
     reject(store, "b", "truncated: 3 of 10 s decode")
     assert [*refresh(store, CATALOGS)]
-    assert [line for each in CATALOGS for line in disagreements(store, each.table, 2)] == []
-    assert status_counts(store) == {"ok": 1, "rejected": 1}
+    states = read_song_states(store)
+    assert [line for each in CATALOGS for line in disagreements(store, each.table, states, 2)] == []
+    assert states is not None and status_counts(states) == {"ok": 1, "rejected": 1}
 
     analyze(store, "c", tags=[tag_row("c", "harp", 0.9, 0.0)])
     reject(store, "d", "empty: no bytes")
-    assert [*disagreements(store, song_catalog.table, 4)] == ["it has 2 rows, and the tables have 4 songs"]
+    two_rows = "it has 2 rows, and the tables have 4 songs"
+    assert [*disagreements(store, song_catalog.table, states, 4)] == [two_rows]
     assert [*refresh(store, [song_catalog])]
+    states = read_song_states(store)
     missing = "no row for 1 song that must have one by song_catalog"
-    assert [*disagreements(store, instruments.table)] == [*disagreements(store, errors.table)] == [missing]
+    for each in (instruments, errors):
+        assert [*disagreements(store, each.table, states)] == [missing]
+        unknown = [*disagreements(store, each.table, pl.DataFrame(schema=states.schema))]
+        assert unknown == ["1 song that song_catalog does not have"]
+        assert [*disagreements(store, each.table, None)] == ["song_catalog cannot be read"]

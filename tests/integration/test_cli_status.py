@@ -3,14 +3,21 @@
 import io
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from command_line import CommandLine
+from instances import new_instance
 from rich.console import Console
 from song_rows import block_rows, lineage, song_row, tag_row
 
+from bandscope_dagster.cli import status_remarks
 from bandscope_dagster.cli.status import print_overview, print_songs
+from bandscope_dagster.orchestration.outdated import CODE_VERSION_TAG
+from bandscope_dagster.orchestration.partitions import register_uploads
+from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.separation.quality import SeparationQuality, StemQuality
 from bandscope_dagster.songs.find import NoSuchSong, find_songs
+from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
@@ -23,6 +30,7 @@ from bandscope_dagster.storage.tables.schemas import (
     STEM_INSTRUMENT_TAGS,
     STEMS,
 )
+from bandscope_dagster.storage.tables.song_files import list_song_files
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
 from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 from bandscope_dagster.tagging.registry import present_from
@@ -95,7 +103,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ObjectStore:
 
 def overview(store: ObjectStore, width: int = 80) -> list[str]:
     text = io.StringIO()
-    print_overview(store, Console(file=text, width=width))
+    files, uploads = list_song_files(store, SOURCES), list_uploads(store)
+    print_overview(files, uploads, Console(file=text, width=width))
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
@@ -215,3 +224,36 @@ def test_the_command(bandscope: CommandLine) -> None:
     done = bandscope("status", "unknown")
     assert (done.code, done.out) == (1, "")
     assert done.err == "bandscope: no song matches 'unknown'; `bandscope status` lists all songs\n"
+
+
+def test_the_overview_is_also_printed_if_dagsters_records_cannot_be_opened(
+    bandscope: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text("storage: {sqlite: {base_dir: {env: NO_SUCH_FOLDER}}}")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    done = bandscope("status")
+    assert done.code == 0 and DONE in done.out
+    assert done.out.count("cannot be read") == 1
+    assert f"records in {tmp_path} cannot" in done.out and '"NO_SUCH_FOLDER" which is not set' in done.out
+
+
+def test_outdated_songs_are_those_that_a_run_computes_and_too_many_are_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path))
+    bandscope, store = CommandLine(monkeypatch, capsys), open_store(str(tmp_path))
+    for name in ("kept", "gone"):
+        with store.create(f"uploads/{name}.wav") as pending:
+            pending.write(name.encode())
+    with new_instance() as instance:
+        gone, kept = sorted(register_uploads(instance, list_uploads(store)))
+        for song in (gone, kept):
+            put(store, song)
+            old = dg.AssetMaterialization("songs", partition=song, tags={CODE_VERSION_TAG: "0"})
+            instance.report_runless_asset_event(old)
+        assert f"in force: 2 songs ({gone}, {kept})" in bandscope("status").out
+        store.delete("uploads/gone.wav")
+        assert f"in force: 1 song ({kept})" in bandscope("status").out
+        monkeypatch.setattr(status_remarks, "LOOKED_AT", 1)
+        printed = bandscope("status").out
+        assert "in force" not in printed and "Not looked for outdated songs" in printed

@@ -28,12 +28,15 @@ from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.pipeline.failures import FailureLog
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES, SongPlan
+from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.separation.quality import SeparationQuality
 from bandscope_dagster.songs.facts import read_facts
+from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.songs.stored_files import StoredFile
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS, STEMS, TABLES, table_key
+from bandscope_dagster.storage.tables.song_files import list_song_files
 from bandscope_dagster.storage.tables.song_tables import write_error_row, write_table
 
 State = Callable[[ObjectStore, str], object]
@@ -173,7 +176,9 @@ def printed(show: Callable[[Console], object]) -> str:
 
 def overview(store: ObjectStore) -> dict[str, str]:
     """Song → status, of the lines of ``bandscope status``. No song of this store has its upload."""
-    header, _, *lines = printed(lambda console: print_overview(store, console)).splitlines()
+    header, _, *lines = printed(
+        lambda console: print_overview(list_song_files(store, SOURCES), list_uploads(store), console)
+    ).splitlines()
     assert all(line.strip().endswith("; upload gone") for line in lines), lines
     return {
         line.split()[0]: line[header.index("status") :].strip()[: -len("; upload gone")] for line in lines

@@ -24,6 +24,8 @@ from bandscope_dagster.orchestration.private_api import (
 )
 from bandscope_dagster.orchestration.run_tags import PRIORITY_TAG, RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.songs.status import SOURCES
+from bandscope_dagster.storage.tables.song_files import list_song_files
 
 TYPED = "typed-by-hand"
 QUEUED, STARTING = dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING
@@ -181,11 +183,12 @@ def test_two_backfills_at_once_compute_a_song_once(day: Day) -> None:
 
 
 def test_status_lists_registered_songs_that_the_store_does_not_know(
-    day: Day, monkeypatch: pytest.MonkeyPatch
+    day: Day,
 ) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", day.platform.instance.root_directory)
+    store = day.platform.store
     (Path(day.platform.settings.storage) / "song_failures" / f"{TYPED}.parquet").unlink()  # as on a full disk
     text = StringIO()
-    print_registered(day.platform.store, Console(file=text, width=200))
+    files, uploads = list_song_files(store, SOURCES), list_uploads(store)
+    print_registered(day.platform.instance, files, uploads, Console(file=text, width=200))
     assert "Registered, and without any file: 1 song" in text.getvalue()
     assert f"{TYPED}  failed: unavailable: no upload has this key." in text.getvalue()

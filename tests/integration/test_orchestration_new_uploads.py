@@ -193,6 +193,24 @@ def test_a_key_that_no_upload_has_is_never_requested(house: SensorHouse) -> None
     assert not house.tick().run_requests
 
 
+def test_a_song_that_an_incomplete_listing_lacks_is_requested_once_its_upload_is_listed(
+    house: SensorHouse,
+) -> None:
+    uploads = Path(house.settings.storage) / "uploads"
+    house.add_uploads("mia/a.wav", "tom/b.wav")
+    house.register()
+    uploads.rename(uploads.with_name("away"))  # a mount that is not there
+    assert not house.tick().run_requests
+    uploads.with_name("away").rename(uploads)
+    (uploads / "mia").rename(uploads / ".mia")
+    house.tick()
+    assert house.covered() == [house.songs[1:]]
+    (uploads / ".mia").rename(uploads / "mia")
+    house.tick()
+    assert house.covered() == [house.songs[1:], house.songs[:1]]
+    assert Cursor.parse(house.cursor).last_song == house.songs[1]
+
+
 DIED = dg.DagsterEventType.RUN_FAILURE
 
 

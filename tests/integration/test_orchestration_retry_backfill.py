@@ -17,6 +17,7 @@ from bandscope_dagster.cli.run import RunError
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import JOBS, PER_SONG
+from bandscope_dagster.orchestration.partitions import SONGS_NAME
 from bandscope_dagster.orchestration.resources import resources
 from bandscope_dagster.orchestration.retry_backfill import (
     ALIVE_WITHIN_S,
@@ -88,6 +89,20 @@ def test_only_the_selected_assets_are_retried(scattered: Platform) -> None:
 
 def test_an_asset_without_results_is_missing_for_every_song(scattered: Platform) -> None:
     assert retry_songs(scattered.instance, scattered.store, PER_SONG, scattered.settings).unfinished == 7
+
+
+def test_a_song_without_upload_whose_results_no_record_has_is_reported_by_a_retry(
+    scattered: Platform,
+) -> None:
+    upload = Path(scattered.settings.storage) / "uploads" / "a.wav"
+    upload.rename(upload.with_suffix(".away"))
+    try:
+        with new_instance() as other:
+            other.add_dynamic_partitions(SONGS_NAME, scattered.songs[:1])
+            found = retry_songs(other, scattered.store, TAGS, scattered.settings)
+    finally:
+        upload.with_suffix(".away").rename(upload)
+    assert [letters(part.songs) for part in found.ranges] == ["a"]
 
 
 def test_a_second_retry_waits_for_the_first(scattered: Platform) -> None:

@@ -261,6 +261,35 @@ def test_odd_entries_are_left_out_with_their_reason_and_stop_no_other(tmp_path: 
     assert set(store.fingerprints(["uploads"])["uploads"]) == {"a.wav", "inside.wav"}
 
 
+def test_a_hidden_folder_is_left_out_as_one_and_read_up_to_its_first_song(
+    local: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (
+        "mia/.snapshot/one/a.wav",
+        "mia/.snapshot/two/a.wav",
+        "...And Justice/Blackened.mp3",
+        ".git/.objects/pack",
+        "._a.wav",
+        ".b.wav",
+        "good.wav",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"1")
+    read: list[str] = []
+    scan = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: read.append(os.fspath(path)) or scan(path))
+
+    listing = list_uploads(local)
+
+    assert [upload.filename for upload in listing.uploads] == ["good.wav"]
+    assert [line.partition(": hidden")[0] for line in listing.left_out] == [
+        "uploads/...And Justice",
+        "uploads/.b.wav",
+        "uploads/mia/.snapshot",
+    ]
+    assert len([path for path in read if "/.snapshot/" in path]) == 1
+
+
 def test_a_folder_without_permission_is_left_out_and_stops_no_other(tmp_path: Path) -> None:
     """As another user than root, whom permissions stop."""
     uploads = tmp_path / "store" / "uploads"

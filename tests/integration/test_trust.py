@@ -26,6 +26,8 @@ from bandscope_dagster.orchestration.partitions import register_uploads
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.songs.status import SOURCES
+from bandscope_dagster.storage.tables.song_files import list_song_files
 
 SONGS = quick_or_long(18, long=40)
 SONGS_PER_RUN = quick_or_long(12, long=25)  # two runs
@@ -179,7 +181,9 @@ def listed_errors(library: Library) -> dict[str, dict[str, str]]:
 def states(library: Library) -> dict[str, str]:
     """``bandscope status``: song → state."""
     text = io.StringIO()
-    print_overview(library.platform.store, Console(file=text, width=200))
+    store = library.platform.store
+    files, uploads = list_song_files(store, SOURCES), list_uploads(store)
+    print_overview(files, uploads, Console(file=text, width=200))
     lines = [line.split() for line in text.getvalue().splitlines()]
     return {words[0]: " ".join(words[1:]) for words in lines if words and words[0] in library.fates}
 

@@ -11,6 +11,7 @@ import pytest
 from bandscope_dagster.storage.objects.local import TRANSIENT_ERRNOS, LocalStore
 from bandscope_dagster.storage.objects.local_pending import sweep
 from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.probe import without_trace
 
 
 def put(store, key: str, data: bytes = b"x") -> None:
@@ -88,6 +89,13 @@ def test_hidden_and_temporary_names_are_not_listed_and_what_is_no_key_only_on_re
     assert keys(store) == ["song.mp3"]
     listed = {found.key for found in store.list(any_name=True)}
     assert listed == {"song.mp3", "new\nline.mp3", os.fsdecode(b"latin-\xe9.mp3")}
+
+
+def test_a_probe_that_fails_leaves_no_folder(tmp_path: Path):
+    with pytest.raises(OSError, match="full"), without_trace(open_store(str(tmp_path / "new"))):
+        (tmp_path / "new" / ".pending").mkdir(parents=True)
+        raise OSError("full")
+    assert not (tmp_path / "new").exists()
 
 
 def test_pending_files_lie_where_no_glob_of_analysts_finds_them(tmp_path: Path):

@@ -10,6 +10,7 @@ The cursor only avoids a look at all songs and all failed runs in every tick.
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +58,10 @@ RUN_KEY_DIGITS: Final = 32
 
 
 class Cursor(BaseModel):
-    """The position in the list of songs, in the order of registration."""
+    """The position in the list of songs, in the order of registration.
+
+    It stays before a song that was never requested, if its upload may only be missing from an incomplete listing.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -123,9 +127,10 @@ def uploads_sensor(
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         rest = songs[looked_through:]
         by_song = listing.by_song
-        # A key without upload was typed by a person, or its upload is gone: it would fail.
-        rest_uploaded = [song for song in rest if song in by_song]
-        untouched = untouched_songs(context.instance, rest_uploaded, "songs") if rest_uploaded else set[str]()
+        untouched = untouched_songs(context.instance, rest, "songs") if rest else set[str]()
+        # A key without upload was typed by a person, or its upload is gone: it would fail. Or the listing lacks it.
+        unlisted = untouched - by_song.keys()
+        untouched -= unlisted
         limit = max(songs_per_tick, settings.songs_per_run)
         again, told, settled = _lost_requests(
             context.instance, songs, by_song, cursor, settings.songs_per_run, limit
@@ -142,8 +147,9 @@ def uploads_sensor(
                 for part in song_ranges(taken, requested, settings.songs_per_run)
             ),
         ]
+        passed = taken if listing.is_complete else list(takewhile(lambda song: song not in unlisted, taken))
         cursor = Cursor(
-            last_song=taken[-1] if taken else cursor.last_song,
+            last_song=passed[-1] if passed else cursor.last_song,
             requested=cursor.requested + len(requested),
             settled=settled,
         )

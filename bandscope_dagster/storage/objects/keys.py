@@ -43,6 +43,12 @@ def is_hidden(key: str) -> bool:
     return key.startswith(".") or "/." in key
 
 
+def hidden_part(key: str) -> str:
+    """A hidden ``key`` up to the first folder, or else the name, that starts with a dot."""
+    before, _, after = f"/{key}".partition("/.")
+    return f"{before}/.{after.partition('/')[0]}"[1:]
+
+
 def is_listed(key: str, *, any_name: bool) -> bool:
     """True if a listing shows ``key``.
 

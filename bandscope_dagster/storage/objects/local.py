@@ -170,7 +170,9 @@ class LocalStore:
             if hidden or not entry.name.startswith(".")
         }
         for name, entry in sorted(shown.items()):
-            if name.endswith(b"/"):
+            if name.endswith(b"/") and entry.name.startswith("."):
+                self._tell_hidden(entry.path, left_out)
+            elif name.endswith(b"/"):
                 try:
                     yield from self._walk(folder / entry.name, left_out, hidden=hidden)
                 except PermissionError as error:
@@ -179,6 +181,20 @@ class LocalStore:
                 yield entry
             elif fault:
                 left_out(self._key(entry), fault)
+
+    def _tell_hidden(self, folder: str, left_out: Callable[[str, str], object]) -> None:
+        """Call ``left_out`` for the files of a hidden folder until it returns True: a snapshot may have a million."""
+        start = len(f"{self.root}/")
+
+        def unreadable(error: OSError) -> None:
+            if (
+                error.filename == folder
+            ):  # whatever is in it; of the folders in it, those that can be read suffice
+                left_out(folder[start:], error.strerror or "no permission")
+
+        for path, _, names in os.walk(folder, onerror=unreadable):
+            if any(left_out(f"{path}/{name}"[start:], HIDDEN) for name in sorted(names)):
+                return
 
     def _fault(self, entry: os.DirEntry[str]) -> str | None:
         """The reason why an entry is no object of the store; empty for one that is gone, None for an object."""

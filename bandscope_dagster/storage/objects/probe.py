@@ -53,10 +53,12 @@ def without_trace(store: ObjectStore) -> Generator[None]:
         if root
         else []
     )
-    yield
-    for folder in made:
-        with suppress(OSError):  # another process uses it by now
-            folder.rmdir()
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # another process uses it by now
+                folder.rmdir()
 
 
 def _can_read(store: ObjectStore, error: OSError) -> bool:

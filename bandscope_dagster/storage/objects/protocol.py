@@ -125,7 +125,8 @@ class ObjectStore(Protocol):
         empty folder. Hidden and temporary names are never listed. Names that are no keys, and therefore cannot be
         read, are listed only with ``any_name``. ``left_out`` is called with the key and the reason for each hidden
         file (``keys.HIDDEN``), and for each entry of a local folder that cannot be listed, such as a link to itself;
-        without it, the log has a warning of the latter.
+        without it, the log has a warning of the latter. If it returns True for a file in a hidden folder, the other
+        files of this folder may be passed over.
         """
         ...
 

@@ -136,7 +136,7 @@ def run(
     settings, store = settings_and_store()
     options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
     home = dagster_home()
-    with results_posted(settings, store, console):
+    with results_posted(settings, store, home, console):
         failed = run_songs(settings, store, home, console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import dagster as dg
@@ -13,6 +14,7 @@ from rich.markup import escape
 from sqlalchemy.exc import SQLAlchemyError
 
 from bandscope_dagster.cli.terminal import one_line
+from bandscope_dagster.orchestration.home import make_records
 from bandscope_dagster.orchestration.result_webhook import Receiver, ResultSender
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -25,7 +27,7 @@ LATER: Final = "They wait in Dagster's records for the next `bandscope run`, or 
 
 
 @contextmanager
-def results_posted(settings: Settings, store: ObjectStore, console: Console) -> Generator[None]:
+def results_posted(settings: Settings, store: ObjectStore, home: Path, console: Console) -> Generator[None]:
     """Post the results of the block, and those of earlier commands that were killed; the songs never wait for it.
 
     What cannot be delivered by the end waits for the next command, or for the daemon. Without a webhook in the settings
@@ -35,6 +37,7 @@ def results_posted(settings: Settings, store: ObjectStore, console: Console) -> 
         SettingsError: the webhook's URL or secret cannot be used.
     """
     receiver = Receiver.of(settings)
+    make_records(home)
     if receiver is None:
         yield
         return

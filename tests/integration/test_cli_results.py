@@ -68,7 +68,7 @@ def test_each_song_of_a_run_has_one_result_with_what_a_consumer_needs(platform: 
 
 def test_after_each_cursor_come_exactly_the_results_that_follow_it(platform: Platform) -> None:
     found = all_of(platform)
-    assert [song.status for song in found] == ["ok", "rejected", "failed", "failed"]
+    assert [song.status for song in found] == ["rejected", "ok", "failed", "failed"]
     for number, song in enumerate(found):
         # The failed songs of a run are one event: after the first of them, both come again.
         follows = number if number == 2 else number + 1
@@ -80,12 +80,12 @@ def test_the_command_prints_what_the_iterator_yields(platform: Platform, bandsco
     found = all_of(platform)
     lines = bandscope("results", "--json", "--after", found[0].cursor).out.splitlines()
     assert lines == [song.to_json() for song in found[1:]]
-    first = json.loads(found[0].to_json())
-    assert (first["version"], first["event"], first["status"]) == (1, "song.done", "ok")
-    assert first["finished_at"].endswith("Z") and first["instruments"][0]["source"] == "mixture"
+    good = json.loads(lines[0])
+    assert (good["version"], good["event"], good["status"]) == (1, "song.done", "ok")
+    assert good["finished_at"].endswith("Z") and good["instruments"][0]["source"] == "mixture"
     shown = bandscope("results").out.splitlines()
     assert [line.split()[:3] for line in shown] == [[s.cursor, s.status, s.song_id] for s in found]
-    assert "not_audio" in shown[1]
+    assert "not_audio" in shown[0]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_a_follower_gets_the_next_result_also_after_an_error_of_the_store(
 
     monkeypatch.setattr("bandscope_dagster.orchestration.song_results.time.sleep", repair)
     news = [next(following) for _ in range(4)]
-    assert [(song.song_id, song.status) for song in news] == [(s.song_id, s.status) for s in known]
+    assert {(song.song_id, song.status) for song in news} == {(s.song_id, s.status) for s in known}
     assert {song.run_id for song in news}.isdisjoint(song.run_id for song in known)
     assert "is tried again" in caplog.text
 
@@ -151,14 +151,18 @@ def test_a_run_that_died_or_was_interrupted_has_no_failed_songs_unless_it_was_th
     before = all_of(platform)[-1].cursor
     covered = {RANGE_START_TAG: platform.songs[0], RANGE_END_TAG: platform.songs[1]}
     for attempt in (1, ATTEMPTS - 1):
-        tags = covered | {ATTEMPT_TAG: str(attempt)}
+        tags = covered | {ATTEMPT_TAG: str(attempt), "dagster/max_retries": "0"}
         instance.report_run_failed(instance.create_run_for_job(job, tags=tags))
     with monkeypatch.context() as patch:
         patch.setattr("assets.analysis.analyze_batch", interrupted)
         assert not platform.materialize(["instrument_tags"]).success
     assert all_of(platform, before) == []
 
-    last = instance.create_run_for_job(job, tags=covered | {ATTEMPT_TAG: str(ATTEMPTS)})
+    repeated = instance.create_run_for_job(job, tags=covered | {ATTEMPT_TAG: str(ATTEMPTS)})
+    instance.report_run_failed(repeated)  # Dagster starts it again
+    assert all_of(platform, before) == []
+    tags = covered | {ATTEMPT_TAG: str(ATTEMPTS), "dagster/max_retries": "0"}
+    last = instance.create_run_for_job(job, tags=tags)
     instance.report_run_failed(last)
     found = all_of(platform, before)
     assert [song.song_id for song in found] == sorted(platform.songs[:2])
@@ -172,7 +176,7 @@ def interrupted(*_: object, **__: object) -> None:
 def test_with_postgresql_an_event_that_becomes_visible_late_is_not_left_out(tmp_path: Path) -> None:
     with run_postgres() as server:
         database = server.database()
-        url = f"postgresql://{database.user}:{database.password}@{database.host}:{database.port}/{database.name}"
+        url = f"postgresql+psycopg2://{database.user}:{database.password}@{database.host}:{database.port}/{database.name}"
         with dg.instance_for_test({"storage": {"postgres": {"postgres_url": url}}}) as instance:
             platform = Platform(local_settings(tmp_path), instance)
             platform.upload({f"song {number}.wav": song_bytes(number, 0.6) for number in range(3)})

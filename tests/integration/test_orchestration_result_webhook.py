@@ -106,7 +106,7 @@ def test_the_signature_is_that_of_the_standard() -> None:
     # From the tests of the specification's libraries: github.com/standard-webhooks/standard-webhooks
     key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     signed = signature(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
-    assert signed == "v1,g0hM9SsE+OTPJTt/tmtKZNhGCSNjqRmBfILQ1XwqXG0="
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 def test_the_receiver_of_the_docs_takes_each_result_once_and_no_forged_one(

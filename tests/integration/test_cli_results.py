@@ -1,6 +1,7 @@
 """``bandscope results`` and its iterators: each song of each run once, after every cursor, in any order of events."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,18 @@ def test_the_command_prints_what_the_iterator_yields(platform: Platform, bandsco
     shown = bandscope("results").out.splitlines()
     assert [line.split()[:3] for line in shown] == [[s.cursor, s.status, s.song_id] for s in found]
     assert "not_audio" in shown[0]
+
+
+def test_the_python_of_the_docs_prints_each_result(
+    platform: Platform, bandscope: CommandLine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    (code,) = re.findall(r"^```python\n(from bandscope_dagster.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    exec(code, {})
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in printed] == [
+        [song.cursor, song.song_id, song.status] for song in all_of(platform)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,7 @@ def test_a_receiver_that_is_down_gets_everything_later(
     assert "HTTP Error" in sent.text and server.url not in sent.text
     assert send(platform, server.url).delivered == 4
     assert set(ids(server)) == set(expected(platform)) and len(ids(server)) == 7
+    assert {request.method for request in server.requests} == {"POST"}  # no redirect was followed
 
 
 def test_while_many_results_are_set_aside_new_ones_stay_in_the_event_log(

@@ -42,6 +42,8 @@ def recording_server(
             status, reply = answer(request)
             self.send_response(status)
             self.send_header("content-length", str(len(reply)))
+            if 300 <= status < 400:
+                self.send_header("location", f"{server.url}/elsewhere")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(reply)

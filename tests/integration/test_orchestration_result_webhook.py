@@ -18,7 +18,10 @@ from instances import new_instance
 from platforms import Platform, local_settings, song_bytes
 from pydantic import SecretStr
 from recording_server import RecordingServer, Request, recording_server
+from rich.console import Console
 
+from bandscope_dagster.cli import result_posts
+from bandscope_dagster.cli.result_posts import results_posted
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.orchestration import result_webhook, song_results
 from bandscope_dagster.orchestration.result_webhook import (
@@ -241,6 +244,31 @@ def test_the_sensor_posts_and_its_tick_says_how_many(platform: Platform, server:
     context = dg.build_sensor_context(platform.instance, resources={"store": platform.store})
     assert sensor.evaluate_tick(context).skip_message == "4 results delivered"
     assert sorted(ids(server)) == sorted(expected(platform))
+
+
+def test_a_command_posts_while_it_runs_and_says_what_it_could_not_deliver(
+    platform: Platform,
+    server: RecordingServer,
+    hook: Hook,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = settings_for(platform, server.url)
+    home = Path(platform.instance.root_directory)
+    last = expected(platform)[-1]
+    hook.refused = {last}
+    monkeypatch.setattr(result_posts, "AT_THE_END_S", 0.0)
+    with results_posted(settings, platform.store, home, Console(width=500)):
+        wait_for("all results are posted", lambda: last in ids(server), every_s=0.1)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "HTTP Error 400" in line and result_posts.LATER in line and server.url not in line
+
+    with (
+        pytest.raises(KeyboardInterrupt),
+        results_posted(settings, platform.store, home, Console(width=500)),
+    ):
+        raise KeyboardInterrupt
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ Dagster 1.13, events that were reported before a step raises are kept.
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import dagster as dg
 
@@ -97,6 +97,16 @@ def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
         metadata={FAILED_SONGS: dg.MetadataValue.json({s.song_id: failure_text(s.error) for s in failed})},
         allow_retries=not all(isinstance(song.error, CannotAnalyze | SongRejected) for song in failed),
     )
+
+
+def failed_songs(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
+    """Song → cause, for the songs that steps of the run reported as failed."""
+    found: dict[str, str] = {}
+    for _, metadata in step_failures(instance, run_id):
+        named = metadata.get(FAILED_SONGS)
+        if isinstance(named, dg.JsonMetadataValue):
+            found |= cast(dict[str, str], named.value)
+    return found
 
 
 def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -24,7 +24,7 @@ if slow := os.environ.get("TEST_SLOW_WHILE"):
     if multiprocessing.parent_process():
         wait_while(slow)
 else:
-    start_runs_fast(__name__, os.environ.get("TEST_SILENT_WHILE"))
+    start_runs_fast()
 
 # A test's home chooses the sensors that are on, the job that new uploads start, and the songs per tick.
 on = os.environ.get("TEST_SENSORS", "").split()

@@ -121,6 +121,9 @@ def run(
     no_space_check: Annotated[
         bool, typer.Option("--no-space-check", help="Begin even if the disk is too small by an estimate.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and process uploads as they come, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Process new uploads: separate and tag every song that is not finished. Run it again to continue.
 
@@ -128,11 +131,22 @@ def run(
 
     Exits with 1 if a song failed. Rejected songs do not count as failed; `bandscope status` shows the reasons.
     """
+    if watch and (songs is not None or recompute or outdated or as_new_songs):
+        raise typer.BadParameter(
+            "--watch takes all songs: use it alone, or with --select or --no-space-check"
+        )
     restart_without_thread_caches()
     from bandscope_dagster.cli.run import RunOptions, run_songs
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = settings_and_store()
+    if watch:
+        from bandscope_dagster.cli.watch import watch_uploads
+
+        watch_uploads(
+            settings, store, dagster_home(), console, select or None, with_space_check=not no_space_check
+        )
+        return
     options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
     failed = run_songs(settings, store, dagster_home(), console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)

@@ -16,6 +16,7 @@ NOT_RUN = {
     "source .venv/bin/activate": "the test's own environment is active",
     "bash scripts/": "CI is scripts/test.sh; scripts/demo.sh makes an environment",
     "dg dev": "does not end",
+    "bandscope run --watch": "does not end; tests/integration/test_cli_watch.py ends it",
     "bandscope retry": "needs a daemon; tests/integration/test_orchestration_retry_backfill.py starts one",
     "bandscope models pull": "needs the model hub; tests/integration/test_models_hub.py has one",
     "bandscope models add": "its file is a placeholder; tests/integration/test_models_provision.py has one",

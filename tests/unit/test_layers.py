@@ -90,7 +90,16 @@ def test_only_rooms_above_the_pipeline_know_dagster() -> None:
     assert {room_of(name) for name in knowing} == {"orchestration", "assets", "definitions", "cli"}
     assert {name for name in knowing if room_of(name) == "cli"} == {
         f"{PACKAGE}.cli.{name}"
-        for name in ("execute_run", "forget", "retry", "run", "status_registered", "status_remarks")
+        for name in (
+            "execute_run",
+            "forget",
+            "retry",
+            "run",
+            "status_registered",
+            "status_remarks",
+            "watch",
+            "watch_runs",
+        )
     }
 
 

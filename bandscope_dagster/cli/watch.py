@@ -199,6 +199,8 @@ class _Watch:
         """The next end of a run; None when uploads may have changed, or something is due."""
         now = monotonic()
         waits = [self._pace.due_in, *(time - now for time in self._later.values())]
+        if self._pending and (gives_way_s := self._runs.gives_way_s):
+            waits.append(gives_way_s)
         if self._outdated and not self._runs.refreshing:
             waits.append(self._refresh_from - now)
         try:

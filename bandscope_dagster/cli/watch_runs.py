@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
+from time import monotonic
 from typing import Final
 
 import dagster as dg
@@ -18,6 +19,9 @@ start of a run, about a second of a core, costs more per song.
 """
 
 RUNS_AT_ONCE: Final = 2
+
+GIVE_WAY_S: Final = 3.0
+"""After a run, where there is one place and runs are queued. The daemon looks at its queue every second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class WatchRuns:
         self._oldest: tuple[str, ...] = ()  # the songs of the run over the oldest songs
         self._newest: tuple[str, ...] = ()
         self._newest_next = False
+        self._gives_way_until = 0.0
 
     @property
     def going(self) -> int:
@@ -65,8 +70,15 @@ class WatchRuns:
         self._threads.pop(songs).join()
         self.forget(songs)
 
+    @property
+    def gives_way_s(self) -> float:
+        """Seconds for which the place is left to the daemon's queued runs, if there are any."""
+        return max(0.0, self._gives_way_until - monotonic())
+
     def forget(self, songs: tuple[str, ...]) -> None:
         """Give the place of these songs to others."""
+        if songs:
+            self._gives_way_until = monotonic() + GIVE_WAY_S
         if songs == self._oldest:
             self._oldest = ()
         elif songs == self._newest:
@@ -94,11 +106,12 @@ class WatchRuns:
         return self._oldest
 
     def _places(self) -> int:
-        """The most runs over songs at once. Queued runs of the daemon, if there are any, get the second place."""
+        """The most runs over songs at once. Queued runs of the daemon, if there are any, get a place."""
         limit = runs_at_once(self._instance, MODELS_POOL)
-        queued = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])
-        alone = limit is not None and limit < RUNS_AT_ONCE
-        return 1 if alone or self._instance.get_runs_count(queued) else RUNS_AT_ONCE
+        places = RUNS_AT_ONCE if limit is None else max(1, min(limit, RUNS_AT_ONCE))
+        if not self._instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])):
+            return places
+        return 0 if places == 1 and self.gives_way_s else 1
 
     def _run(self, songs: tuple[str, ...], assets: Sequence[str], tags: Mapping[str, str]) -> None:
         report: RunReport | Exception

@@ -16,6 +16,7 @@ import pytest
 from command_processes import variables
 from command_server import Command, start_command
 from daemon import open_instance, wait_for
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from faulty_proxy import FaultyProxy
 from instances import new_instance
 from long_forms import quick_or_long
@@ -188,9 +189,14 @@ def test_a_queued_run_of_the_daemon_gets_the_second_place(instance: dg.DagsterIn
     @dg.job
     def queued() -> None: ...
 
-    run = instance.create_run_for_job(queued)
-    enqueued = dg.DagsterEvent(dg.DagsterEventType.RUN_ENQUEUED.value, run.job_name)
-    instance.report_dagster_event(enqueued, run.run_id)
+    origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "repository").get_job_origin(
+        "queued"
+    )
+    instance.create_run_for_job(queued, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
     runs, order = WatchRuns(instance, SimpleQueue()), ["one", "two", "three"]
     assert runs.next_songs(order, order, 1) == ("one",)
     assert runs.next_songs(order, order[1:], 1) == ()
+    instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 1)
+    runs.forget(("one",))
+    assert runs.gives_way_s
+    assert runs.next_songs(order, order[1:], 1) == (), "the one place is left to the daemon for a moment"

@@ -4,5 +4,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh" "[test]"
 
 ruff format --check .
 ruff check .
-pyright
-pytest tests/unit "$@"
+pyright &
+types=$!
+pytest tests/unit -n auto --maxprocesses 4 "$@" || failed=yes
+wait "$types"
+[ -z "${failed:-}" ]

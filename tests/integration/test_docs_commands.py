@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from audio_files import encode, excerpt
+from command_server import write_script
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/producers.md", "docs/operators.md", "docs/models.md"]
+PAGES = ["README.md", "docs/producers.md", "docs/operators.md", "docs/models.md", "docs/results.md"]
 
 NOT_RUN = {
     "source .venv/bin/activate": "the test's own environment is active",
@@ -18,6 +19,8 @@ NOT_RUN = {
     "dg dev": "does not end",
     "bandscope run --watch": "does not end; tests/integration/test_cli_watch.py ends it",
     "bandscope retry": "needs a daemon; tests/integration/test_orchestration_retry_backfill.py starts one",
+    "bandscope results --follow": "does not end",
+    "bandscope results --after": "its cursor is an example; tests/integration/test_cli_results.py has real ones",
     "bandscope models pull": "needs the model hub; tests/integration/test_models_hub.py has one",
     "bandscope models add": "its file is a placeholder; tests/integration/test_models_provision.py has one",
 }
@@ -42,6 +45,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     album = home / "Music" / "album"
     album.mkdir(parents=True)
+    (home / "bin").mkdir()
+    write_script(home / "bin")
     tags = {"title": "Night Bus", "artist": "The Bandscope Demo Band"}
     (album / "Night Bus.flac").write_bytes(encode(excerpt(), "flac", "flac", tags=tags))
     shell(home, ["bandscope ingest ~/Music/album", "bandscope run"])
@@ -52,7 +57,7 @@ def shell(home: Path, lines: list[str]) -> str:
     """Run the lines in one shell, which stops at the first error; returns what it printed."""
     program = "set -euxo pipefail\n" + "\n".join(lines)
     kept = {name: value for name, value in os.environ.items() if not re.match("BANDSCOPE|DAGSTER", name)}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{home / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = kept | {"HOME": str(home), "PATH": path}
     ended = subprocess.run(
         ["bash", "-c", program], cwd=home, env=environment, capture_output=True, text=True, timeout=900

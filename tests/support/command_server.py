@@ -1,4 +1,4 @@
-"""The ``bandscope`` command in processes of its own, as a user starts it, without the seconds that imports take.
+"""Commands and servers in processes of their own, as a user starts them, without the seconds that imports take.
 
 A command imports Dagster, PyTorch and SciPy, which takes longer than its work on a few short songs. So one process
 imports them once, and each command is a fork of it, with its own environment, session and output. The modules that read
@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+BANDSCOPE = "bandscope_dagster.cli.app:main"
 SCRIPT = str(Path(sys.executable).with_name("bandscope"))
 PRELOADED = (
     *(
@@ -32,7 +33,8 @@ PRELOADED = (
         "safetensors.torch",
         "scipy.signal",
     ),
-    *("torch", "typer", "upath"),
+    *("polars", "pydantic_settings", "torch", "typer", "upath", "yaml"),
+    *("dagster._cli.api", "dagster._daemon.cli", "dagster._grpc.server"),
     "bandscope_dagster.orchestration.private_api",
     "bandscope_dagster.pipeline.analyze",
 )
@@ -44,7 +46,7 @@ class Command:
     """A running command, with the part of ``subprocess.Popen`` that the tests use."""
 
     def __init__(self, pid: int, ended: socket.socket, output: int) -> None:
-        """Take the process's id, the socket that will tell its end, and the pipe of its output."""
+        """Take the process's id, the socket that will tell its end, and the file or pipe with its output."""
         self.pid = pid
         self.returncode: int | None = None
         self.stdout = os.fdopen(output)
@@ -98,13 +100,35 @@ def start_command(arguments: Sequence[object], variables: Mapping[str, str]) -> 
 
     Its standard output and standard error are one pipe, and it leads its own session.
     """
-    ended, theirs = socket.socketpair()
     output, writing = os.pipe()
-    request = json.dumps([[SCRIPT, *map(str, arguments)], dict(variables), os.getcwd()])
-    with theirs, contextlib.closing(_server()) as server:
-        socket.send_fds(server, [request.encode()], [writing, theirs.fileno()])
-    os.close(writing)
-    return Command(int(ended.recv(16)), ended, output)
+    with contextlib.closing(os.fdopen(writing)):
+        return _start(
+            "bandscope_dagster.cli.app:main",
+            [SCRIPT, *map(str, arguments)],
+            variables,
+            Path.cwd(),
+            output,
+            writing,
+        )
+
+
+def start_server(
+    program: str, arguments: Sequence[str], variables: Mapping[str, str], folder: Path, output: Path
+) -> "Command | subprocess.Popen[bytes]":
+    """Start ``program``, a function as "module:name", in ``folder``; it writes to the file ``output``."""
+    with output.open("ab") as writing:
+        if "DAGSTER_GRPC_TIMEOUT_SECONDS" in variables:  # Dagster reads it when it is imported
+            command = [sys.executable, "-m", "command_server", program, *arguments]
+            return subprocess.Popen(
+                command,
+                env=dict(variables),
+                cwd=folder,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,
+            )
+        reading = os.open(output, os.O_RDONLY)
+        return _start(program, [program, *arguments], variables, folder, reading, writing.fileno())
 
 
 def run_command(
@@ -116,8 +140,45 @@ def run_command(
     return subprocess.CompletedProcess([SCRIPT], command.wait(), printed, "")
 
 
+def write_script(folder: Path) -> None:
+    """Write a script ``bandscope`` into a folder, for shells with that folder in PATH: it does the same."""
+    script = folder / "bandscope"
+    module = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import command_server"
+    script.write_text(f"#!{sys.executable} -SE\n{module}\ncommand_server.be_client({_address()!r})\n")
+    script.chmod(0o755)
+
+
+def be_client(address: bytes) -> None:
+    """Run ``bandscope`` with this process's arguments, variables, folder and output, and end as it does."""
+    ended, theirs = socket.socketpair()
+    with theirs:
+        _request(
+            address, BANDSCOPE, [SCRIPT, *sys.argv[1:]], os.environ, os.getcwd(), [1, 2, theirs.fileno()]
+        )
+    ended.recv(16)
+    sys.exit(os.waitstatus_to_exitcode(int(ended.recv(16))))
+
+
+def _start(
+    program: str, argv: list[str], variables: Mapping[str, str], folder: Path, reading: int, writing: int
+) -> Command:
+    ended, theirs = socket.socketpair()
+    with theirs:
+        _request(_address(), program, argv, variables, str(folder), [writing, writing, theirs.fileno()])
+    return Command(int(ended.recv(16)), ended, reading)
+
+
+def _request(
+    address: bytes, program: str, argv: list[str], variables: Mapping[str, str], folder: str, files: list[int]
+) -> None:
+    """Ask the server at an address for a process; its files are output, errors, and a socket for its id and its end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.connect(address)
+        socket.send_fds(server, [json.dumps([program, argv, dict(variables), folder]).encode()], files)
+
+
 @cache
-def _address() -> str:
+def _address() -> bytes:
     """Start the server of this process; returns the address that it listens to."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind("")  # Linux chooses an abstract address, which needs no file
@@ -138,16 +199,10 @@ def _address() -> str:
     return address
 
 
-def _server() -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    connection.connect(_address())
-    return connection
-
-
-def serve(listening: socket.socket) -> None:
+def serve(listening: socket.socket) -> str:
     """Start a command for each request, and send its process id and later its exit status, until stdin is closed.
 
-    Returns only in a command's process.
+    Returns only in a command's process, with its program.
     """
     ended_children, wakeup = socket.socketpair()
     wakeup.setblocking(False)
@@ -167,16 +222,19 @@ def serve(listening: socket.socket) -> None:
             else:
                 connection, _ = listening.accept()
                 with connection:
-                    message, files, _, _ = socket.recv_fds(connection, 2**20, 2)
-                output, ended = files[0], socket.socket(fileno=files[1])
+                    message, files, _, _ = socket.recv_fds(connection, 2**20, 3)
+                *outputs, ended_file = files
+                ended = socket.socket(fileno=ended_file)
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
                     for each in (listening, ended_children, wakeup, ended, selector, *running.values()):
                         each.close()
-                    _become(*json.loads(message), output)
-                    return
-                os.close(output)
+                    program, *rest = json.loads(message)
+                    _become(*rest, outputs)
+                    return program
+                for each in outputs:
+                    os.close(each)
                 ended.send(str(pid).encode())
                 running[pid] = ended
 
@@ -189,15 +247,15 @@ def _report_ended(running: dict[int, socket.socket]) -> None:
                 connection.send(str(status).encode())
 
 
-def _become(argv: list[str], variables: dict[str, str], folder: str, output: int) -> None:
+def _become(argv: list[str], variables: dict[str, str], folder: str, outputs: list[int]) -> None:
     """Turn a fork into the command's process, up to its first line of code."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    for standard, output in zip((1, 2), outputs, strict=True):
+        os.dup2(output, standard)
+        os.close(output)
     os.chdir(folder)
     tunables = os.environ["GLIBC_TUNABLES"]
     os.environ.clear()
@@ -212,9 +270,9 @@ def main() -> None:
     early = [name for name in sys.modules if name.startswith(NOT_PRELOADED)]
     assert not early, f"imported before the environment is known: {early}"
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    serve(socket.socket(fileno=int(sys.argv[1])))
-
-    program: Any = importlib.import_module("bandscope_dagster.cli.app").main
+    first = sys.argv[1]
+    module, _, name = (serve(socket.socket(fileno=int(first))) if first.isdigit() else first).partition(":")
+    program: Any = getattr(importlib.import_module(module), name)
     program()
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,15 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 import pytest
+from command_server import Command, start_server
 
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
-
-if TYPE_CHECKING:  # benchmarks import this module without the folder in their path
-    from command_server import Command
 
 T = TypeVar("T")
 
@@ -42,17 +39,6 @@ run_monitoring:
   free_slots_after_run_end_seconds: 3
 """
 ).replace("max_retries: 2", "max_retries: 3")
-
-# The daemon's loops usually sleep for 5 s (sensors) and 30 s (backfills); in tests they sleep for 1 s. It usually
-# starts the code server again every minute, in case the code changed; in tests it keeps the first one.
-IMPATIENT_DAEMON = """
-import sys
-from dagster._daemon import controller, sensor
-controller.DEFAULT_DAEMON_INTERVAL_SECONDS = sensor.MIN_INTERVAL_LOOP_TIME = 1
-controller.RELOAD_WORKSPACE_INTERVAL = 3600
-from dagster._daemon.cli import main
-sys.exit(main())
-"""
 
 
 def wait_for(
@@ -133,12 +119,12 @@ class Home:
         with open_instance(self.folder) as instance:
             yield instance
 
-    def start_daemon(self) -> subprocess.Popen[bytes]:
+    def start_daemon(self) -> "Command | subprocess.Popen[bytes]":
         """Start a daemon. Its code server and its runs are in the same process group."""
-        return self._start([sys.executable, "-c", IMPATIENT_DAEMON, "run", "-m", self.location])
+        return self._start("fast_runs:daemon")
 
     @contextmanager
-    def daemon(self) -> Iterator[subprocess.Popen[bytes]]:
+    def daemon(self) -> "Iterator[Command | subprocess.Popen[bytes]]":
         """Run a daemon while the block runs; kill it and all its child processes at the end."""
         process = self.start_daemon()
         try:
@@ -152,8 +138,7 @@ class Home:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        command = [str(Path(sys.executable).with_name("dagster-webserver")), "-m", self.location]
-        process = self._start([*command, "-h", "127.0.0.1", "-p", str(port)])
+        process = self._start("fast_runs:webserver", "-h", "127.0.0.1", "-p", str(port))
         server = Webserver(f"http://127.0.0.1:{port}")
         try:
             wait_for("the webserver answers", server.is_up, START_TIMEOUT_S)
@@ -165,17 +150,15 @@ class Home:
         """The output of all processes of this home."""
         return "".join(path.read_text() for path in sorted(self.folder.glob("printed-*")))
 
-    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    def _start(self, program: str, *arguments: str) -> "Command | subprocess.Popen[bytes]":
         number = len(list(self.folder.glob("printed-*")))
-        with (self.folder / f"printed-{number:03}.txt").open("wb") as output:
-            return subprocess.Popen(
-                command,
-                env=os.environ | self.environment,
-                cwd=self.folder,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        return start_server(
+            program,
+            [*arguments, self.location],
+            os.environ | self.environment,
+            self.folder,
+            self.folder / f"printed-{number:03}.txt",
+        )
 
 
 def end_group(process: "subprocess.Popen[bytes] | Command") -> None:

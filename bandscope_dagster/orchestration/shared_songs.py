@@ -21,6 +21,7 @@ from bandscope_dagster.orchestration.run_tags import (
     is_over_songs,
     wants_reuse,
 )
+from bandscope_dagster.pipeline.stop import pause
 
 LOOK_EVERY_S: Final = 2.0
 LOOKED_AT: Final = 500  # ended runs, the newest first
@@ -117,7 +118,7 @@ def _wait_for(context: dg.AssetExecutionContext, run_id: str, songs: Sequence[st
                 f" keeps what it computes: {', '.join(songs)}"
             )
             told = True
-        time.sleep(LOOK_EVERY_S)
+        pause(LOOK_EVERY_S)
         end_dead_runs(instance)
 
 

@@ -112,6 +112,10 @@ class Settings(BaseSettings):
 
     alert_webhook: SecretStr | None = None
     """URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the sensor's log."""
+    result_webhook: SecretStr | None = None
+    """URL to which the result of each song is posted as JSON, signed and at least once: see results.md."""
+    result_webhook_secret: SecretStr | None = None
+    """Secret that signs these posts: whsec_ and 24 to 64 bytes in base64. The receiver has the same."""
     ui_url: str = "http://127.0.0.1:3000"
     """Address of the Dagster UI, for links in alerts."""
 

@@ -8,7 +8,7 @@ import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
-from bandscope_dagster.cli.more_commands import doctor, forget, vocabulary
+from bandscope_dagster.cli.more_commands import doctor, forget, results, vocabulary
 from bandscope_dagster.cli.opened import settings_and_store
 from bandscope_dagster.cli.process_end import direct_exit
 from bandscope_dagster.cli.tasks_app import export, find, separate
@@ -129,12 +129,15 @@ def run(
     Exits with 1 if a song failed. Rejected songs do not count as failed; `bandscope status` shows the reasons.
     """
     restart_without_thread_caches()
+    from bandscope_dagster.cli.result_posts import results_posted
     from bandscope_dagster.cli.run import RunOptions, run_songs
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = settings_and_store()
     options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
-    failed = run_songs(settings, store, dagster_home(), console, songs, select or None, options)
+    home = dagster_home()
+    with results_posted(settings, store, home, console):
+        failed = run_songs(settings, store, home, console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -236,5 +239,5 @@ def report(
     raise typer.Exit(1 if failed else 0)
 
 
-for command in (forget, vocabulary, doctor):
+for command in (forget, results, vocabulary, doctor):
     app.command()(command)

@@ -19,6 +19,7 @@ from bandscope_dagster.models.pins import find_pins
 from bandscope_dagster.models.store import model_folder
 from bandscope_dagster.orchestration.home import dagster_home, home_path
 from bandscope_dagster.orchestration.resources import chosen_models
+from bandscope_dagster.orchestration.result_webhook import Receiver
 from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.settings import Settings, load_settings, unknown_variables
@@ -136,6 +137,7 @@ def _settings() -> str:
             f"{', '.join(unknown)}: no such setting, so it has no effect; use BANDSCOPE_ with one of {known}"
         )
     chosen_models(settings, ANALYSIS_TABLES)
+    Receiver.of(settings)
     songs = counted(settings.songs_per_run, "song")
     return f"separator {settings.separator}, tagger {settings.tagger}, {songs} per run"
 

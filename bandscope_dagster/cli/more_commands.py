@@ -44,6 +44,32 @@ def forget(
     raise typer.Exit(0 if complete else 1)
 
 
+def results(
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Wait for more: print each result as soon as it is stored."),
+    ] = False,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Only results after this cursor, which is in each line of this command."),
+    ] = None,
+    from_start: Annotated[
+        bool, typer.Option("--all", help="With --follow: first all earlier results.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per result.")] = False,
+) -> None:
+    """Print the result of each song of each run, in any process: ok, rejected or failed, and its instruments.
+
+    With --follow and without --after or --all, it begins with the next result.
+    """
+    from bandscope_dagster.cli.results import print_results
+
+    if after is not None and from_start:
+        raise typer.BadParameter("--after and --all exclude each other")
+    settings, _ = settings_and_store()
+    print_results(settings, console, after=after, from_start=from_start, following=follow, as_json=as_json)
+
+
 def vocabulary(
     labels: Annotated[
         list[str] | None, typer.Argument(help="Labels in your own words, such as 'warm rhodes piano'.")

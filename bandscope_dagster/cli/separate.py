@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from bandscope_dagster.cli.export import Flat, export
 from bandscope_dagster.cli.ingest import ingest_files
+from bandscope_dagster.cli.result_posts import results_posted
 from bandscope_dagster.cli.run import RunOptions, run_songs
 from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.exporting.encodings import AudioFormat, find_encoding
@@ -45,7 +46,9 @@ def separate_files(
             console.print(escape(text), highlight=False, soft_wrap=True)
     if not songs:
         return False
-    failed = run_songs(settings, store, dagster_home(), console, songs, None, RunOptions())
+    home = dagster_home()
+    with results_posted(settings, store, home, console):
+        failed = run_songs(settings, store, home, console, songs, None, RunOptions())
     options = ExportOptions(find_encoding(audio_format))
     chosen = sorted(songs)
     not_written = export(store, console, chosen, to, options, Flat(stems, without))

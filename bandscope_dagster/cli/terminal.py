@@ -91,6 +91,11 @@ def print_error(message: str) -> None:
     )
 
 
+def print_note(message: str) -> None:
+    """Print to standard error, beside an output that programs read."""
+    SafeConsole(stderr=True).print(escape(message), highlight=False, soft_wrap=True)
+
+
 def words_of(error: OSError) -> str:
     """The message without Python's class and number, as in "No space left on device: /store/songs"."""
     if error.strerror is None:

@@ -65,6 +65,7 @@ EARLIER: Final = frozenset(
 """SHA-256 of each earlier ``DAGSTER_YAML``, the oldest first."""
 
 LOCK_NAME: Final = "bandscope-run.lock"
+RECORDS_LOCK_NAME: Final = "bandscope-records.lock"
 
 
 class HomeInUse(BandscopeError):
@@ -101,6 +102,23 @@ def has_home() -> bool:
     except OSError:
         return False
     return True
+
+
+def make_records(home: Path) -> None:
+    """Create Dagster's databases of a new home before two processes do it at once.
+
+    Dagster 1.13 then writes the version of their schema twice, and never opens them again ("more than one head").
+    """
+    import dagster as dg
+
+    with (home / RECORDS_LOCK_NAME).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if lock.tell() == 0:
+            with dg.DagsterInstance.get() as instance:
+                instance.get_runs(limit=1)
+                instance.all_instigator_state()
+                instance.all_asset_keys()
+            lock.write("The databases of this home are made.\n")
 
 
 @contextmanager

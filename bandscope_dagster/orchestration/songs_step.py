@@ -1,13 +1,13 @@
 """The end of the step ``songs``: the analysis in the same run goes on, and knows the songs that failed."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 
 from bandscope_dagster.errors import CannotAnalyze
 from bandscope_dagster.orchestration.song_events import step_output
-from bandscope_dagster.orchestration.steps import FAILED_SONGS
+from bandscope_dagster.orchestration.steps import FAILED_SONGS, causes_in
 from bandscope_dagster.pipeline.failures import failure_text
 from bandscope_dagster.pipeline.outcomes import SongFailed
 
@@ -33,7 +33,5 @@ def failed_before(context: dg.AssetExecutionContext) -> list[SongFailed]:
     found: dict[str, str] = {}
     for entry in context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.STEP_OUTPUT):
         if entry.dagster_event is not None:
-            causes: Any = entry.dagster_event.step_output_data.metadata.get(FAILED_SONGS)
-            if isinstance(causes, dg.JsonMetadataValue):
-                found |= cast(dict[str, str], causes.value)
+            found |= causes_in(entry.dagster_event.step_output_data.metadata)
     return [SongFailed(song, CannotAnalyze(cause)) for song, cause in found.items()]

@@ -99,19 +99,23 @@ def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
     )
 
 
-def failed_songs(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
-    """Song → cause, for the songs that steps of the run reported as failed."""
-    found: dict[str, str] = {}
-    for _, metadata in step_failures(instance, run_id):
-        named = metadata.get(FAILED_SONGS)
-        if isinstance(named, dg.JsonMetadataValue):
-            found |= cast(dict[str, str], named.value)
-    return found
+def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """For each step of the run that failed: the description of its ``dg.Failure``, or the message of its exception.
 
-
-def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Description and metadata of each ``dg.Failure`` that a step of the run raised; empty if it gave none."""
+    The mapping has the cause for each song that the step names as failed.
+    """
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
-        said = entry.dagster_event and entry.dagster_event.step_failure_data.user_failure_data
-        if said:
-            yield said.description or "", said.metadata or {}
+        if entry.dagster_event is None:
+            continue
+        data = entry.dagster_event.step_failure_data
+        if (said := data.user_failure_data) is not None and said.description:
+            yield said.description, causes_in(said.metadata)
+        elif data.error is not None:
+            # Dagster wraps the exception of a step in one of its own.
+            yield (data.error.cause or data.error).message.strip(), {}
+
+
+def causes_in(metadata: Mapping[str, Any]) -> Mapping[str, str]:
+    """Song → cause, of the songs that the metadata of a step name as failed."""
+    causes = metadata.get(FAILED_SONGS)
+    return cast(dict[str, str], causes.value) if isinstance(causes, dg.JsonMetadataValue) else {}

@@ -127,7 +127,7 @@ def read_facts(store: ObjectStore, song_id: str, present_from: PresentFrom) -> S
         sources=_sources(playable),
         frames=int(whole.select((pl.col("start_frame") + pl.col("frames")).max()).item() or 0),
         peak=float(whole["peak"].max() or 0.0),  # pyright: ignore[reportArgumentType]
-        instruments=_instruments(pl.concat(tags.values()), present_from),
+        instruments=present_instruments(pl.concat(tags.values()), present_from),
         tag_counts={table.name: _tag_counts(tags[table.name]) for table in TAG_TABLES if table in stored},
         quality=SeparationQuality.from_json(notes[QUALITY_NOTE]) if QUALITY_NOTE in notes else None,
         used=json.loads(notes.get(USED_NOTE, "{}")),
@@ -140,7 +140,8 @@ def _sources(playable: Mapping[str, pl.DataFrame]) -> tuple[str, ...]:
     return (*([MIXTURE] if playable[DECODED_WAVEFORMS.name].height else []), *stems)
 
 
-def _instruments(tags: pl.DataFrame, present_from: PresentFrom) -> tuple[Instrument, ...]:
+def present_instruments(tags: pl.DataFrame, present_from: PresentFrom) -> tuple[Instrument, ...]:
+    """The instruments that are present by the rows of a song's tag tables."""
     found = instruments_of(tags.lazy(), present_from).filter(pl.col("windows") > 0)
     order = ["source", "seconds_present", "score", "instrument"]
     longest_first = found.sort(order, descending=[False, True, True, False], nulls_last=True).collect()

@@ -11,13 +11,15 @@ from audio_files import encode, excerpt
 from command_server import write_script
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/producers.md", "docs/operators.md", "docs/models.md"]
+PAGES = ["README.md", "docs/producers.md", "docs/operators.md", "docs/models.md", "docs/results.md"]
 
 NOT_RUN = {
     "source .venv/bin/activate": "the test's own environment is active",
     "bash scripts/": "CI is scripts/test.sh; scripts/demo.sh makes an environment",
     "dg dev": "does not end",
     "bandscope retry": "needs a daemon; tests/integration/test_orchestration_retry_backfill.py starts one",
+    "bandscope results --follow": "does not end",
+    "bandscope results --after": "its cursor is an example; tests/integration/test_cli_results.py has real ones",
     "bandscope models pull": "needs the model hub; tests/integration/test_models_hub.py has one",
     "bandscope models add": "its file is a placeholder; tests/integration/test_models_provision.py has one",
 }

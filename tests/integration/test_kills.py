@@ -3,17 +3,20 @@
 `pytest --long -s tests/integration/test_kills.py` kills 30 times and prints each kill.
 """
 
+import base64
+import json
 import os
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import psutil
+import pytest
 from command_processes import finish
 from command_server import start_command
 from daemon import Home, end_group, open_instance, ticks_of, wait_for
@@ -21,10 +24,14 @@ from dagster._core.execution.backfill import BulkActionStatus
 from long_forms import quick_or_long
 from platforms import PER_SONG, WHEN, Platform, calm_platform, local_settings, song_bytes
 from polars.testing import assert_frame_equal
+from recording_server import RecordingServer, recording_server
 from same_tables import assert_same_tables
 
+from bandscope_dagster.orchestration.finished_songs import FinishedSongs
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.jobs import CATALOGS
+from bandscope_dagster.orchestration.result_cursor import Cursor
+from bandscope_dagster.orchestration.result_webhook import STATE_KEY
 
 KILLS = quick_or_long(3, long=30)
 SONGS_PER_KILL = 2
@@ -89,15 +96,34 @@ def kill_one(home: Home, instance: dg.DagsterInstance, moment: str, fate: random
         end_group(daemon)
 
 
-def test_after_kills_at_random_points_a_retry_ends_with_the_tables_of_a_calm_run(tmp_path: Path) -> None:
+@pytest.fixture
+def receiver() -> Iterator[RecordingServer]:
+    """A receiver of results, which the daemon posts."""
+    with recording_server(lambda _: (200, b"")) as server:
+        yield server
+
+
+def results_not_posted(receiver: RecordingServer, instance: dg.DagsterInstance) -> set[tuple[str, str]]:
+    """The results in the event log, as (run, song), that the receiver has not got."""
+    bodies = [json.loads(request.body) for request in receiver.requests]
+    posted = {(body["run_id"], body["song_id"]) for body in bodies}
+    return {(song.run_id, song.song_id) for song in FinishedSongs(instance, Cursor()).new()} - posted
+
+
+def test_after_kills_at_random_points_a_retry_ends_with_the_tables_of_a_calm_run(
+    tmp_path: Path, receiver: RecordingServer
+) -> None:
     home = Home.make(
         tmp_path / "home",
         tmp_path / "store",
         yaml=DAGSTER_YAML,
         songs_per_run=4,
         variables={"TEST_SENSORS": "new_uploads catalogs"},
+        result_webhook=receiver.url,
+        result_webhook_secret="whsec_" + base64.b64encode(bytes(32)).decode(),
     )
     killed = Platform(local_settings(tmp_path / "store"), open_instance(home.folder))
+    killed.instance.daemon_cursor_storage.set_cursor_values({STATE_KEY: json.dumps({"cursor": "0.0"})})
     fate, hits = random.Random(SEED), Counter[str]()
     for number in range(KILLS):
         for song in range(number * SONGS_PER_KILL, (number + 1) * SONGS_PER_KILL):
@@ -115,6 +141,8 @@ def test_after_kills_at_random_points_a_retry_ends_with_the_tables_of_a_calm_run
         wait_for("the retry has ended", settled, SETTLED_WITHIN_S, every_s=1)
         time.sleep(6)  # the catalogs' sensor looks again after 5 s
         wait_for("the catalogs are refreshed", settled, SETTLED_WITHIN_S, every_s=1)
+        wait_for("each result is posted", lambda: not results_not_posted(receiver, killed.instance))
+    assert receiver.requests
 
     (tmp_path / "calm").mkdir()
     # copytree keeps the files' times, and so the song ids.

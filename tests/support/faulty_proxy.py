@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,10 +65,10 @@ class FaultyProxy:
         self.rules.append(rule)
         return rule
 
-    def fail_at_random(self, share: float, seed: int) -> None:
-        """Break this share of the requests that match no rule, with each fault of ``PASSING`` equally often."""
+    def fail_at_random(self, share: float, seed: int, faults: Sequence[Fault] = PASSING) -> None:
+        """Break this share of the requests that match no rule, with each of ``faults`` equally often."""
         self._share, self._random = share, Random(seed)
-        self._faults = cycle(self._random.sample(PASSING, len(PASSING)))
+        self._faults = cycle(self._random.sample(faults, len(faults)))
         self.listings.clear()
 
     def heal(self) -> None:

@@ -11,8 +11,10 @@ from bandscope_dagster.orchestration import dead_runs, lost_songs
 from bandscope_dagster.orchestration.executors import step_executor
 from bandscope_dagster.orchestration.jobs import JOBS
 from bandscope_dagster.orchestration.resources import resources
+from bandscope_dagster.orchestration.result_webhook import Receiver
 from bandscope_dagster.orchestration.sensors.new_uploads import SONGS_PER_TICK, uploads_sensor
 from bandscope_dagster.orchestration.sensors.refresh_catalogs import catalogs_sensor
+from bandscope_dagster.orchestration.sensors.send_results import results_sensor
 from bandscope_dagster.settings import load_settings
 
 CATALOGS_EVERY_S = 5
@@ -34,10 +36,12 @@ uploads = uploads_sensor(uploads_job, every_s=1, songs_per_tick=songs_per_tick, 
 catalogs = [catalogs_sensor("refresh_catalogs", every_s=CATALOGS_EVERY_S)] if "catalogs" in on else []
 
 settings = load_settings()
+receiver = Receiver.of(settings)
+results = [results_sensor(receiver, settings, every_s=1)] if receiver else []
 defs = dg.Definitions(
     assets=ASSETS,
     jobs=JOBS,
-    sensors=[uploads, *catalogs],
+    sensors=[uploads, *catalogs, *results],
     resources=resources(settings),
     executor=step_executor(settings),
 )

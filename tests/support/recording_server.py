@@ -14,6 +14,7 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
+    body: bytes = b""
 
 
 @dataclass(slots=True)
@@ -34,16 +35,18 @@ def recording_server(
     class Handler(BaseHTTPRequestHandler):
         def _reply(self) -> None:
             length = int(self.headers.get("content-length") or 0)
-            self.rfile.read(length)
+            body = self.rfile.read(length)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            request = Request(self.command, self.path, headers)
+            request = Request(self.command, self.path, headers, body)
             server.requests.append(request)
-            status, body = answer(request)
+            status, reply = answer(request)
             self.send_response(status)
-            self.send_header("content-length", str(len(body)))
+            self.send_header("content-length", str(len(reply)))
+            if 300 <= status < 400:
+                self.send_header("location", f"{server.url}/elsewhere")
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                self.wfile.write(reply)
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _reply
 

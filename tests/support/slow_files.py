@@ -20,6 +20,7 @@ SLOW_FILES = (
     "test_taggers",
     "test_deploy",
     "test_faults",
+    "test_results_over_kills",
     "test_pipeline_stream",
     "test_release",
     "test_docs_queries",

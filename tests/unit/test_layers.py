@@ -39,6 +39,7 @@ ROOMS: dict[str, set[str]] = {
     | {"settings", "input_digests", "songs", "pipeline"}
     | STORAGE,
     "event_log": {"orchestration"},
+    "results": {"orchestration"},
     "assets": {"audio", "separation", "tagging", "pictures", "settings"}
     | {"songs", "catalogs", "pages", "pipeline", "orchestration"}
     | STORAGE,
@@ -90,7 +91,10 @@ def test_only_rooms_above_the_pipeline_know_dagster() -> None:
     assert {room_of(name) for name in knowing} == {"orchestration", "assets", "definitions", "cli"}
     assert {name for name in knowing if room_of(name) == "cli"} == {
         f"{PACKAGE}.cli.{name}"
-        for name in ("execute_run", "forget", "retry", "run", "status_registered", "status_remarks")
+        for name in (
+            *("execute_run", "forget", "result_posts", "retry", "run", "status_registered"),
+            "status_remarks",
+        )
     }
 
 

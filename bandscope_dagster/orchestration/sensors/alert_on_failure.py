@@ -1,17 +1,16 @@
 """The sensor ``alert_on_failure``: reports every failed run through a hook that is easy to replace."""
 
 import json
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, cast
+from typing import Final
 
 import dagster as dg
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.orchestration.posts import check_url, post
 from bandscope_dagster.orchestration.run_tags import WILL_RETRY_TAG
-from bandscope_dagster.orchestration.steps import FAILED_SONGS
+from bandscope_dagster.orchestration.steps import step_failures
 
 INTERVAL_S: Final = 30
 SHOWN_SONGS: Final = 20
@@ -57,11 +56,7 @@ class Webhook:
     wait_s: float = WAIT_S
 
     def __post_init__(self) -> None:
-        # urllib would also open file:// and ftp://
-        if not self.url.startswith(("https://", "http://")):
-            raise SettingsError(
-                "BANDSCOPE_ALERT_WEBHOOK must be a URL that begins with https:// or http://; unset it for no alerts"
-            )
+        check_url(self.url, "BANDSCOPE_ALERT_WEBHOOK")
 
     def __call__(self, alert: Alert) -> None:
         """Post the alert, in a few attempts.
@@ -76,12 +71,7 @@ class Webhook:
             wait=wait_exponential(multiplier=self.wait_s),
             reraise=True,
         )
-        attempt(self._post)(body)
-
-    def _post(self, body: bytes) -> None:
-        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"}, method="POST")
-        with urllib.request.urlopen(request, timeout=self.timeout_s):
-            pass
+        attempt(post)(self.url, body, {}, self.timeout_s)
 
 
 def failure_sensor(hook: Hook | None, ui_url: str, *, every_s: int = INTERVAL_S) -> dg.SensorDefinition:
@@ -110,17 +100,9 @@ def describe(context: dg.RunFailureSensorContext, ui_url: str) -> Alert:
     run = context.dagster_run
     failed: dict[str, str] = {}
     causes: list[str] = []
-    for event in context.get_step_failure_events():
-        data = event.step_failure_data
-        said = data.user_failure_data
-        if said is not None and said.description:
-            causes.append(said.description)
-            songs: Any = said.metadata.get(FAILED_SONGS)
-            if isinstance(songs, dg.JsonMetadataValue):
-                failed |= cast(dict[str, str], songs.value)
-        elif data.error is not None:
-            # Dagster wraps the exception of a step in one of its own.
-            causes.append((data.error.cause or data.error).message.strip())
+    for cause, songs in step_failures(context.instance, run.run_id):
+        causes.append(cause)
+        failed |= songs
     message = "\n".join(causes) or context.failure_event.message or "no message"
     return Alert(
         run_id=run.run_id,

@@ -24,7 +24,7 @@ from bandscope_dagster.orchestration.run_tags import (
     STEP_FAILED,
     is_over_songs,
 )
-from bandscope_dagster.orchestration.steps import INTERRUPTED, step_failures
+from bandscope_dagster.orchestration.steps import INTERRUPTED, failed_songs, step_failures
 from bandscope_dagster.pipeline.failures import is_disk_full
 
 FIRST_WAIT_S: Final = 30.0
@@ -104,10 +104,8 @@ def _has_died(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 def _without_room(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
     """The songs of a failed run for which the disk was full. A person sees it who started `bandscope run`."""
-    if LAUNCHER_TAG in run.tags:
-        return set()
-    failures = step_failures(instance, run.run_id)
-    return {song for _, causes in failures for song, cause in causes.items() if is_disk_full(cause)}
+    causes = {} if LAUNCHER_TAG in run.tags else failed_songs(instance, run.run_id)
+    return {song for song, cause in causes.items() if is_disk_full(cause)}
 
 
 def _has_successor(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:

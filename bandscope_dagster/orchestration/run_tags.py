@@ -26,6 +26,9 @@ RESUMES_TAG: Final = "bandscope/resumes"  # the dead run whose songs a run compu
 ATTEMPT_TAG: Final = "bandscope/attempt"  # its number, from 2
 LAUNCHER_TAG: Final = "bandscope/launched-by"
 LAUNCHER: Final = "bandscope run"  # the value on runs in that command's own process
+WAITS_FOR_TAG: Final = (
+    "bandscope/waits-for"  # the run that computes songs of this one now; empty after the wait
+)
 HOST_TAG: Final = "bandscope/host"  # of such a run: the name of its machine or container
 
 SONGS_TAG: Final = "bandscope/songs"

@@ -2,17 +2,21 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
 from bandscope_dagster.catalogs.refresh import Catalog
 from bandscope_dagster.songs.status import SOURCES, Problem, read_evidence
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.catalog_state import read_rows
 from bandscope_dagster.storage.tables.frames import empty_frame
 from bandscope_dagster.storage.tables.lineage import read_lineage
 from bandscope_dagster.storage.tables.schemas import SONG_ERRORS, SONG_FAILURES, TABLES
 from bandscope_dagster.storage.tables.song_files import FOOTERS_AT_ONCE, SongFiles
 from bandscope_dagster.storage.tables.sorted_table import Layout
+
+SHOWN_CHARACTERS: Final = 300  # of a message, in a table of the UI
 
 
 def song_errors(code_version: str) -> Catalog:
@@ -23,6 +27,24 @@ def song_errors(code_version: str) -> Catalog:
         settings={"code_version": code_version},
         rows=_rows,
     )
+
+
+def latest_problems(store: ObjectStore, states: pl.DataFrame | None, songs: int) -> list[dict[str, Any]]:
+    """The first problem of each song in the stored ``song_errors``: those of up to ``songs`` songs, the newest first.
+
+    ``states`` has the columns ``song_id`` and ``status``. Each row has the song's id, its status, the reason, the
+    message (up to 300 characters) and the time (UTC, to the second).
+    """
+    found = read_rows(store, SONG_ERRORS, ("song_id", "reason", "message", "since"))
+    if found is None or states is None:
+        return []
+    first = found.unique("song_id", keep="first", maintain_order=True)
+    newest = first.sort("since", descending=True, nulls_last=True, maintain_order=True).head(songs)
+    status = states.select("song_id", "status")
+    shown = newest.join(status, on="song_id", how="left", maintain_order="left")
+    since = pl.col("since").dt.strftime("%F %T")
+    message = pl.col("message").str.slice(0, SHOWN_CHARACTERS)
+    return shown.select("song_id", "status", "reason", message, since).to_dicts()
 
 
 def _rows(files: SongFiles) -> pl.DataFrame:

@@ -1,7 +1,7 @@
 """The songs of ``bandscope status`` that the store does not know: registered in Dagster, and without any file."""
 
 from collections.abc import Collection, Iterator
-from typing import Final, cast
+from typing import Final
 
 import dagster as dg
 from rich.console import Console
@@ -11,7 +11,7 @@ from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.errors import counted
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS
 from bandscope_dagster.orchestration.run_tags import is_over_songs
-from bandscope_dagster.orchestration.steps import FAILED_SONGS, step_failures
+from bandscope_dagster.orchestration.steps import failed_songs
 from bandscope_dagster.pipeline.uploads import Listing
 from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.storage.tables.song_files import SongFiles
@@ -59,10 +59,7 @@ def _causes(instance: dg.DagsterInstance, songs: Collection[str]) -> Iterator[tu
             return
         if not is_over_songs(run):
             continue
-        for _, metadata in step_failures(instance, run.run_id):
-            named = metadata.get(FAILED_SONGS)
-            if isinstance(named, dg.JsonMetadataValue):
-                causes = cast(dict[str, str], named.value)
-                for song in left.intersection(causes):
-                    yield song, causes[song]
-                left.difference_update(causes)
+        causes = failed_songs(instance, run.run_id)
+        for song in left.intersection(causes):
+            yield song, causes[song]
+        left.difference_update(causes)

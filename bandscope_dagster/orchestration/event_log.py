@@ -39,7 +39,7 @@ class SqliteEventLog(SqliteEventLogStorage):
         self._in_use: dict[str, Connection] = {}
         self._columns_there: set[str] = set()
         self._tables_there: set[str] = set()
-        self._partitions: dict[str, tuple[Engine, int, list[str]]] = {}
+        self._partitions: dict[str, tuple[Engine, int, dict[str, None]]] = {}
         super().__init__(base_dir, inst_data)
         self._db_lock = RLock()  # reentrant, because our methods hold it around those of the base class
 
@@ -58,18 +58,28 @@ class SqliteEventLog(SqliteEventLogStorage):
     def get_dynamic_partitions(self, partitions_def_name: str) -> Sequence[str]:
         """All songs, in the order of their registration.
 
-        Creating a run asks for them a dozen times, at half a second each for 100,000 songs. They are read again only
-        if the database has changed.
+        Creating a run asks for them a dozen times, at half a second each for 100,000 songs.
         """
+        return list(self._registered(partitions_def_name))
+
+    def has_dynamic_partition(self, partitions_def_name: str, partition_key: str) -> bool:
+        """True if the song is registered.
+
+        The UI's page of an asset's checks asks for every song and check, with a statement for each answer.
+        """
+        return partition_key in self._registered(partitions_def_name)
+
+    def _registered(self, partitions_def_name: str) -> dict[str, None]:
+        """All songs, as an ordered set. They are read again only if the database has changed."""
         with self._connect(INDEX_SHARD_NAME) as connection:
             # Changes when another connection has written. Only values of the same connection can be compared.
             # https://www.sqlite.org/pragma.html#pragma_data_version
             version = connection.exec_driver_sql("PRAGMA data_version").scalar_one()
             known = self._partitions.get(partitions_def_name)
             if known is None or known[0] is not connection.engine or known[1] != version:
-                found = list(super().get_dynamic_partitions(partitions_def_name))
+                found = dict.fromkeys(super().get_dynamic_partitions(partitions_def_name))
                 known = self._partitions[partitions_def_name] = (connection.engine, version, found)
-            return list(known[2])
+            return known[2]
 
     def add_dynamic_partitions(self, partitions_def_name: str, partition_keys: Sequence[str]) -> None:
         """Register songs."""

@@ -26,14 +26,10 @@ RESUMES_TAG: Final = "bandscope/resumes"  # the dead run whose songs a run compu
 ATTEMPT_TAG: Final = "bandscope/attempt"  # its number, from 2
 LAUNCHER_TAG: Final = "bandscope/launched-by"
 LAUNCHER: Final = "bandscope run"  # the value on runs in that command's own process
-WAITS_FOR_TAG: Final = (
-    "bandscope/waits-for"  # the run that computes songs of this one now; empty after the wait
-)
 HOST_TAG: Final = "bandscope/host"  # of such a run: the name of its machine or container
+WAITS_FOR_TAG: Final = "bandscope/waits-for"  # the run that computes songs of this one; empty after it
 
 SONGS_TAG: Final = "bandscope/songs"
-FIRST_SONG_TAG: Final = "bandscope/first-song"
-LAST_SONG_TAG: Final = "bandscope/last-song"
 OWNERS_TAG: Final = "bandscope/owners"
 SHOWN_OWNERS: Final = 3  # more would not fit in the UI's list of runs
 
@@ -49,8 +45,11 @@ def is_over_songs(run: dg.DagsterRun) -> bool:
 
 
 def search_tags(songs: Sequence[str], owners: Iterable[str | None]) -> dict[str, str]:
-    """The run tags by which people find a batch: the number of songs, the first, the last, and their owners."""
-    tags = {SONGS_TAG: str(len(songs)), FIRST_SONG_TAG: songs[0], LAST_SONG_TAG: songs[-1]}
+    """The run tags by which people find a batch: the number of songs, and their owners.
+
+    Dagster's own tags have the first song and the last.
+    """
+    tags = {SONGS_TAG: str(len(songs))}
     names = sorted({owner for owner in owners if owner is not None})
     if names:
         tags[OWNERS_TAG] = ", ".join([*names[:SHOWN_OWNERS], *(["…"] if len(names) > SHOWN_OWNERS else [])])

@@ -107,6 +107,14 @@ def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
     )
 
 
+def failed_songs(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
+    """Song → cause, for the songs that steps of the run reported as failed."""
+    found: dict[str, str] = {}
+    for _, causes in step_failures(instance, run_id):
+        found |= causes
+    return found
+
+
 def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     """For each step of the run that failed: the description of its ``dg.Failure``, or the message of its exception.
 

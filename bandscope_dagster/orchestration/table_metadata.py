@@ -53,6 +53,8 @@ def type_text(kind: Any) -> str:
     """The name of an Arrow type, short enough for a column of the UI: the example in the description has the fields."""
     if pa.types.is_list(kind):
         return f"list<{type_text(kind.value_type)}>"
+    if pa.types.is_timestamp(kind):
+        return f"timestamp ({kind.tz})"  # all are in microseconds
     return "struct" if pa.types.is_struct(kind) else str(kind)
 
 

@@ -1,17 +1,18 @@
 """Estimates the bytes that a run will write, and compares them with the free space of a local store."""
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 from typing import Final
 
 import polars as pl
 
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.pipeline.uploads import Listing
+from bandscope_dagster.pipeline.uploads import Listing, Upload
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.lacking import Lacking
 from bandscope_dagster.storage.objects.local import LocalStore
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import DECODED_WAVEFORMS, SONGS, STEMS
 from bandscope_dagster.storage.tables.song_files import SongFiles
 
@@ -71,15 +72,20 @@ def check_space(
     return f"The disk may become full: {words}."
 
 
+def has_room(store: ObjectStore, uploads: Iterable[Upload], settings: Settings) -> bool:
+    """True if the tables of ``uploads`` probably fit on the disk of the store, or the store is not local."""
+    if not isinstance(store, LocalStore):
+        return True
+    per_second = sum(_bytes_per_second(settings).values())
+    need = sum(OTHER_BYTES + _seconds(upload)[0] * per_second for upload in uploads)
+    return need <= shutil.disk_usage(store.root).free
+
+
 def _needed(
     files: SongFiles, listing: Listing, lacking: Lacking, songs: Collection[str], settings: Settings
 ) -> tuple[float, float]:
     """The bytes that the missing files of ``songs`` will have: probably, and at least."""
-    stems = STEMS_OF.get(settings.separator, OTHER_STEMS) * STEM_BYTES_PER_S
-    per_second = {
-        DECODED_WAVEFORMS.name: WAVEFORM_BYTES_PER_S,
-        STEMS.name: stems * (STEMS_24_BIT if settings.flac_bits == 24 else 1.0),
-    }
+    per_second = _bytes_per_second(settings)
     incomplete = [song for song in songs if song in lacking.missing]
     known = files.of(pl.Series(incomplete, dtype=pl.String)).read(
         SONGS, lambda rows: rows.select("song_id", "duration_s", "error")
@@ -90,11 +96,25 @@ def _needed(
     for song in incomplete:
         lengths = (seconds.get(song, 0.0),) * 2
         if song not in seconds and song in uploads:
-            suffix = PurePosixPath(uploads[song].key).suffix.lower()
-            lengths = tuple(uploads[song].size / rate for rate in UPLOAD_BYTES_PER_S.get(suffix, COMPRESSED))
+            lengths = _seconds(uploads[song])
         rates = sum(per_second.get(table, 0.0) for table in lacking.missing[song])
         totals = [total + OTHER_BYTES + length * rates for total, length in zip(totals, lengths, strict=True)]
     return totals[0], totals[1]
+
+
+def _bytes_per_second(settings: Settings) -> dict[str, float]:
+    """Table → the bytes that it needs for a second of audio."""
+    stems = STEMS_OF.get(settings.separator, OTHER_STEMS) * STEM_BYTES_PER_S
+    return {
+        DECODED_WAVEFORMS.name: WAVEFORM_BYTES_PER_S,
+        STEMS.name: stems * (STEMS_24_BIT if settings.flac_bits == 24 else 1.0),
+    }
+
+
+def _seconds(upload: Upload) -> tuple[float, float]:
+    """The duration of an upload by its size: probably, and at least."""
+    usual, most = UPLOAD_BYTES_PER_S.get(PurePosixPath(upload.key).suffix.lower(), COMPRESSED)
+    return upload.size / usual, upload.size / most
 
 
 def _gigabytes(size: float) -> str:

@@ -1,9 +1,11 @@
 """Failed songs as data: a song has a file in ``song_failures`` from its failure until it succeeds."""
 
+import errno
 import logging
+import os
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from bandscope_dagster.errors import FAILED, BandscopeError, is_failure
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
@@ -15,6 +17,8 @@ from bandscope_dagster.storage.tables.song_tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
 
+DISK_IS_FULL: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+
 
 def failure_text(error: Exception) -> str:
     """The text of a failure, ``<reason>: <message>``. The reason is ``failed`` if the error has no code."""
@@ -22,6 +26,11 @@ def failure_text(error: Exception) -> str:
     if is_failure(text):
         return text
     return f"{FAILED}: {text if isinstance(error, BandscopeError) else f'{type(error).__name__}: {text}'}"
+
+
+def is_disk_full(cause: str) -> bool:
+    """True if the text of a failure says that a disk or a quota is full."""
+    return any(words in cause for words in DISK_IS_FULL)
 
 
 def recorded(

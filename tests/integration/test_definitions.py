@@ -25,9 +25,9 @@ GRAPH = {
     "stems": {"songs", "decoded_waveforms"},
     "instrument_tags": {"songs", "decoded_waveforms"},
     "stem_instrument_tags": {"songs", "stems"},
-    "song_catalog": {"songs", "decoded_waveforms", "stems", "instrument_tags", "stem_instrument_tags"},
+    "song_catalog": {"instrument_tags", "stem_instrument_tags"},
     "instrument_catalog": {"instrument_tags", "stem_instrument_tags"},
-    "song_errors": {"songs", "decoded_waveforms", "stems", "instrument_tags", "stem_instrument_tags"},
+    "song_errors": {"instrument_tags", "stem_instrument_tags"},
     "song_pages": {"songs", "stems", "instrument_tags", "stem_instrument_tags"},
 }
 CATALOGS = {"song_catalog", "instrument_catalog", "song_errors"}

@@ -27,7 +27,10 @@ def test_a_run_over_all_assets_also_makes_the_catalogs_and_the_page(tmp_path: Pa
             check.asset_key.to_user_string(): check for check in checks_of(done) if check.check_name == AGREES
         }
         assert set(agree) == set(CATALOGS) and all(check.passed for check in agree.values()), agree
-        [made] = done.asset_materializations_for_node("catalogs")[:1]
+        made, _, errors = done.asset_materializations_for_node("catalogs")
+        assert [problem.data["status"] for problem in errors.metadata["latest_problems"].records] == [
+            "rejected"
+        ]
         assert made.metadata["songs_ok"].value == made.metadata["songs_rejected"].value == 1
 
         # "Execute all" on the checks of an asset, and runs that name no song.

@@ -1,7 +1,8 @@
-"""An operator's day in the UI, with one real daemon: what is red, what waits, and what is computed once."""
+"""An operator's day, with one real daemon: what is red, what waits, what is computed once, and what leaves."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -9,12 +10,15 @@ from time import time
 
 import dagster as dg
 import pytest
-from daemon import Home, wait_for
-from platforms import Platform, local_settings, song_bytes
+from command_server import run_command
+from daemon import Home, ticks_of, wait_for
+from platforms import PER_SONG, Platform, local_settings, song_bytes
 from rich.console import Console
 
 from bandscope_dagster.cli.status_registered import print_registered
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
+from bandscope_dagster.orchestration.jobs import CATALOGS
+from bandscope_dagster.orchestration.outdated import find_outdated
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS, register_uploads
 from bandscope_dagster.orchestration.private_api import (
     AssetGraphSubset,
@@ -28,6 +32,7 @@ from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.tables.song_files import list_song_files
 
 TYPED = "typed-by-hand"
+TAGGED = ("songs", "instrument_tags")
 QUEUED, STARTING = dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING
 
 
@@ -36,25 +41,37 @@ class Day:
     """The platform at the end, and what was seen on the way."""
 
     platform: Platform
+    first_yaml: str  # the home's dagster.yaml after the first command
+    old: list[str]  # two songs with tags of another tagger than the chosen one
     blocked: str  # the song whose row cannot be stored
+    good: str
     typed_status: str  # of the partition that no upload has, before a person asked for it
     places: dict[str, list[str]]  # status → the jobs in the queue and in its places, while songs waited
     backfills: list[str]
+    outdated: list[set[str]]  # before and after `bandscope retry --outdated`
+    registered: list[list[str]]  # songs after ticks since `bandscope forget`, and after `forget --undo`
 
     def runs(self, backfill: str) -> list[dg.DagsterRun]:
         return list(self.platform.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill})))
 
 
-def backfill(instance: dg.DagsterInstance, songs: list[str]) -> str:
+def backfill(
+    instance: dg.DagsterInstance,
+    songs: list[str],
+    assets: Sequence[str] = TAGGED,
+    catalogs: Sequence[str] = (),
+) -> str:
     """Request what the UI requests for "Materialize" on these partitions; returns the backfill's id."""
     subset = SONGS_PARTITIONS.subset_with_partition_keys(songs)
-    assets = [dg.AssetKey(asset) for asset in ("songs", "instrument_tags")]
     wanted = PartitionBackfill.from_asset_graph_subset(
         backfill_id=make_new_backfill_id(),
         backfill_timestamp=time(),
         tags={},
         dynamic_partitions_store=instance,
-        asset_graph_subset=AssetGraphSubset(partitions_subsets_by_asset_key=dict.fromkeys(assets, subset)),
+        asset_graph_subset=AssetGraphSubset(
+            partitions_subsets_by_asset_key={dg.AssetKey(asset): subset for asset in assets},
+            non_partitioned_asset_keys={dg.AssetKey(catalog) for catalog in catalogs},
+        ),
         title=None,
         description=None,
         run_config=None,
@@ -79,7 +96,10 @@ def all_ended(instance: dg.DagsterInstance) -> bool:
 
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
-    """Three runs of two songs each and a refresh of the catalogs that is due; then two backfills at once."""
+    """Three runs of two songs each and a refresh of the catalogs that is due; then two backfills at once.
+
+    Two songs of an earlier day come before them, and in the evening all assets of one song, and a song that leaves.
+    """
     folder = tmp_path_factory.mktemp("day")
     slow = folder / "slow"
     slow.touch()
@@ -94,15 +114,28 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         },
         songs_per_run=2,
     )
+    (home.folder / "dagster.yaml").unlink()
+
+    def command(*words: str) -> None:
+        done = run_command(words, os.environ | home.environment)
+        assert done.returncode == 0, done.stdout
+
+    music = folder / "music"
+    music.mkdir()
+    for number in range(8):
+        (music / f"song {number}.wav").write_bytes(song_bytes(number, 0.6))
+    command("ingest", *(str(music / f"song {number}.wav") for number in range(2)))
+    first_yaml = (home.folder / "dagster.yaml").read_text()
     with home.instance() as instance:
         platform = Platform(local_settings(folder / "store"), instance)
-        instance.add_dynamic_partitions("songs", [TYPED])
-        uploads = folder / "store" / "uploads"
-        uploads.mkdir()
-        for number in range(6):
-            (uploads / f"song {number}.wav").write_bytes(song_bytes(number, 0.6))
         register_uploads(instance, list_uploads(platform.store))
-        blocked, good = platform.songs[3:5]
+        old = platform.songs
+        earlier_day = Platform(local_settings(folder / "store", tagger="musicnn"), instance)
+        assert earlier_day.materialize(TAGGED).success
+        instance.add_dynamic_partitions("songs", [TYPED])
+        command("ingest", *(str(music / f"song {number}.wav") for number in range(2, 8)))
+        register_uploads(instance, list_uploads(platform.store))
+        blocked, good = platform.songs[-3:-1]
         (folder / "store" / "songs" / f"{blocked}.parquet").mkdir(parents=True)  # no file can be stored here
 
         @dg.job
@@ -125,14 +158,44 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
                 "all songs are validated",
                 lambda: (
                     Counter(platform.status("songs").values())
-                    == {"MATERIALIZED": 5, "FAILED": 1, "MISSING": 1}
+                    == {"MATERIALIZED": 7, "FAILED": 1, "MISSING": 1}
                 ),
             )
             wait_for("all runs have ended", lambda: all_ended(instance))
             typed_status = platform.status("songs")[TYPED]
             backfills = [backfill(instance, [TYPED, blocked, good]), backfill(instance, [blocked, good])]
             wait_for("both backfills have ended", lambda: all_ended(instance), every_s=1)
-        yield Day(platform, blocked, typed_status, places, backfills)
+
+            backfills.append(backfill(instance, [good], (*PER_SONG, "song_pages"), CATALOGS))
+            wait_for("all assets of a song are made", lambda: all_ended(instance), every_s=1)
+
+            def outdated() -> set[str]:
+                return find_outdated(
+                    instance, platform.store, platform.settings, platform.songs, TAGGED
+                ).songs
+
+            before = outdated()
+            command("retry", "--outdated", "--select", ",".join(TAGGED))
+            wait_for("the outdated songs are updated", lambda: all_ended(instance), every_s=1)
+            backfills.append(instance.get_backfills(limit=1)[0].backfill_id)
+
+            command("forget", old[0], "--yes")
+            ticks = len(ticks_of(instance)) + 5
+            wait_for("the sensors have looked again", lambda: len(ticks_of(instance)) > ticks)
+            without = platform.songs
+            command("forget", "--undo", old[0])
+        yield Day(
+            platform,
+            first_yaml,
+            old,
+            blocked,
+            good,
+            typed_status,
+            places,
+            backfills,
+            outdated=[before, outdated()],
+            registered=[without, platform.songs],
+        )
 
 
 def test_the_catalogs_have_a_place_of_their_own_while_songs_wait(day: Day) -> None:
@@ -143,10 +206,9 @@ def test_the_catalogs_have_a_place_of_their_own_while_songs_wait(day: Day) -> No
 
 
 def test_a_song_that_cannot_be_stored_is_red_with_the_cause_and_the_others_are_analyzed(day: Day) -> None:
-    good = day.platform.songs[4]
-    for asset in ("songs", "instrument_tags"):
+    for asset in TAGGED:
         status = day.platform.status(asset)
-        assert (status[day.blocked], status[good]) == ("FAILED", "MATERIALIZED"), asset
+        assert (status[day.blocked], status[day.good]) == ("FAILED", "MATERIALIZED"), asset
     failures = [
         str(entry.dagster_event.step_failure_data.user_failure_data.description)
         for run in day.runs(day.backfills[1])
@@ -170,16 +232,55 @@ def test_a_key_that_no_upload_has_is_a_failed_partition_and_the_sensor_never_req
 
 
 def test_two_backfills_at_once_compute_a_song_once(day: Day) -> None:
-    good = day.platform.songs[4]
-    computed = Counter(
-        asset
-        for name in day.backfills
-        for run in day.runs(name)
-        for asset in ("songs", "instrument_tags")
-        for song, event in day.platform.events(run.run_id, asset).items()
-        if song == good and not event.metadata["reused"].value
-    )
+    computed = Counter(asset for asset, song in computed_in(day, *day.backfills[:2]) if song == day.good)
     assert computed == {"songs": 1, "instrument_tags": 1}
+
+
+def computed_in(day: Day, *backfills: str) -> list[tuple[str, str]]:
+    """The tagged assets and songs that were computed, and not kept."""
+    return [
+        (asset, song)
+        for name in backfills
+        for run in day.runs(name)
+        for asset in TAGGED
+        for song, event in day.platform.events(run.run_id, asset).items()
+        if not event.metadata["reused"].value
+    ]
+
+
+def test_the_first_command_writes_the_home_that_the_daemon_uses(day: Day) -> None:
+    assert day.first_yaml == DAGSTER_YAML
+
+
+def test_all_assets_of_a_song_are_made_also_its_page_and_the_catalogs(day: Day) -> None:
+    runs = day.runs(day.backfills[2])
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    events = [entry.dagster_event for run in runs for entry in day.platform.instance.all_logs(run.run_id)]
+    assert not [event for event in events if event and event.is_step_skipped]
+    made = {
+        (event.asset_key.to_user_string(), event.partition)
+        for event in events
+        if event and event.is_step_materialization and event.asset_key
+    }
+    assert made == {(asset, day.good) for asset in (*PER_SONG, "song_pages")} | {
+        (each, None) for each in CATALOGS
+    }
+    assert (Path(day.platform.settings.storage) / "song_pages" / f"{day.good}.html").exists()
+
+
+def test_songs_with_tags_of_another_tagger_are_outdated_and_only_their_tags_are_computed_again(
+    day: Day,
+) -> None:
+    assert day.outdated == [set(day.old), set()]
+    assert sorted(computed_in(day, day.backfills[3])) == [
+        ("instrument_tags", song) for song in sorted(day.old)
+    ]
+
+
+def test_a_forgotten_song_is_not_registered_again_until_it_comes_back(day: Day) -> None:
+    without, back = day.registered
+    assert day.old[0] not in without and day.old[1] in without
+    assert day.old[0] in back and day.platform.status("songs")[day.old[0]] == "MATERIALIZED"
 
 
 def test_status_lists_registered_songs_that_the_store_does_not_know(

@@ -165,6 +165,7 @@ def test_songs_are_read_again_only_after_a_change(tmp_path: Path, monkeypatch: p
         return read(self, partitions_def_name)
 
     monkeypatch.setattr(SqliteEventLogStorage, "get_dynamic_partitions", counting)
+    monkeypatch.setattr(SqliteEventLogStorage, "has_dynamic_partition", None)  # a statement for each song
     with home(tmp_path / "home", DAGSTER_YAML) as ours, open_instance(tmp_path / "home") as theirs:
         ours.add_dynamic_partitions("songs", KEYS[:2])
         for _ in range(3):
@@ -174,9 +175,13 @@ def test_songs_are_read_again_only_after_a_change(tmp_path: Path, monkeypatch: p
         assert ours.get_dynamic_partitions("songs") == KEYS[:2] and len(reads) == 1
         theirs.add_dynamic_partitions("songs", KEYS[2:3])
         assert ours.get_dynamic_partitions("songs") == KEYS[:3] and len(reads) == 2
+        assert ours.has_dynamic_partition("songs", KEYS[2]) and len(reads) == 2
         # SQLite gives the id of a deleted row to the next row: another song.
         theirs.delete_dynamic_partition("songs", KEYS[2])
         theirs.add_dynamic_partitions("songs", KEYS[3:4])
+        assert not ours.has_dynamic_partition("songs", KEYS[2]) and ours.has_dynamic_partition(
+            "songs", KEYS[3]
+        )
         assert ours.get_dynamic_partitions("songs") == [*KEYS[:2], KEYS[3]]
         ours.delete_dynamic_partition("songs", KEYS[0])
         ours.add_dynamic_partitions("songs", KEYS[4:])

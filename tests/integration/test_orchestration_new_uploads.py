@@ -20,6 +20,7 @@ from long_forms import quick_or_long
 from platforms import ASSETS, Platform, local_settings, song_bytes
 from pydantic import SecretStr
 from s3_server import S3Server
+from small_disks import ROOT_ONLY, fill, small_disk
 
 from bandscope_dagster.orchestration import lost_songs
 from bandscope_dagster.orchestration.home import only_one
@@ -29,8 +30,6 @@ from bandscope_dagster.orchestration.resources import resources
 from bandscope_dagster.orchestration.run_tags import (
     ATTEMPT_TAG,
     FAILURE_REASON_TAG,
-    FIRST_SONG_TAG,
-    LAST_SONG_TAG,
     OWNERS_TAG,
     PARENT_RUN_TAG,
     PRIORITY_TAG,
@@ -123,7 +122,7 @@ class SensorHouse(Platform):
     def covered(self, status: dg.DagsterRunStatus | None = None) -> list[list[str]]:
         """The songs of each run, or of each run with this status."""
         runs = [run for run in self.runs() if status in (None, run.status)]
-        ends = [(run.tags[FIRST_SONG_TAG], run.tags[LAST_SONG_TAG]) for run in runs]
+        ends = [(run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG]) for run in runs]
         return [self.songs[self.songs.index(first) : self.songs.index(last) + 1] for first, last in ends]
 
     def songs_of_runs(self) -> list[str]:
@@ -285,6 +284,27 @@ def test_songs_that_a_step_failed_or_another_run_repeats_are_not_lost(
     assert "which died" not in skipped(house)
 
 
+@ROOT_ONLY
+def test_songs_for_which_the_disk_was_full_are_requested_again_when_it_has_room(
+    house: SensorHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_songs, "FIRST_WAIT_S", 0.0)
+    with small_disk(Path(house.settings.storage), "200k") as disk:
+        house.add_uploads(*names(3))
+        house.register()
+        ballast = fill(disk)
+        failed = house.materialize(["songs"])
+        assert not failed.success and not list(disk.glob("songs/*"))
+
+        told = skipped(house)
+        assert f"3 songs of run {failed.run_id[:8]}, which found the disk full (run 1 of {ATTEMPTS})" in told
+        assert "when the disk of the store has room for them" in told
+        ballast.unlink()
+        (request,) = requests(house.tick())
+        assert (request.tags[RESUMES_TAG], request.tags[ATTEMPT_TAG]) == (failed.run_id, "2")
+        assert house.covered()[-1] == house.songs and not requests(house.tick())
+
+
 def test_a_store_that_cannot_be_listed_fails_the_tick(
     house: SensorHouse, s3_server: S3Server, faulty_proxy: FaultyProxy
 ) -> None:
@@ -325,7 +345,7 @@ def test_finished_songs_do_not_count_towards_the_limit_of_a_tick(house: SensorHo
 
     (request,) = requests(house.tick())
 
-    assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == (house.songs[5], house.songs[7])
+    assert (request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]) == (house.songs[5], house.songs[7])
 
 
 def test_thousands_of_uploads_are_registered_in_few_ticks_and_further_ticks_are_fast(
@@ -437,7 +457,10 @@ def test_songs_of_finished_active_or_failed_runs_are_left_alone(tmp_path: Path) 
 
         (request,) = requests(house.tick())
 
-        assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == (house.songs[4], house.songs[4])
+        assert (request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]) == (
+            house.songs[4],
+            house.songs[4],
+        )
 
 
 def test_songs_that_were_registered_elsewhere_and_have_no_run_are_started_once(house: SensorHouse) -> None:
@@ -472,7 +495,7 @@ def test_if_the_song_of_the_cursor_is_deleted_no_song_is_started_twice_or_lost(
 
     (request,) = requests(house.tick())
 
-    assert (request.tags[FIRST_SONG_TAG], request.tags[LAST_SONG_TAG]) == tuple(house.songs[-2:])
+    assert (request.tags[RANGE_START_TAG], request.tags[RANGE_END_TAG]) == tuple(house.songs[-2:])
 
 
 def test_a_song_that_was_deleted_and_comes_back_is_started_again(house: SensorHouse) -> None:

@@ -17,6 +17,7 @@ from command_server import Command, start_command
 from daemon import end_group, wait_for
 from platforms import PER_SONG, song_bytes
 from s3_server import S3Server
+from small_disks import ROOT_ONLY, small_disk
 
 from bandscope_dagster.orchestration.jobs import CATALOGS
 from bandscope_dagster.songs.lacking import find_lacking
@@ -29,7 +30,6 @@ from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES
 from bandscope_dagster.storage.tables.song_files import list_all_files
 
 NAMES = ("a.wav", "b.wav", "c.wav", "d.wav", "rejected.wav")
-ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
 
 
 @dataclass(frozen=True)
@@ -217,32 +217,25 @@ def test_catalogs_that_no_run_has_made_are_made_although_all_songs_are_done(loca
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """An empty disk of 1 MB in memory; the uploads take 0.7 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(disk)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a disk: {mounted.stderr.decode()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with small_disk(tmp_path / "disk", "800k") as disk:
+        yield disk
 
 
 @ROOT_ONLY
-def test_a_full_disk_is_told_before_and_once_it_has_room_a_run_completes_the_store(small_disk: Path) -> None:
-    place = Place(open_store(str(small_disk)), small_disk.parent / "home", {})
+def test_a_full_disk_is_told_before_and_once_it_has_room_a_run_completes_the_store(disk: Path) -> None:
+    place = Place(open_store(str(disk)), disk.parent / "home", {})
     place.fill()
 
     code, printed = place("run")
     assert code == 1 and "MB free" in printed and "--no-space-check" in printed and "Traceback" not in printed
-    assert not list(small_disk.glob("songs/*"))
+    assert not list(disk.glob("songs/*"))
 
     code, printed = place("run", "--no-space-check")
     assert code == 1 and "No space left on device" in printed and "Traceback" not in printed
 
-    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=60m", str(disk)], check=True)
     code, printed = place("run")
     assert code == 0, printed
     place.assert_complete()

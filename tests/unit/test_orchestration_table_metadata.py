@@ -13,7 +13,7 @@ def test_the_ui_shows_every_column_with_its_type_meaning_and_example(table: Tabl
     assert tuple(shown) == table.names
     for column in table.columns:
         told = shown[column.name]
-        assert told.type == type_text(column.type) and len(told.type) <= 24
+        assert told.type == type_text(column.type) and len(told.type) <= 15
         assert told.description is not None and told.description.startswith(column.description)
         assert column.example_text in told.description
         assert told.constraints.nullable == column.nullable

@@ -3,7 +3,8 @@
 The sensor asks Dagster for the state of songs, and keeps none of its own. A song is registered before its run is
 requested, so an interruption between the two leaves a registered song without a run, and the next tick requests it. A
 run's songs are planned when the run is created, so a song of an existing run is requested again only if that run died
-(``lost_songs.py``). If the daemon dies during a tick, it continues with the requests of that tick when it is back.
+or found the disk full (``lost_songs.py``). If the daemon dies during a tick, it continues with the requests of that
+tick when it is back.
 
 The cursor only avoids a look at all songs and all failed runs in every tick.
 """
@@ -37,6 +38,7 @@ from bandscope_dagster.orchestration.run_tags import (
 from bandscope_dagster.orchestration.song_events import UPLOADS_ASSET
 from bandscope_dagster.orchestration.used_stores import remember_store
 from bandscope_dagster.pipeline.copied_store import check_not_copied
+from bandscope_dagster.pipeline.disk_space import has_room
 from bandscope_dagster.pipeline.listing_pace import pause_after
 from bandscope_dagster.pipeline.uploads import Listing, Upload, list_uploads
 from bandscope_dagster.settings import Settings
@@ -110,7 +112,8 @@ def uploads_sensor(
         default_status=status,
         description=(
             "Registers every new upload as a song, and starts runs over songs that have none: neighbours"
-            " together, the oldest first. Songs of a run that died are requested again, after waits that grow."
+            " together, the oldest first. Songs of a run that died or found the disk full are requested again,"
+            " after waits that grow."
             " Lists the uploads once per tick, and reads no audio."
         ),
     )
@@ -152,7 +155,7 @@ def uploads_sensor(
         untouched -= unlisted
         limit = max(songs_per_tick, settings.songs_per_run)
         again, told, settled = _lost_requests(
-            context.instance, songs, by_song, cursor, settings.songs_per_run, limit
+            context.instance, songs, by_song, cursor, limit, store=store, settings=settings
         )
         for line in told:
             context.log.warning(line)
@@ -210,8 +213,10 @@ def _lost_requests(
     songs: Sequence[str],
     by_song: Mapping[str, Upload],
     cursor: Cursor,
-    songs_per_run: int,
     limit: int,
+    *,
+    store: ObjectStore,
+    settings: Settings,
 ) -> tuple[list[tuple[SongRange, dg.RunRequest]], list[str], float]:
     """The runs over at most ``limit`` lost songs that are due; what to tell; and the time for ``Cursor.settled``."""
     requests: list[tuple[SongRange, dg.RunRequest]] = []
@@ -220,13 +225,14 @@ def _lost_requests(
     taken: set[str] = set()
     for lost, failed_at in find_lost(instance, songs, by_song, cursor.settled):
         if lost is not None:
-            told.append(lost.told(now))
+            room = not lost.disk_was_full or has_room(store, (by_song[song] for song in lost.songs), settings)
+            told.append(lost.told(now, has_room=room))
             all_settled = all_settled and lost.given_up
             fits = not taken or len(taken) + len(lost.songs) <= limit
-            if fits and not lost.given_up and now >= lost.due:
+            if fits and room and not lost.given_up and now >= lost.due:
                 wanted = set(lost.songs) - taken
                 taken |= wanted
-                parts = song_ranges(songs, wanted, songs_per_run)
+                parts = song_ranges(songs, wanted, settings.songs_per_run)
                 requests += [(part, _resuming(lost, part, by_song)) for part in parts]
         if all_settled:
             settled = failed_at

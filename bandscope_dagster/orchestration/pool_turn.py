@@ -10,7 +10,7 @@ from typing import Final
 import dagster as dg
 
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
-from bandscope_dagster.orchestration.run_tags import LAUNCHER_TAG
+from bandscope_dagster.orchestration.run_tags import LAUNCHER_TAG, WAITS_FOR_TAG
 from bandscope_dagster.pipeline.stop import pause
 
 MODELS_POOL: Final = "gpu"  # of runs with ``analyze``
@@ -32,7 +32,8 @@ def wait_for_place(context: dg.AssetExecutionContext, pool: str) -> None:
     """Return when the pool has a place for this run, if it is one of ``bandscope run``.
 
     It waits for the queue's runs, which never wait for it, and for those of ``bandscope run`` that were created before
-    it. So no two wait for each other. The queue counts the waiting run, and starts no other in the place that becomes
+    it. A run that waits for another one's songs uses no model and does not count: it may wait for this one. So no two
+    wait for each other. The queue counts the waiting run, and starts no other in the place that becomes
     free.
     """
     instance = context.instance
@@ -54,7 +55,9 @@ def _before(instance: dg.DagsterInstance, run_id: str, pool: str) -> int:
     records = [
         record
         for record in instance.get_run_records(dg.RunsFilter(statuses=UNDER_WAY))
-        if (concurrency := record.dagster_run.run_op_concurrency) and pool in (concurrency.all_pools or ())
+        if (concurrency := record.dagster_run.run_op_concurrency)
+        and pool in (concurrency.all_pools or ())
+        and not record.dagster_run.tags.get(WAITS_FOR_TAG)
     ]
     own = next((_began(record) for record in records if record.dagster_run.run_id == run_id), (0.0, run_id))
     return sum(

@@ -27,6 +27,7 @@ ATTEMPT_TAG: Final = "bandscope/attempt"  # its number, from 2
 LAUNCHER_TAG: Final = "bandscope/launched-by"
 LAUNCHER: Final = "bandscope run"  # the value on runs in that command's own process
 HOST_TAG: Final = "bandscope/host"  # of such a run: the name of its machine or container
+WAITS_FOR_TAG: Final = "bandscope/waits-for"  # the run that computes songs of this one; empty after it
 
 SONGS_TAG: Final = "bandscope/songs"
 OWNERS_TAG: Final = "bandscope/owners"

@@ -18,6 +18,7 @@ from bandscope_dagster.orchestration.run_tags import (
     PARTITION_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
+    WAITS_FOR_TAG,
     is_over_songs,
     wants_reuse,
 )
@@ -118,8 +119,11 @@ def _wait_for(context: dg.AssetExecutionContext, run_id: str, songs: Sequence[st
                 f" keeps what it computes: {', '.join(songs)}"
             )
             told = True
+            instance.add_run_tags(context.run.run_id, {WAITS_FOR_TAG: run_id})
         pause(LOOK_EVERY_S)
         end_dead_runs(instance)
+    if told:
+        instance.add_run_tags(context.run.run_id, {WAITS_FOR_TAG: ""})
 
 
 def _computed_since(context: dg.AssetExecutionContext, run_id: str, since: float) -> set[str]:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from random import Random
@@ -15,7 +16,7 @@ import polars as pl
 import pytest
 from command_processes import variables
 from command_server import Command, start_command
-from daemon import open_instance, wait_for
+from daemon import Home, open_instance, wait_for
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from faulty_proxy import FaultyProxy
 from instances import new_instance
@@ -26,6 +27,7 @@ from s3_server import S3Server
 from bandscope_dagster.cli.watch_runs import SONGS_AT_ONCE, WatchRuns
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.pool_turn import MODELS_POOL
+from bandscope_dagster.orchestration.run_tags import WAITS_FOR_TAG
 
 SONGS = quick_or_long(4, long=200)
 KILLS = quick_or_long(1, long=5)
@@ -153,6 +155,45 @@ def test_with_faulty_storage_and_kills_every_song_is_computed_once(
         assert max(computed(platform, asset).values()) == 1, asset
     assert set(platform.table("song_catalog")["status"]) == {"ok"}
     assert all(run.is_finished for run in platform.instance.get_runs())
+
+
+@pytest.mark.long
+def test_a_backfill_and_the_sensor_beside_it_share_the_songs_and_the_one_place_of_the_pool(
+    tmp_path: Path,
+) -> None:
+    sensors = {"TEST_SENSORS": "new_uploads catalogs"}
+    home = Home.make(tmp_path / "home", tmp_path / "store", songs_per_run=2, variables=sensors)
+    platform = Platform(local_settings(tmp_path / "store"), open_instance(home.folder))
+    watching = start_watch(home.folder, dict(home.environment))
+    with home.daemon(), home.webserver() as ui:
+        for number in range(6):
+            upload(platform, f"song {number}.wav", song_bytes(number, 0.6))
+            if number == 2:
+                wait_for("songs are registered", lambda: platform.songs)
+                first = platform.songs
+                ui.launch_backfill(PER_SONG, first)
+
+        def is_settled() -> bool:
+            done = [song for song, state in platform.status(PER_SONG[-1]).items() if state == "MATERIALIZED"]
+            runs = platform.instance.get_runs()
+            backfilled = [run for run in runs if "dagster/backfill" in run.tags]
+            return len(done) == 6 and bool(backfilled) and all(run.is_finished for run in runs)
+
+        wait_for("nobody waits for ever", is_settled, 1200.0, every_s=1)
+        stop(watching)
+    runs = platform.instance.get_runs()
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    assert not [run for run in runs if run.tags.get("dagster/sensor_name") == "new_uploads"]
+    for song, times in computed(platform, "stems").items():
+        assert times == 1 or song in first, "a backfill computes again what was done before it was requested"
+    uses: list[tuple[float, float, str]] = []  # of the pool, by each run that did not wait in it for another
+    for run in runs:
+        logs = platform.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        at = [log.timestamp for log in logs if log.step_key == "analyze"]
+        if at and WAITS_FOR_TAG not in run.tags:
+            uses.append((min(at), max(at), run.tags.get("bandscope/launched-by", "daemon")))
+    uses.sort()
+    assert all(end < begin for (_, end, _), (begin, *_) in pairwise(uses)), uses
 
 
 @pytest.fixture

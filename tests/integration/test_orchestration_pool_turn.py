@@ -12,7 +12,7 @@ from platforms import ASSETS, Platform, local_settings, song_bytes
 
 from bandscope_dagster.orchestration import pool_turn
 from bandscope_dagster.orchestration.resources import resources
-from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG
+from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, WAITS_FOR_TAG
 
 TABLES = ["songs", "decoded_waveforms"]
 
@@ -28,7 +28,10 @@ def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platfo
         yield platform
 
 
-def test_a_run_of_the_command_waits_while_the_pool_is_full_and_no_other_run_does(platform: Platform) -> None:
+@pytest.mark.parametrize("waits_for_ours", [False, True], ids=["it-ends", "it-waits-for-ours"])
+def test_a_run_of_the_command_waits_while_the_pool_is_full_and_no_other_run_does(
+    platform: Platform, *, waits_for_ours: bool
+) -> None:
     assert pool_turn.runs_at_once(platform.instance, pool_turn.MODELS_POOL) == 1
     definitions = dg.Definitions(
         assets=ASSETS, jobs=[dg.define_asset_job("job", TABLES)], resources=resources(platform.settings)
@@ -52,6 +55,9 @@ def test_a_run_of_the_command_waits_while_the_pool_is_full_and_no_other_run_does
 
     wait_for("our run waits", told)
     assert not results
-    platform.instance.report_run_canceled(daemons)
+    if waits_for_ours:  # over the same songs: it holds the place and computes nothing
+        platform.instance.add_run_tags(daemons.run_id, {WAITS_FOR_TAG: "our run"})
+    else:
+        platform.instance.report_run_canceled(daemons)
     ours.join(timeout=300)
     assert results[0].success

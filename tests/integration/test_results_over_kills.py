@@ -98,6 +98,7 @@ def test_the_webhook_and_a_follower_get_every_result(
     faulty_proxy: FaultyProxy,
     server: RecordingServer,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     far: S3Place = s3_server.place(faulty_proxy.endpoint)
     calm = s3_settings(replace(far, endpoint=s3_server.endpoint))
@@ -113,6 +114,7 @@ def test_the_webhook_and_a_follower_get_every_result(
     share = SONGS // (KILLS + 1)
     upload(store, range(share))
     follower.start()
+    request.addfinalizer(follower.kill)
     for number in range(1, KILLS + 1):
         before = len(ids(server))
         run = start_command(RUN, variables)

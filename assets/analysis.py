@@ -11,6 +11,7 @@ from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.orchestration.pool_turn import MODELS_POOL, wait_for_place
 from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.orchestration.run_tags import tag_run
 from bandscope_dagster.orchestration.shared_songs import in_turn
@@ -24,7 +25,6 @@ from bandscope_dagster.orchestration.songs_step import failed_before
 from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import asset_spec, written_metadata
 from bandscope_dagster.pictures.song_picture import as_markdown
-from bandscope_dagster.pipeline.analyze import analyze_batch
 from bandscope_dagster.pipeline.failures import FailureLog, recorded
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
@@ -61,7 +61,7 @@ DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
-    pool="gpu",
+    pool=MODELS_POOL,
     op_tags=resource_requests(cpus=2, memory_gib=6, gpus=load_settings().gpus_asked),
 )
 def analyze(
@@ -71,9 +71,14 @@ def analyze(
     models: dg.ResourceParam[Models],
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]]:
     """Decode, store, separate and tag the songs of the batch; report each song as soon as it is stored."""
+    from bandscope_dagster.pipeline.analyze import (
+        analyze_batch,
+    )  # it loads decoders, which no definition needs
+
     with song_step(context.instance):
         keys = songs_of_run(context)
         tag_run(context)
+        wait_for_place(context, MODELS_POOL)
         selected = {key.to_user_string() for key in context.selected_asset_keys}
         tables = [table for table in ANALYSIS_TABLES if table in selected]
         emitted = already_emitted(context)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import dagster as dg
 
@@ -10,13 +10,15 @@ from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.private_api import AssetCheckEvaluationTargetMaterializationData
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
-from bandscope_dagster.pipeline.validate import SongChecked
 from bandscope_dagster.separation.quality import RESIDUAL_LIMIT_DB, SeparationQuality
 from bandscope_dagster.songs import checks
 from bandscope_dagster.songs.checks import CLIPPED_LIMIT
 from bandscope_dagster.storage.tables.lineage import QUALITY_NOTE, TAGS_NOTE
 from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, STEMS
 from bandscope_dagster.tagging.summary import UNMAPPED_LIMIT, TagSummary
+
+if TYPE_CHECKING:  # it loads decoders, which no definition needs
+    from bandscope_dagster.pipeline.validate import SongChecked
 
 T = TypeVar("T")
 
@@ -88,7 +90,9 @@ ANALYSIS_CHECKS: Final[Mapping[str, list[dg.AssetCheckSpec]]] = {
 """Table → the checks of its songs."""
 
 
-def song_checks(checked: SongChecked, target: dg.EventLogRecord | None) -> Iterator[dg.AssetCheckEvaluation]:
+def song_checks(
+    checked: "SongChecked", target: dg.EventLogRecord | None
+) -> Iterator[dg.AssetCheckEvaluation]:
     """The results for one upload, whose materialization is ``target``."""
     yield _evaluation(SONG_IS_USABLE, checked.song_id, target, checks.song_is_usable(checked.error))
     if checked.error is not None:

@@ -1,7 +1,7 @@
 """``songs``: one row per upload, which is read once, decoded completely, and described."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -10,6 +10,7 @@ from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.orchestration.run_tags import tag_run
 from bandscope_dagster.orchestration.shared_songs import in_turn
 from bandscope_dagster.orchestration.song_events import (
@@ -18,16 +19,18 @@ from bandscope_dagster.orchestration.song_events import (
     already_emitted,
     song_materialization,
 )
-from bandscope_dagster.orchestration.songs_step import is_followed_by_analysis, songs_output
+from bandscope_dagster.orchestration.songs_step import is_followed_by_analysis, songs_output, tables_of_run
 from bandscope_dagster.orchestration.steps import raise_failures, song_step, songs_of_run
 from bandscope_dagster.orchestration.table_metadata import column_schema, written_metadata
 from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import list_uploads
-from bandscope_dagster.pipeline.validate import SongChecked, check_songs
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
+
+if TYPE_CHECKING:
+    from bandscope_dagster.pipeline.validate import SongChecked
 
 
 @dg.multi_asset(
@@ -55,14 +58,21 @@ def songs(
     context: dg.AssetExecutionContext,
     settings: dg.ResourceParam[Settings],
     store: dg.ResourceParam[ObjectStore],
+    models: dg.ResourceParam[Models],
 ) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]]:
     """Check every upload of the batch, and report each song as soon as its row is stored.
 
     A bad upload becomes a row with the reason. A song that fails is not reported as materialized, and the step of the
     analysis in the same run fails for it; without such a step, this one fails, after all other songs.
     """
+    from bandscope_dagster.pipeline.validate import (
+        check_songs,
+    )  # it loads decoders, which no definition needs
+
     with song_step(context.instance):
         keys = songs_of_run(context)
+        if settings.executor == "in_process" and is_followed_by_analysis(context):
+            models.load_ahead(tables_of_run(context))
         uploads = list_uploads(store).by_song
         tag_run(context, (uploads[key].owner for key in keys if key in uploads))
         planner = SongPlanner(run_id=context.run.run_id)
@@ -83,7 +93,7 @@ def songs(
         yield songs_output(failed)
 
 
-def _metadata(checked: SongChecked) -> dict[str, Any]:
+def _metadata(checked: "SongChecked") -> dict[str, Any]:
     row = checked.row
     shown = {
         name: row[name] for name in ("filename", "duration_s", "loudness_lufs", "codec", "error", "warning")

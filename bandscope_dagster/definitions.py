@@ -30,7 +30,7 @@ defs = dg.Definitions(
     assets=[uploads, songs, analyze, catalogs, song_pages],
     jobs=JOBS,
     sensors=[
-        uploads_sensor(process_songs.name),
+        uploads_sensor(process_songs.name, every_s=_SETTINGS.sensor_every_s),
         catalogs_sensor(refresh_catalogs.name),
         failure_sensor(Webhook(_WEBHOOK.get_secret_value()) if _WEBHOOK else None, _SETTINGS.ui_url),
         *([results_sensor(_RECEIVER, _SETTINGS)] if _RECEIVER else []),

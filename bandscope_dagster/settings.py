@@ -122,6 +122,13 @@ class Settings(BaseSettings):
     settle_s: float = Field(default=1.0, ge=0, le=3600)
     """Time in seconds for which a file in a local uploads/ must not have changed before it is taken."""
 
+    watch_every_s: float = Field(default=1.0, ge=0.1, le=3600)
+    """Time in seconds between two listings of an S3 store by `bandscope run --watch`. Listings take at most a twentieth
+    of the time: with very many uploads the pauses are longer."""
+    sensor_every_s: int = Field(default=5, ge=1, le=3600)
+    """Time in seconds between two ticks of the sensor `new_uploads`. A tick lists nothing while the listings before it
+    took more than a twentieth of the time: with very many uploads the pauses are longer."""
+
     max_upload_bytes: int = Field(default=2 * 2**30, ge=1)
     """Largest upload in bytes; larger ones are rejected."""
     min_duration_s: float = Field(default=0.5, ge=0)

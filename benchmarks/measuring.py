@@ -4,6 +4,7 @@ import os
 import resource
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from scripts.demo_songs import render
 
 MIB = 1024 * 1024
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "tests" / "support"))  # its modules import each other by their names
 
 
 @dataclass(frozen=True, slots=True)

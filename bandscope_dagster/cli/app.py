@@ -121,6 +121,9 @@ def run(
     no_space_check: Annotated[
         bool, typer.Option("--no-space-check", help="Begin even if the disk is too small by an estimate.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and process uploads as they come, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Process new uploads: separate and tag every song that is not finished. Run it again to continue.
 
@@ -128,6 +131,10 @@ def run(
 
     Exits with 1 if a song failed. Rejected songs do not count as failed; `bandscope status` shows the reasons.
     """
+    if watch and (songs is not None or recompute or outdated or as_new_songs):
+        raise typer.BadParameter(
+            "--watch takes all songs: use it alone, or with --select or --no-space-check"
+        )
     restart_without_thread_caches()
     from bandscope_dagster.cli.result_posts import results_posted
     from bandscope_dagster.cli.run import RunOptions, run_songs
@@ -137,6 +144,13 @@ def run(
     options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
     home = dagster_home()
     with results_posted(settings, store, home, console):
+        if watch:
+            from bandscope_dagster.cli.watch import watch_uploads
+
+            watch_uploads(
+                settings, store, home, console, select or None, with_space_check=options.check_space
+            )
+            return
         failed = run_songs(settings, store, home, console, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
 

@@ -29,7 +29,7 @@ from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uplo
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
-from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG, REUSE_TAG
+from bandscope_dagster.orchestration.run_tags import REUSE_TAG, launcher_tags
 from bandscope_dagster.orchestration.unfinished import find_unfinished
 from bandscope_dagster.orchestration.used_stores import check_not_empty, remember_store
 from bandscope_dagster.pipeline.copied_store import check_not_copied
@@ -241,7 +241,7 @@ def _run_batches(
     reports: list[RunReport] = []
     with song_bars(console, assets, names, sum(len(batch.songs) for batch in ranges)):
         for batch in ranges:
-            tags = batch.tags | {LAUNCHER_TAG: LAUNCHER, REUSE_TAG: str(reuse).lower()}
+            tags = batch.tags | launcher_tags() | {REUSE_TAG: str(reuse).lower()}
             report = run_to_end(instance, assets, tags)
             if report.interrupted:
                 raise KeyboardInterrupt
@@ -253,7 +253,7 @@ def _run_batches(
 
 def _run_catalogs(instance: dg.DagsterInstance, console: Console) -> RunReport:
     with console.status("catalogs"):
-        report = run_to_end(instance, CATALOGS, {LAUNCHER_TAG: LAUNCHER})
+        report = run_to_end(instance, CATALOGS, launcher_tags())
     for problem in report.problems:
         console.print(f"[red]Catalogs:[/red] {escape(problem)}", highlight=False)
     return report

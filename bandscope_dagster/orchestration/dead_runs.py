@@ -11,6 +11,7 @@ a process may take minutes to report its start on a busy machine, or be stopped.
 import json
 import time
 from pathlib import Path
+from socket import gethostname
 from threading import Lock
 from typing import Any, Final
 
@@ -27,7 +28,13 @@ from bandscope_dagster.orchestration.private_api import (
     SqliteRunStorage,
     deserialize_value,
 )
-from bandscope_dagster.orchestration.run_tags import CODE_SERVER_TAG, LAUNCHER, LAUNCHER_TAG, is_over_songs
+from bandscope_dagster.orchestration.run_tags import (
+    CODE_SERVER_TAG,
+    HOST_TAG,
+    LAUNCHER,
+    LAUNCHER_TAG,
+    is_over_songs,
+)
 
 BEGUN: Final = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 NAMING: Final = {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.RUN_START}
@@ -51,8 +58,9 @@ def end_dead_runs(
 ) -> list[str]:
     """Mark as failed the runs of this machine that have begun and whose process is gone; returns their ids.
 
-    Several machines or containers may share a PostgreSQL database. There, only a code server can judge its own runs:
-    ``code_location`` is the name of the location whose server this process is. ``only_command`` is True in the one
+    Several machines or containers may share a PostgreSQL database. There, a code server judges its own runs:
+    ``code_location`` is the name of the location whose server this process is. Runs of ``bandscope run`` are judged on
+    the host that they name. ``only_command`` is True in the one
     ``bandscope run`` of a home, before it starts its runs.
     """
     if not isinstance(instance.run_launcher, DefaultRunLauncher):
@@ -66,7 +74,7 @@ def end_dead_runs(
             )
             records = [*records, *instance.get_run_records(unqueued)]
     else:
-        records = [record for record in records if _is_of(record.dagster_run, code_location)]
+        records = [record for record in records if _is_judged_here(record.dagster_run, code_location)]
     ended: list[str] = []
     for run in [record.dagster_run for record in records if _is_dead(instance, record)]:
         with _REPORTING:
@@ -77,8 +85,10 @@ def end_dead_runs(
     return ended
 
 
-def _is_of(run: dg.DagsterRun, code_location: str | None) -> bool:
-    """True if the server of the code location started the run, or was asked to."""
+def _is_judged_here(run: dg.DagsterRun, code_location: str | None) -> bool:
+    """True if the server of the code location started the run, or was asked to, or ``bandscope run`` on this host."""
+    if run.tags.get(HOST_TAG) == gethostname():
+        return True
     origin = run.remote_job_origin
     return (
         code_location is not None

@@ -1,8 +1,11 @@
 """The resources of the assets: the settings, the object store, and the models, each loaded once per process."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Event, RLock, Thread
+from typing import Final
 
 import dagster as dg
 
@@ -11,6 +14,7 @@ from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
 from bandscope_dagster.orchestration.in_force import words_in_force
 from bandscope_dagster.orchestration.used_stores import check_store
+from bandscope_dagster.pipeline.model_turns import ModelThread
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.registry import SEPARATORS, load_separator
 from bandscope_dagster.settings import Settings
@@ -21,6 +25,14 @@ from bandscope_dagster.tagging.registry import TAGGERS, load_tagger
 
 _separator = cache(load_separator)
 _tagger = cache(load_tagger)
+_in_turns = cache(ModelThread)  # the one of this process
+_LOADING: Final = RLock()  # the second thread that asks for a model gets the one that the first has loaded
+_SHARED: Final = Event()
+
+
+def share_models() -> None:
+    """Let several runs of this process use its models at once; their calls take turns. Call it before any run."""
+    _SHARED.set()
 
 
 class Models:
@@ -33,13 +45,29 @@ class Models:
         """The separator, on the device of the settings."""
         settings = self._settings
         device = resolve_device(settings.models_device)
-        return _separator(settings.separator, settings.models_path, device, settings.separation)
+        with _LOADING:
+            model = _separator(settings.separator, settings.models_path, device, settings.separation)
+        return _in_turns().separator(model) if _SHARED.is_set() else model
+
+    def load_ahead(self, tables: Collection[str]) -> Thread:
+        """Load in a thread what ``tables`` will need, while something else goes on. An error is raised at first use."""
+
+        def load() -> None:
+            with suppress(Exception):
+                for model in chosen_models(self._settings, tables):
+                    (self.separator if model.kind == "separator" else self.tagger)()
+
+        thread = Thread(target=load, name="load-models", daemon=True)
+        thread.start()
+        return thread
 
     def tagger(self) -> Tagger:
         """The tagger, on the device of the settings."""
         settings = self._settings
         device = resolve_device(settings.models_device)
-        return _tagger(settings.tagger, settings.models_path, device, settings.tagging)
+        with _LOADING:
+            model = _tagger(settings.tagger, settings.models_path, device, settings.tagging)
+        return _in_turns().tagger(model) if _SHARED.is_set() else model
 
 
 def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:

@@ -1,6 +1,7 @@
 """Run tags: Dagster's that we read or set, and our own, by which people find a batch."""
 
 from collections.abc import Iterable, Sequence
+from socket import gethostname
 from typing import Final
 
 import dagster as dg
@@ -25,10 +26,17 @@ RESUMES_TAG: Final = "bandscope/resumes"  # the dead run whose songs a run compu
 ATTEMPT_TAG: Final = "bandscope/attempt"  # its number, from 2
 LAUNCHER_TAG: Final = "bandscope/launched-by"
 LAUNCHER: Final = "bandscope run"  # the value on runs in that command's own process
+HOST_TAG: Final = "bandscope/host"  # of such a run: the name of its machine or container
+WAITS_FOR_TAG: Final = "bandscope/waits-for"  # the run that computes songs of this one; empty after it
 
 SONGS_TAG: Final = "bandscope/songs"
 OWNERS_TAG: Final = "bandscope/owners"
 SHOWN_OWNERS: Final = 3  # more would not fit in the UI's list of runs
+
+
+def launcher_tags() -> dict[str, str]:
+    """The tags of a run in this process of ``bandscope run``."""
+    return {LAUNCHER_TAG: LAUNCHER, HOST_TAG: gethostname()}
 
 
 def is_over_songs(run: dg.DagsterRun) -> bool:

@@ -18,9 +18,11 @@ from bandscope_dagster.orchestration.run_tags import (
     PARTITION_TAG,
     RANGE_END_TAG,
     RANGE_START_TAG,
+    WAITS_FOR_TAG,
     is_over_songs,
     wants_reuse,
 )
+from bandscope_dagster.pipeline.stop import pause
 
 LOOK_EVERY_S: Final = 2.0
 LOOKED_AT: Final = 500  # ended runs, the newest first
@@ -117,8 +119,11 @@ def _wait_for(context: dg.AssetExecutionContext, run_id: str, songs: Sequence[st
                 f" keeps what it computes: {', '.join(songs)}"
             )
             told = True
-        time.sleep(LOOK_EVERY_S)
+            instance.add_run_tags(context.run.run_id, {WAITS_FOR_TAG: run_id})
+        pause(LOOK_EVERY_S)
         end_dead_runs(instance)
+    if told:
+        instance.add_run_tags(context.run.run_id, {WAITS_FOR_TAG: ""})
 
 
 def _computed_since(context: dg.AssetExecutionContext, run_id: str, since: float) -> set[str]:

@@ -10,6 +10,7 @@ from bandscope_dagster.orchestration.song_events import step_output
 from bandscope_dagster.orchestration.steps import FAILED_SONGS, causes_in
 from bandscope_dagster.pipeline.failures import failure_text
 from bandscope_dagster.pipeline.outcomes import SongFailed
+from bandscope_dagster.storage.tables.schemas import SONG_TABLES
 
 ANALYZE = "analyze"  # the step, and its op
 
@@ -18,6 +19,12 @@ def is_followed_by_analysis(context: dg.AssetExecutionContext) -> bool:
     """True if the run has a step ``analyze``, which fails for the songs that failed here."""
     steps = context.run.step_keys_to_execute
     return ANALYZE in {node.name for node in context.job_def.nodes} and (steps is None or ANALYZE in steps)
+
+
+def tables_of_run(context: dg.AssetExecutionContext) -> set[str]:
+    """The tables of songs that the steps of this run compute."""
+    assets = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+    return {table.name for table in SONG_TABLES if table.name in assets}
 
 
 def songs_output(failed: Sequence[SongFailed]) -> dg.MaterializeResult[Any]:

@@ -7,6 +7,7 @@ Dagster 1.13, events that were reported before a step raises are kept.
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, cast
+from weakref import WeakSet
 
 import dagster as dg
 
@@ -15,6 +16,7 @@ from bandscope_dagster.errors import CannotAnalyze, ModelFileError, SettingsErro
 from bandscope_dagster.orchestration.run_tags import PARTITION_TAG, RANGE_START_TAG
 from bandscope_dagster.pipeline.failures import failure_text
 from bandscope_dagster.pipeline.outcomes import SongFailed
+from bandscope_dagster.pipeline.stop import check_stop
 
 INTERRUPTED: Final = "Interrupted"  # a step that was stopped from outside starts its message with this
 FAILED_SONGS: Final = "failed_songs"  # metadata of a failed step: song id → cause
@@ -24,6 +26,8 @@ STATEMENT_TIMEOUT_MS: Final = 60_000
 POOL_RECYCLE_S: Final = 3600
 MAX_OVERFLOW: Final = 20  # connections beyond one, when several threads ask at once
 
+_KEPT_OPEN: Final = WeakSet[dg.DagsterInstance]()  # instances whose connections stay open already
+
 
 def keep_connections_open(instance: dg.DagsterInstance) -> None:
     """Keep this process's connections to PostgreSQL open; it reports thousands of events.
@@ -31,6 +35,9 @@ def keep_connections_open(instance: dg.DagsterInstance) -> None:
     By default Dagster opens one for every statement, which is three quarters of the cost of an event. SQLite is not
     affected.
     """
+    if instance in _KEPT_OPEN:
+        return
+    _KEPT_OPEN.add(instance)
     instance.optimize_for_webserver(
         statement_timeout=STATEMENT_TIMEOUT_MS, pool_recycle=POOL_RECYCLE_S, max_overflow=MAX_OVERFLOW
     )
@@ -49,6 +56,7 @@ def song_step(instance: dg.DagsterInstance) -> Generator[None]:
     share_freed_memory()
     keep_connections_open(instance)
     try:
+        check_stop()
         yield
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
         raise dg.Failure(

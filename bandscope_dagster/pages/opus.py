@@ -8,9 +8,6 @@ Before WebKit's change 58484 (2026), Safari took Opus in Web Audio from no other
 from typing import Final
 
 import numpy as np
-from av import CodecContext
-from av.audio.codeccontext import AudioCodecContext
-from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
 from bandscope_dagster.audio.blocks import SAMPLE_RATE, Reblock
@@ -24,6 +21,9 @@ class OpusEncoder:
     """Turns the stereo blocks of one source, in order, into packets of 20 ms."""
 
     def __init__(self, bit_rate: int) -> None:
+        from av import CodecContext  # in functions: a code location needs no decoders
+        from av.audio.codeccontext import AudioCodecContext
+
         codec = CodecContext.create("libopus", "w")
         assert isinstance(codec, AudioCodecContext)
         codec.sample_rate, codec.bit_rate = OPUS_RATE, bit_rate
@@ -59,6 +59,8 @@ class OpusEncoder:
         return [packet for frame in self._frames.push(samples) for packet in self._encode_frame(frame)]
 
     def _encode_frame(self, samples: NDArray[np.float32]) -> list[bytes]:
+        from av.audio.frame import AudioFrame
+
         frame = AudioFrame.from_ndarray(samples.T.reshape(1, -1), format="flt", layout="stereo")
         frame.sample_rate = OPUS_RATE
         return [bytes(packet) for packet in self._codec.encode(frame)]

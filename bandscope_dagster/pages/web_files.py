@@ -5,12 +5,12 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
-
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
+from typing import TYPE_CHECKING, Any, Final
 
 from bandscope_dagster.pages import text
+
+if TYPE_CHECKING:  # Jinja loads a compiler; a code location needs none
+    from jinja2 import Environment
 
 FOLDER: Final = "web"
 POLICY: Final = (
@@ -31,6 +31,8 @@ Page = tuple[str, Sequence[str], Sequence[str]]  # template, styles, scripts: na
 
 def render(page: Page, values: Mapping[str, Any]) -> str:
     """The page with ``values``, escaped for HTML. A name in the template without a value is an error."""
+    from markupsafe import Markup
+
     template, styles, scripts = page
     parts = {"styles": [_read(name) for name in styles], "scripts": [_read(name) for name in scripts]}
     policy = POLICY.format(scripts=_sources(parts["scripts"]), styles=_sources(parts["styles"]))
@@ -48,7 +50,9 @@ def version(page: Page) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
     environment = Environment(
         loader=FunctionLoader(_read),
         autoescape=True,

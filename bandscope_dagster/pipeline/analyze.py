@@ -12,6 +12,7 @@ from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
 from bandscope_dagster.pipeline.progress import Stage, report, reporting
 from bandscope_dagster.pipeline.resource_usage import timed
+from bandscope_dagster.pipeline.stop import check_stop
 from bandscope_dagster.pipeline.stream import analyze_songs
 from bandscope_dagster.pipeline.uploads import is_replaced
 from bandscope_dagster.separation.protocol import Separator
@@ -54,10 +55,14 @@ def analyze_batch(
     One thread ahead of the caller loads the models and computes. Each thread that computes with torch starts worker
     threads of its own; with more of them than cores, idle workers sleep instead of spinning, and a network on the CPU
     takes 6 % longer.
+
+    Raises:
+        KeyboardInterrupt: the process was asked to stop; songs that are not done have no outcome.
     """
     stopped = threading.Event()
     outcomes = _outcomes(song_ids, tables, store, models, settings, run_id, stopped, reuse=reuse)
     yield from prefetch(reporting(outcomes), OUTCOMES_AHEAD, stopped)
+    check_stop()
 
 
 def _outcomes(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bandscope_dagster.pipeline.failures import failure_text
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 
 logger = logging.getLogger(__name__)
@@ -31,18 +32,22 @@ class Progress:
     song_id: str
     stage: Stage
     seconds: float = 0.0  # of audio
+    problem: str | None = None  # with DONE: why the song failed, or was rejected
 
 
-def report(song_id: str, stage: Stage, seconds: float = 0.0) -> None:
+def report(song_id: str, stage: Stage, seconds: float = 0.0, problem: str | None = None) -> None:
     """Report to the listeners, if there are any."""
     if logger.isEnabledFor(logging.DEBUG):
-        logger.debug("%s", Progress(song_id, stage, seconds))
+        logger.debug("%s", Progress(song_id, stage, seconds, problem))
 
 
 def reporting(outcomes: Iterator[SongAnalyzed | SongFailed]) -> Iterator[SongAnalyzed | SongFailed]:
     """The same outcomes; each is reported."""
     for outcome in outcomes:
-        report(outcome.song_id if isinstance(outcome, SongFailed) else outcome.plan.song_id, Stage.DONE)
+        if isinstance(outcome, SongFailed):
+            report(outcome.song_id, Stage.DONE, problem=failure_text(outcome.error))
+        else:
+            report(outcome.plan.song_id, Stage.DONE, problem=outcome.plan.rejected)
         yield outcome
 
 

@@ -22,6 +22,7 @@ from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan
 from bandscope_dagster.pipeline.progress import Stage, report
 from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
+from bandscope_dagster.pipeline.stop import is_stopping
 from bandscope_dagster.pipeline.uploads import fetch_upload
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
@@ -78,8 +79,8 @@ def analyze_songs(
 ) -> Iterator[SongAnalyzed | SongFailed]:
     """Compute the tables of every plan; yield one outcome per song, as soon as the song is done.
 
-    Pictures show the instruments that are present by ``present_from``. Once ``stopped`` is set, the stream ends after
-    the current block; songs that are not done then have no outcome.
+    Pictures show the instruments that are present by ``present_from``. Once ``stopped`` is set, or the process is asked
+    to stop, the stream ends after the current block; songs that are not done then have no outcome.
 
     Several threads work at once: one reads and decodes up to ``BLOCKS_AHEAD`` blocks ahead, this one runs the models,
     ``ENCODERS`` threads encode, and one stores. The queues and the models' batches bound the memory; the length of a
@@ -108,7 +109,7 @@ def analyze_songs(
     try:
         with writer:
             for item in prefetch(_read_songs(plans, store, limits), BLOCKS_AHEAD):
-                if stopped is not None and stopped.is_set():
+                if is_stopping() or (stopped is not None and stopped.is_set()):
                     return
                 freed.give_back()
                 batch.take(item)

@@ -31,6 +31,7 @@ from bandscope_dagster.pipeline.failures import FailureLog, failure_text
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.progress import Stage, report
 from bandscope_dagster.pipeline.song_ids import slug_of
+from bandscope_dagster.pipeline.stop import check_stop
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.songs.lacking import damage_told_of
 from bandscope_dagster.songs.stored_files import read_usable_file
@@ -83,6 +84,7 @@ def check_songs(
     by_slug = _by_slug(uploads) if any(song not in uploads for song in song_ids) else {}
 
     def check(song_id: str) -> SongChecked:
+        check_stop()
         report(song_id, Stage.CHECKING)
         checked = check_one(song_id)
         report(song_id, Stage.CHECKED, 0.0 if checked.error else checked.row["duration_s"])

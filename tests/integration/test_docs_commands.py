@@ -17,6 +17,7 @@ NOT_RUN = {
     "source .venv/bin/activate": "the test's own environment is active",
     "bash scripts/": "CI is scripts/test.sh; scripts/demo.sh makes an environment",
     "dg dev": "does not end",
+    "bandscope run --watch": "does not end; tests/integration/test_cli_watch.py ends it",
     "bandscope retry": "needs a daemon; tests/integration/test_orchestration_retry_backfill.py starts one",
     "bandscope results --follow": "does not end",
     "bandscope results --after": "its cursor is an example; tests/integration/test_cli_results.py has real ones",

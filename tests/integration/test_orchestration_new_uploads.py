@@ -42,13 +42,14 @@ from bandscope_dagster.orchestration.run_tags import (
     SONGS_TAG,
 )
 from bandscope_dagster.orchestration.sensors.new_uploads import (
-    INTERVAL_S,
+    DAEMON_MARGIN_S,
     REGISTERED_PER_TICK,
     UPLOADS_SENSOR,
     Cursor,
     uploads_sensor,
 )
 from bandscope_dagster.pipeline.uploads import list_uploads
+from bandscope_dagster.settings import load_settings
 
 JOB = "validate_songs"
 
@@ -363,10 +364,27 @@ def test_thousands_of_uploads_are_registered_in_few_ticks_and_further_ticks_are_
     assert time.process_time() - began < 2
 
 
-def test_the_sensor_is_off_until_it_is_turned_on_and_ticks_every_half_minute() -> None:
+def test_the_sensor_is_off_until_it_is_turned_on_and_ticks_every_five_seconds() -> None:
     sensor = uploads_sensor(JOB)
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
-    assert sensor.minimum_interval_seconds == INTERVAL_S == 30
+    assert sensor.minimum_interval_seconds == load_settings().sensor_every_s - DAEMON_MARGIN_S == 4
+
+
+def test_after_a_long_listing_the_sensor_lists_nothing_for_twenty_times_as_long(house: SensorHouse) -> None:
+    house.add_uploads(*names(1))
+    now = time.time()
+    for listed, listing_s, skips in (
+        (now, 3.0, True),
+        (now - 61, 3.0, False),
+        (now, 0.2, False),  # a pause of 4 s is shorter than the interval
+        (now + 3600, 3.0, False),  # the clock was set back
+    ):
+        house.cursor = Cursor(listed=listed, listing_s=listing_s).model_dump_json()
+        result = house.look()
+        assert isinstance(result, dg.SkipReason) == skips
+        assert ("The last listing took 3.0 s" in str(result)) == skips
+    assert isinstance(result, dg.SensorResult) and result.cursor is not None
+    assert Cursor.parse(result.cursor).listed >= now
 
 
 def test_a_crash_after_the_registration_of_songs_loses_none(house: SensorHouse) -> None:

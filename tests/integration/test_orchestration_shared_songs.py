@@ -12,6 +12,7 @@ from instances import new_instance
 from platforms import Platform, local_settings, song_bytes
 
 from bandscope_dagster.orchestration import shared_songs
+from bandscope_dagster.orchestration.run_tags import WAITS_FOR_TAG
 
 STARTED = dg.DagsterEventType.RUN_START
 ASSETS = ["songs"]
@@ -62,6 +63,7 @@ def test_the_second_run_waits_for_the_songs_that_the_first_computes_and_keeps_it
     assert f"Run {first.run_id[:8]} computes 2 songs of this run now." in line
     assert one in line and two in line and three not in line
     running, *_ = platform.instance.get_runs()
+    assert running.tags[WAITS_FOR_TAG] == first.run_id
     assert list(platform.events(running.run_id, "songs")) == [three], "its own song does not wait"
     made = dg.AssetMaterialization("songs", partition=one, metadata={"reused": False})
     kept = dg.AssetMaterialization("songs", partition=two, metadata={"reused": True})
@@ -78,6 +80,8 @@ def test_the_second_run_waits_for_the_songs_that_the_first_computes_and_keeps_it
     second.join(timeout=300)
     assert results[0].success
     assert reused(platform, results[0].run_id) == {one: True, two: False, three: False}
+    ended = platform.instance.get_run_by_id(results[0].run_id)
+    assert ended is not None and not ended.tags[WAITS_FOR_TAG]
 
 
 def test_a_run_that_never_computed_a_song_takes_it_from_nobody(platform: Platform) -> None:

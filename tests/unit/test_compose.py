@@ -15,8 +15,16 @@ TEXT = (DEPLOY / "compose.yaml").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 GPU: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text())
-DAGSTER = ["limits", "code", "webserver", "webserver-read-only", "daemon", "bandscope"]  # with our images
-READS_UPLOADS = "code"
+DAGSTER = [
+    "limits",
+    "code",
+    "webserver",
+    "webserver-read-only",
+    "daemon",
+    "watch",
+    "bandscope",
+]  # with our images
+READS_UPLOADS = ("code", "watch")
 
 
 def asked_for(document: Any) -> set[str]:
@@ -144,6 +152,18 @@ def test_the_long_running_services_are_watched_and_restarted() -> None:
         assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
 
 
+def test_what_watches_is_started_on_request_and_ended_as_by_ctrl_c() -> None:
+    watch = SERVICES["watch"]
+    assert watch["profiles"] == ["watch"] and watch["restart"] == "unless-stopped"
+    assert watch["command"] == ["bandscope", "run", "--watch"] and watch["stop_signal"] == "SIGINT"
+    assert watch["hostname"] and watch["hostname"] != SERVICES["code"].get("hostname")
+    unit = (DEPLOY / "systemd" / "bandscope-watch.service").read_text()
+    assert re.search(r"^ExecStart=/\S+/bandscope run --watch$", unit, re.MULTILINE)
+    assert re.search(r"^KillSignal=SIGINT$", unit, re.MULTILINE)
+    names = re.findall(r"BANDSCOPE_(\w+)=", unit)
+    assert names and {name.lower() for name in names} <= Settings.model_fields.keys()
+
+
 @pytest.mark.parametrize("service", DAGSTER)
 def test_our_containers_are_confined(service: str) -> None:
     container = SERVICES[service]
@@ -153,10 +173,11 @@ def test_our_containers_are_confined(service: str) -> None:
     assert "/tmp" in container.get("tmpfs", []) or mounts(service)["/tmp"][1]
 
 
-def test_the_container_that_reads_uploads_has_no_internet_and_cannot_change_the_weights() -> None:
-    assert SERVICES[READS_UPLOADS]["networks"] == ["inside"]
+@pytest.mark.parametrize("service", READS_UPLOADS)
+def test_a_container_that_reads_uploads_has_no_internet_and_cannot_change_the_weights(service: str) -> None:
+    assert SERVICES[service]["networks"] == ["inside"]
     assert COMPOSE["networks"]["inside"] == {"internal": True}
-    assert mounts(READS_UPLOADS)["/models"] == ("models", False)
+    assert mounts(service)["/models"] == ("models", False)
     assert mounts("bandscope")["/models"] == ("models", True), "`bandscope models pull` writes there"
 
 

@@ -93,7 +93,7 @@ def test_only_rooms_above_the_pipeline_know_dagster() -> None:
         f"{PACKAGE}.cli.{name}"
         for name in (
             *("execute_run", "forget", "result_posts", "retry", "run", "status_registered"),
-            "status_remarks",
+            *("status_remarks", "watch", "watch_runs"),
         )
     }
 

@@ -53,6 +53,8 @@ USED = {
     "MAX_DECODE_CPU_S": ("60", 60),
     "MAX_DECODE_SILENCE_S": ("2.5", 2.5),
     "SETTLE_S": ("0.5", 0.5),
+    "WATCH_EVERY_S": ("2.5", 2.5),
+    "SENSOR_EVERY_S": ("30", 30),
 }
 
 SECRETS = {"S3_SECRET_ACCESS_KEY", "ALERT_WEBHOOK", "RESULT_WEBHOOK", "RESULT_WEBHOOK_SECRET"}
@@ -88,6 +90,8 @@ REFUSED = {
     "MAX_DECODE_CPU_S": ["0", "1.5"],
     "MAX_DECODE_SILENCE_S": ["0"],
     "SETTLE_S": ["-1"],
+    "WATCH_EVERY_S": ["0"],
+    "SENSOR_EVERY_S": ["0", "2.5"],
 }
 
 

@@ -39,6 +39,7 @@ from bandscope_dagster.orchestration.song_events import UPLOADS_ASSET
 from bandscope_dagster.orchestration.used_stores import remember_store
 from bandscope_dagster.pipeline.copied_store import check_not_copied
 from bandscope_dagster.pipeline.disk_space import has_room
+from bandscope_dagster.pipeline.listing_pace import pause_after
 from bandscope_dagster.pipeline.uploads import Listing, Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -46,7 +47,11 @@ from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.storage.tables.song_files import list_all_files
 
 UPLOADS_SENSOR: Final = "new_uploads"
-INTERVAL_S: Final = 30
+EVERY_S: Final = 5  # between ticks; the code location takes ``Settings.sensor_every_s``
+DAEMON_MARGIN_S: Final = 1
+"""The daemon looks at its sensors every 5 s. A tick begins a moment after the look, so that at the next look a sensor
+with an interval of 5 s would not be due, and tick every 10 s.
+"""
 REGISTERED_PER_TICK: Final = 5000
 """New songs that one tick registers at most; the next tick continues."""
 
@@ -72,6 +77,9 @@ class Cursor(BaseModel):
     requested: int = Field(default=0, ge=0)
     # Runs that failed until then have successors, or were given up (seconds since 1970).
     settled: float = Field(default=0.0, ge=0.0)
+    # The last listing: its end (seconds since 1970), and how long it took.
+    listed: float = Field(default=0.0, ge=0.0)
+    listing_s: float = Field(default=0.0, ge=0.0)
 
     @classmethod
     def parse(cls, text: str | None) -> "Cursor":
@@ -81,11 +89,16 @@ class Cursor(BaseModel):
         except ValidationError:
             return cls()
 
+    def pause_s(self, every_s: float) -> float:
+        """Seconds until uploads are listed again, with a tick every ``every_s``; at most 0 if they are listed now."""
+        since, pause = time.time() - self.listed, pause_after(self.listing_s)
+        return pause - since if pause > every_s and since >= 0 else 0.0  # below 0: the clock was set back
+
 
 def uploads_sensor(
     job_name: str,
     *,
-    every_s: int = INTERVAL_S,
+    every_s: int = EVERY_S,
     songs_per_tick: int = SONGS_PER_TICK,
     turned_on: bool = False,
 ) -> dg.SensorDefinition:
@@ -95,7 +108,7 @@ def uploads_sensor(
     @dg.sensor(
         name=UPLOADS_SENSOR,
         job_name=job_name,
-        minimum_interval_seconds=every_s,
+        minimum_interval_seconds=max(1, every_s - DAEMON_MARGIN_S),
         default_status=status,
         description=(
             "Registers every new upload as a song, and starts runs over songs that have none: neighbours"
@@ -115,11 +128,17 @@ def uploads_sensor(
         for run_id in end_dead_runs(context.instance, code_location=origin and origin.location_name):
             context.log.warning(f"The process of run {run_id} is gone: marked as failed.")
         cursor = Cursor.parse(context.cursor)
+        if (pause_s := cursor.pause_s(every_s)) > 0:
+            return dg.SkipReason(
+                f"The last listing took {cursor.listing_s:.1f} s; the next one comes in {pause_s:.0f} s."
+            )
         before = list(context.instance.get_dynamic_partitions(SONGS_NAME))
         # The last song was deleted: start again from the first song.
         looked_through = before.index(cursor.last_song) + 1 if cursor.last_song in before else 0
         # A file that is still being written waits for the next tick.
+        began = time.monotonic()
         listing = list_uploads(store, settings.settle_s)
+        listing_s = time.monotonic() - began
         for line in listing.left_out:
             context.log.warning(f"Left out: {line}")
         if listing.uploads:
@@ -155,6 +174,8 @@ def uploads_sensor(
             last_song=passed[-1] if passed else cursor.last_song,
             requested=cursor.requested + len(requested),
             settled=settled,
+            listed=time.time(),
+            listing_s=listing_s,
         )
         seen = (
             f"{counted(len(listing.uploads), 'upload')}, {counted(listing.ignored, 'other file')} ignored,"

@@ -1,0 +1,103 @@
+"""The screen of ``bandscope run --watch``: a line for each song at work, and one for each song that is done."""
+
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from time import monotonic
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from bandscope_dagster.cli.terminal import one_line
+from bandscope_dagster.errors import is_failure
+from bandscope_dagster.pipeline.progress import Progress as Report
+from bandscope_dagster.pipeline.progress import Stage, listening
+
+NAME_WIDTH: Final = 40  # of 80 columns
+SHOWN: Final = {
+    Stage.CHECKING: "checking",
+    Stage.CHECKED: "checked",
+    Stage.WAITING: "next",
+    Stage.ANALYZING: "separating, tagging",
+}
+
+
+class SongLines:
+    """Turns reports, which come from several threads, into lines."""
+
+    def __init__(self, console: Console, names: Mapping[str, str]) -> None:
+        """``names`` are the songs' file names by id; it may grow."""
+        self._console, self._names = console, names
+        self._lock = Lock()
+        self._seen: dict[str, float] = {}
+        self._lengths: dict[str, float] = {}  # song → audio for the models, in seconds
+        self._rows: dict[str, TaskID] = {}
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=NAME_WIDTH)),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[stage]}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            expand=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            disable=not console.is_terminal,
+        )
+
+    @contextmanager
+    def shown(self) -> Generator[None]:
+        """Show the lines during the block."""
+        with self._bars, listening(self._take):
+            yield
+
+    def saw(self, songs: Iterable[str]) -> None:
+        """Note that these uploads were found now: their lines say how long they took from here."""
+        with self._lock:
+            self._seen |= dict.fromkeys(songs, monotonic())
+
+    def ended(self, songs: Iterable[str]) -> None:
+        """Remove the lines of these songs: their run is over."""
+        with self._lock:
+            for song in songs:
+                self._remove(song)
+
+    def _take(self, report: Report) -> None:
+        with self._lock:
+            song = report.song_id
+            if report.stage is Stage.DONE:
+                self._remove(song)
+                self._print_end(song, report.problem)
+                return
+            if report.stage is Stage.WAITING:
+                self._lengths[song] = report.seconds
+            if song not in self._rows:
+                self._rows[song] = self._bars.add_task(escape(self._name(song)), total=None, stage="")
+            row = self._rows[song]
+            self._bars.update(row, stage=SHOWN[report.stage], total=self._lengths.get(song))
+            if report.stage is Stage.ANALYZING:
+                self._bars.advance(row, report.seconds)
+
+    def _remove(self, song: str) -> None:
+        self._lengths.pop(song, None)
+        if (row := self._rows.pop(song, None)) is not None:
+            self._bars.remove_task(row)
+
+    def _print_end(self, song: str, problem: str | None) -> None:
+        name = escape(self._name(song))
+        began = self._seen.pop(song, None)
+        if problem is None:
+            after = "" if began is None else f" after {monotonic() - began:.1f} s"
+            line = f"[green]done[/green]      {name}{after}"
+        elif is_failure(problem):
+            line = f"[red]failed[/red]    {name}: {escape(one_line(problem))}"
+        else:
+            line = f"[yellow]rejected[/yellow]  {name}: {escape(one_line(problem))}"
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _name(self, song: str) -> str:
+        return one_line(self._names.get(song, song))

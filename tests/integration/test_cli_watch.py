@@ -1,0 +1,243 @@
+"""``bandscope run --watch``: uploads become songs as they come, also while others are computed, and after kills."""
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from queue import SimpleQueue
+from random import Random
+
+import dagster as dg
+import polars as pl
+import pytest
+from command_processes import variables
+from command_server import Command, start_command
+from daemon import Home, open_instance, wait_for
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from faulty_proxy import FaultyProxy
+from instances import new_instance
+from long_forms import quick_or_long
+from platforms import PER_SONG, Platform, environment, local_settings, s3_settings, song_bytes
+from s3_server import S3Server
+
+from bandscope_dagster.cli.watch_runs import SONGS_AT_ONCE, WatchRuns
+from bandscope_dagster.orchestration.home import DAGSTER_YAML
+from bandscope_dagster.orchestration.pool_turn import MODELS_POOL
+from bandscope_dagster.orchestration.run_tags import WAITS_FOR_TAG
+
+SONGS = quick_or_long(4, long=200)
+KILLS = quick_or_long(1, long=5)
+SEED = 27
+STARTED = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+
+
+def start_watch(home: Path, environment: dict[str, str]) -> Command:
+    return start_command(["run", "--watch"], variables(home, home) | environment)
+
+
+def is_done(platform: Platform, name: str) -> bool:
+    """True if the last table of every song with this file name is in the store."""
+    slug = name.partition(".")[0].replace(" ", "-")
+    return any(Path(found.key).name.startswith(slug) for found in platform.store.list("stem_instrument_tags"))
+
+
+def upload(platform: Platform, name: str, data: bytes) -> None:
+    with platform.store.create(f"uploads/{name}") as pending:
+        pending.write(data)
+
+
+def stop(watching: Command) -> str:
+    """End it as systemd or Ctrl-C does; returns its output."""
+    watching.send_signal(signal.SIGINT)
+    printed, _ = watching.communicate(600)
+    assert watching.returncode == 0, printed
+    return printed
+
+
+def computed(platform: Platform, asset: str) -> Counter[str]:
+    """Song → how often an asset was computed for it."""
+    entries = platform.instance.fetch_materializations(dg.AssetKey(asset), limit=10_000).records
+    events = [entry.asset_materialization for entry in entries]
+    return Counter(event.partition for event in events if event and not event.metadata["reused"].value)
+
+
+def test_uploads_become_songs_as_they_come_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(DAGSTER_YAML)
+    platform = Platform(local_settings(tmp_path / "store"), open_instance(home))
+    upload(platform, "before.wav", song_bytes(0, 0.6))
+    watching = start_watch(home, {"BANDSCOPE_STORAGE": str(tmp_path / "store"), "BANDSCOPE_SETTLE_S": "5"})
+    wait_for("the song from before is done", lambda: is_done(platform, "before.wav"))
+    uploads = tmp_path / "store" / "uploads" / "mia"
+    uploads.mkdir()
+    growing = uploads / "grows.wav"
+
+    def other_is_done() -> bool:
+        os.utime(growing)  # its time changes, as while `cp` writes it
+        return is_done(platform, "whole.wav")
+
+    with growing.open("wb") as file:
+        data = song_bytes(1, 0.6)
+        file.write(data[: len(data) // 2])
+        file.flush()
+        upload(platform, "broken.wav", b"RIFF, and no more")
+        upload(platform, "whole.wav", song_bytes(2, 0.6))
+        wait_for("the other song is done", other_is_done, every_s=0.2)
+        file.write(data[len(data) // 2 :])
+    wait_for("the slow copy is done", lambda: is_done(platform, "grows.wav"))
+    catalog = tmp_path / "store" / "song_catalog" / "song_catalog.parquet"
+    wait_for("the catalog has all", lambda: catalog.exists() and len(pl.read_parquet(catalog)) == 4)
+    printed = stop(watching)
+
+    assert "1 song, 1 of them to compute." in printed
+    for name in ("before.wav", "whole.wav", "grows.wav"):
+        assert f"done      {name} after " in printed
+    assert "rejected  broken.wav: " in printed
+    assert printed.rstrip().endswith(
+        "Stopped. Finished songs are kept, and the next start continues with the rest."
+    )
+    statuses = dict(pl.read_parquet(catalog).select("filename", "status").iter_rows())
+    assert statuses == {"before.wav": "ok", "whole.wav": "ok", "grows.wav": "ok", "broken.wav": "rejected"}
+    for asset in PER_SONG:
+        assert set(platform.status(asset).values()) == {"MATERIALIZED"}
+    assert all(run.is_finished for run in platform.instance.get_runs())
+    assert max(computed(platform, "stems").values()) == 1
+
+
+def test_with_faulty_storage_and_kills_every_song_is_computed_once(
+    tmp_path: Path, s3_server: S3Server, faulty_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The long form: `pytest --long tests/integration/test_cli_watch.py -k faulty`."""
+    monkeypatch.setattr("faulty_proxy.SILENT_S", 1.0)  # else each such call costs the client's patience
+    home, fate = tmp_path / "home", Random(SEED)
+    home.mkdir()
+    (home / "dagster.yaml").write_text(DAGSTER_YAML)
+    place = s3_server.place(faulty_proxy.endpoint)
+    platform = Platform(s3_settings(replace(place, endpoint=s3_server.endpoint)), open_instance(home))
+    faulty = environment(s3_settings(place)) | {"BANDSCOPE_STEP_RETRY_DELAY_S": "0.5"}
+    faulty_proxy.fail_at_random(0.1, seed=SEED)
+    watching = start_watch(home, faulty)
+    left = SONGS
+    for kill in range(KILLS + 1):
+        share = left // (KILLS + 1 - kill)
+        for number in range(SONGS - left, SONGS - left + share):
+            upload(platform, f"song {number:03}.wav", song_bytes(number, 0.6))
+            time.sleep(fate.uniform(0, 0.3))
+        left -= share
+        if kill < KILLS:
+            wait_for("a run has begun", lambda: platform.instance.get_runs_count(STARTED))
+            time.sleep(fate.uniform(0, 2.0))
+            watching.kill()
+            watching.communicate(60)
+            watching = start_watch(home, faulty)
+
+    def all_done() -> bool:
+        return watching.poll() is not None or len(list(platform.store.list("stem_instrument_tags"))) == SONGS
+
+    wait_for("all songs are done", all_done, 600.0 + 10 * SONGS, every_s=1)
+    assert watching.poll() is None, watching.communicate(60)
+    faulty_proxy.heal()
+
+    def is_complete() -> bool:
+        found = platform.store.head("song_catalog/song_catalog.parquet")
+        return found is not None and len(platform.table("song_catalog")) == SONGS
+
+    wait_for("the catalog has all", is_complete, every_s=1)
+    stop(watching)
+    for asset in PER_SONG:
+        assert Counter(platform.status(asset).values()) == {"MATERIALIZED": SONGS}
+        # A kill between the last file of a song and its event makes the next run keep the file.
+        assert max(computed(platform, asset).values()) == 1, asset
+    assert set(platform.table("song_catalog")["status"]) == {"ok"}
+    assert all(run.is_finished for run in platform.instance.get_runs())
+
+
+@pytest.mark.long
+def test_a_backfill_and_the_sensor_beside_it_share_the_songs_and_the_one_place_of_the_pool(
+    tmp_path: Path,
+) -> None:
+    sensors = {"TEST_SENSORS": "new_uploads catalogs"}
+    home = Home.make(tmp_path / "home", tmp_path / "store", songs_per_run=2, variables=sensors)
+    platform = Platform(local_settings(tmp_path / "store"), open_instance(home.folder))
+    watching = start_watch(home.folder, dict(home.environment))
+    with home.daemon(), home.webserver() as ui:
+        for number in range(6):
+            upload(platform, f"song {number}.wav", song_bytes(number, 0.6))
+            if number == 2:
+                wait_for("songs are registered", lambda: platform.songs)
+                first = platform.songs
+                ui.launch_backfill(PER_SONG, first)
+
+        def is_settled() -> bool:
+            done = [song for song, state in platform.status(PER_SONG[-1]).items() if state == "MATERIALIZED"]
+            runs = platform.instance.get_runs()
+            backfilled = [run for run in runs if "dagster/backfill" in run.tags]
+            return len(done) == 6 and bool(backfilled) and all(run.is_finished for run in runs)
+
+        wait_for("nobody waits for ever", is_settled, 1200.0, every_s=1)
+        stop(watching)
+    runs = platform.instance.get_runs()
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    assert not [run for run in runs if run.tags.get("dagster/sensor_name") == "new_uploads"]
+    for song, times in computed(platform, "stems").items():
+        assert times == 1 or song in first, "a backfill computes again what was done before it was requested"
+    uses: list[tuple[float, float, str]] = []  # of the pool, by each run that did not wait in it for another
+    for run in runs:
+        logs = platform.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        at = [log.timestamp for log in logs if log.step_key == "analyze"]
+        if at and WAITS_FOR_TAG not in run.tags:
+            uses.append((min(at), max(at), run.tags.get("bandscope/launched-by", "daemon")))
+    uses.sort()
+    assert all(end < begin for (_, end, _), (begin, *_) in pairwise(uses)), uses
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with new_instance() as instance:
+        yield instance
+
+
+def test_one_run_takes_the_oldest_songs_and_another_the_newest(instance: dg.DagsterInstance) -> None:
+    runs = WatchRuns(instance, SimpleQueue())
+    order = [f"song-{number:02}" for number in range(20)]
+    first = runs.next_songs(order, order, 64)
+    assert first == tuple(order[:SONGS_AT_ONCE])
+    pending = order[SONGS_AT_ONCE:]
+    assert runs.next_songs(order, pending, 64) == ("song-19",)
+    assert runs.next_songs(order, pending[:-1], 64) == (), "two runs at once, and no third"
+
+
+def test_where_the_pool_has_one_place_the_oldest_and_the_newest_songs_alternate(
+    instance: dg.DagsterInstance,
+) -> None:
+    instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 1)
+    runs, pending = WatchRuns(instance, SimpleQueue()), [f"song-{number:02}" for number in range(20)]
+    order, taken = list(pending), []
+    for _ in range(4):
+        taken.append(runs.next_songs(order, pending, 2))
+        assert runs.next_songs(order, pending, 2) == ()
+        runs.forget(taken[-1])
+        pending = [song for song in pending if song not in taken[-1]]
+    assert taken == [tuple(order[:2]), ("song-19",), tuple(order[2:4]), ("song-18",)]
+
+
+def test_a_queued_run_of_the_daemon_gets_the_second_place(instance: dg.DagsterInstance) -> None:
+    @dg.job
+    def queued() -> None: ...
+
+    origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "repository").get_job_origin(
+        "queued"
+    )
+    instance.create_run_for_job(queued, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
+    runs, order = WatchRuns(instance, SimpleQueue()), ["one", "two", "three"]
+    assert runs.next_songs(order, order, 1) == ("one",)
+    assert runs.next_songs(order, order[1:], 1) == ()
+    instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 1)
+    runs.forget(("one",))
+    assert runs.gives_way_s
+    assert runs.next_songs(order, order[1:], 1) == (), "the one place is left to the daemon for a moment"

@@ -14,12 +14,15 @@ requests of the first, and the CPU time of the webserver, which other programs d
 
 import argparse
 import json
+import os
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +35,7 @@ from rich.progress import track
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from browser import QUIET, WINDOW, find_browser
-from daemon import Home, open_instance
+from daemon import START_TIMEOUT_S, Home, Webserver, end_group, open_instance, wait_for
 
 from assets.analysis import DEPENDENCIES, analyze
 from assets.checks import ANALYSIS_CHECKS, SONG_CHECKS, SONG_IS_USABLE
@@ -191,11 +194,34 @@ def load(page: Page, url: str) -> tuple[float, list[tuple[float, str]]]:
     return traffic.last - began, sorted(traffic.done, reverse=True)
 
 
-def cpu_s() -> float:
-    """The CPU seconds of the webserver until now."""
-    children = psutil.Process().children(recursive=True)
-    times = [child.cpu_times() for child in children if "dagster-webserver" in " ".join(child.cmdline())]
-    return sum(time.user + time.system for time in times)
+@contextmanager
+def webserver(home: Path, store: Path) -> Generator[tuple[str, psutil.Process]]:
+    """Run the webserver on a home; gives its address and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    program = Path(sys.executable).with_name("dagster-webserver")
+    with (home / "webserver.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "-m", "bandscope_dagster.definitions", "-h", "127.0.0.1", "-p", port],
+            env=os.environ | {"DAGSTER_HOME": str(home), "BANDSCOPE_STORAGE": str(store)},
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        server = Webserver(f"http://127.0.0.1:{port}")
+        wait_for("the webserver answers", server.is_up, START_TIMEOUT_S)
+        yield server.url, psutil.Process(process.pid)
+    finally:
+        end_group(process)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """The CPU seconds of a process until now."""
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def main() -> None:
@@ -219,22 +245,20 @@ def main() -> None:
         if arguments.plain:
             del config["event_log_storage"]
         (folder / "home" / "dagster.yaml").write_text(yaml.safe_dump(config))
-        environment = {"DAGSTER_HOME": str(folder / "home"), "BANDSCOPE_STORAGE": str(folder / "store")}
-        home = Home(folder / "home", environment, "bandscope_dagster.definitions")
-        server = stack.enter_context(home.webserver())
+        url, server = stack.enter_context(webserver(folder / "home", folder / "store"))
         browser = stack.enter_context(sync_playwright()).chromium.launch(
             executable_path=find_browser(), args=QUIET
         )
         page = browser.new_page(viewport=WINDOW)
-        load(page, f"{server.url}/deployment/daemons")  # the program of the UI, which the browser keeps
+        load(page, f"{url}/deployment/daemons")  # the program of the UI, which the browser keeps
         print(
             f"{arguments.songs} songs, seconds\n"
             f"{'page':12}{'first':>8}{'later':>8}{'CPU':>8}  slowest requests of the first"
         )
         for name in arguments.pages or PAGES:
-            before = cpu_s()
-            loads = [load(page, f"{server.url}/{PAGES[name]}") for _ in range(arguments.rounds)]
-            cpu = (cpu_s() - before) / arguments.rounds
+            before = cpu_s(server)
+            loads = [load(page, f"{url}/{PAGES[name]}") for _ in range(arguments.rounds)]
+            cpu = (cpu_s(server) - before) / arguments.rounds
             if arguments.pictures:
                 page.screenshot(path=arguments.pictures / f"{name.replace(' ', '_')}.png")
             first, later = loads[0][0], statistics.median(seconds for seconds, _ in loads[1:] or loads)

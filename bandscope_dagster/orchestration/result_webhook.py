@@ -51,6 +51,7 @@ class Waiting:
     posts: int
     since: float  # of the first post (seconds since 1970)
     due: float  # of the next one
+    error: str = ""  # of the last one
 
     @property
     def is_given_up(self) -> bool:
@@ -72,7 +73,8 @@ class State:
         if error is None or tried.is_given_up:
             return replace(self, cursor=cursor, waiting=others)
         due = time.time() + min(FIRST_WAIT_S * 2**tried.posts, LONGEST_WAIT_S)
-        return replace(self, cursor=cursor, waiting=(*others, replace(tried, posts=tried.posts + 1, due=due)))
+        again = replace(tried, posts=tried.posts + 1, due=due, error=error)
+        return replace(self, cursor=cursor, waiting=(*others, again))
 
 
 _STATE: Final = TypeAdapter(State)
@@ -138,7 +140,7 @@ class Sent:
     delivered: int
     waiting: int  # results whose posts have failed
     complete: bool  # no result is left in the event log
-    error: str | None  # of the last failed post
+    error: str | None  # of the last failed post, perhaps of an earlier round
     lost: tuple[str, ...]  # sentences about results that are never delivered
 
     @property
@@ -200,6 +202,8 @@ class ResultSender:
                 )
         if complete and str(reader.cursor) != state.cursor:  # other events, which need not be read again
             state = self._save(replace(state, cursor=str(reader.cursor)))
+        if last_error is None and state.waiting:
+            last_error = state.waiting[-1].error
         return Sent(delivered, len(state.waiting), complete, last_error, tuple(lost))
 
     def _post(self, song: Finished) -> str | None:

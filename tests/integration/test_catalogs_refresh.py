@@ -314,7 +314,7 @@ def change(store: ObjectStore, action: str, song: str, how) -> None:
         write_table(store, SONGS, [song_row(song, title=how)], lineage(song))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.lists(st.lists(CHANGES, max_size=4), max_size=4))
 def test_after_any_changes_a_refresh_equals_a_full_build(
     tmp_path_factory: pytest.TempPathFactory, steps: list[list[tuple]]

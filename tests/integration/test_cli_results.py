@@ -15,6 +15,7 @@ from postgres import run_postgres
 from sqlalchemy import create_engine, text
 
 from bandscope_dagster import results
+from bandscope_dagster.orchestration import song_results
 from bandscope_dagster.orchestration.finished_songs import FinishedSongs
 from bandscope_dagster.orchestration.lost_songs import ATTEMPTS
 from bandscope_dagster.orchestration.resources import resources
@@ -134,7 +135,7 @@ def test_a_follower_gets_the_next_result_also_after_an_error_of_the_store(
             row.rmdir()
             row.write_bytes(content)
 
-    monkeypatch.setattr("bandscope_dagster.orchestration.song_results.time.sleep", repair)
+    monkeypatch.setattr(song_results.time, "sleep", repair)
     news = [next(following) for _ in range(4)]
     assert {(song.song_id, song.status) for song in news} == {(s.song_id, s.status) for s in known}
     assert {song.run_id for song in news}.isdisjoint(song.run_id for song in known)

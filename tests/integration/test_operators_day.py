@@ -26,7 +26,7 @@ from bandscope_dagster.orchestration.private_api import (
     PartitionBackfill,
     make_new_backfill_id,
 )
-from bandscope_dagster.orchestration.run_tags import PRIORITY_TAG, RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.run_tags import PRIORITY_TAG
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.tables.song_files import list_song_files
@@ -96,9 +96,9 @@ def all_ended(instance: dg.DagsterInstance) -> bool:
 
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
-    """Three runs of two songs each and a refresh of the catalogs that is due; then two backfills at once.
+    """Two songs of an earlier day, so that a refresh of the catalogs is due, and three runs of two new songs each.
 
-    Two songs of an earlier day come before them, and in the evening all assets of one song, and a song that leaves.
+    Then two backfills at once, all assets of one song, and a song that leaves.
     """
     folder = tmp_path_factory.mktemp("day")
     slow = folder / "slow"
@@ -138,21 +138,12 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
         blocked, good = platform.songs[-3:-1]
         (folder / "store" / "songs" / f"{blocked}.parquet").mkdir(parents=True)  # no file can be stored here
 
-        @dg.job
-        def earlier() -> None: ...
+        def songs_wait() -> dict[str, list[str]] | None:
+            places = in_queue(instance)
+            return places if [len(jobs) for jobs in places.values()] == [1, 3] else None
 
-        waiting = {"QUEUED": ["validate_songs"], "STARTING": ["validate_songs"] * 2}
         with home.daemon():
-            wait_for("songs wait for a place", lambda: in_queue(instance) == waiting)
-            ended = instance.create_run_for_job(earlier, tags={RANGE_START_TAG: TYPED, RANGE_END_TAG: TYPED})
-            for event in (dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_SUCCESS):
-                instance.report_dagster_event(dg.DagsterEvent(event.value, "earlier"), ended.run_id)
-
-            def catalogs_have_a_place() -> dict[str, list[str]] | None:
-                places = in_queue(instance)
-                return places if "refresh_catalogs" in places["STARTING"] else None
-
-            places = wait_for("the catalogs have a place", catalogs_have_a_place)
+            places = wait_for("songs wait for a place, and the catalogs have one", songs_wait)
             slow.unlink()
             wait_for(
                 "all songs are validated",

@@ -103,7 +103,7 @@ LENGTHS = st.one_of(
 )
 
 
-@settings(max_examples=quick_or_long(5, long=40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=quick_or_long(5, long=40), suppress_health_check=[HealthCheck.too_slow])
 @given(
     lengths=st.lists(LENGTHS, min_size=1, max_size=5),
     block=st.integers(500, 3 * SEGMENT),

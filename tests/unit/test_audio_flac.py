@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 from audio_files import excerpt
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -22,7 +22,6 @@ samples = st.floats(-1e6, 1e6, width=32) | st.floats(-1.0, 1.0, width=32)
 blocks = st.integers(1, 40).flatmap(lambda n: arrays(np.float32, (2, n), elements=samples))
 
 
-@settings(deadline=None)
 @given(block=blocks, bits=st.sampled_from([16, 24]))
 def test_what_is_stored_is_what_is_decoded_within_half_a_step(block, bits):
     quantized = quantize(block, bits)
@@ -34,7 +33,6 @@ def test_what_is_stored_is_what_is_decoded_within_half_a_step(block, bits):
     assert (np.abs(decoded.astype(np.float64) - block) <= half_a_step + rounding).all()
 
 
-@settings(deadline=None)
 @given(block=blocks, bits=st.sampled_from([16, 24]))
 def test_nothing_is_clipped_and_the_gain_is_one_where_it_can_be(block, bits):
     quantized = quantize(block, bits)

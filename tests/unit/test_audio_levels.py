@@ -24,7 +24,7 @@ def reference_loudness(audio):
     return pyloudnorm.Meter(44_100, filter_class="DeMan").integrated_loudness(audio.T.astype(np.float64))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     frames=st.integers(17_640, 200_000),
     start=st.integers(0, 60_000),
@@ -59,7 +59,7 @@ def test_the_true_peak_is_between_the_samples(phase):
 
 
 @given(cuts=st.lists(st.integers(0, 268_288), max_size=6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_the_true_peak_is_the_same_for_any_cut_and_at_least_the_peak(cuts):
     whole, cut = measured(excerpt()), measured(excerpt(), cuts)
     assert cut.true_peak_dbtp == pytest.approx(whole.true_peak_dbtp, abs=1e-5)
@@ -77,7 +77,7 @@ def test_audio_below_the_absolute_gate_has_no_loudness():
 
 
 @given(cuts=st.lists(st.integers(0, 268_288), max_size=6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mean_and_deviation_are_torchs_for_any_cut(cuts):
     import torch
 

@@ -13,7 +13,7 @@ def resampled(audio, in_rate, out_rate, block):
     return np.concatenate([*parts, resampler.finish()], axis=1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     rate=st.sampled_from([8000, 11_025, 22_050, 32_000, 48_000, 96_000, 192_000]),
     frames=st.integers(1, 30_000),

@@ -77,7 +77,7 @@ def weighted_plans(draw: st.DrawFn) -> SegmentPlan:
     return SegmentPlan(length, stride, tuple(leads), np.array(draw(weights), np.float32), centred)
 
 
-@settings(max_examples=quick_or_long(50, long=200), deadline=None)
+@settings(max_examples=quick_or_long(50, long=200))
 @given(plan=st.just(FADED) | weighted_plans(), frames=st.integers(0, 70), batch=st.integers(1, 5))
 def test_overlap_add_gives_every_frame_once_for_any_plan_and_length(
     plan: SegmentPlan, frames: int, batch: int
@@ -88,7 +88,7 @@ def test_overlap_add_gives_every_frame_once_for_any_plan_and_length(
     np.testing.assert_allclose(result.stems, stems_of(mixture), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=quick_or_long(50, long=200), deadline=None)
+@settings(max_examples=quick_or_long(50, long=200))
 @given(
     plan=st.just(FADED) | weighted_plans(),
     batch=st.integers(1, 5),

@@ -30,7 +30,7 @@ def rows(names: list[tuple[str, str]]) -> pl.DataFrame:
 NAMES = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("uvwxyz")), max_size=60)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(NAMES, min_size=1, max_size=4), st.integers(1, 7))
 def test_the_file_holds_all_rows_in_order_in_full_row_groups(
     tmp_path_factory: pytest.TempPathFactory, parts: list[list[tuple[str, str]]], group_rows: int

@@ -34,8 +34,6 @@ def results_sensor(
             return dg.SkipReason("Another process sends the results now.")
         for line in sent.lost:
             context.log.error(line)
-        if sent.error is not None:
-            context.log.warning(sent.text)
         return dg.SkipReason(sent.text)
 
     return send_results

@@ -101,12 +101,12 @@ class Camera:
 
     def graph(self) -> None:
         """The asset graph with all groups open, at full zoom."""
-        self.ui.page.set_viewport_size({"width": 2400, "height": 2300})
+        self.ui.page.set_viewport_size({"width": 2400, "height": 1300})
         self.ui.open("asset-groups", expanded=",".join(f"global@global:{group}" for group in GROUPS))
         self.ui.sees_text("100% filled")
         for passing in ("Loading", "Materializing..."):
             expect(self.ui.page.get_by_text(passing)).to_have_count(0, timeout=1000 * DONE_S)
-        self._take("graph", height=2170, left=542, top=120, right=55)
+        self._take("graph", height=1270, left=600, top=130, right=60)
 
     def _take(self, name: str, height: int, left: int = NAVIGATION, top: int = 0, right: int = 0) -> None:
         """Save the window down to ``height`` pixels, cropped on its other sides, after all animations have ended."""

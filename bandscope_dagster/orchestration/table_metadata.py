@@ -1,7 +1,8 @@
 """A table in the Dagster UI: its asset with its columns, and the place and size of a stored file."""
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
 import pyarrow as pa
@@ -12,6 +13,9 @@ from bandscope_dagster.settings import load_settings
 from bandscope_dagster.storage.tables.columns import Column
 from bandscope_dagster.storage.tables.schemas import Table
 from bandscope_dagster.storage.tables.song_tables import Written
+
+SHOWN_OF_WORD: Final = 16  # characters
+LONG_WORD: Final = re.compile(r"\w{33,}")
 
 
 def asset_spec(table: Table, group: str, kind: str, deps: Sequence[str], **options: Any) -> dg.AssetSpec:
@@ -60,7 +64,9 @@ def type_text(kind: Any) -> str:
 
 def _description(column: Column) -> str:
     unit = f" [{column.unit}]" if column.unit else ""
-    return f"{column.description}{unit} (such as {column.example_text})"
+    # The UI breaks no word, and cuts what is longer than the column, such as a whole SHA-256.
+    example = LONG_WORD.sub(lambda word: f"{word[0][:SHOWN_OF_WORD]}…", column.example_text)
+    return f"{column.description}{unit} (such as {example})"
 
 
 def written_metadata(written: Written) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from bandscope_dagster.orchestration.private_api import (
     PartitionBackfill,
     make_new_backfill_id,
 )
-from bandscope_dagster.orchestration.run_tags import PRIORITY_TAG
+from bandscope_dagster.orchestration.run_tags import PRIORITY_TAG, RANGE_END_TAG, RANGE_START_TAG
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.tables.song_files import list_song_files
@@ -96,7 +96,7 @@ def all_ended(instance: dg.DagsterInstance) -> bool:
 
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
-    """Two songs of an earlier day, so that a refresh of the catalogs is due, and three runs of two new songs each.
+    """Two songs of an earlier day; three runs of two new songs each, and a refresh of the catalogs that is due.
 
     Then two backfills at once, all assets of one song, and a song that leaves.
     """
@@ -116,8 +116,8 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     )
     (home.folder / "dagster.yaml").unlink()
 
-    def command(*words: str) -> None:
-        done = run_command(words, os.environ | home.environment)
+    def command(*words: str, **settings: str) -> None:
+        done = run_command(words, os.environ | home.environment | settings)
         assert done.returncode == 0, done.stdout
 
     music = folder / "music"
@@ -128,22 +128,29 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     first_yaml = (home.folder / "dagster.yaml").read_text()
     with home.instance() as instance:
         platform = Platform(local_settings(folder / "store"), instance)
-        register_uploads(instance, list_uploads(platform.store))
+        command("run", "--select", ",".join(TAGGED), BANDSCOPE_TAGGER="musicnn")
         old = platform.songs
-        earlier_day = Platform(local_settings(folder / "store", tagger="musicnn"), instance)
-        assert earlier_day.materialize(TAGGED).success
         instance.add_dynamic_partitions("songs", [TYPED])
         command("ingest", *(str(music / f"song {number}.wav") for number in range(2, 8)))
         register_uploads(instance, list_uploads(platform.store))
         blocked, good = platform.songs[-3:-1]
         (folder / "store" / "songs" / f"{blocked}.parquet").mkdir(parents=True)  # no file can be stored here
 
-        def songs_wait() -> dict[str, list[str]] | None:
-            places = in_queue(instance)
-            return places if [len(jobs) for jobs in places.values()] == [1, 3] else None
+        @dg.job
+        def earlier() -> None: ...
 
+        waiting = {"QUEUED": ["validate_songs"], "STARTING": ["validate_songs"] * 2}
         with home.daemon():
-            places = wait_for("songs wait for a place, and the catalogs have one", songs_wait)
+            wait_for("songs wait for a place", lambda: in_queue(instance) == waiting)
+            ended = instance.create_run_for_job(earlier, tags={RANGE_START_TAG: TYPED, RANGE_END_TAG: TYPED})
+            for event in (dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_SUCCESS):
+                instance.report_dagster_event(dg.DagsterEvent(event.value, "earlier"), ended.run_id)
+
+            def catalogs_have_a_place() -> dict[str, list[str]] | None:
+                places = in_queue(instance)
+                return places if "refresh_catalogs" in places["STARTING"] else None
+
+            places = wait_for("the catalogs have a place", catalogs_have_a_place)
             slow.unlink()
             wait_for(
                 "all songs are validated",

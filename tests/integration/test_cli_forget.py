@@ -52,6 +52,9 @@ def test_a_song_leaves_and_comes_back_and_nothing_makes_it_again_meanwhile(
         assert f"{a}: 2 files" in asked.out and "uploads/a.wav stays" in asked.out
         assert a in platform.songs and store.head(f"songs/{a}.parquet") is not None
 
+        monkeypatch.setattr(forget, "SHOWN", 2)
+        assert "and 1 more song\n" in bandscope("forget", "*").out
+
         done = bandscope("forget", "a.wav", "--yes")
         assert done.code == 0, done
         assert platform.songs == [b, c] and catalog() == {b: "present", c: "present"}

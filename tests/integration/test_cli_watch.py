@@ -179,7 +179,7 @@ def test_a_backfill_and_the_sensor_beside_it_share_the_songs_and_the_one_place_o
             backfilled = [run for run in runs if "dagster/backfill" in run.tags]
             return len(done) == 6 and bool(backfilled) and all(run.is_finished for run in runs)
 
-        wait_for("nobody waits for ever", is_settled, 1200.0, every_s=1)
+        wait_for("every run ends", is_settled, 1200.0, every_s=1)
         stop(watching)
     runs = platform.instance.get_runs()
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}

@@ -67,7 +67,8 @@ def test_a_missing_page_and_a_cut_page_of_an_ogg_file_are_found() -> None:
     pages = [at for at in range(len(data)) if data[at : at + 5] == b"OggS\0"]
     without = data[: pages[4]] + data[pages[5] :]
     assert [link.lost_pages for link in read_links(io.BytesIO(without)).links] == [True]
-    assert read_links(io.BytesIO(data[: pages[5] + 100])).ends_inside
+    for bytes_of_page in (1, 4, 5, 26, 100):
+        assert read_links(io.BytesIO(data[: pages[5] + bytes_of_page])).ends_inside, bytes_of_page
     whole = read_links(io.BytesIO(data[: pages[5]]))
     assert not whole.ends_inside and not whole.links[0].ended
 

@@ -168,7 +168,7 @@ def test_a_run_that_died_or_was_interrupted_has_no_failed_songs_unless_it_was_th
         tags = covered | {ATTEMPT_TAG: str(attempt), "dagster/max_retries": "0"}
         instance.report_run_failed(instance.create_run_for_job(job, tags=tags))
     with monkeypatch.context() as patch:
-        patch.setattr("assets.analysis.analyze_batch", interrupted)
+        patch.setattr("bandscope_dagster.pipeline.analyze.analyze_batch", interrupted)
         assert not platform.materialize(["instrument_tags"]).success
     assert all_of(platform, before) == []
 

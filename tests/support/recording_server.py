@@ -30,7 +30,10 @@ def recording_server(
     answer: Callable[[Request], tuple[int, bytes]],
     secure: Callable[[ThreadingHTTPServer], None] | None = None,
 ) -> Generator[RecordingServer]:
-    """Serve ``answer`` (status and body) on a free port. ``secure`` may put TLS around the server's socket."""
+    """Serve ``answer`` (status and body) on a free port. ``secure`` may put TLS around the server's socket.
+
+    Status 302 names a place to go to, /elsewhere; 301 names none, as a server of another S3 region does.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def _reply(self) -> None:
@@ -42,7 +45,7 @@ def recording_server(
             status, reply = answer(request)
             self.send_response(status)
             self.send_header("content-length", str(len(reply)))
-            if 300 <= status < 400:
+            if status == 302:
                 self.send_header("location", f"{server.url}/elsewhere")
             self.end_headers()
             if self.command != "HEAD":

@@ -114,6 +114,9 @@ def _print_table(answer: pl.LazyFrame, say: Callable[[str], object], width: int)
 def _records(rows: pl.DataFrame, width: int) -> str:
     names = max(map(len, rows.columns))
     lines: list[str] = []
+    rows = rows.with_columns(
+        pl.col(pl.Float32).cast(pl.String)
+    )  # -16.4; as Python's float it is -16.399999618530273
     for number, row in enumerate(rows.iter_rows(named=True), 1):
         lines.append(f"row {number}")
         for name, value in row.items():

@@ -65,7 +65,9 @@ def test_the_screen_shows_the_first_rows_and_says_how_many_there_are(filled: Obj
 
 
 def test_rows_that_do_not_fit_are_records_and_a_table_can_be_described(filled: ObjectStore) -> None:
-    text = said(filled, "SELECT * FROM song_catalog WHERE song_id = 'song-0000'")
+    level = "CAST(-16.4 AS REAL) AS level"  # as Python's float it is -16.399999618530273
+    text = said(filled, f"SELECT *, {level} FROM song_catalog WHERE song_id = 'song-0000'")
+    assert text.splitlines()[-2].split() == ["level", "-16.4"]
     assert text.startswith("row 1\n  song_id") and text.endswith("1 row")
     assert max(map(len, text.splitlines())) <= 100
     assert 'Line\\n"two", and ünï' in text

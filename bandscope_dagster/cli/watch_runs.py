@@ -40,11 +40,8 @@ class WatchRuns:
         self._ends = ends
         self._threads: dict[tuple[str, ...], Thread] = {}
         self._oldest: tuple[str, ...] = ()  # the songs of the run over the oldest songs
-        self._late: tuple[str, ...] = ()  # the song of the run beside it
-        self._late_next = False
-        self._backlog: frozenset[str] = (
-            frozenset()
-        )  # songs that waited when a run over the oldest songs began
+        self._newest: tuple[str, ...] = ()
+        self._newest_next = False
         self._gives_way_until = 0.0
 
     @property
@@ -84,34 +81,28 @@ class WatchRuns:
             self._gives_way_until = monotonic() + GIVE_WAY_S
         if songs == self._oldest:
             self._oldest = ()
-        elif songs == self._late:
-            self._late = ()
+        elif songs == self._newest:
+            self._newest = ()
 
     def next_songs(
         self, order: Sequence[str], pending: Collection[str], songs_per_run: int
     ) -> tuple[str, ...]:
         """The songs of the next run; empty if there is nothing to start now.
 
-        One run takes the oldest songs, so that none waits for ever. The place beside it is for songs that came later
-        than the backlog, one at a time, so that they never wait for a batch. Where there is a place for one run only,
-        the two alternate.
+        One run takes the oldest songs, so that none waits for ever. Beside it another takes the newest song, which so
+        never waits for a batch. Where there is a place for one run only, they alternate.
         """
-        if not pending or (self._oldest and self._late):
+        if not pending or (self._oldest and self._newest):
             return ()
         places = self._places()
-        if bool(self._oldest) + bool(self._late) >= places:
+        if bool(self._oldest) + bool(self._newest) >= places:
             return ()
-        if self._oldest or (places == 1 and self._late_next):
-            late = next((song for song in order if song in pending and song not in self._backlog), None)
-            if late is not None:
-                self._late, self._late_next = (late,), False
-                return self._late
-            if self._oldest:
-                return ()
+        newest = bool(self._oldest) or (places == 1 and self._newest_next)
+        self._newest_next = not newest
+        if newest:
+            self._newest = (next(song for song in reversed(order) if song in pending),)
+            return self._newest
         self._oldest = song_ranges(order, pending, min(SONGS_AT_ONCE, songs_per_run))[0].songs
-        self._late_next = True
-        left = frozenset(pending).difference(self._oldest)
-        self._backlog = self._backlog & left or left
         return self._oldest
 
     def _places(self) -> int:

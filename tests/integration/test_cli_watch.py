@@ -202,49 +202,28 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_one_run_takes_the_oldest_songs_and_another_those_that_come_later(
-    instance: dg.DagsterInstance,
-) -> None:
+def test_one_run_takes_the_oldest_songs_and_another_the_newest(instance: dg.DagsterInstance) -> None:
     runs = WatchRuns(instance, SimpleQueue())
     order = [f"song-{number:02}" for number in range(20)]
     first = runs.next_songs(order, order, 64)
     assert first == tuple(order[:SONGS_AT_ONCE])
     pending = order[SONGS_AT_ONCE:]
-    assert runs.next_songs(order, pending, 64) == (), "the second place is for songs that come later"
-    order, pending = [*order, "late-1", "late-2"], [*pending, "late-1", "late-2"]
-    assert runs.next_songs(order, pending, 64) == ("late-1",)
-    pending.remove("late-1")
-    assert runs.next_songs(order, pending, 64) == (), "two runs at once, and no third"
-    runs.forget(first)
-    second = runs.next_songs(order, pending, 64)
-    assert second == tuple(pending[:SONGS_AT_ONCE])
-    runs.forget(("late-1",))
-    pending = [song for song in pending if song not in second]
-    assert runs.next_songs(order, pending, 64) == ("late-2",)
+    assert runs.next_songs(order, pending, 64) == ("song-19",)
+    assert runs.next_songs(order, pending[:-1], 64) == (), "two runs at once, and no third"
 
 
-def test_a_song_that_comes_while_a_single_song_is_computed_does_not_wait(
-    instance: dg.DagsterInstance,
-) -> None:
-    runs = WatchRuns(instance, SimpleQueue())
-    assert runs.next_songs(["one"], ["one"], 64) == ("one",)
-    assert runs.next_songs(["one", "two"], ["two"], 64) == ("two",)
-
-
-def test_where_the_pool_has_one_place_the_oldest_and_later_songs_alternate(
+def test_where_the_pool_has_one_place_the_oldest_and_the_newest_songs_alternate(
     instance: dg.DagsterInstance,
 ) -> None:
     instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 1)
-    runs, order = WatchRuns(instance, SimpleQueue()), [f"song-{number:02}" for number in range(20)]
-    pending, taken = list(order), []
-    for _ in range(5):
+    runs, pending = WatchRuns(instance, SimpleQueue()), [f"song-{number:02}" for number in range(20)]
+    order, taken = list(pending), []
+    for _ in range(4):
         taken.append(runs.next_songs(order, pending, 2))
-        if len(taken) == 1:
-            order, pending = [*order, "late-1", "late-2"], [*pending, "late-1", "late-2"]
         assert runs.next_songs(order, pending, 2) == ()
         runs.forget(taken[-1])
         pending = [song for song in pending if song not in taken[-1]]
-    assert taken == [tuple(order[:2]), ("late-1",), tuple(order[2:4]), ("late-2",), tuple(order[4:6])]
+    assert taken == [tuple(order[:2]), ("song-19",), tuple(order[2:4]), ("song-18",)]
 
 
 def test_a_queued_run_of_the_daemon_gets_the_second_place(instance: dg.DagsterInstance) -> None:

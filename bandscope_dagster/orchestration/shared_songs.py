@@ -53,9 +53,9 @@ def in_turn(context: dg.AssetExecutionContext, songs: Sequence[str]) -> Iterator
         yield [song for song in songs if song in alone], reuse
     computed: set[str] = set()
     for run_id, covered in others.items():
-        here = [song for song in shared if song in covered]
-        _wait_for(context, run_id, here)
-        computed |= _computed_since(context, run_id, requested).intersection(here)
+        if here := [song for song in shared if song in covered]:
+            _wait_for(context, run_id, here)
+            computed |= _computed_since(context, run_id, requested).intersection(here)
     for part, keep in (
         ([song for song in shared if song in computed], True),
         ([song for song in shared if song not in computed], reuse),

@@ -84,6 +84,26 @@ def test_the_second_run_waits_for_the_songs_that_the_first_computes_and_keeps_it
     assert ended is not None and not ended.tags[WAITS_FOR_TAG]
 
 
+def test_a_run_without_a_common_song_is_not_waited_for(platform: Platform) -> None:
+    @dg.job(name="validate_songs")
+    def job() -> None: ...
+
+    one, two, three = platform.songs
+    first = platform.instance.create_run_for_job(job, tags={"dagster/partition": one})
+    report(platform, first, STARTED, None)
+    report(platform, first, dg.DagsterEventType.STEP_START, "songs")
+    others = {"dagster/asset_partition_range_start": two, "dagster/asset_partition_range_end": three}
+    results: list[dg.ExecuteInProcessResult] = []
+    second = threading.Thread(target=lambda: results.append(platform.materialize(ASSETS, tags=others)))
+    second.start()
+    second.join(timeout=60)
+    report(platform, first, dg.DagsterEventType.RUN_CANCELED, None)  # a run that waits goes on
+    second.join(timeout=300)
+    assert reused(platform, results[0].run_id) == {two: False, three: False}
+    ended = platform.instance.get_run_by_id(results[0].run_id)
+    assert ended is not None and WAITS_FOR_TAG not in ended.tags, "it waited"
+
+
 def test_a_run_that_never_computed_a_song_takes_it_from_nobody(platform: Platform) -> None:
     """Another run over the same songs has started, and has not begun this step: this run computes them."""
 

@@ -5,16 +5,16 @@ could not finish are known when it ends: its steps may be retried until then. A 
 other songs belong to the run that takes them up.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 
 from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.lost_songs import ATTEMPTS
-from bandscope_dagster.orchestration.result_cursor import Cursor, CursorError, Position, Progress
+from bandscope_dagster.orchestration.result_cursor import Cursor, CursorError, Part, Position, Progress
 from bandscope_dagster.orchestration.run_tags import (
     ATTEMPT_TAG,
     FAILURE_REASON_TAG,
@@ -63,7 +63,7 @@ class FinishedSongs:
             CursorError: the event log ends before the cursor.
         """
         end = newest(instance)
-        if cursor.finished.last > end.finished.last or cursor.failed.last > end.failed.last:
+        if cursor.finished.last > end.finished.last or cursor.last_failed > end.failed.last:
             raise CursorError(
                 f"The cursor {cursor} is beyond {end}, the end of the records in {instance.root_directory}. It is of"
                 " another DAGSTER_HOME, or runs were deleted there: leave the cursor out."
@@ -72,12 +72,13 @@ class FinishedSongs:
         in_order = instance.event_log_storage.is_run_sharded  # SQLite: one process writes at a time
         self._stored = Progress(cursor.finished, in_order=in_order)
         self._failed = Progress(cursor.failed, in_order=in_order)
+        self._part = cursor.part
         self._tables = lru_cache(maxsize=256)(self._tables_of)
 
     @property
     def cursor(self) -> Cursor:
         """The cursor after all songs that were read and used."""
-        return Cursor(self._stored.position, self._failed.position)
+        return Cursor(self._stored.position, self._failed.position, self._part)
 
     def new(self) -> Iterator[Finished]:
         """The songs that were finished since the last call.
@@ -102,31 +103,47 @@ class FinishedSongs:
                 is_last = bool(tables) and event.asset_key == dg.AssetKey(tables[-1])
                 moved = self._stored.after(after, event.timestamp, again=not is_last)
                 if is_last and song_id is not None:
-                    cursor = Cursor(moved.position, self._failed.position)
+                    cursor = Cursor(moved.position, self._failed.position, self._part)
                     yield Finished(event.run_id or "", song_id, event.timestamp, tables, None, str(cursor))
                 self._stored = moved
             if len(page) < PAGE:
                 return
 
     def _new_failed(self) -> Iterator[Finished]:
+        if self._part is not None:
+            for record in self._failed_runs(storage_ids=[self._part.event]):
+                yield from self._songs_of(record)
+            self._part = None  # also if someone deleted the run
         after = self._failed.position.settled
         while True:
-            wanted = dg.RunStatusChangeRecordsFilter(_FAILED, after_storage_id=after)
-            page = self._instance.fetch_run_status_changes(wanted, PAGE, ascending=True).records
+            page = self._failed_runs(after_storage_id=after)
             for record in page:
-                after, run_id = record.storage_id, record.run_id
-                moved = self._failed.after(after, record.timestamp, again=not self._failed.is_new(after))
+                after = record.storage_id
                 if self._failed.is_new(after):
-                    tables = self._tables(run_id)
-                    causes = list(failed_songs(self._instance, run_id, tables).items())
-                    for number, (song_id, cause) in enumerate(causes, 1):
-                        # One event for all songs of the run: only the last of them is after it.
-                        failed = moved if number == len(causes) else self._failed
-                        cursor = Cursor(self._stored.position, failed.position)
-                        yield Finished(run_id, song_id, record.timestamp, tables, cause, str(cursor))
-                self._failed = moved
+                    yield from self._songs_of(record)
+                else:
+                    self._failed = self._failed.after(after, record.timestamp)
             if len(page) < PAGE:
                 return
+
+    def _failed_runs(self, **wanted: Any) -> Sequence[dg.EventLogRecord]:
+        chosen = dg.RunStatusChangeRecordsFilter(_FAILED, **wanted)
+        return self._instance.fetch_run_status_changes(chosen, PAGE, ascending=True).records
+
+    def _songs_of(self, record: dg.EventLogRecord) -> Iterator[Finished]:
+        """The failed songs of one run that were not read yet."""
+        event, run_id = record.storage_id, record.run_id
+        moved = self._failed.after(event, record.timestamp, again=False)
+        tables = self._tables(run_id)
+        causes = list(failed_songs(self._instance, run_id, tables).items())
+        read = self._part.songs if self._part is not None else 0
+        for number, (song_id, cause) in enumerate(causes[read:], read + 1):
+            is_last = number == len(causes)
+            failed, part = (moved, None) if is_last else (self._failed, Part(event, number))
+            cursor = Cursor(self._stored.position, failed.position, part)
+            yield Finished(run_id, song_id, record.timestamp, tables, cause, str(cursor))
+            self._failed, self._part = failed, part
+        self._failed, self._part = moved, None
 
     def _tables_of(self, run_id: str) -> tuple[str, ...]:
         planned = self._instance.get_asset_partitions_for_run(run_id, _PLANNED) if run_id else {}

@@ -1,9 +1,12 @@
-"""The cursor of a reader of results: two positions in Dagster's event log, as a short text.
+"""The cursor of a reader of results: its positions in Dagster's event log, as a short text.
 
 Dagster numbers its events. With SQLite, an event becomes visible before any event with a higher number. With
 PostgreSQL, two processes may store their events in another order than that of the numbers, so that an event appears
 below the last one that was read. There, the recent past is read again, and a cursor also has the numbers that were read
 in it.
+
+The end of a failed run is one event, and each of its failed songs is a result. A cursor between two of them also has the
+number of the songs that were read.
 """
 
 import math
@@ -20,7 +23,8 @@ LOOK_BACK_S: Final = 120.0
 which takes milliseconds; the rest is for a database that hangs, and for clocks that differ."""
 
 _POSITION: Final = r"\d{1,18}(?:\+\d{1,18})*"
-_TEXT: Final = re.compile(rf"({_POSITION})\.({_POSITION})", re.ASCII)
+_PART: Final = r"\d{1,18}-\d{1,18}"
+_TEXT: Final = re.compile(rf"({_POSITION})\.({_POSITION})(?:\.({_PART}))?", re.ASCII)
 
 
 class CursorError(BandscopeError):
@@ -53,15 +57,39 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A failed run of which some failed songs were read, and some not yet."""
+
+    event: int  # that ended the run; it is not in ``Cursor.failed`` yet
+    songs: int  # that were read: the first ones, in ascending order
+
+    def __str__(self) -> str:
+        """For example ``5112-3``."""
+        return f"{self.event}-{self.songs}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The part of such a text."""
+        event, songs = text.split("-")
+        return cls(int(event), int(songs))
+
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """The results that were read: those of finished songs, and those of failed runs."""
 
     finished: Position = Position()
     failed: Position = Position()
+    part: Part | None = None  # of one run at most: it is read to its end before the next one
 
     def __str__(self) -> str:
-        """For example ``5120.5107``."""
-        return f"{self.finished}.{self.failed}"
+        """For example ``5120.5107``, or ``5120.5107.5112-3`` in the middle of a run's failed songs."""
+        return f"{self.finished}.{self.failed}" + (f".{self.part}" if self.part else "")
+
+    @property
+    def last_failed(self) -> int:
+        """The highest number of a failed run's event that was read, perhaps in part."""
+        return max(self.failed.last, self.part.event if self.part else 0)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -76,7 +104,8 @@ class Cursor:
                 f"{text!r} is no cursor. Take one from a line of `bandscope results`, such as 5120.5107, or leave it"
                 " out."
             )
-        return cls(Position.parse(found[1]), Position.parse(found[2]))
+        part = Part.parse(found[3]) if found[3] else None
+        return cls(Position.parse(found[1]), Position.parse(found[2]), part)
 
 
 class Progress:

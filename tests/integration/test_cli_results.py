@@ -71,10 +71,8 @@ def test_each_song_of_a_run_has_one_result_with_what_a_consumer_needs(platform: 
 def test_after_each_cursor_come_exactly_the_results_that_follow_it(platform: Platform) -> None:
     found = all_of(platform)
     assert [song.status for song in found] == ["rejected", "ok", "failed", "failed"]
-    for number, song in enumerate(found):
-        # The failed songs of a run are one event: after the first of them, both come again.
-        follows = number if number == 2 else number + 1
-        assert all_of(platform, song.cursor) == found[follows:]
+    for number, song in enumerate(found, 1):
+        assert all_of(platform, song.cursor) == found[number:]
     assert all_of(platform, results.START) == found
 
 
@@ -108,6 +106,7 @@ def test_the_python_of_the_docs_prints_each_result(
         (["--after", "yesterday"], "'yesterday' is no cursor"),
         (["--after", "999999.1"], "is beyond"),
         (["--follow", "--after", "1.999999"], "leave the cursor out"),
+        (["--after", "1.1.999999-2"], "is beyond"),
         (["--after", "1.1", "--all"], "exclude each other"),
     ],
 )
@@ -181,6 +180,30 @@ def test_a_run_that_died_or_was_interrupted_has_no_failed_songs_unless_it_was_th
     found = all_of(platform, before)
     assert [song.song_id for song in found] == sorted(platform.songs[:2])
     assert all(song.status == "failed" and "process died" in (song.error or "") for song in found)
+
+
+def test_each_failed_song_of_a_run_is_a_place_to_continue_also_after_an_error(
+    platform: Platform, tmp_path: Path
+) -> None:
+    settings = platform.settings.model_copy(update={"separator": "htdemucs", "models_folder": str(tmp_path)})
+    before = all_of(platform)[-1].cursor
+    for _ in range(2):
+        assert not Platform(settings, platform.instance).materialize(["stems"]).success
+    songs = sorted(platform.songs)
+    expected = [(run.run_id, song) for run in reversed(platform.instance.get_runs(limit=2)) for song in songs]
+    found = all_of(platform, before)
+    assert [(song.run_id, song.song_id) for song in found] == expected and len(expected) == 8
+    for number, song in enumerate(found, 1):
+        assert all_of(platform, song.cursor) == found[number:]
+
+    reader, seen = FinishedSongs(platform.instance, Cursor.parse(before)), list[tuple[str, str]]()
+    for _ in expected:
+        for song in reader.new():
+            if seen[-1:] == [(song.run_id, song.song_id)]:
+                continue  # it was used before the error, and comes again
+            seen.append((song.run_id, song.song_id))
+            break  # as by an error in the code that uses the song
+    assert seen == expected
 
 
 def interrupted(*_: object, **__: object) -> None:

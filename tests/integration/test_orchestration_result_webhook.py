@@ -2,11 +2,13 @@
 
 import base64
 import json
+import math
 import os
 import re
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +26,7 @@ from bandscope_dagster.cli import result_posts
 from bandscope_dagster.cli.result_posts import results_posted
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.orchestration import result_webhook, song_results
+from bandscope_dagster.orchestration.finished_songs import Finished
 from bandscope_dagster.orchestration.result_webhook import (
     STATE_KEY,
     WAITING,
@@ -169,6 +172,66 @@ def test_a_result_that_the_receiver_never_takes_stops_no_other_and_is_given_up_a
     assert sent.waiting == 0 and len(sent.lost) == 1
     assert refused.partition("_")[2] in sent.lost[0] and "given up after 3 posts" in sent.lost[0]
     assert Counter(ids(server)) == Counter(expected(platform)) + Counter({refused: 2})
+
+
+@pytest.fixture
+def failed_songs(tmp_path: Path) -> Iterator[Platform]:
+    """A platform with a run that failed for each of its five songs; nothing was posted yet."""
+    with new_instance() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({f"song {number}.wav": song_bytes(number, 0.6) for number in range(5)})
+        for upload in (tmp_path / "uploads").iterdir():
+            upload.unlink()
+        assert not platform.materialize(["songs"]).success
+        state = json.dumps({"cursor": song_results.START})
+        instance.daemon_cursor_storage.set_cursor_values({STATE_KEY: state})
+        yield platform
+
+
+def test_the_failed_songs_of_one_run_are_posted_to_the_end_by_rounds_with_time_for_one(
+    failed_songs: Platform, server: RecordingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The time of each round is over after its first post, as with a slow receiver.
+    post = ResultSender._post  # pyright: ignore[reportPrivateUsage]
+
+    def slow(sender: ResultSender, song: Finished) -> str | None:
+        error = post(sender, song)
+        patch.setattr(result_webhook.time, "monotonic", lambda: math.inf)
+        return error
+
+    monkeypatch.setattr(ResultSender, "_post", slow)
+    for _ in range(5):
+        with monkeypatch.context() as patch:
+            assert send(failed_songs, server.url).delivered == 1
+    assert ids(server) == expected(failed_songs) and len(set(ids(server))) == 5
+    assert send(failed_songs, server.url) == Sent(0, 0, True, None, ())
+
+
+def test_failed_songs_of_one_run_that_are_refused_wait_once_each_longer_each_time_and_are_given_up(
+    failed_songs: Platform, server: RecordingServer, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    songs = expected(failed_songs)
+    hook.refused = {*songs[:4]}
+    monkeypatch.setattr(result_webhook, "FIRST_WAIT_S", 60.0)
+
+    def rounds(after_s: float) -> tuple[list[str], list[Sent]]:
+        """The posts of three rounds that begin some seconds from now; a round ends after three failed posts."""
+        now, before = time.time() + after_s, len(server.requests)
+        with monkeypatch.context() as patch:
+            patch.setattr(result_webhook.time, "time", lambda: now)
+            sent = [send(failed_songs, server.url) for _ in range(3)]
+        return ids(server)[before:], sent
+
+    posted, sent = rounds(0.0)
+    assert posted == songs and [each.waiting for each in sent] == [3, 4, 4] and sent[-1].complete
+    assert rounds(70.0)[0] == songs[:4]
+    assert rounds(150.0)[0] == []  # the second wait takes 120 s
+    posted, sent = rounds(200.0)
+    assert posted == songs[:4] and sent[-1].waiting == 4
+    posted, sent = rounds(result_webhook.GIVE_UP_S + 300.0)
+    assert posted == songs[:4] and sent[-1] == Sent(0, 0, True, None, ())
+    lost = [line for each in sent for line in each.lost]
+    assert len(lost) == 4 and all("is given up after 4 posts" in line for line in lost)
 
 
 def test_a_receiver_that_is_down_gets_everything_later(

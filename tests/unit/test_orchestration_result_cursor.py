@@ -10,6 +10,7 @@ from bandscope_dagster.orchestration.result_cursor import (
     LOOK_BACK_S,
     Cursor,
     CursorError,
+    Part,
     Position,
     Progress,
 )
@@ -22,19 +23,44 @@ POSITIONS = st.builds(
 )
 
 
-@given(POSITIONS, POSITIONS)
-def test_the_text_of_a_cursor_is_read_as_the_same_cursor(finished: Position, failed: Position) -> None:
-    cursor = Cursor(finished, failed)
+PARTS = st.none() | st.builds(Part, NUMBERS, NUMBERS)
+
+
+@given(POSITIONS, POSITIONS, PARTS)
+def test_the_text_of_a_cursor_is_read_as_the_same_cursor(
+    finished: Position, failed: Position, part: Part | None
+) -> None:
+    cursor = Cursor(finished, failed, part)
     assert Cursor.parse(str(cursor)) == cursor
 
 
 def test_the_text_is_short_where_events_are_in_order() -> None:
     assert str(Cursor(Position(5120), Position(5107))) == "5120.5107"
     assert str(Cursor(Position(5120, (5123, 5124)))) == "5120+3+1.0"
+    assert str(Cursor(Position(5120), Position(5107), Part(5112, 3))) == "5120.5107.5112-3"
+
+
+def test_a_run_that_was_read_in_part_is_the_last_failed_run_of_the_cursor() -> None:
+    assert Cursor(failed=Position(5107), part=Part(5112, 3)).last_failed == 5112
+    assert Cursor(failed=Position(5107)).last_failed == 5107
 
 
 @pytest.mark.parametrize(
-    "text", ["", "12", "12.", "12.x", "-1.2", "1+.2", "1.2.3", "\u0661.\u0662", "9" * 19 + ".1"]
+    "text",
+    [
+        "",
+        "12",
+        "12.",
+        "12.x",
+        "-1.2",
+        "1+.2",
+        "1.2.3",
+        "1.2.3-",
+        "1.2.-3",
+        "1.2.3-4-5",
+        "\u0661.\u0662",
+        "9" * 19 + ".1",
+    ],
 )
 def test_another_text_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(CursorError, match=r"is no cursor.*5120\.5107"):

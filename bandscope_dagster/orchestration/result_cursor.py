@@ -5,8 +5,8 @@ PostgreSQL, two processes may store their events in another order than that of t
 below the last one that was read. There, the recent past is read again, and a cursor also has the numbers that were read
 in it.
 
-The end of a failed run is one event, and each of its failed songs is a result. A cursor between two of them also has the
-number of the songs that were read.
+The end of a failed run is one event, and each of its failed songs is a result. A cursor between two of them also has
+the number of the songs that were read.
 """
 
 import math

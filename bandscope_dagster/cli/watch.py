@@ -156,6 +156,7 @@ class _Watch:
         print_left_out(self._console, todo, every, in_runs, recompute=False)
         print_lacking(self._console, todo, every)
         self._pending |= todo.songs - in_runs
+        self._runs.came(self._pending)
         wanted = self._pending if with_space_check else ()
         if warning := check_space(files, listing, todo.lacking, wanted, self._settings):
             self._console.print(f"[yellow]{escape(warning)}[/yellow]", highlight=False, soft_wrap=True)
@@ -223,6 +224,7 @@ class _Watch:
             return
         self._lines.saw(new)
         self._pending.update(new)
+        self._runs.came(new)
         for line in self._listing.left_out:
             self._tell(f"[red]Left out:[/red] {escape(one_line(line))}")
         if self._listing.unsettled:
@@ -234,7 +236,9 @@ class _Watch:
             remember_store(self._store, self._home)
         new = register_uploads(self._instance, self._listing)
         self._order = list(self._instance.get_dynamic_partitions(SONGS_NAME))
-        self._pending.intersection_update(self._order)  # `bandscope forget` may have removed some
+        # `bandscope forget` may have removed some.
+        self._pending.intersection_update(self._order)
+        self._later = {song: self._later[song] for song in self._later.keys() & set(self._order)}
         self._names.update(self._listing.names)
         return new
 

@@ -18,7 +18,13 @@ SONGS_AT_ONCE: Final = 4
 start of a run, about a second of a core, costs more per song.
 """
 
+LATE_AT_ONCE: Final = 2
+"""Songs of a run beside it, over songs that came late. With more, the next late song waits longer."""
+
 RUNS_AT_ONCE: Final = 2
+
+TOGETHER_S: Final = 5.0
+"""More than ``SONGS_AT_ONCE`` songs that come within this time came together, as files that are copied do."""
 
 GIVE_WAY_S: Final = 3.0
 """After a run, where there is one place and runs are queued. The daemon looks at its queue every second."""
@@ -40,8 +46,10 @@ class WatchRuns:
         self._ends = ends
         self._threads: dict[tuple[str, ...], Thread] = {}
         self._oldest: tuple[str, ...] = ()  # the songs of the run over the oldest songs
-        self._newest: tuple[str, ...] = ()
-        self._newest_next = False
+        self._late: tuple[str, ...] = ()  # those of the run beside it
+        self._late_next = False
+        self._recent: list[tuple[str, float]] = []  # new songs, and when they came
+        self._backlog: set[str] = set()  # waiting songs that came with many others
         self._gives_way_until = 0.0
 
     @property
@@ -66,42 +74,50 @@ class WatchRuns:
         thread.start()
 
     def over(self, songs: tuple[str, ...]) -> None:
-        """Note the end of the run over ``songs``."""
-        self._threads.pop(songs).join()
-        self.forget(songs)
+        """Note the end of the run over ``songs``, and give its place to others."""
+        if thread := self._threads.pop(songs, None):
+            thread.join()
+        if songs:
+            self._gives_way_until = monotonic() + GIVE_WAY_S
+        if songs == self._oldest:
+            self._oldest = ()
+        elif songs == self._late:
+            self._late = ()
 
     @property
     def gives_way_s(self) -> float:
         """Seconds for which the place is left to the daemon's queued runs, if there are any."""
         return max(0.0, self._gives_way_until - monotonic())
 
-    def forget(self, songs: tuple[str, ...]) -> None:
-        """Give the place of these songs to others."""
-        if songs:
-            self._gives_way_until = monotonic() + GIVE_WAY_S
-        if songs == self._oldest:
-            self._oldest = ()
-        elif songs == self._newest:
-            self._newest = ()
+    def came(self, songs: Collection[str]) -> None:
+        """Note new songs. Many within seconds are a backlog: only the run over the oldest songs takes them."""
+        now = monotonic()
+        self._recent = [(song, at) for song, at in self._recent if now - at < TOGETHER_S]
+        self._recent += ((song, now) for song in songs)
+        if len(self._recent) > SONGS_AT_ONCE:
+            self._backlog |= {song for song, _ in self._recent}
 
     def next_songs(
         self, order: Sequence[str], pending: Collection[str], songs_per_run: int
     ) -> tuple[str, ...]:
         """The songs of the next run; empty if there is nothing to start now.
 
-        One run takes the oldest songs, so that none waits for ever. Beside it another takes the newest song, which so
-        never waits for a batch. Where there is a place for one run only, they alternate.
+        One run takes the oldest songs. The place beside it is for songs that are no backlog: so a late song never waits
+        for a batch. Where there is a place for one run only, the two alternate.
         """
-        if not pending or (self._oldest and self._newest):
+        self._backlog.intersection_update(pending)
+        if not pending or (self._oldest and self._late):
             return ()
         places = self._places()
-        if bool(self._oldest) + bool(self._newest) >= places:
+        if bool(self._oldest) + bool(self._late) >= places:
             return ()
-        newest = bool(self._oldest) or (places == 1 and self._newest_next)
-        self._newest_next = not newest
-        if newest:
-            self._newest = (next(song for song in reversed(order) if song in pending),)
-            return self._newest
+        late = set(pending) - self._backlog
+        if self._oldest or (places == 1 and self._late_next and late):
+            if late:
+                self._late_next = False
+                self._late = song_ranges(order, late, min(LATE_AT_ONCE, songs_per_run))[0].songs
+            return self._late
+        self._late_next = True
         self._oldest = song_ranges(order, pending, min(SONGS_AT_ONCE, songs_per_run))[0].songs
         return self._oldest
 

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from random import Random
@@ -24,7 +24,8 @@ from long_forms import quick_or_long
 from platforms import PER_SONG, Platform, environment, local_settings, s3_settings, song_bytes
 from s3_server import S3Server
 
-from bandscope_dagster.cli.watch_runs import SONGS_AT_ONCE, WatchRuns
+from bandscope_dagster.cli import watch_runs
+from bandscope_dagster.cli.watch_runs import SONGS_AT_ONCE, TOGETHER_S, WatchRuns
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.pool_turn import MODELS_POOL
 from bandscope_dagster.orchestration.run_tags import WAITS_FOR_TAG
@@ -202,28 +203,56 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_one_run_takes_the_oldest_songs_and_another_the_newest(instance: dg.DagsterInstance) -> None:
+def test_one_run_takes_the_oldest_songs_and_another_those_that_are_no_backlog(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count()
+    monkeypatch.setattr(watch_runs, "monotonic", lambda: float(next(clock)))
     runs = WatchRuns(instance, SimpleQueue())
     order = [f"song-{number:02}" for number in range(20)]
+    for song in order:  # one a second
+        runs.came([song])
+    for _ in range(int(TOGETHER_S)):
+        next(clock)
     first = runs.next_songs(order, order, 64)
     assert first == tuple(order[:SONGS_AT_ONCE])
     pending = order[SONGS_AT_ONCE:]
-    assert runs.next_songs(order, pending, 64) == ("song-19",)
-    assert runs.next_songs(order, pending[:-1], 64) == (), "two runs at once, and no third"
+    assert runs.next_songs(order, pending, 64) == (), "this place is for a song that comes later"
+    for late in ("late-1", "late-2", "late-3"):
+        runs.came([late])
+        order, pending = [*order, late], [*pending, late]
+    assert runs.next_songs(order, pending, 64) == ("late-1", "late-2")
+    pending = [song for song in pending if song not in ("late-1", "late-2")]
+    assert runs.next_songs(order, pending, 64) == (), "two runs at once, and no third"
+    runs.over(first)
+    assert runs.next_songs(order, pending, 64) == tuple(pending[:SONGS_AT_ONCE])
+    runs.over(("late-1", "late-2"))
+    assert runs.next_songs(order, pending[SONGS_AT_ONCE:], 64) == ("late-3",)
 
 
-def test_where_the_pool_has_one_place_the_oldest_and_the_newest_songs_alternate(
+def test_a_song_that_comes_while_another_is_computed_does_not_wait(instance: dg.DagsterInstance) -> None:
+    runs = WatchRuns(instance, SimpleQueue())
+    runs.came(["one"])
+    assert runs.next_songs(["one"], ["one"], 64) == ("one",)
+    runs.came(["two"])
+    assert runs.next_songs(["one", "two"], ["two"], 64) == ("two",)
+
+
+def test_where_the_pool_has_one_place_the_oldest_and_the_late_songs_alternate(
     instance: dg.DagsterInstance,
 ) -> None:
     instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 1)
-    runs, pending = WatchRuns(instance, SimpleQueue()), [f"song-{number:02}" for number in range(20)]
-    order, taken = list(pending), []
-    for _ in range(4):
+    runs, order = WatchRuns(instance, SimpleQueue()), [f"song-{number:02}" for number in range(20)]
+    runs.came(order)  # the others come later
+    order += ["late-1", "late-2", "late-3"]
+    pending, taken = list(order), []
+    for _ in range(6):
         taken.append(runs.next_songs(order, pending, 2))
         assert runs.next_songs(order, pending, 2) == ()
-        runs.forget(taken[-1])
+        runs.over(taken[-1])
         pending = [song for song in pending if song not in taken[-1]]
-    assert taken == [tuple(order[:2]), ("song-19",), tuple(order[2:4]), ("song-18",)]
+    batches = [tuple(order[at : at + 2]) for at in (0, 2, 4, 6)]
+    assert taken == [batches[0], ("late-1", "late-2"), batches[1], ("late-3",), *batches[2:]]
 
 
 def test_a_queued_run_of_the_daemon_gets_the_second_place(instance: dg.DagsterInstance) -> None:
@@ -238,6 +267,6 @@ def test_a_queued_run_of_the_daemon_gets_the_second_place(instance: dg.DagsterIn
     assert runs.next_songs(order, order, 1) == ("one",)
     assert runs.next_songs(order, order[1:], 1) == ()
     instance.event_log_storage.set_concurrency_slots(MODELS_POOL, 1)
-    runs.forget(("one",))
+    runs.over(("one",))
     assert runs.gives_way_s
     assert runs.next_songs(order, order[1:], 1) == (), "the one place is left to the daemon for a moment"

@@ -78,7 +78,6 @@ def analyze(
     with song_step(context.instance):
         keys = songs_of_run(context)
         tag_run(context)
-        wait_for_place(context, MODELS_POOL)
         selected = {key.to_user_string() for key in context.selected_asset_keys}
         tables = [table for table in ANALYSIS_TABLES if table in selected]
         emitted = already_emitted(context)
@@ -86,11 +85,15 @@ def analyze(
         failed: list[SongFailed] = []
         unread = failed_before(context)
         keys = [key for key in keys if key not in {song.song_id for song in unread}]
-        outcomes = chain.from_iterable(
-            analyze_batch(part, tables, store, models, settings, context.run.run_id, reuse=reuse)
-            for part, reuse in in_turn(context, keys)
-        )
-        for outcome in recorded(chain(unread, outcomes), tables, FailureLog(store, context.run.run_id)):
+
+        def outcomes() -> Iterator[SongAnalyzed | SongFailed]:
+            for part, reuse in in_turn(context, keys):
+                wait_for_place(context, MODELS_POOL)  # again: others may have taken it while this run waited
+                yield from analyze_batch(
+                    part, tables, store, models, settings, context.run.run_id, reuse=reuse
+                )
+
+        for outcome in recorded(chain(unread, outcomes()), tables, FailureLog(store, context.run.run_id)):
             if isinstance(outcome, SongFailed):
                 context.log.error(f"{outcome.song_id}: failed: {outcome.error}")
                 failed.append(outcome)

@@ -10,6 +10,7 @@ from bandscope_dagster.orchestration.executors import resource_requests
 from bandscope_dagster.orchestration.in_force import VERSIONS
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
+from bandscope_dagster.orchestration.pool_turn import MODELS_POOL, has_place
 from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.orchestration.run_tags import tag_run
 from bandscope_dagster.orchestration.shared_songs import in_turn
@@ -71,7 +72,8 @@ def songs(
 
     with song_step(context.instance):
         keys = songs_of_run(context)
-        if settings.executor == "in_process" and is_followed_by_analysis(context):
+        loads_here = settings.executor == "in_process" and is_followed_by_analysis(context)
+        if loads_here and has_place(context, MODELS_POOL):
             models.load_ahead(tables_of_run(context))
         uploads = list_uploads(store).by_song
         tag_run(context, (uploads[key].owner for key in keys if key in uploads))

@@ -33,6 +33,7 @@ from bandscope_dagster.orchestration.run_tags import (
     HOST_TAG,
     LAUNCHER,
     LAUNCHER_TAG,
+    is_of_command,
     is_over_songs,
 )
 
@@ -60,8 +61,7 @@ def end_dead_runs(
 
     Several machines or containers may share a PostgreSQL database. There, a code server judges its own runs:
     ``code_location`` is the name of the location whose server this process is. Runs of ``bandscope run`` are judged on
-    the host that they name. ``only_command`` is True in the one
-    ``bandscope run`` of a home, before it starts its runs.
+    the host that they name. ``only_command`` is True in the one ``bandscope run`` of a home, before it starts its runs.
     """
     if not isinstance(instance.run_launcher, DefaultRunLauncher):
         return []
@@ -72,7 +72,8 @@ def end_dead_runs(
             unqueued = dg.RunsFilter(
                 statuses=[dg.DagsterRunStatus.NOT_STARTED], tags={LAUNCHER_TAG: LAUNCHER}
             )
-            records = [*records, *instance.get_run_records(unqueued)]
+            begins = [r for r in instance.get_run_records(unqueued) if is_of_command(r.dagster_run)]
+            records = [*records, *begins]
     else:
         records = [record for record in records if _is_judged_here(record.dagster_run, code_location)]
     ended: list[str] = []
@@ -87,8 +88,8 @@ def end_dead_runs(
 
 def _is_judged_here(run: dg.DagsterRun, code_location: str | None) -> bool:
     """True if the server of the code location started the run, or was asked to, or ``bandscope run`` on this host."""
-    if run.tags.get(HOST_TAG) == gethostname():
-        return True
+    if is_of_command(run):
+        return run.tags.get(HOST_TAG) == gethostname()
     origin = run.remote_job_origin
     return (
         code_location is not None

@@ -5,7 +5,8 @@ new request over songs for which the disk was full waits until the disk has room
 repeat a run (run retries), and so may people; the songs of such a run belong to its successor.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -15,17 +16,25 @@ import dagster as dg
 from bandscope_dagster.errors import counted
 from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.partitions import song_states
+from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.run_tags import (
     ATTEMPT_TAG,
     FAILURE_REASON_TAG,
-    LAUNCHER_TAG,
     PARENT_RUN_TAG,
     RESUMES_TAG,
+    REUSE_TAG,
     STEP_FAILED,
+    is_of_command,
     is_over_songs,
+    run_key,
+    search_tags,
 )
-from bandscope_dagster.orchestration.steps import INTERRUPTED, failed_songs, step_failures
+from bandscope_dagster.orchestration.steps import INTERRUPTED, step_failures
+from bandscope_dagster.pipeline.disk_space import Room
 from bandscope_dagster.pipeline.failures import is_disk_full
+from bandscope_dagster.pipeline.uploads import Upload
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 FIRST_WAIT_S: Final = 30.0
 """From the end of the first run to the next request; doubles each time. Dagster's own retry comes in this time."""
@@ -67,6 +76,67 @@ class LostSongs:
         return f"{begin} requested again now"
 
 
+def lost_requests(
+    instance: dg.DagsterInstance,
+    songs: Sequence[str],
+    by_song: Mapping[str, Upload],
+    since: float,
+    limit: int,
+    *,
+    store: ObjectStore,
+    settings: Settings,
+) -> tuple[list[tuple[SongRange, dg.RunRequest]], list[str], float]:
+    """The runs over at most ``limit`` lost songs that are due, what to tell, and the time for the next ``since``.
+
+    ``songs`` are all songs in the order of registration, and ``by_song`` the uploads. Of runs that failed until
+    ``since`` (seconds since 1970), nothing is requested any more.
+    """
+    requests: list[tuple[SongRange, dg.RunRequest]] = []
+    told: list[str] = []
+    now, settled, all_settled = time.time(), since, True
+    taken: set[str] = set()
+    room = Room(store, settings)
+    for lost, failed_at in find_lost(instance, songs, by_song, since):
+        if lost is not None:
+            is_due = not lost.given_up and now >= lost.due
+            wanted = [song for song in lost.songs if song not in taken]
+            fits = not taken or len(taken) + len(lost.songs) <= limit
+            has_room = lost.given_up or room.take(by_song[song] for song in wanted) or not lost.disk_was_full
+            told.append(lost.told(now, has_room=has_room))
+            all_settled = all_settled and lost.given_up
+            if is_due and fits and has_room:
+                taken.update(wanted)
+                parts = song_ranges(songs, wanted, settings.songs_per_run)
+                requests += [(part, _resuming(lost, part, by_song)) for part in parts]
+        if all_settled:
+            settled = failed_at
+    return requests, told, settled
+
+
+def _resuming(lost: LostSongs, part: SongRange, by_song: Mapping[str, Upload]) -> dg.RunRequest:
+    tags = {REUSE_TAG: "true", RESUMES_TAG: lost.run_id, ATTEMPT_TAG: str(lost.attempt + 1)}
+    owners = (by_song[song].owner for song in part.songs)
+    return dg.RunRequest(
+        run_key=run_key(lost.run_id, part.songs),
+        tags=part.tags | search_tags(part.songs, owners) | tags,
+        asset_selection=[dg.AssetKey(asset) for asset in lost.assets],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """What the events of a failed run say. They do not change any more."""
+
+    died: bool  # the run did not end by itself; otherwise a step reported its failed songs
+    planned: frozenset[str]  # its songs; only those for which the disk was full, if it did not die
+    assets: frozenset[str]
+
+
+_ENDINGS: Final = dict[
+    str, _Ending
+]()  # by run: a tick comes every few seconds, and the runs may wait for hours
+
+
 def find_lost(
     instance: dg.DagsterInstance, songs: Sequence[str], uploaded: Collection[str], since: float
 ) -> Iterator[tuple[LostSongs | None, float]]:
@@ -82,30 +152,15 @@ def find_lost(
         order_by="update_timestamp",
         ascending=True,
     )
+    looked_at = {record.dagster_run.run_id for record in records}
+    for run_id in _ENDINGS.keys() - looked_at:
+        _ENDINGS.pop(run_id, None)
     for record in records:
         run = record.dagster_run
         found = None
         if is_over_songs(run) and not _has_successor(instance, run):
-            died = _has_died(instance, run)
-            without_room = None if died else _without_room(instance, run)
-            if died or without_room:
-                found = _lost_by(instance, record, songs, uploaded, without_room)
+            found = _lost_by(instance, record, songs, uploaded)
         yield found, record.update_timestamp.timestamp()
-
-
-def _has_died(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """True if the run did not end by itself; false if a step reported its failed songs."""
-    if run.tags.get(FAILURE_REASON_TAG) != STEP_FAILED:
-        return True
-    if LAUNCHER_TAG in run.tags:  # a person pressed Ctrl-C
-        return False
-    return any(description.startswith(INTERRUPTED) for description, _ in step_failures(instance, run.run_id))
-
-
-def _without_room(instance: dg.DagsterInstance, run: dg.DagsterRun) -> set[str]:
-    """The songs of a failed run for which the disk was full. A person sees it who started `bandscope run`."""
-    causes = {} if LAUNCHER_TAG in run.tags else failed_songs(instance, run.run_id)
-    return {song for song, cause in causes.items() if is_disk_full(cause)}
 
 
 def _has_successor(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
@@ -117,26 +172,14 @@ def _has_successor(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def _lost_by(
-    instance: dg.DagsterInstance,
-    record: dg.RunRecord,
-    songs: Sequence[str],
-    uploaded: Collection[str],
-    without_room: Collection[str] | None,
+    instance: dg.DagsterInstance, record: dg.RunRecord, songs: Sequence[str], uploaded: Collection[str]
 ) -> LostSongs | None:
-    """The songs of a run that are still without a result; None if there are none.
-
-    Only those ``without_room`` count, if it is not None: the run did not die.
-    """
+    """The songs of a run that are still without a result; None if there are none."""
     run = record.dagster_run
-    planned: set[str] = set()
-    assets: set[str] = set()
-    for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED):
-        data = entry.dagster_event and entry.dagster_event.asset_materialization_planned_data
-        if data and data.partition is not None and (without_room is None or data.partition in without_room):
-            planned.add(data.partition)
-            assets.add(data.asset_key.to_user_string())
-    wanted = [song for song in songs if song in planned and song in uploaded]
-    computed = [asset for asset in PER_SONG if asset in assets]
+    ending = _ENDINGS.get(run.run_id) or _ending(instance, run)
+    _ENDINGS[run.run_id] = ending
+    wanted = [song for song in songs if song in ending.planned and song in uploaded]
+    computed = [asset for asset in PER_SONG if asset in ending.assets]
     if not wanted or not computed:
         return None
     states = song_states(instance, wanted, computed)
@@ -144,4 +187,24 @@ def _lost_by(
     attempt = int(run.tags.get(ATTEMPT_TAG, "1"))
     ended = record.end_time or record.update_timestamp.timestamp()
     due = ended + FIRST_WAIT_S * 2 ** (attempt - 1)
-    return LostSongs(run.run_id, left, computed, attempt, due, without_room is not None) if left else None
+    return LostSongs(run.run_id, left, computed, attempt, due, not ending.died) if left else None
+
+
+def _ending(instance: dg.DagsterInstance, run: dg.DagsterRun) -> _Ending:
+    died, without_room = True, set[str]()
+    if run.tags.get(FAILURE_REASON_TAG) == STEP_FAILED:
+        # Of a `bandscope run`, a person sees the full disk, or has pressed Ctrl-C.
+        failures = [] if is_of_command(run) else list(step_failures(instance, run.run_id))
+        died = any(description.startswith(INTERRUPTED) for description, _ in failures)
+        without_room = {
+            song for _, causes in failures for song, cause in causes.items() if is_disk_full(cause)
+        }
+    planned: set[str] = set()
+    assets: set[str] = set()
+    if died or without_room:
+        for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED):
+            data = entry.dagster_event and entry.dagster_event.asset_materialization_planned_data
+            if data and data.partition is not None and (died or data.partition in without_room):
+                planned.add(data.partition)
+                assets.add(data.asset_key.to_user_string())
+    return _Ending(died, frozenset(planned), frozenset(assets))

@@ -10,7 +10,7 @@ from typing import Final
 import dagster as dg
 
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
-from bandscope_dagster.orchestration.run_tags import LAUNCHER_TAG, WAITS_FOR_TAG
+from bandscope_dagster.orchestration.run_tags import WAITS_FOR_TAG, is_of_command
 from bandscope_dagster.pipeline.stop import pause
 
 MODELS_POOL: Final = "gpu"  # of runs with ``analyze``
@@ -28,6 +28,12 @@ def runs_at_once(instance: dg.DagsterInstance, pool: str) -> int | None:
     return limits.get(pool, config.default_pool_limit)
 
 
+def has_place(context: dg.AssetExecutionContext, pool: str) -> bool:
+    """True if the pool has a place for this run now: always for a run that the queue has started."""
+    limit = runs_at_once(context.instance, pool) if is_of_command(context.run) else None
+    return limit is None or _before(context.instance, context.run.run_id, pool) < limit
+
+
 def wait_for_place(context: dg.AssetExecutionContext, pool: str) -> None:
     """Return when the pool has a place for this run, if it is one of ``bandscope run``.
 
@@ -37,7 +43,7 @@ def wait_for_place(context: dg.AssetExecutionContext, pool: str) -> None:
     free.
     """
     instance = context.instance
-    if LAUNCHER_TAG not in context.run.tags or (limit := runs_at_once(instance, pool)) is None:
+    if not is_of_command(context.run) or (limit := runs_at_once(instance, pool)) is None:
         return
     told = False
     while (before := _before(instance, context.run.run_id, pool)) >= limit:
@@ -61,7 +67,7 @@ def _before(instance: dg.DagsterInstance, run_id: str, pool: str) -> int:
     ]
     own = next((_began(record) for record in records if record.dagster_run.run_id == run_id), (0.0, run_id))
     return sum(
-        LAUNCHER_TAG not in record.dagster_run.tags or _began(record) < own
+        not is_of_command(record.dagster_run) or _began(record) < own
         for record in records
         if record.dagster_run.run_id != run_id
     )

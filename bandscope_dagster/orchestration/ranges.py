@@ -1,9 +1,10 @@
 """Ranges of songs: a run covers only songs that are neighbours in the order of registration."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.run_tags import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,16 @@ class SongRange:
     def tags(self) -> dict[str, str]:
         """The run tags that make Dagster run the range."""
         return {RANGE_START_TAG: self.songs[0], RANGE_END_TAG: self.songs[-1]}
+
+
+def songs_of_tags(tags: Mapping[str, str], places: Mapping[str, int]) -> set[str]:
+    """The songs of a run with these tags. ``places`` are the positions of all songs, in the order of registration."""
+    if RANGE_START_TAG not in tags:
+        return {tags[PARTITION_TAG]} if PARTITION_TAG in tags else set()
+    first, last = places.get(tags[RANGE_START_TAG]), places.get(tags.get(RANGE_END_TAG, ""))
+    if first is None or last is None:
+        return set()
+    return set(islice(places, first, last + 1))
 
 
 def song_ranges(

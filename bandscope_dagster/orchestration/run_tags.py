@@ -6,6 +6,8 @@ from typing import Final
 
 import dagster as dg
 
+from bandscope_dagster.input_digests import digest
+
 PARTITION_TAG: Final = "dagster/partition"
 RANGE_START_TAG: Final = "dagster/asset_partition_range_start"
 RANGE_END_TAG: Final = "dagster/asset_partition_range_end"
@@ -31,12 +33,21 @@ WAITS_FOR_TAG: Final = "bandscope/waits-for"  # the run that computes songs of t
 
 SONGS_TAG: Final = "bandscope/songs"
 OWNERS_TAG: Final = "bandscope/owners"
+RUN_KEY_DIGITS: Final = 32
 SHOWN_OWNERS: Final = 3  # more would not fit in the UI's list of runs
 
 
 def launcher_tags() -> dict[str, str]:
     """The tags of a run in this process of ``bandscope run``."""
     return {LAUNCHER_TAG: LAUNCHER, HOST_TAG: gethostname()}
+
+
+def is_of_command(run: dg.DagsterRun) -> bool:
+    """True if the run goes on in the process of a ``bandscope run``, not in one that a code server started.
+
+    A person may execute such a run again in the UI, which copies its tags.
+    """
+    return LAUNCHER_TAG in run.tags and run.remote_job_origin is None
 
 
 def is_over_songs(run: dg.DagsterRun) -> bool:
@@ -54,6 +65,11 @@ def search_tags(songs: Sequence[str], owners: Iterable[str | None]) -> dict[str,
     if names:
         tags[OWNERS_TAG] = ", ".join([*names[:SHOWN_OWNERS], *(["…"] if len(names) > SHOWN_OWNERS else [])])
     return tags
+
+
+def run_key(*parts: object) -> str:
+    """A key for a requested run: with the key of an existing run, Dagster starts none."""
+    return digest(*parts)[:RUN_KEY_DIGITS]
 
 
 def tag_run(context: dg.AssetExecutionContext, owners: Iterable[str | None] = ()) -> None:

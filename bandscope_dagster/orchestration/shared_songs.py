@@ -6,7 +6,6 @@ The runs are those of one home. Two homes over one store do not see each other: 
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Final
 
 import dagster as dg
@@ -14,14 +13,8 @@ import dagster as dg
 from bandscope_dagster.errors import counted
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.partitions import SONGS_NAME
-from bandscope_dagster.orchestration.run_tags import (
-    PARTITION_TAG,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    WAITS_FOR_TAG,
-    is_over_songs,
-    wants_reuse,
-)
+from bandscope_dagster.orchestration.ranges import songs_of_tags
+from bandscope_dagster.orchestration.run_tags import WAITS_FOR_TAG, is_over_songs, wants_reuse
 from bandscope_dagster.pipeline.stop import pause
 
 LOOK_EVERY_S: Final = 2.0
@@ -89,18 +82,8 @@ def _other_runs(context: dg.AssetExecutionContext) -> tuple[float, dict[str, set
         places = places or {
             song: place for place, song in enumerate(instance.get_dynamic_partitions(SONGS_NAME))
         }
-        found[run.run_id] = _songs_of(run, places)
+        found[run.run_id] = songs_of_tags(run.tags, places)
     return requested, found
-
-
-def _songs_of(run: dg.DagsterRun, places: dict[str, int]) -> set[str]:
-    """The songs of a run. ``places`` are the positions of all songs, in the order of registration."""
-    if RANGE_START_TAG not in run.tags:
-        return {run.tags[PARTITION_TAG]}
-    first, last = places.get(run.tags[RANGE_START_TAG]), places.get(run.tags.get(RANGE_END_TAG, ""))
-    if first is None or last is None:
-        return set()
-    return set(islice(places, first, last + 1))
 
 
 def _wait_for(context: dg.AssetExecutionContext, run_id: str, songs: Sequence[str]) -> None:

@@ -1,14 +1,16 @@
 """Recognizes a store that was copied without the times of its files, so that every upload looks like a new song."""
 
 import hashlib
+from collections.abc import Collection
 from typing import Final
 
 import polars as pl
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import Listing
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
-from bandscope_dagster.storage.tables.song_files import SongFiles
+from bandscope_dagster.storage.tables.song_files import SongFiles, list_all_files
 
 COMPARED: Final = (
     3  # uploads whose bytes are compared, the smallest first: names and sizes alone could be chance
@@ -17,6 +19,16 @@ COMPARED: Final = (
 
 class StoreCopied(BandscopeError):
     """The uploads are those of known songs under other ids; nothing was started. The message has the ways out."""
+
+
+def check_new(store: ObjectStore, listing: Listing, known: Collection[str]) -> None:
+    """The same for a process that lists uploads again and again: only if most are not ``known`` songs.
+
+    Raises:
+        StoreCopied: see ``check_not_copied``.
+    """
+    if 2 * len(listing.by_song.keys() - set(known)) > len(listing.uploads):
+        check_not_copied(list_all_files(store, [SONGS]), listing)
 
 
 def check_not_copied(files: SongFiles, listing: Listing) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Iterable
+from math import inf
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -72,13 +73,21 @@ def check_space(
     return f"The disk may become full: {words}."
 
 
-def has_room(store: ObjectStore, uploads: Iterable[Upload], settings: Settings) -> bool:
-    """True if the tables of ``uploads`` probably fit on the disk of the store, or the store is not local."""
-    if not isinstance(store, LocalStore):
+class Room:
+    """The free space of a store, from which songs take their parts before they are computed."""
+
+    def __init__(self, store: ObjectStore, settings: Settings) -> None:
+        is_local = isinstance(store, LocalStore)
+        self._free = float(shutil.disk_usage(store.root).free) if is_local else inf
+        self._per_second = sum(_bytes_per_second(settings).values())
+
+    def take(self, uploads: Iterable[Upload]) -> bool:
+        """True if the tables of ``uploads`` probably fit too; they take their space then."""
+        need = sum(OTHER_BYTES + _seconds(upload)[0] * self._per_second for upload in uploads)
+        if need > self._free:
+            return False
+        self._free -= need
         return True
-    per_second = sum(_bytes_per_second(settings).values())
-    need = sum(OTHER_BYTES + _seconds(upload)[0] * per_second for upload in uploads)
-    return need <= shutil.disk_usage(store.root).free
 
 
 def _needed(

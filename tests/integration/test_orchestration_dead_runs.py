@@ -9,11 +9,19 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from daemon import open_instance, wait_for
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 
 from bandscope_dagster.orchestration import dead_runs
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import DAGSTER_YAML, only_one
-from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG
+from bandscope_dagster.orchestration.run_tags import (
+    CODE_SERVER_TAG,
+    LAUNCHER,
+    LAUNCHER_TAG,
+    launcher_tags,
+)
+
+ORIGIN = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "repository").get_job_origin("nothing")
 
 # A process that starts a run, and never ends it.
 RUN = """
@@ -110,7 +118,9 @@ def test_a_run_of_the_command_that_has_not_begun_is_dead_once_the_command_has_en
         assert end_dead_runs(instance) == [], "the command may be slow"
         assert end_dead_runs(instance, only_command=True) == [run.run_id], "it has no run yet"
     other = instance.create_run_for_job(nothing, tags={LAUNCHER_TAG: LAUNCHER})
+    again = instance.create_run_for_job(nothing, tags=launcher_tags(), remote_job_origin=ORIGIN)
     assert end_dead_runs(instance) == [other.run_id]
+    assert not instance.get_run_by_id(again.run_id).is_finished, "executed again in the UI, which copies tags"
 
 
 def test_a_run_that_a_daemon_is_about_to_queue_is_left_alone(
@@ -128,3 +138,15 @@ def test_in_a_shared_database_only_a_code_server_judges_and_only_its_own_runs(
     monkeypatch.setattr(dead_runs, "SqliteRunStorage", type("Elsewhere", (), {}))
     assert end_dead_runs(instance) == []
     assert end_dead_runs(instance, code_location="bandscope") == [], "its server did not start the run"
+    (run,) = instance.get_runs()
+    instance.add_run_tags(run.run_id, launcher_tags())
+    again = instance.create_run_for_job(
+        nothing, status=dg.DagsterRunStatus.STARTING, tags=launcher_tags(), remote_job_origin=ORIGIN
+    )
+    monkeypatch.setattr(dead_runs, "HANDED_OVER_WITHIN_S", 0.0)
+    assert end_dead_runs(instance) == [run.run_id], (
+        "a code server judges a command's run that is executed again"
+    )
+    assert end_dead_runs(instance, code_location="elsewhere") == []
+    instance.add_run_tags(again.run_id, {CODE_SERVER_TAG: '{"host": "localhost", "port": 1}'})
+    assert end_dead_runs(instance, code_location="here") == [again.run_id]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -41,6 +42,7 @@ from bandscope_dagster.orchestration.run_tags import (
     SENSOR_TAG,
     SONGS_TAG,
 )
+from bandscope_dagster.orchestration.sensors import new_uploads
 from bandscope_dagster.orchestration.sensors.new_uploads import (
     DAEMON_MARGIN_S,
     REGISTERED_PER_TICK,
@@ -87,6 +89,30 @@ class SensorHouse(Platform):
             return known[0]
         tags = {**request.tags, RUN_KEY_TAG: str(request.run_key), SENSOR_TAG: UPLOADS_SENSOR}
         return self.instance.create_run_for_job(self.job, tags=tags)
+
+    def create_in_part(self, request: dg.RunRequest, songs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Create a requested run as a daemon does that is killed when the first ``songs`` of it are recorded."""
+        recorded = dg.DagsterInstance.report_dagster_event
+        left = songs
+
+        def killed(instance: dg.DagsterInstance, event: dg.DagsterEvent, *more: Any, **named: Any) -> None:
+            nonlocal left
+            if event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
+            recorded(instance, event, *more, **named)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(dg.DagsterInstance, "report_dagster_event", killed)
+            self.create(request)
+
+    def planned(self, run: dg.DagsterRun) -> set[str | None]:
+        """The songs that Dagster has recorded for a run."""
+        entries = self.instance.all_logs(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+        )
+        return {entry.dagster_event.partition for entry in entries if entry.dagster_event}
 
     def submit(self, request: dg.RunRequest) -> None:
         """Create a requested run and mark it as starting; it is not executed."""
@@ -208,7 +234,38 @@ def test_a_song_that_an_incomplete_listing_lacks_is_requested_once_its_upload_is
     (uploads / ".mia").rename(uploads / "mia")
     house.tick()
     assert house.covered() == [house.songs[1:], house.songs[:1]]
-    assert Cursor.parse(house.cursor).last_song == house.songs[1]
+    assert Cursor.parse(house.cursor) == Cursor(
+        last_song=house.songs[1],
+        requested=2,
+        listed=Cursor.parse(house.cursor).listed,
+        listing_s=Cursor.parse(house.cursor).listing_s,
+    )
+
+
+def test_songs_that_an_incomplete_listing_lacks_do_not_hold_the_cursor(
+    house: SensorHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = Path(house.settings.storage) / "uploads"
+    house.add_uploads("mia/a.wav", *names(5))
+    house.register()
+    (uploads / "mia").rename(uploads / ".mia")
+    house.tick()
+    assert house.covered() == [house.songs[1:4], house.songs[4:]]
+    cursor = Cursor.parse(house.cursor)
+    assert (cursor.last_song, cursor.waiting) == (house.songs[-1], (house.songs[0],))
+    house.add_uploads(*names(1, 5))
+    house.tick()
+    assert house.covered()[2:] == [house.songs[-1:]], "songs between them are no part of its range"
+    monkeypatch.setattr(new_uploads, "WAITING_SONGS", 0)
+    house.add_uploads(*names(1, 6))
+    house.tick()
+    assert Cursor.parse(house.cursor).last_song == house.songs[-2], "too many wait: the position stays"
+    monkeypatch.undo()
+    (uploads / ".mia").rename(uploads / "mia")
+    house.tick()
+    assert house.covered()[3:] == [house.songs[-1:], house.songs[:1]]
+    cursor = Cursor.parse(house.cursor)
+    assert (cursor.last_song, cursor.waiting) == (house.songs[-1], ())
 
 
 DIED = dg.DagsterEventType.RUN_FAILURE
@@ -421,6 +478,29 @@ def test_a_run_that_was_created_and_never_submitted_is_requested_again(house: Se
     assert {run.status for run in house.runs()} == {dg.DagsterRunStatus.STARTING}
     assert house.songs_of_runs() == house.songs
     assert not requests(house.look())
+
+
+@pytest.mark.parametrize("recorded", [0, 1])
+@pytest.mark.parametrize("end", [dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE])
+def test_a_song_of_a_run_whose_creation_was_interrupted_waits_for_the_end_of_the_run(
+    house: SensorHouse, recorded: int, end: dg.DagsterEventType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.add_uploads(*names(3))
+    (request,) = requests(house.look())
+    house.create_in_part(request, recorded, monkeypatch)
+
+    again = requests(house.tick())
+    assert [each.run_key for each in again] == [request.run_key]
+    house.add_uploads(*names(2, 3))
+    house.tick()
+    assert house.covered() == [house.songs[:3], house.songs[3:]]
+
+    house.end(house.runs()[0], end)
+    house.tick()
+    left = [song for song in house.songs[:3] if song not in house.planned(house.runs()[0])]
+    assert len(left) == 3 - recorded
+    assert list(chain.from_iterable(house.covered()[2:])) == left
+    assert Cursor.parse(house.cursor).waiting == ()
 
 
 def test_after_random_crashes_every_song_is_in_exactly_one_run(house: SensorHouse) -> None:

@@ -11,7 +11,6 @@ The cursor only avoids a look at all songs and all failed runs in every tick.
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -20,31 +19,26 @@ from dagster import ResourceParam
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bandscope_dagster.errors import counted
-from bandscope_dagster.input_digests import digest
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import is_in_use
-from bandscope_dagster.orchestration.lost_songs import LostSongs, find_lost
+from bandscope_dagster.orchestration.lost_songs import lost_requests
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, untouched_songs
-from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
+from bandscope_dagster.orchestration.ranges import SongRange, song_ranges, songs_of_tags
 from bandscope_dagster.orchestration.run_tags import (
-    ATTEMPT_TAG,
     PRIORITY_TAG,
-    RESUMES_TAG,
     REUSE_TAG,
     RUN_KEY_TAG,
     SENSOR_TAG,
+    run_key,
     search_tags,
 )
 from bandscope_dagster.orchestration.song_events import UPLOADS_ASSET
 from bandscope_dagster.orchestration.used_stores import remember_store
-from bandscope_dagster.pipeline.copied_store import check_not_copied
-from bandscope_dagster.pipeline.disk_space import has_room
+from bandscope_dagster.pipeline.copied_store import check_new
 from bandscope_dagster.pipeline.listing_pace import pause_after
 from bandscope_dagster.pipeline.uploads import Listing, Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import SONGS
-from bandscope_dagster.storage.tables.song_files import list_all_files
 
 UPLOADS_SENSOR: Final = "new_uploads"
 EVERY_S: Final = 5  # between ticks; the code location takes ``Settings.sensor_every_s``
@@ -61,18 +55,25 @@ planned asset, which takes about a second for 64 songs (SQLite; four with Dagste
 the other songs while these are processed.
 """
 
-RUN_KEY_DIGITS: Final = 32
+WAITING_SONGS: Final = 100  # in a cursor; while there are more, the position stays
+UNFINISHED: Final = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 class Cursor(BaseModel):
-    """The position in the list of songs, in the order of registration.
-
-    It stays before a song that was never requested, if its upload may only be missing from an incomplete listing.
-    """
+    """The position in the list of songs, in the order of registration."""
 
     model_config = ConfigDict(frozen=True)
 
     last_song: str | None = None
+    # Songs up to there that may still have to be requested: an incomplete listing lacks their uploads, or the records
+    # of their run are incomplete.
+    waiting: tuple[str, ...] = ()
     # Songs requested so far. It is part of the run key, so a song that was deleted and comes back is a new request.
     requested: int = Field(default=0, ge=0)
     # Runs that failed until then have successors, or were given up (seconds since 1970).
@@ -143,19 +144,22 @@ def uploads_sensor(
             context.log.warning(f"Left out: {line}")
         if listing.uploads:
             remember_store(store, Path(context.instance.root_directory))
-        if len(listing.by_song.keys() - set(before)) * 2 > len(listing.uploads):
-            check_not_copied(list_all_files(store, [SONGS]), listing)
+        check_new(store, listing, before)
         new = register_uploads(context.instance, listing, REGISTERED_PER_TICK)
         songs = list(context.instance.get_dynamic_partitions(SONGS_NAME))
-        rest = songs[looked_through:]
+        earlier = sorted(set(cursor.waiting).intersection(songs))
+        rest = [*earlier, *songs[looked_through:]]
         by_song = listing.by_song
         untouched = untouched_songs(context.instance, rest, "songs") if rest else set[str]()
         # A key without upload was typed by a person, or its upload is gone: it would fail. Or the listing lacks it.
         unlisted = untouched - by_song.keys()
-        untouched -= unlisted
+        # Dagster was killed after it had created their run, and before it had recorded the songs of the run.
+        in_runs = _songs_of_unfinished_runs(context.instance, songs) if untouched else set[str]()
+        undecided = untouched & in_runs | (set() if listing.is_complete else unlisted)
+        untouched -= unlisted | in_runs
         limit = max(songs_per_tick, settings.songs_per_run)
-        again, told, settled = _lost_requests(
-            context.instance, songs, by_song, cursor, limit, store=store, settings=settings
+        again, told, settled = lost_requests(
+            context.instance, songs, by_song, cursor.settled, limit, store=store, settings=settings
         )
         for line in told:
             context.log.warning(line)
@@ -166,12 +170,16 @@ def uploads_sensor(
             *(request for _, request in again),
             *(
                 _run_request(part, cursor, by_song, settings.songs_per_run)
-                for part in song_ranges(taken, requested, settings.songs_per_run)
+                for part in song_ranges(songs, requested, settings.songs_per_run)
             ),
         ]
-        passed = taken if listing.is_complete else list(takewhile(lambda song: song not in unlisted, taken))
+        passed, waiting = taken[len(earlier) :], undecided.intersection(rest[: len(taken)])
+        waiting |= set(earlier[len(taken) :])
+        if len(waiting) > WAITING_SONGS:
+            passed, waiting = [], set(earlier)
         cursor = Cursor(
             last_song=passed[-1] if passed else cursor.last_song,
+            waiting=tuple(sorted(waiting)),
             requested=cursor.requested + len(requested),
             settled=settled,
             listed=time.time(),
@@ -208,47 +216,6 @@ def _observation(listing: Listing, new: int) -> dg.AssetObservation:
     return dg.AssetObservation(UPLOADS_ASSET, metadata=counts | {name: n for name, n in more.items() if n})
 
 
-def _lost_requests(
-    instance: dg.DagsterInstance,
-    songs: Sequence[str],
-    by_song: Mapping[str, Upload],
-    cursor: Cursor,
-    limit: int,
-    *,
-    store: ObjectStore,
-    settings: Settings,
-) -> tuple[list[tuple[SongRange, dg.RunRequest]], list[str], float]:
-    """The runs over at most ``limit`` lost songs that are due; what to tell; and the time for ``Cursor.settled``."""
-    requests: list[tuple[SongRange, dg.RunRequest]] = []
-    told: list[str] = []
-    now, settled, all_settled = time.time(), cursor.settled, True
-    taken: set[str] = set()
-    for lost, failed_at in find_lost(instance, songs, by_song, cursor.settled):
-        if lost is not None:
-            room = not lost.disk_was_full or has_room(store, (by_song[song] for song in lost.songs), settings)
-            told.append(lost.told(now, has_room=room))
-            all_settled = all_settled and lost.given_up
-            fits = not taken or len(taken) + len(lost.songs) <= limit
-            if fits and room and not lost.given_up and now >= lost.due:
-                wanted = set(lost.songs) - taken
-                taken |= wanted
-                parts = song_ranges(songs, wanted, settings.songs_per_run)
-                requests += [(part, _resuming(lost, part, by_song)) for part in parts]
-        if all_settled:
-            settled = failed_at
-    return requests, told, settled
-
-
-def _resuming(lost: LostSongs, part: SongRange, by_song: Mapping[str, Upload]) -> dg.RunRequest:
-    tags = {REUSE_TAG: "true", RESUMES_TAG: lost.run_id, ATTEMPT_TAG: str(lost.attempt + 1)}
-    owners = (by_song[song].owner for song in part.songs)
-    return dg.RunRequest(
-        run_key=digest(lost.run_id, part.songs)[:RUN_KEY_DIGITS],
-        tags=part.tags | search_tags(part.songs, owners) | tags,
-        asset_selection=[dg.AssetKey(asset) for asset in lost.assets],
-    )
-
-
 def _up_to(songs: Sequence[str], counted: Collection[str], limit: int) -> Sequence[str]:
     """The first ``songs``, up to the one that is number ``limit`` among ``counted``."""
     if limit <= 0:
@@ -268,9 +235,15 @@ def _run_request(
     first = {PRIORITY_TAG: "1"} if len(part.songs) < songs_per_run else {}
     owners = (by_song[song].owner for song in part.songs if song in by_song)
     return dg.RunRequest(
-        run_key=digest(cursor.requested, part.songs)[:RUN_KEY_DIGITS],
+        run_key=run_key(cursor.requested, part.songs),
         tags=part.tags | search_tags(part.songs, owners) | first | {REUSE_TAG: "true"},
     )
+
+
+def _songs_of_unfinished_runs(instance: dg.DagsterInstance, songs: Sequence[str]) -> set[str]:
+    places = {song: place for place, song in enumerate(songs)}
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    return set().union(*(songs_of_tags(run.tags, places) for run in runs))
 
 
 def _created_but_never_launched(instance: dg.DagsterInstance) -> list[dg.RunRequest]:

@@ -22,6 +22,12 @@ class Reason(StrEnum):
     REPLACED = "replaced"
 
 
+MAY_PASS = (Reason.DECODER_CRASHED, Reason.TOO_COSTLY)
+"""Reasons that may be those of a busy machine."""
+
+LASTING = frozenset(reason.value for reason in Reason if reason not in MAY_PASS)
+"""Codes of the reasons that the same upload has each time."""
+
 UNAVAILABLE = "unavailable"
 """Reason code if the storage could not return an upload."""
 
@@ -36,6 +42,11 @@ UPSTREAM = "upstream: "
 def is_failure(error: str | None) -> bool:
     """True if an ``error`` of ``songs`` is a failure, which a retry may fix, and not a rejection."""
     return error is not None and error.partition(":")[0] in (UNAVAILABLE, FAILED)
+
+
+def is_lasting(error: str) -> bool:
+    """True if an error is a rejection that the same upload gets each time."""
+    return error.partition(":")[0] in LASTING
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from bandscope_dagster.cli.terminal import one_line
-from bandscope_dagster.errors import is_failure
+from bandscope_dagster.cli.terminal import one_line, words_of
+from bandscope_dagster.errors import counted, is_failure
 from bandscope_dagster.pipeline.progress import Progress as Report
 from bandscope_dagster.pipeline.progress import Stage, listening
 
@@ -35,6 +35,8 @@ class SongLines:
         self._seen: dict[str, float] = {}
         self._lengths: dict[str, float] = {}  # song → audio for the models, in seconds
         self._rows: dict[str, TaskID] = {}
+        self._printed: set[str] = set()
+        self._faults: dict[str, str] = {}  # what cannot be done now → why
         self._bars = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=NAME_WIDTH)),
@@ -65,6 +67,44 @@ class SongLines:
         with self._lock:
             for song in songs:
                 self._remove(song)
+
+    def print_fault(self, what: str, error: Exception) -> None:
+        """Print what cannot be done now, and why, unless that was printed and is not over."""
+        words = words_of(error) if isinstance(error, OSError) else str(getattr(error, "orig", None) or error)
+        if self._faults.get(what) != words:
+            self._faults[what] = words
+            self._print(f"[red]{what}:[/red] {escape(one_line(words))}")
+
+    def faults_are_over(self) -> None:
+        """Print the next fault, also if it is the same."""
+        self._faults.clear()
+
+    def print_once(self, line: str) -> None:
+        """Print a line in Rich's markup, unless it was printed before."""
+        if line not in self._printed:
+            self._printed.add(line)
+            self._print(line)
+
+    def print_problems(self, run_id: str | None, problems: Iterable[str]) -> None:
+        """Print why a run failed."""
+        which = f"Run {run_id[:8]}" if run_id else "A run"
+        for problem in problems:
+            self._print(f"[red]{which}:[/red] {escape(problem)}")
+
+    def print_given_up(self, song: str, runs: int) -> None:
+        """Print that a song is not computed again."""
+        name = escape(self._name(song))
+        self._print(
+            f"[red]given up[/red]  {name}: {counted(runs, 'run')} failed; the next start tries it again"
+        )
+
+    def print_full(self, songs: int) -> None:
+        """Print that songs wait for room on the disk."""
+        wait = f"{counted(songs, 'song')} {'waits' if songs == 1 else 'wait'}"
+        self._print(f"[yellow]The disk is full: {wait} until it has room.[/yellow]")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def _take(self, report: Report) -> None:
         with self._lock:
@@ -97,7 +137,7 @@ class SongLines:
             line = f"[red]failed[/red]    {name}: {escape(one_line(problem))}"
         else:
             line = f"[yellow]rejected[/yellow]  {name}: {escape(one_line(problem))}"
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._print(line)
 
     def _name(self, song: str) -> str:
         return one_line(self._names.get(song, song))

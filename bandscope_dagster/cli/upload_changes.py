@@ -8,6 +8,7 @@ from threading import Event, Thread
 from typing import Final
 
 from bandscope_dagster.pipeline.uploads import UPLOADS
+from bandscope_dagster.storage.objects.local import LocalStore
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ LOCAL_LOOK_EVERY_S: Final = 15.0
 
 def has_events(store: ObjectStore) -> bool:
     """True if the store is a folder of this machine."""
-    return not store.url.startswith("s3://")
+    return isinstance(store, LocalStore)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ waits that grow. The next start takes up what a killed process left.
 """
 
 import signal
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -15,32 +14,34 @@ from typing import Final
 import dagster as dg
 from rich.console import Console
 from rich.markup import escape
+from sqlalchemy.exc import SQLAlchemyError
 
 from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import are_current
-from bandscope_dagster.cli.execute_run import RunReport
 from bandscope_dagster.cli.interrupts import answered_interrupt
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.cli.run import selected
 from bandscope_dagster.cli.run_findings import print_lacking, print_left_out
 from bandscope_dagster.cli.song_lines import SongLines
-from bandscope_dagster.cli.terminal import lasting_console, one_line, words_of
+from bandscope_dagster.cli.songs_again import ATTEMPTS, SongsAgain
+from bandscope_dagster.cli.terminal import lasting_console, one_line
 from bandscope_dagster.cli.upload_changes import LOCAL_LOOK_EVERY_S, has_events, watched
 from bandscope_dagster.cli.watch_runs import Ended, WatchRuns
-from bandscope_dagster.errors import BandscopeError, counted
+from bandscope_dagster.errors import BandscopeError, counted, is_lasting
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS
-from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
+from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
 from bandscope_dagster.orchestration.resources import Models, chosen_models, share_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import REUSE_TAG, launcher_tags
-from bandscope_dagster.orchestration.steps import keep_connections_open
+from bandscope_dagster.orchestration.steps import failed_songs, keep_connections_open
 from bandscope_dagster.orchestration.threaded_instance import threaded_instance
 from bandscope_dagster.orchestration.unfinished import find_unfinished
 from bandscope_dagster.orchestration.used_stores import check_not_empty, remember_store
-from bandscope_dagster.pipeline.copied_store import check_not_copied
-from bandscope_dagster.pipeline.disk_space import check_space
+from bandscope_dagster.pipeline.copied_store import check_new, check_not_copied
+from bandscope_dagster.pipeline.disk_space import Room, check_space
+from bandscope_dagster.pipeline.failures import is_disk_full
 from bandscope_dagster.pipeline.listing_pace import ListingPace
 from bandscope_dagster.pipeline.stop import request_stop
 from bandscope_dagster.pipeline.uploads import Listing, list_uploads
@@ -55,9 +56,8 @@ CATALOGS_EVERY_S: Final = 5.0
 """From the end of a refresh to the next one: each takes about a second of a core from the songs."""
 
 CATALOGS_AGAIN_AFTER_S: Final = 60.0  # after a refresh that failed
-FIRST_WAIT_S: Final = 30.0  # until a failed song is computed again; doubles each time
-ATTEMPTS: Final = 6  # runs for a song; then it waits for the next start
-FAULT_WAIT_S: Final = 5.0  # until the next attempt after storage failed
+FAULTS: Final = (OSError, BandscopeError, SQLAlchemyError)  # of the store, or of Dagster's records
+FAULT_WAIT_S: Final = 5.0  # until the next attempt after one
 START_ATTEMPTS: Final = 5  # then the start fails; a service is started again
 STOP_WITHIN_S: Final = 600.0  # a step that is retried waits for its retry, and a long song for its decoder
 
@@ -98,19 +98,14 @@ def watch_uploads(
                 try:
                     watching.begin(with_space_check=with_space_check)
                     break
-                except (OSError, StoreNotWritable) as error:
+                except (OSError, StoreNotWritable, SQLAlchemyError) as error:
                     if not left or isinstance(error.__cause__ or error, PermissionError):
                         raise
-                    _print_fault(console, "This cannot begin now", error)
+                    watching.lines.print_fault("This cannot begin now", error)
                     sleep(FAULT_WAIT_S)
             watching.go_on()
         except KeyboardInterrupt:
             watching.end()
-
-
-def _print_fault(console: Console, what: str, error: OSError | BandscopeError) -> None:
-    words = words_of(error) if isinstance(error, OSError) else str(error)
-    console.print(f"[red]{what}:[/red] {escape(one_line(words))}", highlight=False, soft_wrap=True)
 
 
 class _Watch:
@@ -133,11 +128,9 @@ class _Watch:
         self._listing = Listing([], 0)
         self._order: list[str] = []  # all songs, in the order of registration
         self._names: dict[str, str] = {}
-        self._lines = SongLines(console, self._names)
+        self.lines = SongLines(console, self._names)
         self._pending: set[str] = set()  # songs without a result and without a run
-        self._later: dict[str, float] = {}  # failed song → when it is computed again
-        self._attempts = Counter[str]()
-        self._told: set[str] = set()  # lines that are not printed again
+        self._again = SongsAgain()
         self._outdated = False  # True if the catalogs are
         self._refresh_from = 0.0  # when the next refresh of the catalogs may begin
 
@@ -160,26 +153,29 @@ class _Watch:
         wanted = self._pending if with_space_check else ()
         if warning := check_space(files, listing, todo.lacking, wanted, self._settings):
             self._console.print(f"[yellow]{escape(warning)}[/yellow]", highlight=False, soft_wrap=True)
-        self._lines.saw(self._pending)
+        self.lines.saw(self._pending)
         rules = present_from(self._settings.present_from, self._settings.audible_db)
         self._outdated = not are_current(self._store, all_catalogs(rules), known_songs(files))
         self._console.print(
             f"{counted(len(self._order), 'song')}, {len(self._pending)} of them to compute."
-            f" Watching {self._store.url}/uploads; Ctrl-C ends.",
+            f" Watching {escape(self._store.url)}/uploads; Ctrl-C ends.",
             highlight=False,
             soft_wrap=True,
         )
 
     def go_on(self) -> None:
         """Look for uploads, and start runs, until an interrupt."""
-        with watched(self._store, lambda: self._ends.put(None)), self._lines.shown():
+        with watched(self._store, lambda: self._ends.put(None)), self.lines.shown():
             while True:
-                self._start_runs()
-                ended = self._wait()
-                if ended is not None:
-                    self._take(ended)
-                if not self._pace.due_in:
-                    self._look()
+                try:
+                    self._start_runs()
+                    if ended := self._wait():
+                        self._take(ended)
+                    if not self._pace.due_in:
+                        self._look()
+                except FAULTS as error:
+                    self.lines.print_fault("This cannot go on now", error)
+                    sleep(FAULT_WAIT_S)
 
     def end(self) -> None:
         """Ask all runs to stop, wait for them, and say what is left."""
@@ -199,7 +195,7 @@ class _Watch:
     def _wait(self) -> Ended | None:
         """The next end of a run; None when uploads may have changed, or something is due."""
         now = monotonic()
-        waits = [self._pace.due_in, *(time - now for time in self._later.values())]
+        waits = [self._pace.due_in, self._again.next_in_s]
         if self._pending and (gives_way_s := self._runs.gives_way_s):
             waits.append(gives_way_s)
         if self._outdated and not self._runs.refreshing:
@@ -216,17 +212,20 @@ class _Watch:
         """List the uploads and register new ones. After a fault of the store, the next look comes later."""
         try:
             with self._pace.measured():
-                self._listing = list_uploads(self._store, self._settings.settle_s)
+                listing = list_uploads(self._store, self._settings.settle_s)
+                check_new(self._store, listing, self._order)
+                self._listing = listing
                 new = self._register()
-        except (OSError, BandscopeError) as error:
-            _print_fault(self._console, "The uploads cannot be listed now", error)
+        except FAULTS as error:
+            self.lines.print_fault("New uploads cannot be taken now", error)
             self._pace.rest(FAULT_WAIT_S)
             return
-        self._lines.saw(new)
+        self.lines.faults_are_over()
+        self.lines.saw(new)
         self._pending.update(new)
         self._runs.came(new)
         for line in self._listing.left_out:
-            self._tell(f"[red]Left out:[/red] {escape(one_line(line))}")
+            self.lines.print_once(f"[red]Left out:[/red] {escape(one_line(line))}")
         if self._listing.unsettled:
             self._pace.hurry(self._settings.settle_s)
 
@@ -234,66 +233,59 @@ class _Watch:
         """Register new uploads; returns their songs."""
         if self._listing.uploads:
             remember_store(self._store, self._home)
-        new = register_uploads(self._instance, self._listing)
+        register_uploads(self._instance, self._listing)
+        # After a fault, the next call finds what this one has registered.
+        before = set(self._order)
         self._order = list(self._instance.get_dynamic_partitions(SONGS_NAME))
+        by_song = self._listing.by_song
         # `bandscope forget` may have removed some.
         self._pending.intersection_update(self._order)
-        self._later = {song: self._later[song] for song in self._later.keys() & set(self._order)}
+        self._again.keep(self._order)
         self._names.update(self._listing.names)
-        return new
+        return [song for song in self._order if song not in before and song in by_song]
 
     def _start_runs(self) -> None:
-        now = monotonic()
-        for song in [song for song, time in self._later.items() if time <= now]:
-            del self._later[song]
-            self._pending.add(song)
+        if self._again.next_in_s <= 0:
+            room, uploads = Room(self._store, self._settings), self._listing.by_song
+            due, wait = self._again.take(lambda song: song not in uploads or room.take([uploads[song]]))
+            self._pending.update(due)
+            if wait:
+                self.lines.print_full(wait)
         tags = launcher_tags()
         while songs := self._runs.next_songs(self._order, self._pending, self._settings.songs_per_run):
             self._pending.difference_update(songs)
             self._runs.start(songs, self._assets, tags | {REUSE_TAG: "true"})
-        if self._outdated and not self._runs.refreshing and self._refresh_from <= now:
+        if self._outdated and not self._runs.refreshing and self._refresh_from <= monotonic():
             self._outdated = False
             self._runs.start((), CATALOGS, tags)
 
     def _take(self, ended: Ended) -> None:
         """Note the end of a run; its songs that are not done are computed again later."""
         self._runs.over(ended.songs)
-        self._lines.ended(ended.songs)
-        failed = not (isinstance(ended.report, RunReport) and ended.report.success)
+        self.lines.ended(ended.songs)
+        failed = not ended.success
         if failed:
-            self._print_problems(ended)
+            self.lines.print_problems(ended.run_id, ended.problems)
         if not ended.songs:
             self._outdated = self._outdated or failed
             self._refresh_from = monotonic() + (CATALOGS_AGAIN_AFTER_S if failed else CATALOGS_EVERY_S)
             return
         self._outdated = True
-        for song in self._unfinished(ended.songs) if failed else ():
-            self._attempts[song] += 1
-            if self._attempts[song] < ATTEMPTS:
-                self._later[song] = monotonic() + FIRST_WAIT_S * 2 ** (self._attempts[song] - 1)
+        causes = self._causes(ended) if failed else {}
+        self._again.done(set(ended.songs) - causes.keys())
+        for song, cause in causes.items():
+            if not self._again.failed(song, disk_was_full=is_disk_full(cause)):
+                self.lines.print_given_up(song, ATTEMPTS)
 
-    def _unfinished(self, songs: Sequence[str]) -> Sequence[str]:
-        """The ``songs`` of a failed run that another run may complete; all of them if the store cannot be asked."""
+    def _causes(self, ended: Ended) -> dict[str, str]:
+        """Song → cause, of the songs of a failed run that another run may complete."""
+        of_run = "\n".join(ended.problems)
         try:
-            files = list_all_files(self._store, SOURCES)
-            todo = find_unfinished(self._instance, files, self._listing, songs, self._assets)
-        except (OSError, BandscopeError):
-            return songs
-        return [song for song in songs if song in todo.songs]
-
-    def _print_problems(self, ended: Ended) -> None:
-        if isinstance(ended.report, RunReport):
-            which, problems = (
-                f"Run {ended.report.run_id[:8]}",
-                ended.report.problems or ["it could not begin"],
-            )
-        else:
-            which, problems = "A run", [f"{type(ended.report).__name__}: {ended.report}"]
-        for problem in problems:
-            self._console.print(f"[red]{which}:[/red] {escape(problem)}", highlight=False, soft_wrap=True)
-
-    def _tell(self, line: str) -> None:
-        """Print a line, unless it was printed before."""
-        if line not in self._told:
-            self._told.add(line)
-            self._console.print(line, highlight=False, soft_wrap=True)
+            causes = failed_songs(self._instance, ended.run_id) if ended.run_id else {}
+            unfinished = song_states(self._instance, ended.songs, self._assets).unfinished
+        except SQLAlchemyError:
+            return dict.fromkeys(ended.songs, of_run)
+        if self._listing.is_complete:
+            unfinished.intersection_update(self._listing.by_song)
+        found = {song: causes.get(song, of_run) for song in ended.songs if song in unfinished}
+        return {song: cause for song, cause in found.items() if not is_lasting(cause)}

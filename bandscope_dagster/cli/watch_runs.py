@@ -37,6 +37,23 @@ class Ended:
     songs: tuple[str, ...]  # empty for the catalogs
     report: RunReport | Exception  # the exception if Dagster could not record the run
 
+    @property
+    def run_id(self) -> str | None:
+        """The run, if Dagster has a record of it."""
+        return self.report.run_id if isinstance(self.report, RunReport) else None
+
+    @property
+    def success(self) -> bool:
+        """True if all of the run is done."""
+        return isinstance(self.report, RunReport) and self.report.success
+
+    @property
+    def problems(self) -> list[str]:
+        """The causes if it failed."""
+        if isinstance(self.report, RunReport):
+            return self.report.problems or ["it could not begin"]
+        return [f"{type(self.report).__name__}: {self.report}"]
+
 
 class WatchRuns:
     """Starts runs in threads, and puts their ends into a queue. Only one thread may call the methods."""

@@ -125,7 +125,7 @@ def _resuming(lost: LostSongs, part: SongRange, by_song: Mapping[str, Upload]) -
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """What the events of a failed run say. They do not change any more."""
+    """The end of a failed run by its events, which do not change any more."""
 
     died: bool  # the run did not end by itself; otherwise a step reported its failed songs
     planned: frozenset[str]  # its songs; only those for which the disk was full, if it did not die

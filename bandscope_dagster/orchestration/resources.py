@@ -49,7 +49,7 @@ class Models:
             model = _separator(settings.separator, settings.models_path, device, settings.separation)
         return _in_turns().separator(model) if _SHARED.is_set() else model
 
-    def load_ahead(self, tables: Collection[str]) -> Thread:
+    def load_ahead(self, tables: Collection[str]) -> None:
         """Load in a thread what ``tables`` will need, while something else goes on. An error is raised at first use."""
 
         def load() -> None:
@@ -57,9 +57,7 @@ class Models:
                 for model in chosen_models(self._settings, tables):
                     (self.separator if model.kind == "separator" else self.tagger)()
 
-        thread = Thread(target=load, name="load-models", daemon=True)
-        thread.start()
-        return thread
+        Thread(target=load, name="load-models", daemon=True).start()
 
     def tagger(self) -> Tagger:
         """The tagger, on the device of the settings."""

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import dagster as dg
 import polars as pl
 
-from bandscope_dagster.errors import Reason
+from bandscope_dagster.errors import LASTING
 from bandscope_dagster.orchestration.partitions import song_states
 from bandscope_dagster.pipeline.uploads import Listing
 from bandscope_dagster.songs.lacking import Lacking, find_lacking
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, STEM_INSTRUMENT_TAGS
 from bandscope_dagster.storage.tables.song_files import SongFiles
-
-_MAY_PASS = (Reason.DECODER_CRASHED, Reason.TOO_COSTLY)  # perhaps only because the machine was busy
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +68,5 @@ def _rejected_in_analysis(files: SongFiles, songs: Collection[str], assets: Coll
     failed = files.of(pl.Series(sorted(songs), dtype=pl.String))
     rows = failed.read(SONG_FAILURES, lambda rows: rows.select("song_id", "table", "reason"))
     rows = rows.filter(pl.col("table").is_in(list(assets)))
-    permanent = pl.col("reason").is_in([reason.value for reason in Reason if reason not in _MAY_PASS])
+    permanent = pl.col("reason").is_in(list(LASTING))
     return set(rows.group_by("song_id").agg(permanent.all()).filter("reason")["song_id"])

@@ -8,6 +8,7 @@ import polars as pl
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import Listing
+from bandscope_dagster.storage.objects.local import LocalStore
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.storage.tables.song_files import SongFiles, list_all_files
@@ -54,14 +55,14 @@ def check_not_copied(files: SongFiles, listing: Listing) -> None:
             digest.update(chunk)
         if digest.hexdigest() != hashes[upload.key, upload.size]:
             return
-    if files.store.url.startswith("s3://"):
+    if isinstance(files.store, LocalStore):
+        cause = "it was copied without the times of its files, from which the ids are made."
+        way = "Copy uploads/ again with its times (`cp -a` or `rsync -a`, from the original)"
+    else:
         cause = (
             "the copy has other ETags, from which the ids are made, because it was uploaded in other parts."
         )
         way = "Copy uploads/ again in parts of the original's size"
-    else:
-        cause = "it was copied without the times of its files, from which the ids are made."
-        way = "Copy uploads/ again with its times (`cp -a` or `rsync -a`, from the original)"
     raise StoreCopied(
         f"{len(alike)} of {len(listing.uploads)} uploads are songs that this store has under other ids: {cause}"
         f" {way}, and all results are kept. To compute all of them as new songs instead:"

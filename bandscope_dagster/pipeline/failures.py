@@ -17,7 +17,11 @@ from bandscope_dagster.storage.tables.song_tables import read_table, write_table
 
 logger = logging.getLogger(__name__)
 
-DISK_IS_FULL: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+DISK_IS_FULL: Final = (
+    os.strerror(errno.ENOSPC),
+    os.strerror(errno.EDQUOT),
+    "database or disk is full",  # SQLite, of Dagster's records
+)
 
 
 def failure_text(error: Exception) -> str:

@@ -34,6 +34,7 @@ def jumping_clock(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         "FAKETIME_TIMESTAMP_FILE": now,
         "FAKETIME_CACHE_DURATION": 1,  # seconds until the file is read again
         "FAKETIME_DONT_FAKE_MONOTONIC": 1,
+        "FAKETIME_FORCE_MONOTONIC_FIX": 0,  # with it, waits of the monotonic clock become busy loops
         "FAKETIME_DISABLE_SHM": 1,
         "NO_FAKE_STAT": 1,
     }

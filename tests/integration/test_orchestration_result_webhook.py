@@ -313,6 +313,7 @@ def test_the_sensor_posts_and_its_tick_says_how_many(platform: Platform, server:
     assert receiver is not None
     sensor = results_sensor(receiver, settings)
     context = dg.build_sensor_context(platform.instance, resources={"store": platform.store})
+    assert sensor.minimum_interval_seconds == 4, "with 5 s it ticks at every second look of the daemon"
     assert sensor.evaluate_tick(context).skip_message == "4 results delivered"
     assert sorted(ids(server)) == sorted(expected(platform))
 

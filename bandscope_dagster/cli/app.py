@@ -143,7 +143,7 @@ def run(
     settings, store = settings_and_store()
     options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
     home = dagster_home()
-    with results_posted(settings, store, home, console, stays=watch) as shown:
+    with results_posted(settings, store, console, stays=watch) as shown:
         if watch:
             from bandscope_dagster.cli.watch import watch_uploads
 

@@ -5,15 +5,13 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final
 
-import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.cli.terminal import lasting_console, one_line
-from bandscope_dagster.orchestration.home import make_records
+from bandscope_dagster.orchestration.home import open_records
 from bandscope_dagster.orchestration.result_webhook import Receiver, ResultSender, Sent
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -27,7 +25,7 @@ LATER: Final = "They wait in Dagster's records for the next `bandscope run`, or 
 
 @contextmanager
 def results_posted(
-    settings: Settings, store: ObjectStore, home: Path, console: Console, *, stays: bool = False
+    settings: Settings, store: ObjectStore, console: Console, *, stays: bool = False
 ) -> Generator[Console]:
     """Post the results of the block, and those of earlier commands that were killed; the songs never wait for it.
 
@@ -39,11 +37,10 @@ def results_posted(
         SettingsError: the webhook's URL or secret cannot be used.
     """
     receiver = Receiver.of(settings)
-    make_records(home)
     if receiver is None:
         yield console
         return
-    with dg.DagsterInstance.get() as instance, lasting_console(console) as console:
+    with open_records() as instance, lasting_console(console) as console:
         sender = ResultSender(receiver, instance, store, settings)
         sender.begin()
         posting = _Posting(sender, console, at_once=stays)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bandscope_dagster.errors import is_failure
 from bandscope_dagster.orchestration.finished_songs import Finished, FinishedSongs, newest
-from bandscope_dagster.orchestration.home import dagster_home, make_records
+from bandscope_dagster.orchestration.home import open_records
 from bandscope_dagster.orchestration.result_cursor import Cursor
 from bandscope_dagster.orchestration.steps import keep_connections_open
 from bandscope_dagster.settings import Settings, load_settings
@@ -186,8 +186,7 @@ def end_of_results() -> str:
 
 @contextmanager
 def _records() -> Generator[dg.DagsterInstance]:
-    make_records(dagster_home())
-    with dg.DagsterInstance.get() as instance:
+    with open_records() as instance:
         keep_connections_open(instance)
         yield instance
 

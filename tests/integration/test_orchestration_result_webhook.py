@@ -326,18 +326,17 @@ def test_a_command_posts_while_it_runs_and_says_what_it_could_not_deliver(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = settings_for(platform, server.url)
-    home = Path(platform.instance.root_directory)
     last = expected(platform)[-1]
     hook.refused = {last}
     monkeypatch.setattr(result_posts, "AT_THE_END_S", 0.0)
-    with results_posted(settings, platform.store, home, Console(width=500)):
+    with results_posted(settings, platform.store, Console(width=500)):
         wait_for("all results are posted", lambda: last in ids(server), every_s=0.1)
     (line,) = capsys.readouterr().out.splitlines()
     assert "HTTP Error 400" in line and result_posts.LATER in line and server.url not in line
 
     with (
         pytest.raises(KeyboardInterrupt),
-        results_posted(settings, platform.store, home, Console(width=500)),
+        results_posted(settings, platform.store, Console(width=500)),
     ):
         raise KeyboardInterrupt
     assert capsys.readouterr().out == ""
@@ -405,9 +404,8 @@ def posting_threads() -> list[threading.Thread]:
 
 def posted(platform: Platform, url: str, printed: StringIO) -> AbstractContextManager[Console]:
     """The block of a command that stays."""
-    home = Path(platform.instance.root_directory)
     console = Console(file=printed, width=500)
-    return results_posted(settings_for(platform, url), platform.store, home, console, stays=True)
+    return results_posted(settings_for(platform, url), platform.store, console, stays=True)
 
 
 @pytest.mark.parametrize(

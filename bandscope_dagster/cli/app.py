@@ -143,15 +143,13 @@ def run(
     settings, store = settings_and_store()
     options = RunOptions(recompute, as_new_songs, check_space=not no_space_check, outdated=outdated)
     home = dagster_home()
-    with results_posted(settings, store, home, console):
+    with results_posted(settings, store, console, stays=watch) as shown:
         if watch:
             from bandscope_dagster.cli.watch import watch_uploads
 
-            watch_uploads(
-                settings, store, home, console, select or None, with_space_check=options.check_space
-            )
+            watch_uploads(settings, store, home, shown, select or None, with_space_check=options.check_space)
             return
-        failed = run_songs(settings, store, home, console, songs, select or None, options)
+        failed = run_songs(settings, store, home, shown, songs, select or None, options)
     raise typer.Exit(1 if failed else 0)
 
 

@@ -19,7 +19,7 @@ from bandscope_dagster.cli.terminal import of_song, one_line
 from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.deep_check import PAGES
-from bandscope_dagster.orchestration.home import only_one
+from bandscope_dagster.orchestration.home import only_one, open_records
 from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, song_states
 from bandscope_dagster.pages.index_page import write_index
@@ -86,7 +86,7 @@ def forget_songs(
     """
     if bool(patterns) is options.gone:
         raise ForgetError("name songs (ids, file names, titles or globs), or give --gone, and not both")
-    with only_one(home), dg.DagsterInstance.get() as instance:
+    with only_one(home), open_records() as instance:
         end_dead_runs(instance, only_command=True)
         listing = list_uploads(store)
         files = list_all_files(store, SOURCES)
@@ -153,7 +153,7 @@ def restore_songs(
     known |= {song: (found.filename,) for song, found in tombstones.items()}
     chosen = _matching(known, patterns)
     failed = len(chosen)
-    with only_one(home), dg.DagsterInstance.get() as instance:
+    with only_one(home), open_records() as instance:
         require_writable(store)
         for song in [song for song in chosen if song in tombstones]:
             try:

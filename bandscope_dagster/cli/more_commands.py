@@ -66,8 +66,10 @@ def results(
 
     if after is not None and from_start:
         raise typer.BadParameter("--after and --all exclude each other")
-    settings, _ = settings_and_store()
-    print_results(settings, console, after=after, from_start=from_start, following=follow, as_json=as_json)
+    settings, store = settings_and_store()
+    print_results(
+        settings, store, console, after=after, from_start=from_start, following=follow, as_json=as_json
+    )
 
 
 def vocabulary(

@@ -8,12 +8,14 @@ from rich.markup import escape
 from bandscope_dagster.cli.terminal import one_line, print_note, print_raw
 from bandscope_dagster.orchestration.song_results import START, SongResult, end_of_results, follow, stored
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 SHOWN_INSTRUMENTS = 6
 
 
 def print_results(
     settings: Settings,
+    store: ObjectStore,
     console: Console,
     *,
     after: str | None,
@@ -27,8 +29,8 @@ def print_results(
     if following and after is None:
         after = end_of_results()
         print_note(f"The next results are printed; their cursor is {after}.")
-    results = follow(after, settings=settings) if following else stored(after, settings=settings)
-    for result in results:
+    read = follow if following else stored
+    for result in read(after, settings=settings, store=store):
         if as_json:
             print_raw(result.to_json())
         else:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import dagster as dg
 from rich.console import Console
 
 from bandscope_dagster.cli.run import selected
 from bandscope_dagster.errors import counted
 from bandscope_dagster.models.store import require
+from bandscope_dagster.orchestration.home import open_records
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import CannotRetry, daemon_is_alive, retry_songs
 from bandscope_dagster.settings import Settings
@@ -32,7 +32,7 @@ def retry(
     """
     assets = selected(select)
     require(chosen_models(settings, assets), settings.models_path)
-    with dg.DagsterInstance.get() as instance:
+    with open_records() as instance:
         if not daemon_is_alive(instance):
             raise CannotRetry(
                 f"no Dagster daemon runs on {home}, and only a daemon starts these runs: start one with `dg dev`, or"

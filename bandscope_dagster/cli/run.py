@@ -22,7 +22,7 @@ from bandscope_dagster.cli.terminal import lasting_console, one_line
 from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.deep_check import PAGES
-from bandscope_dagster.orchestration.home import only_one
+from bandscope_dagster.orchestration.home import only_one, open_records
 from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
 from bandscope_dagster.orchestration.outdated import find_outdated
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
@@ -82,7 +82,7 @@ def run_songs(
     require_models(console, chosen_models(settings, assets), settings.models_path)
     with (
         only_one(home),
-        dg.DagsterInstance.get() as instance,
+        open_records() as instance,
         lasting_console(console) as console,
         answered_interrupt(console),
     ):

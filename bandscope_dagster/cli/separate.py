@@ -47,7 +47,7 @@ def separate_files(
     if not songs:
         return False
     home = dagster_home()
-    with results_posted(settings, store, home, console):
+    with results_posted(settings, store, console):
         failed = run_songs(settings, store, home, console, songs, None, RunOptions())
     options = ExportOptions(find_encoding(audio_format))
     chosen = sorted(songs)

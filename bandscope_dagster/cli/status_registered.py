@@ -11,7 +11,7 @@ from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.errors import counted
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, SONGS_PARTITIONS
 from bandscope_dagster.orchestration.run_tags import is_over_songs
-from bandscope_dagster.orchestration.steps import failed_songs
+from bandscope_dagster.orchestration.steps import step_failures
 from bandscope_dagster.pipeline.uploads import Listing
 from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.storage.tables.song_files import SongFiles
@@ -59,7 +59,7 @@ def _causes(instance: dg.DagsterInstance, songs: Collection[str]) -> Iterator[tu
             return
         if not is_over_songs(run):
             continue
-        causes = failed_songs(instance, run.run_id)
+        causes = step_failures(instance, run.run_id).songs
         for song in left.intersection(causes):
             yield song, causes[song]
         left.difference_update(causes)

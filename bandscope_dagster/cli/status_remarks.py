@@ -10,7 +10,7 @@ from rich.markup import escape
 from bandscope_dagster.cli.status_registered import print_registered
 from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.errors import counted
-from bandscope_dagster.orchestration.home import has_home, home_path
+from bandscope_dagster.orchestration.home import has_home, home_path, open_records
 from bandscope_dagster.orchestration.jobs import PER_SONG
 from bandscope_dagster.orchestration.outdated import find_outdated
 from bandscope_dagster.orchestration.partitions import SONGS_NAME
@@ -30,7 +30,7 @@ def print_records(files: SongFiles, listing: Listing, console: Console, settings
     if not has_home():
         return
     try:
-        with dg.DagsterInstance.get() as instance:
+        with open_records() as instance:
             print_registered(instance, files, listing, console)
             print_remarks(instance, files, listing, console, settings)
     except Exception as error:  # whatever it is, the overview was printed from the store alone

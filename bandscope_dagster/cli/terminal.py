@@ -66,22 +66,27 @@ class SafeConsole(Console):
 console = SafeConsole()
 
 
+class LastingConsole(SafeConsole):
+    """A console of ``lasting_console``."""
+
+
 @contextmanager
 def lasting_console(console: Console) -> Generator[Console]:
     """A console that still draws while Dagster redirects descriptor 1 to the log of a step; only in a terminal.
 
-    It writes to a duplicate of the descriptor. ``console`` itself is returned where it is no terminal, or has no
-    descriptor.
+    It writes to a duplicate of the descriptor. ``console`` itself is returned where it is no terminal, has no
+    descriptor, or lasts already: on one terminal, bars and lines need one console.
     """
+    is_short_lived = console.is_terminal and not isinstance(console, LastingConsole)
     try:
-        descriptor = os.dup(console.file.fileno()) if console.is_terminal else None
+        descriptor = os.dup(console.file.fileno()) if is_short_lived else None
     except (OSError, ValueError):
         descriptor = None
     if descriptor is None:
         yield console
         return
     with open(descriptor, "w", encoding=console.encoding, errors="replace") as terminal:
-        yield SafeConsole(file=terminal)
+        yield LastingConsole(file=terminal)
 
 
 def print_error(message: str) -> None:

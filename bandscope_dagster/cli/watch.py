@@ -35,7 +35,7 @@ from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uplo
 from bandscope_dagster.orchestration.resources import Models, chosen_models, share_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import REUSE_TAG, launcher_tags
-from bandscope_dagster.orchestration.steps import failed_songs, keep_connections_open
+from bandscope_dagster.orchestration.steps import keep_connections_open, step_failures
 from bandscope_dagster.orchestration.threaded_instance import threaded_instance
 from bandscope_dagster.orchestration.unfinished import find_unfinished
 from bandscope_dagster.orchestration.used_stores import check_not_empty, remember_store
@@ -281,7 +281,7 @@ class _Watch:
         """Song → cause, of the songs of a failed run that another run may complete."""
         of_run = "\n".join(ended.problems)
         try:
-            causes = failed_songs(self._instance, ended.run_id) if ended.run_id else {}
+            causes = step_failures(self._instance, ended.run_id).songs if ended.run_id else {}
             unfinished = song_states(self._instance, ended.songs, self._assets).unfinished
         except SQLAlchemyError:
             return dict.fromkeys(ended.songs, of_run)

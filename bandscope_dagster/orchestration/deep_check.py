@@ -11,6 +11,7 @@ from typing import Final
 import dagster as dg
 import polars as pl
 
+from bandscope_dagster.orchestration.home import open_records
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, song_states
 from bandscope_dagster.orchestration.used_stores import check_not_empty
 from bandscope_dagster.pipeline.copied_store import check_not_copied
@@ -74,7 +75,7 @@ def check_deeply(store: ObjectStore, on_progress: Callable[[int, int], object]) 
         StoreLost: the store is empty, and the home knows songs.
         StoreCopied: the store was copied without the times of its files.
     """
-    with dg.DagsterInstance.get() as instance:
+    with open_records() as instance:
         partitions = list(instance.get_dynamic_partitions(SONGS_NAME))
         files = list_all_files(store, SOURCES)
         listing = list_uploads(store)

@@ -22,7 +22,7 @@ from bandscope_dagster.orchestration.run_tags import (
     WILL_RETRY_TAG,
     is_over_songs,
 )
-from bandscope_dagster.orchestration.steps import INTERRUPTED, step_failures
+from bandscope_dagster.orchestration.steps import step_failures
 
 PAGE: Final = 500  # events in one query
 CAUSE_CHARACTERS: Final = 2000
@@ -135,7 +135,7 @@ class FinishedSongs:
         event, run_id = record.storage_id, record.run_id
         moved = self._failed.after(event, record.timestamp, again=False)
         tables = self._tables(run_id)
-        causes = list(failed_songs(self._instance, run_id, tables).items())
+        causes = list(unfinished_songs(self._instance, run_id, tables).items())
         read = self._part.songs if self._part is not None else 0
         for number, (song_id, cause) in enumerate(causes[read:], read + 1):
             is_last = number == len(causes)
@@ -150,7 +150,7 @@ class FinishedSongs:
         return tuple(table for table in PER_SONG if dg.AssetKey(table) in planned)
 
 
-def failed_songs(instance: dg.DagsterInstance, run_id: str, tables: tuple[str, ...]) -> Mapping[str, str]:
+def unfinished_songs(instance: dg.DagsterInstance, run_id: str, tables: tuple[str, ...]) -> Mapping[str, str]:
     """Song → cause, of the songs that a failed run was to make ``tables`` for and did not finish.
 
     It is empty for a run that died or was interrupted, unless it was the last attempt at its songs.
@@ -158,15 +158,13 @@ def failed_songs(instance: dg.DagsterInstance, run_id: str, tables: tuple[str, .
     run = instance.get_run_by_id(run_id)
     if run is None or not is_over_songs(run) or not tables:
         return {}
-    causes: dict[str, str] = {}
+    causes: Mapping[str, str] = {}
     if run.tags.get(FAILURE_REASON_TAG) == STEP_FAILED:
-        texts: list[str] = []
-        for text, songs in step_failures(instance, run_id):
-            causes |= songs
-            texts.append(text)
-        if any(text.startswith(INTERRUPTED) for text in texts):
+        failures = step_failures(instance, run_id)
+        if failures.interrupted:
             return {}
-        of_run = "\n".join(texts) or "a step failed"
+        causes = failures.songs
+        of_run = "\n".join(failures.messages) or "a step failed"
     elif int(run.tags.get(ATTEMPT_TAG, "1")) >= ATTEMPTS and run.tags.get(WILL_RETRY_TAG) != "true":
         of_run = f"the run's process died, as in {ATTEMPTS - 1} runs before; fix the cause, then use `bandscope retry`"
     else:

@@ -6,9 +6,12 @@ import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bandscope_dagster.errors import BandscopeError
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 DAGSTER_YAML: Final = """\
 # Written by bandscope: runs and their history are beside this file, in SQLite. A later version of bandscope replaces
@@ -104,14 +107,28 @@ def has_home() -> bool:
     return True
 
 
-def make_records(home: Path) -> None:
-    """Create Dagster's databases of a new home before two processes do it at once.
+@contextmanager
+def open_records() -> "Generator[dg.DagsterInstance]":
+    """Dagster's records of the home, for a command: all of them open the records here.
 
-    Dagster 1.13 then writes the version of their schema twice, and never opens them again ("more than one head").
+    The databases of a new home are created by one process at a time: of two at once, Dagster 1.13 writes the version of
+    their schema twice, and never opens them again ("more than one head").
     """
     import dagster as dg
 
-    with (home / RECORDS_LOCK_NAME).open("a") as lock:
+    _make_records(dagster_home())
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def _make_records(home: Path) -> None:
+    import dagster as dg
+
+    try:
+        lock = (home / RECORDS_LOCK_NAME).open("a")
+    except OSError:  # a home that this user may not write: that of a deployment, with a database server
+        return
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if lock.tell() == 0:
             with dg.DagsterInstance.get() as instance:

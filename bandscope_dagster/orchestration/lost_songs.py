@@ -29,7 +29,7 @@ from bandscope_dagster.orchestration.run_tags import (
     run_key,
     search_tags,
 )
-from bandscope_dagster.orchestration.steps import INTERRUPTED, step_failures
+from bandscope_dagster.orchestration.steps import step_failures
 from bandscope_dagster.pipeline.disk_space import Room
 from bandscope_dagster.pipeline.failures import is_disk_full
 from bandscope_dagster.pipeline.uploads import Upload
@@ -193,12 +193,11 @@ def _lost_by(
 def _ending(instance: dg.DagsterInstance, run: dg.DagsterRun) -> _Ending:
     died, without_room = True, set[str]()
     if run.tags.get(FAILURE_REASON_TAG) == STEP_FAILED:
-        # Of a `bandscope run`, a person sees the full disk, or has pressed Ctrl-C.
-        failures = [] if is_of_command(run) else list(step_failures(instance, run.run_id))
-        died = any(description.startswith(INTERRUPTED) for description, _ in failures)
-        without_room = {
-            song for _, causes in failures for song, cause in causes.items() if is_disk_full(cause)
-        }
+        died = False
+        if not is_of_command(run):  # there, a person sees the full disk, or has pressed Ctrl-C
+            failures = step_failures(instance, run.run_id)
+            died = failures.interrupted
+            without_room = {song for song, cause in failures.songs.items() if is_disk_full(cause)}
     planned: set[str] = set()
     assets: set[str] = set()
     if died or without_room:

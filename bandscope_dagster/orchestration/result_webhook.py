@@ -195,7 +195,7 @@ class ResultSender:
             failed_in_a_row = 0 if error is None else failed_in_a_row + 1
             last_error = error or last_error
             state = self._save(state.after(each, error))
-            if error is not None and each.is_given_up:
+            if error is not None and all(other.song != each.song for other in state.waiting):
                 lost.append(
                     f"{each.song.song_id}: the result of run {each.song.run_id} is given up after {each.posts + 1}"
                     f" posts: {error}"

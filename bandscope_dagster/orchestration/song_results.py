@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from bandscope_dagster.errors import is_failure
 from bandscope_dagster.orchestration.finished_songs import Finished, FinishedSongs, newest
-from bandscope_dagster.orchestration.home import dagster_home, make_records
+from bandscope_dagster.orchestration.home import open_records
 from bandscope_dagster.orchestration.result_cursor import Cursor
 from bandscope_dagster.orchestration.steps import keep_connections_open
 from bandscope_dagster.settings import Settings, load_settings
@@ -133,19 +133,24 @@ def result_of(store: ObjectStore, song: Finished, rule: PresentFrom) -> SongResu
     )
 
 
-def stored(after: str | None = None, *, settings: Settings | None = None) -> Iterator[SongResult]:
+def stored(
+    after: str | None = None, *, settings: Settings | None = None, store: ObjectStore | None = None
+) -> Iterator[SongResult]:
     """The results until now, after a cursor or from the beginning; the oldest first.
 
-    ``settings`` are by default those of the environment, as is ``DAGSTER_HOME``.
+    ``settings`` are by default those of the environment, as is ``DAGSTER_HOME``; ``store`` is by default theirs.
 
     Raises:
         CursorError: ``after`` is no cursor of this home.
     """
+    store, rule = _store_and_rule(settings, store)
     with _records() as instance:
-        yield from _new_results(FinishedSongs(instance, Cursor.parse(after or START)), settings)
+        yield from _new_results(FinishedSongs(instance, Cursor.parse(after or START)), store, rule)
 
 
-def follow(after: str | None = None, *, settings: Settings | None = None) -> Iterator[SongResult]:
+def follow(
+    after: str | None = None, *, settings: Settings | None = None, store: ObjectStore | None = None
+) -> Iterator[SongResult]:
     """All results after a cursor, and then each new one as soon as it is stored, without an end.
 
     Without a cursor, it begins with the first result after this call; ``START`` is the cursor before all. No result is
@@ -156,16 +161,17 @@ def follow(after: str | None = None, *, settings: Settings | None = None) -> Ite
         CursorError: ``after`` is no cursor of this home.
         OSError, SQLAlchemyError: an error that lasted for ten minutes.
     """
-    return _follow(Cursor.parse(end_of_results() if after is None else after), settings)
+    store, rule = _store_and_rule(settings, store)
+    return _follow(Cursor.parse(end_of_results() if after is None else after), store, rule)
 
 
-def _follow(cursor: Cursor, settings: Settings | None) -> Iterator[SongResult]:
+def _follow(cursor: Cursor, store: ObjectStore, rule: PresentFrom) -> Iterator[SongResult]:
     with _records() as instance:
         reader = FinishedSongs(instance, cursor)
         wait_s, broken_since = LOOK_EVERY_S, None
         while True:
             try:
-                for result in _new_results(reader, settings):
+                for result in _new_results(reader, store, rule):
                     yield result
                     broken_since = None
                 wait_s, broken_since = LOOK_EVERY_S, None
@@ -186,15 +192,17 @@ def end_of_results() -> str:
 
 @contextmanager
 def _records() -> Generator[dg.DagsterInstance]:
-    make_records(dagster_home())
-    with dg.DagsterInstance.get() as instance:
+    with open_records() as instance:
         keep_connections_open(instance)
         yield instance
 
 
-def _new_results(reader: FinishedSongs, settings: Settings | None) -> Iterator[SongResult]:
+def _store_and_rule(settings: Settings | None, store: ObjectStore | None) -> tuple[ObjectStore, PresentFrom]:
     settings = settings or load_settings()
-    store = settings.open_store()
     rule = present_from(settings.present_from, settings.audible_db)
+    return settings.open_store() if store is None else store, rule
+
+
+def _new_results(reader: FinishedSongs, store: ObjectStore, rule: PresentFrom) -> Iterator[SongResult]:
     for song in reader.new():
         yield result_of(store, song, rule)

@@ -6,6 +6,7 @@ Dagster 1.13, events that were reported before a step raises are kept.
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, cast
 from weakref import WeakSet
 
@@ -107,19 +108,29 @@ def raise_failures(failed: Sequence[SongFailed], songs: int) -> None:
     )
 
 
-def failed_songs(instance: dg.DagsterInstance, run_id: str) -> dict[str, str]:
-    """Song → cause, for the songs that steps of the run reported as failed."""
-    found: dict[str, str] = {}
-    for _, causes in step_failures(instance, run_id):
-        found |= causes
-    return found
+@dataclass(frozen=True, slots=True)
+class StepFailures:
+    """The failed steps of a run."""
+
+    messages: tuple[str, ...]  # of each step: the description of its ``dg.Failure``, or that of its exception
+    songs: Mapping[str, str]  # song → cause, for the songs that a step reported as failed
+
+    @property
+    def interrupted(self) -> bool:
+        """True if a step was stopped from outside."""
+        return any(message.startswith(INTERRUPTED) for message in self.messages)
 
 
-def step_failures(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """For each step of the run that failed: the description of its ``dg.Failure``, or the message of its exception.
+def step_failures(instance: dg.DagsterInstance, run_id: str) -> StepFailures:
+    """The failed steps of a run, from the event log."""
+    messages, songs = list[str](), dict[str, str]()
+    for message, causes in _each_failure(instance, run_id):
+        messages.append(message)
+        songs |= causes
+    return StepFailures(tuple(messages), songs)
 
-    The mapping has the cause for each song that the step names as failed.
-    """
+
+def _each_failure(instance: dg.DagsterInstance, run_id: str) -> Iterator[tuple[str, Mapping[str, str]]]:
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE):
         if entry.dagster_event is None:
             continue

@@ -6,6 +6,7 @@ from typing import Final
 
 import dagster as dg
 
+from bandscope_dagster.orchestration.home import open_records
 from bandscope_dagster.orchestration.private_api import ConfigurableClassData
 
 NO_LOGS: Final = ConfigurableClassData(
@@ -22,7 +23,7 @@ def threaded_instance() -> Generator[dg.DagsterInstance]:
     writes a record at this moment, both would wait for ever. So handlers in ``dagster.yaml`` (``python_logs``) get
     nothing. What steps log through their context is recorded as always.
     """
-    with dg.DagsterInstance.get() as home:
+    with open_records() as home:
         ref = home.get_ref()._replace(compute_logs_data=NO_LOGS)
     with dg.DagsterInstance.from_ref(ref) as instance:
         instance.get_yaml_python_handlers = list

@@ -21,6 +21,8 @@ from bandscope_dagster.orchestration.lost_songs import ATTEMPTS
 from bandscope_dagster.orchestration.resources import resources
 from bandscope_dagster.orchestration.result_cursor import Cursor
 from bandscope_dagster.orchestration.run_tags import ATTEMPT_TAG, RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 TAGGED = ["songs", "instrument_tags"]
 
@@ -139,6 +141,31 @@ def test_a_follower_gets_the_next_result_also_after_an_error_of_the_store(
     assert {(song.song_id, song.status) for song in news} == {(s.song_id, s.status) for s in known}
     assert {song.run_id for song in news}.isdisjoint(song.run_id for song in known)
     assert "is tried again" in caplog.text
+
+
+def test_the_store_is_opened_once_for_all_results(
+    platform: Platform, bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_store = Settings.open_store
+
+    def noted(settings: Settings) -> ObjectStore:
+        opened.append(settings.storage)
+        return open_store(settings)
+
+    looks = iter(range(3))
+
+    def wait(_: float) -> None:
+        if next(looks, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Settings, "open_store", noted)
+    monkeypatch.setattr(song_results.time, "sleep", wait)
+    with pytest.raises(KeyboardInterrupt):
+        list(results.follow(results.START))
+    assert len(opened) == 1
+    bandscope("results")
+    assert len(opened) == 2
 
 
 def test_a_run_that_fails_as_a_whole_fails_the_songs_that_it_did_not_finish(

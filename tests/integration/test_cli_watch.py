@@ -1,7 +1,9 @@
 """``bandscope run --watch``: uploads become songs as they come, also while others are computed, and after kills."""
 
+import base64
 import os
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,6 +27,7 @@ from platforms import PER_SONG, Platform, environment, local_settings, s3_settin
 from s3_server import S3Server
 
 from bandscope_dagster.cli import watch_runs
+from bandscope_dagster.cli.result_posts import AT_THE_END_S
 from bandscope_dagster.cli.watch_runs import SONGS_AT_ONCE, TOGETHER_S, WatchRuns
 from bandscope_dagster.orchestration.home import DAGSTER_YAML
 from bandscope_dagster.orchestration.pool_turn import MODELS_POOL
@@ -72,7 +75,17 @@ def test_uploads_become_songs_as_they_come_and_ctrl_c_ends_it(tmp_path: Path) ->
     (home / "dagster.yaml").write_text(DAGSTER_YAML)
     platform = Platform(local_settings(tmp_path / "store"), open_instance(home))
     upload(platform, "before.wav", song_bytes(0, 0.6))
-    watching = start_watch(home, {"BANDSCOPE_STORAGE": str(tmp_path / "store"), "BANDSCOPE_SETTLE_S": "5"})
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))  # and nothing listens there
+    watching = start_watch(
+        home,
+        {
+            "BANDSCOPE_STORAGE": str(tmp_path / "store"),
+            "BANDSCOPE_SETTLE_S": "5",
+            "BANDSCOPE_RESULT_WEBHOOK": f"http://127.0.0.1:{taken.getsockname()[1]}",
+            "BANDSCOPE_RESULT_WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(32)).decode(),
+        },
+    )
     wait_for("the song from before is done", lambda: is_done(platform, "before.wav"))
     uploads = tmp_path / "store" / "uploads" / "mia"
     uploads.mkdir()
@@ -93,9 +106,13 @@ def test_uploads_become_songs_as_they_come_and_ctrl_c_ends_it(tmp_path: Path) ->
     wait_for("the slow copy is done", lambda: is_done(platform, "grows.wav"))
     catalog = tmp_path / "store" / "song_catalog" / "song_catalog.parquet"
     wait_for("the catalog has all", lambda: catalog.exists() and len(pl.read_parquet(catalog)) == 4)
+    asked = time.monotonic()
     printed = stop(watching)
+    assert time.monotonic() - asked < AT_THE_END_S, "it waits for the receiver"
+    taken.close()
 
     assert "1 song, 1 of them to compute." in printed
+    assert printed.count("Connection refused") == 1
     for name in ("before.wav", "whole.wav", "grows.wav"):
         assert f"done      {name} after " in printed
     assert "rejected  broken.wav: " in printed

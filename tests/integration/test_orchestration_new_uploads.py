@@ -44,7 +44,6 @@ from bandscope_dagster.orchestration.run_tags import (
 )
 from bandscope_dagster.orchestration.sensors import new_uploads
 from bandscope_dagster.orchestration.sensors.new_uploads import (
-    DAEMON_MARGIN_S,
     REGISTERED_PER_TICK,
     UPLOADS_SENSOR,
     Cursor,
@@ -424,7 +423,7 @@ def test_thousands_of_uploads_are_registered_in_few_ticks_and_further_ticks_are_
 def test_the_sensor_is_off_until_it_is_turned_on_and_ticks_every_five_seconds() -> None:
     sensor = uploads_sensor(JOB)
     assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
-    assert sensor.minimum_interval_seconds == load_settings().sensor_every_s - DAEMON_MARGIN_S == 4
+    assert sensor.minimum_interval_seconds == load_settings().sensor_every_s - 1 == 4
 
 
 def test_after_a_long_listing_the_sensor_lists_nothing_for_twenty_times_as_long(house: SensorHouse) -> None:

@@ -8,9 +8,12 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from io import StringIO
 from pathlib import Path
 
 import dagster as dg
@@ -57,9 +60,13 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 @pytest.fixture(autouse=True)
 def nothing_is_sent(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins before the first result, and posts failed results again at once."""
+    nothing_was_sent(platform)
+    monkeypatch.setattr(result_webhook, "FIRST_WAIT_S", 0.0)
+
+
+def nothing_was_sent(platform: Platform) -> None:
     state = json.dumps({"cursor": song_results.START})
     platform.instance.daemon_cursor_storage.set_cursor_values({STATE_KEY: state})
-    monkeypatch.setattr(result_webhook, "FIRST_WAIT_S", 0.0)
 
 
 class Hook:
@@ -68,8 +75,11 @@ class Hook:
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.refused: set[str] = set()  # ids that it never takes
+        self.hangs = threading.Event()  # while it is set, there is no answer
 
     def __call__(self, request: Request) -> tuple[int, bytes]:
+        while self.hangs.is_set():
+            time.sleep(0.01)
         if request.headers["webhook-id"] in self.refused:
             return 400, b""
         return (self.statuses.pop(0) if self.statuses else 200), b""
@@ -129,9 +139,7 @@ def test_the_receiver_of_the_docs_takes_each_result_once_and_no_forged_one(
             url = f"http://127.0.0.1:{port}/"
             wait_for("the receiver listens", lambda: is_up(port), every_s=0.1)
             assert send(platform, url).delivered == 4
-            platform.instance.daemon_cursor_storage.set_cursor_values(
-                {STATE_KEY: json.dumps({"cursor": song_results.START})}
-            )
+            nothing_was_sent(platform)
             assert send(platform, url).delivered == 4  # it has these already, and says so
             forger = Receiver(url, bytes(32))
             with pytest.raises(OSError, match="401"):
@@ -305,6 +313,7 @@ def test_the_sensor_posts_and_its_tick_says_how_many(platform: Platform, server:
     assert receiver is not None
     sensor = results_sensor(receiver, settings)
     context = dg.build_sensor_context(platform.instance, resources={"store": platform.store})
+    assert sensor.minimum_interval_seconds == 4, "with 5 s it ticks at every second look of the daemon"
     assert sensor.evaluate_tick(context).skip_message == "4 results delivered"
     assert sorted(ids(server)) == sorted(expected(platform))
 
@@ -317,21 +326,86 @@ def test_a_command_posts_while_it_runs_and_says_what_it_could_not_deliver(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     settings = settings_for(platform, server.url)
-    home = Path(platform.instance.root_directory)
     last = expected(platform)[-1]
     hook.refused = {last}
     monkeypatch.setattr(result_posts, "AT_THE_END_S", 0.0)
-    with results_posted(settings, platform.store, home, Console(width=500)):
+    with results_posted(settings, platform.store, Console(width=500)):
         wait_for("all results are posted", lambda: last in ids(server), every_s=0.1)
     (line,) = capsys.readouterr().out.splitlines()
     assert "HTTP Error 400" in line and result_posts.LATER in line and server.url not in line
 
     with (
         pytest.raises(KeyboardInterrupt),
-        results_posted(settings, platform.store, home, Console(width=500)),
+        results_posted(settings, platform.store, Console(width=500)),
     ):
         raise KeyboardInterrupt
     assert capsys.readouterr().out == ""
+
+
+def test_a_command_that_stays_says_each_error_and_lost_result_at_once(
+    platform: Platform, server: RecordingServer, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = expected(platform)[1]
+    hook.refused = {refused}
+    monkeypatch.setattr(result_posts, "LOOK_EVERY_S", 0.01)
+    printed = StringIO()
+    with posted(platform, server.url, printed):
+        wait_for("the error is said", lambda: "HTTP Error 400" in printed.getvalue(), every_s=0.05)
+        wait_for("it was posted again", lambda: ids(server).count(refused) > 3, every_s=0.05)
+        monkeypatch.setattr(result_webhook, "GIVE_UP_S", -1.0)
+        wait_for("the loss is said", lambda: "given up" in printed.getvalue(), every_s=0.05)
+    error, lost = printed.getvalue().splitlines()
+    assert "to deliver: 1" in error and "Failed posts are repeated" in error
+    assert refused.partition("_")[2] in lost
+
+
+def test_an_unexpected_exception_is_said_once_and_results_are_still_posted(
+    platform: Platform, server: RecordingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [KeyError("cursor"), KeyError("cursor"), KeyError("cursor")]
+    send = ResultSender.send
+
+    def faulty(sender: ResultSender, for_s: float) -> Sent | None:
+        if faults:
+            raise faults.pop()
+        return send(sender, for_s)
+
+    monkeypatch.setattr(ResultSender, "send", faulty)
+    monkeypatch.setattr(result_posts, "LOOK_EVERY_S", 0.01)
+    printed = StringIO()
+    with posted(platform, server.url, printed):
+        wait_for("all results are posted", lambda: len(ids(server)) == 4, timeout_s=30.0, every_s=0.05)
+    (line,) = printed.getvalue().splitlines()
+    assert "KeyError: 'cursor'" in line
+
+
+def test_a_command_that_is_stopped_posts_what_is_left_but_does_not_wait_for_a_receiver_that_hangs(
+    platform: Platform, server: RecordingServer, hook: Hook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook.hangs.set()
+    with posted(platform, server.url, StringIO()):
+        wait_for("a post is under way", lambda: server.requests, every_s=0.01)
+        stopped = time.monotonic()
+    assert result_posts.ENDING_S <= time.monotonic() - stopped < result_posts.ENDING_S + 2.0
+    hook.hangs.clear()
+    wait_for("the thread that was left alone ends", lambda: not posting_threads(), every_s=0.05)
+
+    nothing_was_sent(platform)
+    server.requests.clear()
+    monkeypatch.setattr(result_posts, "LOOK_EVERY_S", 3600.0)
+    with posted(platform, server.url, StringIO()):
+        pass
+    assert ids(server) == expected(platform)
+
+
+def posting_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "post-results"]
+
+
+def posted(platform: Platform, url: str, printed: StringIO) -> AbstractContextManager[Console]:
+    """The block of a command that stays."""
+    console = Console(file=printed, width=500)
+    return results_posted(settings_for(platform, url), platform.store, console, stays=True)
 
 
 @pytest.mark.parametrize(

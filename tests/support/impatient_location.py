@@ -37,7 +37,7 @@ catalogs = [catalogs_sensor("refresh_catalogs", every_s=CATALOGS_EVERY_S)] if "c
 
 settings = load_settings()
 receiver = Receiver.of(settings)
-results = [results_sensor(receiver, settings, every_s=1)] if receiver else []
+results = [results_sensor(receiver, settings)] if receiver else []
 defs = dg.Definitions(
     assets=ASSETS,
     jobs=JOBS,

@@ -2,6 +2,7 @@
 
 import io
 import json
+import pty
 import re
 
 import pytest
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from syntax_trees import ROOT
 
-from bandscope_dagster.cli.terminal import SafeConsole, one_line, printable
+from bandscope_dagster.cli.terminal import SafeConsole, lasting_console, one_line, printable
 
 HOSTILE = "a\x1b[31m\x07\r\x9b2J\u202egnp.wav\u2066\u2028\udce9\x00"
 
@@ -80,3 +81,11 @@ def test_every_command_prints_through_this_console() -> None:
         if re.search(r"(?<![.\w])(print|Console)\(|typer\.(echo|secho)|sys\.stdout\.write", line)
     }
     assert found == set()
+
+
+def test_the_commands_of_one_terminal_get_one_lasting_console() -> None:
+    shown, terminal = pty.openpty()
+    with open(shown, "rb"), open(terminal, "w") as file, lasting_console(SafeConsole(file=file)) as outer:
+        assert outer.is_terminal and outer.file is not file
+        with lasting_console(outer) as inner:
+            assert inner is outer

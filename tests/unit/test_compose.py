@@ -89,6 +89,23 @@ def test_the_settings_of_the_code_server(monkeypatch: pytest.MonkeyPatch) -> Non
     assert settings.s3_endpoint == "http://s3:8333"
 
 
+def test_only_the_sensor_of_the_daemon_posts_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    posting: list[str] = []
+    for name in DAGSTER:
+        with monkeypatch.context() as patch:
+            given = (
+                {"BANDSCOPE_RESULT_WEBHOOK": "https://songs.example/hook"}
+                if "env_file" in SERVICES[name]
+                else {}
+            )
+            for variable, value in (given | SERVICES[name]["environment"]).items():
+                patch.setenv(variable, value)
+            posting += [name] * (Settings().result_webhook is not None)
+    assert posting == ["code"], (
+        "the sensor runs in the code server; other services would post each result again"
+    )
+
+
 def test_images_are_pinned_and_ours_are_built_from_the_dockerfiles() -> None:
     pinned = dict(
         line.split("==")

@@ -92,8 +92,7 @@ def test_only_rooms_above_the_pipeline_know_dagster() -> None:
     assert {name for name in knowing if room_of(name) == "cli"} == {
         f"{PACKAGE}.cli.{name}"
         for name in (
-            *("execute_run", "forget", "result_posts", "retry", "run", "status_registered"),
-            *("status_remarks", "watch", "watch_runs"),
+            *("execute_run", "forget", "run", "status_registered", "status_remarks", "watch", "watch_runs"),
         )
     }
 

@@ -1,1 +1,1 @@
-"""The sensors: new uploads, catalogs after runs, alerts on failure."""
+"""The sensors: new uploads, catalogs after runs, alerts on failure, results to the webhook."""

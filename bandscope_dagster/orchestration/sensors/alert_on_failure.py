@@ -98,12 +98,9 @@ def failure_sensor(hook: Hook | None, ui_url: str, *, every_s: int = INTERVAL_S)
 def describe(context: dg.RunFailureSensorContext, ui_url: str) -> Alert:
     """The alert for a failed run."""
     run = context.dagster_run
-    failed: dict[str, str] = {}
-    causes: list[str] = []
-    for cause, songs in step_failures(context.instance, run.run_id):
-        causes.append(cause)
-        failed |= songs
-    message = "\n".join(causes) or context.failure_event.message or "no message"
+    failures = step_failures(context.instance, run.run_id)
+    failed = failures.songs
+    message = "\n".join(failures.messages) or context.failure_event.message or "no message"
     return Alert(
         run_id=run.run_id,
         job=run.job_name,

@@ -32,6 +32,7 @@ from bandscope_dagster.orchestration.run_tags import (
     run_key,
     search_tags,
 )
+from bandscope_dagster.orchestration.sensors.intervals import interval_for
 from bandscope_dagster.orchestration.song_events import UPLOADS_ASSET
 from bandscope_dagster.orchestration.used_stores import remember_store
 from bandscope_dagster.pipeline.copied_store import check_new
@@ -42,10 +43,6 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 UPLOADS_SENSOR: Final = "new_uploads"
 EVERY_S: Final = 5  # between ticks; the code location takes ``Settings.sensor_every_s``
-DAEMON_MARGIN_S: Final = 1
-"""The daemon looks at its sensors every 5 s. A tick begins a moment after the look, so that at the next look a sensor
-with an interval of 5 s would not be due, and tick every 10 s.
-"""
 REGISTERED_PER_TICK: Final = 5000
 """New songs that one tick registers at most; the next tick continues."""
 
@@ -109,7 +106,7 @@ def uploads_sensor(
     @dg.sensor(
         name=UPLOADS_SENSOR,
         job_name=job_name,
-        minimum_interval_seconds=max(1, every_s - DAEMON_MARGIN_S),
+        minimum_interval_seconds=interval_for(every_s),
         default_status=status,
         description=(
             "Registers every new upload as a song, and starts runs over songs that have none: neighbours"

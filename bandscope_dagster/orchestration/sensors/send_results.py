@@ -5,21 +5,20 @@ from typing import Final
 import dagster as dg
 
 from bandscope_dagster.orchestration.result_webhook import Receiver, ResultSender
+from bandscope_dagster.orchestration.sensors.intervals import interval_for
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
-INTERVAL_S: Final = 5
+EVERY_S: Final = 5  # between ticks
 SENDING_S: Final = 20.0  # a tick ends after 60 s by default; the last post may take TIMEOUT_S more
 
 
-def results_sensor(
-    receiver: Receiver, settings: Settings, *, every_s: int = INTERVAL_S
-) -> dg.SensorDefinition:
+def results_sensor(receiver: Receiver, settings: Settings) -> dg.SensorDefinition:
     """The sensor that posts results to ``receiver``, whoever ran the songs."""
 
     @dg.sensor(
         name="send_results",
-        minimum_interval_seconds=every_s,
+        minimum_interval_seconds=interval_for(EVERY_S),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             "Posts the result of every song to BANDSCOPE_RESULT_WEBHOOK, at least once, and again after growing waits"

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "ray"
 PATIENCE_S = 600
-SONGS = quick_or_long(20, long=40)
+SONGS = quick_or_long(12, long=40)
 SONGS_PER_RUN = SONGS // 2  # a batch for each node
 
 

@@ -35,7 +35,7 @@ else
     ruff check .
     pyright
     dg check defs
-    # Five at once: many tests wait for servers and daemons. The slow files come first (tests/support/slow_files.py).
+    # Three at once: many tests wait for servers and daemons. The slow files come first (tests/support/slow_files.py).
     # Threads of OpenMP wait without turning: with more processes than cores, they would take the time of those that
     # compute. eatmydata makes fsync do nothing: no test ends with a power cut, and Dagster's SQLite waits for the disk
     # half the time.
@@ -44,6 +44,6 @@ else
     listening=tests/integration/test_pages_in_browser.py
     $quick_disk $run $options "$listening"
     export OMP_WAIT_POLICY=passive
-    $quick_disk $run $options -n 5 --dist loadfile --no-loadscope-reorder --ignore "$listening"
+    $quick_disk $run $options -n 3 --dist loadfile --no-loadscope-reorder --ignore "$listening"
 fi
 [ -z "$coverage" ] || { coverage combine --quiet && coverage report; }

@@ -112,8 +112,9 @@ class Story:
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Three backfills of ten songs: one song is rejected, one cannot be stored, and the upload of one is missing.
 
-    First a backfill of all assets. Then the store is repaired, and the backfill is re-executed from failure. Then the
-    missing upload returns, and the retry job starts the third.
+    First a backfill of all assets. Then the missing upload returns, and the backfill is re-executed from failure. Then
+    the store is repaired, and the retry job starts the third. In the other order, on a busy machine, Dagster 1.13 may end
+    the second backfill before it has requested the song that was repaired.
     """
     folder = tmp_path_factory.mktemp("operated")
     store = folder / "store"
@@ -135,12 +136,11 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             first = server.launch_backfill(PER_SONG, platform.songs)
             told.watch_backfill(server, first)
 
-            blocked.rmdir()
+            # With its old time, so it is the same song.
+            (store / WITHHELD).rename(store / "uploads" / WITHHELD)
             told.watch_backfill(server, server.reexecute_backfill_from_failure(first))
 
-            (store / WITHHELD).rename(
-                store / "uploads" / WITHHELD
-            )  # with its old time, so it is the same song
+            blocked.rmdir()
             retry = server.launch_job("retry_songs")
             wait_for("the retry job requests a backfill", lambda: is_finished(instance, retry))
             backfills = {backfill.backfill_id: backfill for backfill in instance.get_backfills()}
@@ -208,9 +208,9 @@ def test_a_re_execution_from_failure_repeats_only_failed_songs(story: Story) -> 
     for record in story.runs[1]:
         for asset in ANALYSIS_TABLES:
             assert set(story.platform.events(record.dagster_run.run_id, asset)) <= failed
-        assert not story.platform.events(record.dagster_run.run_id, "songs"), "one upload is still missing"
+        assert set(story.platform.events(record.dagster_run.run_id, "songs")) <= {story.ids[WITHHELD]}
     assert story.counts[1] == {
-        "songs": shown(0, 1),
+        "songs": shown(1, 0),
         **{asset: shown(1, 1) for asset in ANALYSIS_TABLES},
     }
 
@@ -222,12 +222,12 @@ def test_the_retry_job_computes_the_rest_in_few_runs_and_keeps_finished_songs(st
         assert set(story.after_retry[asset].values()) == {"MATERIALIZED"}
         events = story.platform.events(record.dagster_run.run_id, asset)
         made = {song for song, event in events.items() if not event.metadata["reused"].value}
-        assert made == {story.ids[WITHHELD]}
+        assert made == {story.ids[BLOCKED]} if asset == "stems" else made <= {story.ids[BLOCKED]}
 
 
 def test_the_sensor_refreshes_the_catalogs_and_not_once_per_song(story: Story) -> None:
     assert story.errors[0] == {story.ids[REJECTED], story.ids[BLOCKED], story.ids[WITHHELD]}
-    assert story.errors[1] == {story.ids[REJECTED], story.ids[WITHHELD]}
+    assert story.errors[1] == {story.ids[REJECTED], story.ids[BLOCKED]}
     assert story.errors[2] == {story.ids[REJECTED]}
     refreshes = story.catalogs
     assert {record.dagster_run.status for record in refreshes} == {dg.DagsterRunStatus.SUCCESS}

@@ -113,8 +113,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Three backfills of ten songs: one song is rejected, one cannot be stored, and the upload of one is missing.
 
     First a backfill of all assets. Then the missing upload returns, and the backfill is re-executed from failure. Then
-    the store is repaired, and the retry job starts the third. In the other order, on a busy machine, Dagster 1.13 may end
-    the second backfill before it has requested the song that was repaired.
+    the store is repaired, and the retry job starts the third. In the other order, on a busy machine, Dagster 1.13 may
+    end the second backfill before it has requested the song that was repaired.
     """
     folder = tmp_path_factory.mktemp("operated")
     store = folder / "store"

@@ -82,6 +82,10 @@ class CannotAnalyze(BandscopeError):
     """
 
 
+class UploadGone(UploadUnavailable, CannotAnalyze):
+    """The upload was removed before it was read. It may come back, but not within a run."""
+
+
 class ModelFileError(BandscopeError):
     """A model file is missing, or differs from the inventory. The message has the command that fixes it."""
 

@@ -25,6 +25,7 @@ from bandscope_dagster.orchestration.partitions import SONGS_NAME, song_states
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.page_folder import FOLDER, PageFolder
 from bandscope_dagster.pages.text import megabytes
+from bandscope_dagster.pipeline.song_ids import readable_part
 from bandscope_dagster.pipeline.uploads import UPLOADS, Listing, Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import select
@@ -199,7 +200,7 @@ def _names(
 ) -> Mapping[str, Names]:
     """Every song that is registered, has files or is forgotten, and its names."""
     rows = files.read(SONGS, lambda songs: songs.select("song_id", "filename", "title"))
-    known: dict[str, Names] = {song: () for song in here}
+    known: dict[str, Names] = {song: (readable_part(song),) for song in here}  # perhaps without a row
     known |= {song: (tombstone.filename,) for song, tombstone in buried.items()}
     known |= {upload.song_id: (upload.filename,) for upload in listing.uploads if upload.song_id in known}
     return known | {song: (filename, title) for song, filename, title in rows.iter_rows()}

@@ -16,7 +16,7 @@ from bandscope_dagster.cli.interrupts import answered_interrupt
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.cli.other_taggers import print_other_taggers
 from bandscope_dagster.cli.report import write_gone_pages
-from bandscope_dagster.cli.run_findings import print_lacking, print_left_out
+from bandscope_dagster.cli.run_findings import print_lacking, print_left_out, print_statuses
 from bandscope_dagster.cli.song_bars import song_bars
 from bandscope_dagster.cli.terminal import lasting_console, one_line
 from bandscope_dagster.errors import BandscopeError, counted
@@ -37,8 +37,7 @@ from bandscope_dagster.pipeline.disk_space import check_space
 from bandscope_dagster.pipeline.uploads import Listing, list_settled_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import select as select_songs
-from bandscope_dagster.songs.query import query
-from bandscope_dagster.songs.status import SOURCES, Status
+from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.song_files import SongFiles, known_songs, list_all_files
@@ -113,11 +112,11 @@ def run_songs(
         else:
             chosen = set(songs if pattern is None else pattern)
         run = _Run(settings, store, instance, console, assets, listing, songs, options)
-        reports = run.complete(chosen, files)
+        reports, computed = run.complete(chosen, files)
         recorded = instance.get_materialized_partitions(dg.AssetKey(PAGES))
         failed_pages = write_gone_pages(settings, store, console, chosen, recorded)
         if reports:
-            _print_bad_songs(store, console)
+            print_statuses(store, console, computed)
         print_other_taggers(store, console, settings.tagger)
         return not all(report.success for report in reports) or failed_pages > 0
 
@@ -154,13 +153,13 @@ class _Run:
     songs: Sequence[str]  # all, in the order of registration
     options: RunOptions
 
-    def complete(self, chosen: set[str], files: SongFiles) -> list[RunReport]:
-        """Compute what ``chosen`` songs lack, then the catalogs.
+    def complete(self, chosen: set[str], files: SongFiles) -> tuple[list[RunReport], set[str]]:
+        """Compute what ``chosen`` songs lack, then the catalogs; returns the runs, and the songs that they computed.
 
         The refresh of the catalogs reads the changed files. If it finds damage that was not known, there is a second
         round, over the songs with that damage. ``files`` is a listing of all sources of a status.
         """
-        reports: list[RunReport] = []
+        reports, computed = list[RunReport](), set[str]()
         catalogs = all_catalogs(present_from(self.settings.present_from, self.settings.audible_db))
         recompute = self.options.recompute
         known: set[tuple[str, str]] = set()  # damaged files, as (table, song), before the last round
@@ -179,6 +178,7 @@ class _Run:
                 unfinished = todo.songs & {song for _, song in damaged - known}
             known = damaged
             wanted = chosen & unfinished - left_alone
+            computed |= wanted
             if first:
                 print_left_out(self.console, todo, chosen, left_alone, recompute=recompute)
             print_lacking(self.console, todo, chosen if first else wanted)
@@ -208,7 +208,7 @@ class _Run:
                 self.console.print("The catalogs are missing, damaged or out of date.", highlight=False)
                 require_writable(self.store)
             reports.append(_run_catalogs(self.instance, self.console))
-        return reports
+        return reports, computed
 
     def _outdated(self) -> set[str]:
         """The outdated songs; the runs keep those of their tables that are current."""
@@ -257,16 +257,3 @@ def _run_catalogs(instance: dg.DagsterInstance, console: Console) -> RunReport:
     for problem in report.problems:
         console.print(f"[red]Catalogs:[/red] {escape(problem)}", highlight=False)
     return report
-
-
-def _print_bad_songs(store: ObjectStore, console: Console) -> None:
-    """Print how many songs were rejected or failed: a rejection makes nothing red, and would go unseen."""
-    found = query(store, "SELECT status, COUNT(*) AS songs FROM song_catalog GROUP BY status")
-    counts = dict(found.iter_rows())
-    bad = [
-        f"{counted(songs, 'song')} {status}"
-        for status in (Status.REJECTED, Status.FAILED)
-        if (songs := counts.get(status, 0))
-    ]
-    if bad:
-        console.print(f"{', '.join(bad)}; run `bandscope status` to see why.", highlight=False)

@@ -1,5 +1,7 @@
-"""Messages of ``bandscope run`` before it computes: the songs that it leaves out, and what the store lacks."""
+"""Messages of ``bandscope run``: the songs that it leaves out, what the store lacks, and how its songs ended."""
 
+from collections import Counter
+from collections.abc import Collection
 from typing import Final
 
 from rich.console import Console
@@ -8,9 +10,13 @@ from rich.markup import escape
 from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.errors import counted
 from bandscope_dagster.orchestration.unfinished import Unfinished
+from bandscope_dagster.songs.query import query
+from bandscope_dagster.songs.status import Status
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 SHOWN_SONGS: Final = 3
 SHOWN_DAMAGED: Final = 10
+BAD: Final = (Status.PARTIAL, Status.REJECTED, Status.FAILED)
 
 
 def print_left_out(
@@ -20,8 +26,9 @@ def print_left_out(
     reasons = {
         "Skipping {} in queued or running runs of the Dagster daemon"
         " (if such a run is dead, terminate it in the UI).": in_runs,
+        "Leaving out {}, removed before anything was read: `bandscope forget --gone` forgets them.": todo.never_read,
         "Leaving out {} with missing or damaged files that cannot be computed again, because the upload is gone:"
-        " put it back, with its time.": todo.cannot_complete,
+        " put it back, with its time.": todo.cannot_complete - todo.never_read,
     }
     if recompute:
         reasons[
@@ -58,3 +65,18 @@ def print_lacking(console: Console, todo: Unfinished, songs: set[str]) -> None:
         console.print(f"[yellow]Damaged:[/yellow] {escape(one_line(line))}", highlight=False, soft_wrap=True)
     if more := len(damaged) - min(SHOWN_DAMAGED, len(damaged)):
         console.print(f"and {counted(more, 'more damaged file')}.", highlight=False)
+
+
+def print_statuses(store: ObjectStore, console: Console, computed: Collection[str]) -> None:
+    """Print how the ``computed`` songs ended, and how many others in the store were rejected or failed before."""
+    statuses = query(store, "SELECT song_id, status FROM song_catalog").rows()
+    now = Counter(status for song, status in statuses if song in computed)
+    before = Counter(status for song, status in statuses if song not in computed)
+    done = now[Status.OK] + now[Status.WARNING]
+    ends = [f"{counted(done, 'song')} done", *(f"{now[status]} {status}" for status in BAD if now[status])]
+    see = "; `bandscope status` shows why"
+    if computed:
+        text = f"{', '.join(ends)}{see if len(ends) > 1 else ''}."
+        console.print(text, highlight=False)
+    if others := [f"{before[status]} {status}" for status in BAD if before[status]]:
+        console.print(f"Other songs in the store: {', '.join(others)}{see}.", highlight=False)

@@ -1,6 +1,6 @@
 """The screen of ``bandscope run --watch``: a line for each song at work, and one for each song that is done."""
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from threading import Lock
 from time import monotonic
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
 from bandscope_dagster.cli.terminal import one_line, words_of
-from bandscope_dagster.errors import counted, is_failure
+from bandscope_dagster.errors import FAILED, counted, is_failure
 from bandscope_dagster.pipeline.progress import Progress as Report
 from bandscope_dagster.pipeline.progress import Stage, listening
 
@@ -36,6 +36,9 @@ class SongLines:
         self._lengths: dict[str, float] = {}  # song → audio for the models, in seconds
         self._rows: dict[str, TaskID] = {}
         self._printed: set[str] = set()
+        self._ended: dict[
+            str, str | None
+        ] = {}  # song → its end in the run that goes on; a step may be retried
         self._faults: dict[str, str] = {}  # what cannot be done now → why
         self._bars = Progress(
             SpinnerColumn(),
@@ -67,6 +70,7 @@ class SongLines:
         with self._lock:
             for song in songs:
                 self._remove(song)
+                self._ended.pop(song, None)
 
     def print_fault(self, what: str, error: Exception) -> None:
         """Print what cannot be done now, and why, unless that was printed and is not over."""
@@ -85,11 +89,12 @@ class SongLines:
             self._printed.add(line)
             self._print(line)
 
-    def print_problems(self, run_id: str | None, problems: Iterable[str]) -> None:
-        """Print why a run failed."""
+    def print_problems(self, run_id: str | None, problems: Iterable[str], songs: Collection[str]) -> None:
+        """Print why a run failed, but for the ``songs`` that its steps named: each has its own line."""
         which = f"Run {run_id[:8]}" if run_id else "A run"
         for problem in problems:
-            self._print(f"[red]{which}:[/red] {escape(problem)}")
+            if not any(song in problem for song in songs):
+                self._print(f"[red]{which}:[/red] {escape(problem)}")
 
     def print_given_up(self, song: str, runs: int) -> None:
         """Print that a song is not computed again."""
@@ -111,7 +116,9 @@ class SongLines:
             song = report.song_id
             if report.stage is Stage.DONE:
                 self._remove(song)
-                self._print_end(song, report.problem)
+                if song not in self._ended or self._ended[song] != report.problem:
+                    self._print_end(song, report.problem)
+                self._ended[song] = report.problem
                 return
             if report.stage is Stage.WAITING:
                 self._lengths[song] = report.seconds
@@ -134,7 +141,7 @@ class SongLines:
             after = "" if began is None else f" after {monotonic() - began:.1f} s"
             line = f"[green]done[/green]      {name}{after}"
         elif is_failure(problem):
-            line = f"[red]failed[/red]    {name}: {escape(one_line(problem))}"
+            line = f"[red]failed[/red]    {name}: {escape(one_line(problem.removeprefix(f'{FAILED}: ')))}"
         else:
             line = f"[yellow]rejected[/yellow]  {name}: {escape(one_line(problem))}"
         self._print(line)

@@ -5,7 +5,7 @@ waits that grow. The next start takes up what a killed process left.
 """
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic, sleep
@@ -265,7 +265,7 @@ class _Watch:
         self.lines.ended(ended.songs)
         failed = not ended.success
         if failed:
-            self.lines.print_problems(ended.run_id, ended.problems)
+            self.lines.print_problems(ended.run_id, ended.problems, self._named(ended))
         if not ended.songs:
             self._outdated = self._outdated or failed
             self._refresh_from = monotonic() + (CATALOGS_AGAIN_AFTER_S if failed else CATALOGS_EVERY_S)
@@ -277,11 +277,18 @@ class _Watch:
             if not self._again.failed(song, disk_was_full=is_disk_full(cause)):
                 self.lines.print_given_up(song, ATTEMPTS)
 
+    def _named(self, ended: Ended) -> Mapping[str, str]:
+        """Song → cause, of the songs that steps of the run reported as failed."""
+        try:
+            return step_failures(self._instance, ended.run_id).songs if ended.run_id else {}
+        except SQLAlchemyError:
+            return {}
+
     def _causes(self, ended: Ended) -> dict[str, str]:
         """Song → cause, of the songs of a failed run that another run may complete."""
         of_run = "\n".join(ended.problems)
+        causes = self._named(ended)
         try:
-            causes = step_failures(self._instance, ended.run_id).songs if ended.run_id else {}
             unfinished = song_states(self._instance, ended.songs, self._assets).unfinished
         except SQLAlchemyError:
             return dict.fromkeys(ended.songs, of_run)

@@ -13,7 +13,7 @@ from bandscope_dagster.errors import LASTING
 from bandscope_dagster.orchestration.partitions import song_states
 from bandscope_dagster.pipeline.uploads import Listing
 from bandscope_dagster.songs.lacking import Lacking, find_lacking
-from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, STEM_INSTRUMENT_TAGS
+from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONGS, STEM_INSTRUMENT_TAGS
 from bandscope_dagster.storage.tables.song_files import SongFiles
 
 
@@ -32,6 +32,11 @@ class Unfinished:
     def cannot_complete(self) -> set[str]:
         """The songs that lack something and cannot be computed."""
         return self.without_upload & self.lacking.songs
+
+    @property
+    def never_read(self) -> set[str]:
+        """The songs whose upload was removed before the first run."""
+        return {song for song in self.cannot_complete if SONGS.name in self.lacking.missing.get(song, ())}
 
     @property
     def left_out(self) -> set[str]:

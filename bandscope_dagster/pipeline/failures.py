@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from bandscope_dagster.errors import FAILED, BandscopeError, is_failure
+from bandscope_dagster.errors import FAILED, UNAVAILABLE, BandscopeError, UploadUnavailable, is_failure
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import DamagedFile
@@ -29,6 +29,8 @@ def failure_text(error: Exception) -> str:
     text = str(error) or "no message"
     if is_failure(text):
         return text
+    if isinstance(error, UploadUnavailable):
+        return f"{UNAVAILABLE}: {text}"
     return f"{FAILED}: {text if isinstance(error, BandscopeError) else f'{type(error).__name__}: {text}'}"
 
 

@@ -22,6 +22,11 @@ def song_id(upload_key: str, fingerprint: str) -> str:
     return f"{slug_of(upload_key)}-{digest}"
 
 
+def readable_part(song: str) -> str:
+    """The readable part of an id: the slug of the file name."""
+    return song.rpartition("-")[0]
+
+
 def slug_of(upload_key: str) -> str:
     """The readable part of the id, from the file name."""
     stem = PurePosixPath(upload_key).stem

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from time import sleep
 from typing import BinaryIO, Final, cast
 
-from bandscope_dagster.errors import Reason, SongRejected, UploadUnavailable
+from bandscope_dagster.errors import Reason, SongRejected, UploadGone, UploadUnavailable
 from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.songs.forgotten import forgotten_songs
 from bandscope_dagster.storage.objects.keys import HIDDEN, fault_of_key, hidden_part
@@ -208,6 +208,7 @@ def fetch_upload(
 
     Raises:
         SongRejected: the upload is empty, larger than ``max_bytes``, or was replaced.
+        UploadGone: the upload is no longer in the store.
         UploadUnavailable: the upload cannot be read from the store.
     """
     digest = hashlib.sha256()
@@ -223,7 +224,7 @@ def fetch_upload(
             if listed_as is not None:
                 _check_same(store, key, listed_as)
         except FileNotFoundError:
-            raise UploadUnavailable(
+            raise UploadGone(
                 "the upload is no longer in the store; upload it again (it becomes a new song)"
             ) from None
         except OSError as error:

@@ -30,7 +30,7 @@ from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog, failure_text
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.progress import Stage, report
-from bandscope_dagster.pipeline.song_ids import slug_of
+from bandscope_dagster.pipeline.song_ids import readable_part, slug_of
 from bandscope_dagster.pipeline.stop import check_stop
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.songs.lacking import damage_told_of
@@ -140,11 +140,11 @@ def _why_gone(song_id: str, by_slug: Mapping[str, str]) -> str:
 
     Its key is unknown, so any upload with the same name counts.
     """
-    other = by_slug.get(song_id.rpartition("-")[0])
+    other = by_slug.get(readable_part(song_id))
     if other is None:
         return (
-            f"{UNAVAILABLE}: no upload has this key. The upload is gone: upload it again (it becomes a new song). Or a"
-            " person typed the key: delete the partition"
+            f"{UNAVAILABLE}: no upload has this key: the upload was removed, or a person typed the key. Upload it again"
+            f" (it becomes a new song), and remove this one with `bandscope forget {song_id}`"
         )
     return f"{Reason.REPLACED}: another upload has this one's name, and is the song {other}"
 

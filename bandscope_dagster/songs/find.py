@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.pipeline.song_ids import readable_part
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONG_ID, SONGS, table_key
@@ -73,6 +74,9 @@ def find_all(store: ObjectStore, patterns: Sequence[str]) -> tuple[list[str], li
         if songs is None:
             rows = query(store, "SELECT song_id, filename, title FROM songs ORDER BY uploaded_at, song_id")
             songs = {song: names for song, *names in rows.iter_rows()}
+            for failed in store.list(SONG_FAILURES.name):  # perhaps never read: the id has a part of its name
+                song = PurePosixPath(failed.key).stem
+                songs.setdefault(song, [readable_part(song)])
         try:
             found |= dict.fromkeys(select(songs, pattern))
         except NoSuchSong as error:

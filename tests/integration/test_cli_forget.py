@@ -1,7 +1,9 @@
 """Forgetting songs: what is removed, that no run makes them again, and how they come back."""
 
+import io
 import json
 import os
+from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -9,18 +11,24 @@ import pytest
 from command_line import CommandLine
 from instances import new_instance
 from platforms import ASSETS, Platform, local_settings, song_bytes
+from rich.console import Console
 
 from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.cli import forget
+from bandscope_dagster.cli.run_findings import print_left_out
 from bandscope_dagster.orchestration.jobs import JOBS
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
 from bandscope_dagster.orchestration.resources import resources
 from bandscope_dagster.orchestration.run_tags import LAUNCHER, LAUNCHER_TAG
+from bandscope_dagster.orchestration.unfinished import find_unfinished
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import load_settings
+from bandscope_dagster.songs.find import find_songs
 from bandscope_dagster.songs.forgotten import Tombstone, bury, read_tombstone
 from bandscope_dagster.songs.query import query
+from bandscope_dagster.songs.status import SOURCES
+from bandscope_dagster.storage.tables.song_files import list_all_files
 from bandscope_dagster.tagging.registry import present_from
 
 
@@ -187,6 +195,29 @@ def test_an_upload_that_was_replaced_before_it_was_read_is_no_failure(tmp_path) 
         row = pl.read_parquet(platform.store.uri(f"songs/{ids['a.wav']}.parquet"))
         assert row["error"][0].startswith("replaced: ")
         assert platform.store.head(f"songs/{ids['away.wav']}.parquet") is None
+
+
+def test_a_song_whose_upload_was_removed_before_it_was_read_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with new_instance() as instance:
+        platform = Platform(local_settings(tmp_path / "store"), instance)
+        ids = platform.upload({"here.wav": song_bytes(1, 0.6), "away song.wav": song_bytes(2, 0.6)})
+        platform.store.delete("uploads/away song.wav")
+        assert not platform.materialize(("songs",)).success
+        song = ids["away song.wav"]
+        assert find_songs(platform.store, "away-song") == [song] == find_songs(platform.store, "away")
+        files = list_all_files(platform.store, SOURCES)
+        listing = list_uploads(platform.store)
+        todo = find_unfinished(instance, files, listing, platform.songs, ["songs"])
+        assert todo.never_read == {song} == todo.cannot_complete
+        text = io.StringIO()
+        print_left_out(Console(file=text, width=300), todo, {*ids.values()}, set(), recompute=False)
+        assert text.getvalue() == (
+            f"Leaving out 1 song ({song}), removed before anything was read: `bandscope forget --gone` forgets them.\n"
+        )
+        known = forget._names(files, listing, platform.songs, {})
+        assert forget._matching(known, ["away-song"]) == [song]
 
 
 def copy(store, key: str, to: str) -> None:

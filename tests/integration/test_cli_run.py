@@ -90,3 +90,18 @@ def test_songs_in_runs_of_a_living_daemon_are_skipped(
         instance.wipe_daemon_heartbeats()  # the daemon is dead, and so is its run
         assert "Skipping" not in run()
         assert instance.get_materialized_partitions(dg.AssetKey("songs")) == {free, queued}
+
+
+def test_the_last_lines_count_the_songs_of_this_run_and_the_others_apart(tmp_path: Path) -> None:
+    store, home = tmp_path / "store", tmp_path / "home"
+    uploads = store / "uploads"
+    uploads.mkdir(parents=True)
+    (uploads / "broken.wav").write_bytes(b"RIFF, and no more")
+    (uploads / "good.wav").write_bytes(song_bytes(1, 0.6))
+    printed = finish(command_processes.bandscope(store, home, "run"))
+    assert "1 song done, 1 rejected; `bandscope status` shows why." in printed
+    assert "Other songs" not in printed
+    (uploads / "better.wav").write_bytes(song_bytes(2, 0.6))
+    printed = finish(command_processes.bandscope(store, home, "run"))
+    assert "1 song done." in printed
+    assert "Other songs in the store: 1 rejected; `bandscope status` shows why." in printed

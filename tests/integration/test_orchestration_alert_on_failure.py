@@ -12,7 +12,7 @@ import pytest
 from instances import new_instance
 from platforms import Platform, local_settings, song_bytes
 
-from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.errors import SettingsError, UploadGone, UploadUnavailable
 from bandscope_dagster.orchestration.sensors.alert_on_failure import (
     SHOWN_CHARACTERS,
     SHOWN_SONGS,
@@ -135,6 +135,17 @@ def test_an_alert_stays_short_if_many_songs_failed(location: Location) -> None:
     alert = location.alert(location.run(raised.value))
     assert alert.failed_songs_total == 500 and len(alert.failed_songs) == SHOWN_SONGS
     assert max(len(text) for text in [alert.message, *alert.failed_songs.values()]) == SHOWN_CHARACTERS
+
+
+def test_a_step_is_not_retried_for_songs_whose_upload_is_gone() -> None:
+    gone = SongFailed("gone", UploadGone("the upload is no longer in the store"))
+    with pytest.raises(dg.Failure) as raised:
+        raise_failures([gone], 2)
+    assert raised.value.allow_retries is False
+    assert "gone: unavailable: the upload is no longer" in (raised.value.description or "")
+    with pytest.raises(dg.Failure) as raised:
+        raise_failures([gone, SongFailed("late", UploadUnavailable("the storage is slow"))], 2)
+    assert raised.value.allow_retries is True
 
 
 def test_an_alert_of_a_run_that_failed_for_another_reason_has_its_message(location: Location) -> None:

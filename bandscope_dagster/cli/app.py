@@ -129,7 +129,7 @@ def run(
 
     Files that are missing or damaged in the store are computed again, also catalogs and pages.
 
-    Exits with 1 if a song failed. Rejected songs do not count as failed; `bandscope status` shows the reasons.
+    Exits with 1 if a song of this run failed. Rejected songs do not count as failed; `bandscope status` shows why.
     """
     if watch and (songs is not None or recompute or outdated or as_new_songs):
         raise typer.BadParameter(

@@ -6,7 +6,7 @@ other songs belong to the run that takes them up.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -41,7 +41,7 @@ class Finished:
     at: float  # seconds since 1970
     tables: tuple[str, ...]  # the per-song tables that the run was to make, in the order of the graph
     error: str | None  # the cause if the run could not make them; a rejected song has none here
-    cursor: str  # after it
+    cursor: str = ""  # after it
 
 
 def newest(instance: dg.DagsterInstance) -> Cursor:
@@ -81,14 +81,25 @@ class FinishedSongs:
         return Cursor(self._stored.position, self._failed.position, self._part)
 
     def new(self) -> Iterator[Finished]:
-        """The songs that were finished since the last call.
+        """The songs that were finished since the last call, in the order of time.
 
         A song counts as read when the next one is asked for: after an error in between, it comes again.
         """
-        yield from self._new_stored()
-        yield from self._new_failed()
+        # Each stream moves its own part of the cursor, and only past a song when the next one is asked for.
+        from_stored, from_failed = self._new_stored(), self._new_failed()
+        stored, failed = next(from_stored, None), next(from_failed, None)
+        while stored or failed:
+            if failed is None or (stored is not None and stored[0].at <= failed[0].at):
+                assert stored is not None
+                song, moved = stored
+                yield replace(song, cursor=str(Cursor(moved.position, self._failed.position, self._part)))
+                stored = next(from_stored, None)
+            else:
+                song, moved, part = failed
+                yield replace(song, cursor=str(Cursor(self._stored.position, moved.position, part)))
+                failed = next(from_failed, None)
 
-    def _new_stored(self) -> Iterator[Finished]:
+    def _new_stored(self) -> Iterator[tuple[Finished, Progress]]:
         after = self._stored.position.settled
         while True:
             page = self._instance.get_asset_event_summary_records(
@@ -103,13 +114,12 @@ class FinishedSongs:
                 is_last = bool(tables) and event.asset_key == dg.AssetKey(tables[-1])
                 moved = self._stored.after(after, event.timestamp, again=not is_last)
                 if is_last and song_id is not None:
-                    cursor = Cursor(moved.position, self._failed.position, self._part)
-                    yield Finished(event.run_id or "", song_id, event.timestamp, tables, None, str(cursor))
+                    yield Finished(event.run_id or "", song_id, event.timestamp, tables, None), moved
                 self._stored = moved
             if len(page) < PAGE:
                 return
 
-    def _new_failed(self) -> Iterator[Finished]:
+    def _new_failed(self) -> Iterator[tuple[Finished, Progress, Part | None]]:
         if self._part is not None:
             for record in self._failed_runs(storage_ids=[self._part.event]):
                 yield from self._songs_of(record)
@@ -130,7 +140,7 @@ class FinishedSongs:
         chosen = dg.RunStatusChangeRecordsFilter(_FAILED, **wanted)
         return self._instance.fetch_run_status_changes(chosen, PAGE, ascending=True).records
 
-    def _songs_of(self, record: dg.EventLogRecord) -> Iterator[Finished]:
+    def _songs_of(self, record: dg.EventLogRecord) -> Iterator[tuple[Finished, Progress, Part | None]]:
         """The failed songs of one run that were not read yet."""
         event, run_id = record.storage_id, record.run_id
         moved = self._failed.after(event, record.timestamp, again=False)
@@ -140,8 +150,7 @@ class FinishedSongs:
         for number, (song_id, cause) in enumerate(causes[read:], read + 1):
             is_last = number == len(causes)
             failed, part = (moved, None) if is_last else (self._failed, Part(event, number))
-            cursor = Cursor(self._stored.position, failed.position, part)
-            yield Finished(run_id, song_id, record.timestamp, tables, cause, str(cursor))
+            yield Finished(run_id, song_id, record.timestamp, tables, cause), failed, part
             self._failed, self._part = failed, part
         self._failed, self._part = moved, None
 

@@ -233,6 +233,25 @@ def test_each_failed_song_of_a_run_is_a_place_to_continue_also_after_an_error(
     assert seen == expected
 
 
+def test_results_come_in_the_order_of_time_whether_songs_failed_or_not(tmp_path: Path) -> None:
+    with new_instance() as instance:
+        platform = Platform(local_settings(tmp_path), instance)
+        platform.upload({f"{number}.wav": song_bytes(number, 0.6) for number in range(2)})
+        blocked = tmp_path / "songs"
+        for fails in (True, False, True, False):
+            if fails:
+                blocked.rename(tmp_path / "away") if blocked.exists() else None
+                blocked.write_text("a file in the place of the folder")
+            else:
+                blocked.unlink()
+            assert platform.materialize(["songs"]).success is not fails
+        found = all_of(platform)
+        assert [song.status for song in found] == ["failed", "failed", "ok", "ok"] * 2
+        assert [song.finished_at for song in found] == sorted(song.finished_at for song in found)
+        for number, song in enumerate(found, 1):
+            assert all_of(platform, song.cursor) == found[number:]
+
+
 def interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 

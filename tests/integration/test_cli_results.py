@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ TAGGED = ["songs", "instrument_tags"]
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+def processed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     """A platform after one run over a real song, a text file, and two songs whose uploads are gone."""
     folder = tmp_path_factory.mktemp("store")
     with new_instance() as instance:
@@ -40,6 +41,15 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
             (folder / "uploads" / name).unlink()
         assert not platform.materialize(TAGGED).success
         yield platform
+
+
+@pytest.fixture
+def platform(processed: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A copy of it for one test."""
+    store = tmp_path_factory.mktemp("copy") / "store"
+    shutil.copytree(processed.settings.storage, store)
+    with new_instance(like=processed.instance.root_directory) as instance:
+        yield Platform(local_settings(store), instance)
 
 
 @pytest.fixture

@@ -28,9 +28,12 @@ def _empty_home() -> "tempfile.TemporaryDirectory[str]":
 
 
 @contextmanager
-def new_instance() -> Iterator[dg.DagsterInstance]:
-    """A new instance with DAGSTER_HOME set to its home, as by ``dg.instance_for_test``; deleted at the end."""
+def new_instance(like: str | None = None) -> Iterator[dg.DagsterInstance]:
+    """A new instance with DAGSTER_HOME set to its home, as by ``dg.instance_for_test``; deleted at the end.
+
+    Its records are those of the home ``like``, if it is given.
+    """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        shutil.copytree(_empty_home().name, home, dirs_exist_ok=True)
+        shutil.copytree(like or _empty_home().name, home, dirs_exist_ok=True)
         with dg.instance_for_test(OPTIONS, temp_dir=home) as instance:
             yield instance

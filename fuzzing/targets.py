@@ -25,9 +25,9 @@ from bandscope_dagster.audio.probe import printable_line
 from bandscope_dagster.audio.valid_bits import valid_bits_patch
 from bandscope_dagster.errors import SettingsError, SongRejected
 from bandscope_dagster.orchestration.sensors.new_uploads import Cursor
-from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.pipeline.uploads import UNPRINTABLE, printable
 from bandscope_dagster.settings import PREFIX, Settings, load_settings
+from bandscope_dagster.songs.song_ids import song_id
 from bandscope_dagster.storage.objects.keys import fault_of_key
 from bandscope_dagster.tagging.answers.parse import MAX_LABELS, parse_layers, parse_list
 from tests.support.audio_files import ENCODERS, encode, encode_soundfile, excerpt, stempeg_song

@@ -25,7 +25,6 @@ from bandscope_dagster.orchestration.partitions import SONGS_NAME, song_states
 from bandscope_dagster.pages.index_page import write_index
 from bandscope_dagster.pages.page_folder import FOLDER, PageFolder
 from bandscope_dagster.pages.text import megabytes
-from bandscope_dagster.pipeline.song_ids import readable_part
 from bandscope_dagster.pipeline.uploads import UPLOADS, Listing, Upload, list_uploads
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import select
@@ -38,6 +37,7 @@ from bandscope_dagster.songs.forgotten import (
     read_tombstone,
     restore,
 )
+from bandscope_dagster.songs.song_ids import readable_part
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore

@@ -13,8 +13,8 @@ from time import sleep
 from typing import BinaryIO, Final, cast
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadGone, UploadUnavailable
-from bandscope_dagster.pipeline.song_ids import song_id
 from bandscope_dagster.songs.forgotten import forgotten_songs
+from bandscope_dagster.songs.song_ids import song_id
 from bandscope_dagster.storage.objects.keys import HIDDEN, fault_of_key, hidden_part
 from bandscope_dagster.storage.objects.protocol import ObjectStore, StoredObject
 

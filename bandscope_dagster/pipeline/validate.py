@@ -30,10 +30,10 @@ from bandscope_dagster.input_digests import is_current
 from bandscope_dagster.pipeline.failures import FailureLog, failure_text
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.progress import Stage, report
-from bandscope_dagster.pipeline.song_ids import readable_part, slug_of
 from bandscope_dagster.pipeline.stop import check_stop
 from bandscope_dagster.pipeline.uploads import Upload, fetch_upload
 from bandscope_dagster.songs.lacking import damage_told_of
+from bandscope_dagster.songs.song_ids import readable_part, slug_of
 from bandscope_dagster.songs.stored_files import read_usable_file
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import DamagedFile

@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.pipeline.song_ids import readable_part
 from bandscope_dagster.songs.query import query
+from bandscope_dagster.songs.song_ids import readable_part
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONG_ID, SONGS, table_key
 

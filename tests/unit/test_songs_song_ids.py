@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandscope_dagster.pipeline.song_ids import song_id
+from bandscope_dagster.songs.song_ids import song_id
 from bandscope_dagster.storage.tables.schemas import SONG_ID
 
 

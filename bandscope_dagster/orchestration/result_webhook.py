@@ -14,8 +14,10 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final, Self
+from urllib.error import HTTPError
 
 import dagster as dg
 from pydantic import TypeAdapter
@@ -124,7 +126,12 @@ class Receiver:
             "webhook-timestamp": timestamp,
             "webhook-signature": signature(self.key, message_id, timestamp, body),
         }
-        post(self.url, body, headers, TIMEOUT_S)
+        try:
+            post(self.url, body, headers, TIMEOUT_S)
+        except HTTPError as error:
+            if error.code not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                raise
+            raise OSError(f"{error}: is BANDSCOPE_RESULT_WEBHOOK_SECRET that of the receiver?") from None
 
 
 def signature(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:

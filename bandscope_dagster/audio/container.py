@@ -65,7 +65,7 @@ def open_audio(file: BinaryIO) -> Generator[tuple[InputContainer, AudioStream]]:
         if missing := missing_part(file):
             raise SongRejected(Reason.TRUNCATED, f"{missing.message}; upload it again") from error
         raise SongRejected(
-            Reason.NOT_AUDIO, "unsupported audio format, or no audio at all; see docs/formats.md"
+            Reason.NOT_AUDIO, "unsupported audio format, or no audio at all; convert audio to FLAC or WAV"
         ) from error
     with container:
         yield container, _chosen(container)

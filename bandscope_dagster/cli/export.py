@@ -20,6 +20,7 @@ from bandscope_dagster.exporting.song_export import Exported, ExportOptions, exp
 from bandscope_dagster.exporting.stem_file import export_stem_file
 from bandscope_dagster.songs.find import NoSuchSong, find_all
 from bandscope_dagster.songs.query import query
+from bandscope_dagster.storage.objects.local_pending import remove_if_empty
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 ERRORS_OF_ONE_SONG: Final = (BandscopeError, OSError, ValueError, FFmpegError)
@@ -133,6 +134,7 @@ def export(
                 counts["failed"] += 1
                 print_error(of_song(song_id, error))
             shown.advance(task)
+    remove_if_empty(Path(folder.target.url))
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     if 16 in bits:
         console.print(STORED_16, highlight=False, soft_wrap=True)

@@ -15,9 +15,14 @@ from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.pages.text import clock
 from bandscope_dagster.songs.query import query
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.tagging.vocabulary import load_vocabulary
+from bandscope_dagster.tagging.vocabulary import load_vocabulary, normalize
 
 SUGGESTED: Final = 3
+GROUPS: Final = {"strings": "bowed strings", "woodwinds": "woodwind", "mallets": "pitched percussion"}
+"""Instruments that are a group of the vocabulary, each with its family: a violin is one of the strings."""
+EVERYDAY: Final = {normalize("vocals"): "voice", normalize("keys"): "keyboards"}
+"""Everyday names of families that are also the name of one instrument in tags."""
+SYNTHESIZER: Final = "synthesizer"  # its kinds are "synth lead", "synth pad", "synth bass" …
 
 
 class UnknownName(BandscopeError):
@@ -90,22 +95,29 @@ def find(store: ObjectStore, console: Console, wanted: Wanted, *, as_json: bool)
 def _heard(tags: pl.DataFrame, name: str) -> pl.DataFrame:
     """Each song with it, and ``most``, its longest presence in one source, in seconds.
 
-    ``name`` is an instrument, one of its family that is a kind of it ("acoustic guitar" for "guitar"), or a family.
+    ``name`` is an instrument, with its kinds ("acoustic guitar" is one of "guitar"), or a family.
     """
     family = load_vocabulary().match(name).family
-    is_kind = pl.col("instrument").str.ends_with(f" {name}") & (pl.col("family") == family)
+    is_kind = pl.col("instrument").str.ends_with(f" {name}") & (pl.col("family") == pl.lit(family))
+    if name == SYNTHESIZER:
+        is_kind |= pl.col("instrument").str.starts_with("synth ")
     of_name = tags.filter((pl.col("instrument") == name) | (pl.col("family") == name) | is_kind)
     return of_name.group_by("song_id").agg(pl.col("seconds_present").max().alias("most"))
 
 
 def _canonical(name: str, known: set[str]) -> str:
-    """The name of an instrument or family in the tables, for a name, a synonym or a label of ``known``."""
+    """The name of an instrument or family in the tables, for a name, a synonym or a label of ``known``.
+
+    The everyday name of a family is that family, not the instrument of the same name: "strings" includes the violin.
+    """
     vocabulary = load_vocabulary()
     wanted = name.strip().casefold()
     families = {family.casefold(): family for family in vocabulary.families}
     labels = {label.casefold(): label for label in known}
     match = vocabulary.match(name)
     instruments = [each for several in vocabulary.families.values() for each in several]
+    if family := GROUPS.get(match.instrument) or EVERYDAY.get(normalize(name)):
+        return family
     if wanted in instruments or wanted in families or wanted in labels:
         return families.get(wanted) or labels.get(wanted, wanted)
     if match.mapped:

@@ -161,7 +161,7 @@ def ingest_files(
         require_writable(store)
     counts: Counter[Ingested] = Counter()
     keys: list[str] = []
-    with progress_bar(console) as progress:
+    with progress_bar(console, hidden=not found.files) as progress:
         task = progress.add_task("uploading", total=len(found.files))
         for file in found.files:
             try:

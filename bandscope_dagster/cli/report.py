@@ -14,6 +14,7 @@ from bandscope_dagster.pages.page_folder import PageFolder
 from bandscope_dagster.pages.song_page import write_page
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import find_songs
+from bandscope_dagster.storage.objects.local_pending import remove_if_empty
 from bandscope_dagster.storage.objects.open_store import open_folder
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -69,6 +70,8 @@ def report(
                 shown.console.print(f"[red]{text}[/red]", highlight=False, soft_wrap=True)
             shown.advance(task)
         index = write_index(pages)
+    if to is not None:
+        remove_if_empty(Path(pages.store.url))
     for outcome, count in counts.items():
         console.print(f"{count} {outcome}", highlight=False)
     console.print(

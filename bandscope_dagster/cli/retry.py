@@ -50,7 +50,8 @@ def retry(
             highlight=False,
         )
     if found.backfill_id is None:
-        console.print(f"No other song is {what}.", highlight=False)
+        other = "other " if found.in_progress or found.left_out else ""
+        console.print(f"No {other}song is {what}.", highlight=False)
         return
     console.print(
         f"{what.capitalize()}: {counted(found.unfinished, 'song')}. Backfill {found.backfill_id} computes them in"

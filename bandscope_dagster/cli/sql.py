@@ -15,6 +15,7 @@ import polars.selectors as cs
 
 from bandscope_dagster.cli.terminal import one_line, printable
 from bandscope_dagster.errors import counted
+from bandscope_dagster.pages.text import megabytes
 from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
@@ -70,7 +71,8 @@ def show(
             return
         with _new_file(to, force=force) as file:
             _write(answer, chosen, file)
-    say(f"{to}: {to.stat().st_size / 1e6:.1f} MB")
+        rows = _rows_in(to, chosen)
+    say(f"{to}: {counted(rows, 'row')}, {megabytes(to.stat().st_size)}")
 
 
 def _format_of(to: Path | None) -> Format:
@@ -166,6 +168,15 @@ def _write(answer: pl.LazyFrame, chosen: Format, file: BinaryIO) -> None:
         array = _JsonArray(file)
         answer.sink_ndjson(cast(BinaryIO, array))
         array.end()
+
+
+def _rows_in(path: Path, chosen: Format) -> int:
+    """The number of rows in a file of ``_write``."""
+    if chosen == "json":
+        with path.open("rb") as file:
+            return max(0, sum(1 for _ in file) - 2)  # a line for each row, between those of the brackets
+    rows = pl.scan_csv(path, infer_schema=False) if chosen == "csv" else pl.scan_parquet(path)
+    return cast(int, rows.select(pl.len()).collect().item())
 
 
 def _pipe(answer: pl.LazyFrame, chosen: Format) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from bandscope_dagster.catalogs.song_catalog import unchanged_rows
 from bandscope_dagster.errors import is_failure
 from bandscope_dagster.pages.text import clock, megabytes, moment, visible
-from bandscope_dagster.pipeline.upload_states import UploadState, with_upload_states
+from bandscope_dagster.pipeline.upload_states import UploadState, state_of_upload, with_upload_states
 from bandscope_dagster.pipeline.uploads import Listing
 from bandscope_dagster.separation.quality import StemQuality
 from bandscope_dagster.songs.facts import SongFacts, read_facts
@@ -118,7 +118,9 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts, *, paths
     _print_fact(console, "status", describe(facts.evidence))
     if row["upload_key"] is not None:
         size, time = megabytes(row["size_bytes"]), moment(row["uploaded_at"])
-        _print_fact(console, "upload", f"{row['upload_key']}, {size}, {time}")
+        state = state_of_upload(store, song_id, row["upload_key"])
+        lost = "" if state is UploadState.PRESENT else f"; {state}"
+        _print_fact(console, "upload", f"{row['upload_key']}, {size}, {time}{lost}")
     if row["error"] is None and row["peak"] is not None:
         loudness = row["loudness_lufs"]
         _print_fact(
@@ -132,9 +134,8 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts, *, paths
         _print_fact(console, "warning", visible(row["warning"], 1000), style="yellow")
     _print_stems(console, facts)
     _print_instruments(console, facts)
-    for problem in facts.evidence.problems:
-        text = f"{problem.table}: {problem.windows_text}{visible(problem.error, 1000)}"
-        _print_fact(console, "problem", text, style="red")
+    for reason, tables in _problems(facts.evidence).items():
+        _print_fact(console, "problem", f"{', '.join(tables)}: {reason}", style="red")
     if not paths and facts.evidence.missing:
         _print_fact(console, "missing", ", ".join(facts.evidence.missing))
     for table in SONG_TABLES if paths else ():
@@ -142,6 +143,16 @@ def _print_song(store: ObjectStore, console: Console, facts: SongFacts, *, paths
             "not computed" if table.name in facts.evidence.missing else store.uri(table_key(table, song_id))
         )
         console.print(f"  {table.name:22}{escape(where)}", highlight=False, soft_wrap=True)
+
+
+def _problems(evidence: Evidence) -> dict[str, list[str]]:
+    """Each reason, with the tables that have it; only ``songs`` for a reason that the other tables repeat from it."""
+    found: dict[str, list[str]] = {}
+    for problem in evidence.problems:
+        tables = found.setdefault(f"{problem.windows_text}{visible(problem.error, 1000)}", [])
+        if SONGS.name not in tables:
+            tables.append(problem.table)
+    return found
 
 
 def _print_stems(console: Console, facts: SongFacts) -> None:

@@ -110,7 +110,8 @@ def words_of(error: OSError) -> str:
 
 def of_song(song_id: str, error: Exception) -> str:
     """The message of an error, with the song's id."""
-    return str(error) if song_id in str(error) else f"{song_id}: {error}"
+    words = words_of(error) if isinstance(error, OSError) else str(error)
+    return words if song_id in words else f"{song_id}: {words}"
 
 
 def print_raw(text: str) -> None:
@@ -118,9 +119,18 @@ def print_raw(text: str) -> None:
     console.out(text, highlight=False)
 
 
-def progress_bar(console: Console) -> Progress:
-    """A progress bar that shows, for each task, its description, how much is done, and the elapsed time."""
+def progress_bar(console: Console, *, hidden: bool = False) -> Progress:
+    """A progress bar that shows, for each task, its description, how much is done, and the elapsed time.
+
+    ``hidden`` is for an empty task, of which nothing should stay on the screen.
+    """
     description = TextColumn("{task.description}")
     return Progress(
-        SpinnerColumn(), description, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        SpinnerColumn(),
+        description,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=hidden,
     )

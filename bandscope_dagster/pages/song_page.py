@@ -24,7 +24,7 @@ from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import table_key
 
-CODE_VERSION: Final = "1"
+CODE_VERSION: Final = "2"
 """Raise it whenever this code makes another page from the same tables. Web files are compared by their content."""
 
 SOUND_MARK: Final = "<!--sound-->"  # the place of the sound in the template; text from uploads has no "<"

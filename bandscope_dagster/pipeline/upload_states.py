@@ -6,7 +6,9 @@ from enum import StrEnum
 
 import polars as pl
 
-from bandscope_dagster.pipeline.uploads import Listing
+from bandscope_dagster.pipeline.uploads import Listing, is_replaced
+from bandscope_dagster.storage.objects.keys import fault_of_key
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import read_rows
 from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS
 from bandscope_dagster.storage.tables.song_files import UPLOAD, SongFiles
@@ -33,6 +35,15 @@ def with_upload_states(files: SongFiles, listing: Listing) -> SongFiles:
         .otherwise(pl.lit(UploadState.GONE.value))
     )
     return replace(files, versions=files.versions.with_columns(state.alias(UPLOAD)))
+
+
+def state_of_upload(store: ObjectStore, song: str, key: str) -> UploadState:
+    """The state of one song's upload, without a listing; present if its ``key`` is one that cannot be asked for."""
+    if fault_of_key(key) is not None:
+        return UploadState.PRESENT
+    if store.head(key) is None:
+        return UploadState.GONE
+    return UploadState.REPLACED if is_replaced(store, song, key) else UploadState.PRESENT
 
 
 def _replaced(files: SongFiles, gone: pl.Series, listing: Listing) -> Collection[str]:

@@ -577,7 +577,7 @@ def test_flat_files_are_in_one_folder_and_a_stem_and_the_rest_are_the_mixture(
         part: f"The Easton Ellises - Falcon 69 ({part}).flac"
         for part in ("vocals", "without vocals", "mixture")
     }
-    assert {path.name for path in to.iterdir() if path.name != ".pending"} == set(names.values())
+    assert {path.name for path in to.iterdir()} == set(names.values())
     parts = {part: soundfile.read(to / name, dtype="int16")[0] for part, name in names.items()}
     error = parts["vocals"].astype(int) + parts["without vocals"] - parts["mixture"]
     assert abs(error).max() <= 1 and abs(parts["vocals"]).max() > 100
@@ -596,6 +596,24 @@ def test_songs_with_the_same_artist_and_title_do_not_overwrite_each_other_in_one
         assert done.code == 0, done.err
         names = {path.name for path in to.glob("*.wav")}
         assert names == {"Other (vocals).wav", "Twin (vocals).wav", "twin [ba9876543210] (vocals).wav"}
+
+
+def test_an_export_leaves_no_hidden_folder_of_ours_and_takes_no_file_of_others(
+    bandscope: CommandLine, to: Path
+) -> None:
+    assert bandscope("export", "falcon", "--to", to).code == 0
+    assert [path.name for path in to.iterdir()] == ["The Easton Ellises - Falcon 69"]
+    (to / ".pending").mkdir()
+    (to / ".pending" / "mine").write_text("kept")
+    assert bandscope("export", "falcon", "--flat", "--to", to).code == 0
+    assert [path.name for path in (to / ".pending").iterdir()] == ["mine"]
+
+
+def test_a_folder_that_cannot_be_made_is_called_a_folder(bandscope: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = bandscope("export", "falcon", "--flat", "--to", tmp_path / "file" / "x")
+    assert done.code == 1 and f"in the folder {tmp_path / 'file' / 'x'}" in done.err
+    assert "Errno" not in done.err and "store" not in done.err
 
 
 def test_24_bits_of_16_are_told(bandscope: CommandLine, to: Path) -> None:

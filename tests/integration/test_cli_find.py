@@ -12,6 +12,7 @@ from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.tables.schemas import SONGS
 from bandscope_dagster.storage.tables.song_tables import write_table
+from bandscope_dagster.tagging.vocabulary import load_vocabulary
 
 
 @pytest.fixture
@@ -57,6 +58,44 @@ def test_songs_are_found_by_what_is_heard(bandscope: CommandLine, options: list[
     done = bandscope("find", *options, "--json")
     assert done.code == 0, done.err
     assert {song["song_id"] for song in json.loads(done.out)} == set(found.split())
+
+
+def test_the_everyday_name_of_a_family_finds_all_its_instruments(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    wanted = {
+        "strings": "cello erhu violin",
+        "string section": "cello erhu violin",
+        "Streicher": "cello erhu violin",
+        "plucked strings": "guitar",
+        "brass": "trumpet",
+        "horns": "trumpet",
+        "woodwinds": "flute",
+        "winds": "flute",
+        "mallets": "marimba",
+        "percussion": "drums",
+        "vocals": "choir",
+        "voice": "choir",
+        "keys": "piano",
+        "keyboards": "piano",
+        "bass": "synth-bass",
+        "synth": "synth-bass synth-lead",
+        "electronic": "synth-lead",
+    }
+    played = "violin cello erhu trumpet flute marimba drums choir piano synth-lead synth-bass guitar"
+    store = open_store(str(tmp_path))
+    for song in played.split():
+        heard = load_vocabulary().match(song.replace("-", " "))
+        analyze(store, song, [tag_row(song, heard.instrument, 0.9, 0.0, family=heard.family)])
+    list(refresh(store, CATALOGS))
+    monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path))
+    bandscope = CommandLine(monkeypatch, capsys)
+
+    def songs(*options: str) -> set[str]:
+        return {song["song_id"] for song in json.loads(bandscope("find", *options, "--json").out)}
+
+    assert {said: " ".join(sorted(songs("--with", said))) for said in wanted} == wanted
+    assert songs("--without", "strings") == set(played.split()) - {"violin", "cello", "erhu"}
 
 
 def test_the_answer_in_words_and_suggestions_for_unknown_names(bandscope: CommandLine) -> None:

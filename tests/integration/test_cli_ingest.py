@@ -1,5 +1,6 @@
 """Ingest: subfolders are kept, the owner comes first, and unchanged uploads stay the same songs."""
 
+import io
 import json
 import os
 import re
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
+from rich.console import Console
 
-from bandscope_dagster.cli.ingest import Ingested, IngestError, find_files, ingest
+from bandscope_dagster.cli.ingest import Ingested, IngestError, find_files, ingest, ingest_files
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -81,6 +83,13 @@ def test_a_path_that_is_no_song_is_left_out(name: str, says: str, music: Path) -
     found = find_files([music / name, music / "c.mp3"], None)
     assert [file.key for file in found.files] == ["uploads/c.mp3"]
     assert re.search(f"{name}.*{says}", *found.left_out)
+
+
+def test_without_a_file_to_upload_no_bar_stays_on_the_screen(store: ObjectStore, tmp_path: Path) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True)
+    assert ingest_files(store, screen, [tmp_path / "nothing"], None, replace=False).keys == []
+    assert isinstance(screen.file, io.StringIO)
+    assert "does not exist" in screen.file.getvalue() and "uploading" not in screen.file.getvalue()
 
 
 def test_a_folder_without_audio_is_left_out(tmp_path: Path) -> None:

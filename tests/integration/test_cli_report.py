@@ -9,6 +9,7 @@ from rich.console import Console
 from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.cli.report import ReportError, report
+from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import NoSuchSong
 from bandscope_dagster.storage.objects.open_store import NotAStore
@@ -72,9 +73,16 @@ def test_pages_can_be_written_to_a_folder(
     bandscope_report: Report, store: ObjectStore, tmp_path: Path
 ) -> None:
     assert bandscope_report(to=tmp_path / "out", all_songs=True) == 0
-    names = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith("."))
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["empty.html", "index.html", "night-bus.html"]
     assert pages(store) == []
+
+
+def test_a_folder_that_cannot_be_made_is_called_a_folder(bandscope_report: Report, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(BandscopeError, match=f"the folder {tmp_path}/file/x cannot be written") as refused:
+        bandscope_report(to=tmp_path / "file" / "x", all_songs=True)
+    assert "store" not in str(refused.value)
 
 
 def test_the_page_of_a_song_with_a_damaged_file_says_so(bandscope_report: Report, store: ObjectStore) -> None:

@@ -13,6 +13,7 @@ import pytest
 from song_rows import block_rows, lineage, song_row
 
 from bandscope_dagster.cli.sql import SHOWN_ROWS, Format, show
+from bandscope_dagster.pages.text import megabytes
 from bandscope_dagster.songs.query import QueryError, query
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -89,6 +90,15 @@ def test_a_file_holds_every_row_in_order(name: str, read, filled: ObjectStore, t
     assert found.columns == answer.columns
     for column in ("song_id", "title", "duration_s"):
         assert found[column].to_list() == answer[column].to_list()
+
+
+@pytest.mark.parametrize("name", ["all.csv", "all.json", "all.parquet"])
+def test_the_rows_of_a_file_are_said_with_its_size(name: str, filled: ObjectStore, tmp_path: Path) -> None:
+    to = tmp_path / name
+    assert said(filled, TITLES, to=to) == f"{to}: {MANY} rows, {megabytes(to.stat().st_size)}"
+    one = "SELECT title, top_tag FROM (SELECT title, NULL AS top_tag FROM song_catalog) WHERE title LIKE 'Line%'"
+    assert said(filled, one, to=to, force=True).startswith(f"{to}: 1 row, ")
+    assert said(filled, f"{TITLES} LIMIT 0", to=to, force=True).startswith(f"{to}: 0 rows, ")
 
 
 def test_csv_has_no_formulas_and_the_other_formats_have_the_text_itself(

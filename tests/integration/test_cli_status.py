@@ -150,7 +150,9 @@ def test_the_details_of_one_song(store: ObjectStore) -> None:
     text = details(store, DONE, width=200)
     assert text.startswith("Falcon [69] ─")
     assert f"song      {DONE}\nstatus    ok\n" in text
-    assert f"upload    uploads/{DONE}.wav, 1.2 MB, 2026-01-02 03:04 UTC\n" in text
+    assert (
+        f"upload    uploads/{DONE}.wav, 1.2 MB, 2026-01-02 03:04 UTC; gone\n" in text
+    )  # the store has no uploads
     assert "audio     3:05, flac, 44100 Hz, 2-channel, peak 0.900, -14.3 LUFS\n" in text
     assert "stems     by model ü, residual -41.5 dB\n" in text
     assert "          vocals         80% of the energy, peak 0.500, -8.2 LUFS\n" in text
@@ -180,7 +182,26 @@ def test_paths_are_whole_in_a_narrow_terminal(store: ObjectStore) -> None:
 def test_a_rejected_song_says_why(store: ObjectStore) -> None:
     text = details(store, REJECTED, width=200)
     assert "status    rejected: truncated\n" in text and f"problem   songs: {TRUNCATED}\n" in text
+    assert text.count(TRUNCATED) == 1, "not once a table"
     assert "audio " not in text and "stems  " not in text.partition("  songs")[0]
+
+
+def test_the_details_say_of_an_upload_that_it_is_gone_or_replaced_as_the_list_does(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for name in ("kept", "replaced", "gone"):
+        with store.create(f"uploads/{name}.wav") as file:
+            file.write(b"a")
+            file.commit()
+    for upload in list_uploads(store).uploads:
+        put(store, upload.song_id, upload_key=upload.key, filename=upload.filename)
+    store.delete("uploads/gone.wav")
+    with store.create("uploads/replaced.wav") as file:
+        file.write(b"other")
+        file.commit()
+    for name, state in (("kept", ""), ("replaced", "; replaced"), ("gone", "; gone")):
+        assert f"03:04 UTC{state}\n" in details(store, f"{name}.wav", width=200)
+        [line] = [line for line in overview(store, width=200) if line.startswith(name)]
+        assert line.endswith(f"; upload{state[1:]}" if state else "partial: not analyzed")
 
 
 def test_missing_results_are_named(store: ObjectStore) -> None:

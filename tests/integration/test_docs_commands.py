@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 from audio_files import encode, excerpt
+from catalog_songs import CATALOGS, reject
 from command_server import write_script
+from page_songs import noise, store_song
+
+from bandscope_dagster.catalogs.refresh import refresh
+from bandscope_dagster.storage.objects.open_store import open_store
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "docs/producers.md", "docs/operators.md", "docs/models.md", "docs/results.md"]
@@ -90,6 +95,22 @@ def test_the_python_of_the_readme_runs(home: Path) -> None:
     said = shell(home, [f"{sys.executable} - <<'END'\n{code}\nprint(done.height, levels.height)\nEND"])
     songs = len(list((home / "bandscope" / "songs").glob("*.parquet")))  # other pages may have added some
     assert said.split() == [str(songs), "2"]
+
+
+def test_the_python_of_the_readme_names_songs_without_a_title_and_leaves_out_rejected_ones(
+    tmp_path: Path,
+) -> None:
+    store = open_store(str(tmp_path / "bandscope"))
+    for song, title in (("tagged", "Night Bus"), ("untagged", None)):
+        store_song(store, song, {"vocals": noise(1)}, title=title, filename="take.wav")
+    reject(store, "rejected", "truncated: 1 of 2 s can be decoded")
+    list(refresh(store, CATALOGS))
+    (code,) = commands("README.md", "python")
+    said = shell(
+        tmp_path,
+        [f"{sys.executable} - <<'END'\n{code}\nprint(sorted(done['name']), levels['stem'].to_list())\nEND"],
+    )
+    assert said.strip() == "['Night Bus', 'take.wav'] ['vocals']"
 
 
 def test_every_exception_is_of_a_command_that_a_page_prints() -> None:

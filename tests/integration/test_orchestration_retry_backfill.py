@@ -22,6 +22,7 @@ from bandscope_dagster.orchestration.resources import resources
 from bandscope_dagster.orchestration.retry_backfill import (
     ALIVE_WITHIN_S,
     CannotRetry,
+    Retry,
     daemon_is_alive,
     retry_songs,
 )
@@ -170,6 +171,27 @@ def test_the_command_says_what_the_daemon_will_do(scattered: Platform, printed: 
     text = printed.file.getvalue()
     assert "In runs that are queued or running: 1 song." in text
     assert f"Failed or missing: 3 songs. Backfill {backfill.backfill_id}" in text and "2 ranges" in text
+
+
+@pytest.mark.parametrize(
+    ("in_progress", "left_out", "said"),
+    [(0, 0, "No song is failed"), (1, 0, "No other song is failed"), (0, 2, "No other song is failed")],
+)
+def test_the_command_says_no_other_song_only_where_it_named_some(
+    scattered: Platform,
+    printed: Console,
+    monkeypatch: pytest.MonkeyPatch,
+    in_progress: int,
+    left_out: int,
+    said: str,
+) -> None:
+    import time
+
+    beat(scattered.instance, time.time())
+    found = Retry(0, in_progress, left_out, [], None)
+    monkeypatch.setattr("bandscope_dagster.cli.retry.retry_songs", lambda *_, **__: found)
+    retry(scattered.settings, scattered.store, Path("home"), printed, ",".join(TAGS))
+    assert said in printed.file.getvalue()
 
 
 def test_the_command_refuses_unknown_assets(scattered: Platform, printed: Console) -> None:

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 
+import av
 import numpy as np
 import polars as pl
 import pytest
@@ -337,6 +339,32 @@ def test_pages_fit_a_phone_and_every_name_can_be_read(pages: Pages, chromium: Br
             assert all(a[1] < b[0] for a, b in pairwise(marks)), f"{name}: labels of the ruler overlap"
             assert not any(box.is_visible() for box in found.page.locator(".keyboard").all())
             assert found.complaints == []
+
+
+def test_on_a_phone_the_playhead_is_over_plots_and_not_over_names_and_buttons(
+    pages: Pages, chromium: Browser
+) -> None:
+    def picture(visibility: str) -> np.ndarray:
+        song.page.evaluate(f"document.getElementById('playhead').style.visibility = '{visibility}'")
+        shot = b""
+        while (again := song.page.screenshot(full_page=True)) != shot:  # until nothing is drawn anew
+            shot = again
+        with av.open(io.BytesIO(shot)) as png:
+            return next(png.decode(video=0)).to_ndarray(format="rgb24")
+
+    def crossed(selector: str) -> set[bool]:
+        boxes = [box.bounding_box() for box in song.page.locator(selector).all() if box.is_visible()]
+        return {
+            bool(changed[ceil(y) + 1 : int(y + height) - 1, int(x) : ceil(x + width)].any())
+            for x, y, width, height in (box.values() for box in boxes if box)
+        }
+
+    with visit(chromium, pages.url(pages.song), window=PHONE) as song:
+        for seconds in (0.0, REAL_S / 20):
+            song.page.evaluate(f"player.seek({seconds})")
+            changed = (picture("visible") != picture("hidden")).any(axis=2)
+            assert crossed("#score .name, #score .level, #score .toggle, #score .swatch, .part") == {False}
+            assert crossed("#score .track canvas, #score .bars") == {True}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -47,7 +47,9 @@ T = TypeVar("T")
 class LocalStore:
     """Objects as files below ``root``. Links to files outside ``root`` are refused."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, kind: str = "store") -> None:
+        """``kind`` is the word for ``root`` in messages."""
+        self.kind = kind
         self.root = Path(root).expanduser().resolve()
         self._sweep_once = threading.Lock()
         self._swept = False
@@ -232,7 +234,8 @@ class LocalStore:
         path = self.root / check_key(key)
         if not self._is_inside(path):
             raise PermissionError(
-                errno.EACCES, f"{key} is a link out of the store {self.url}; replace it with the file itself"
+                errno.EACCES,
+                f"{key} is a link out of the {self.kind} {self.url}; replace it with the file itself",
             )
         return path
 
@@ -249,7 +252,7 @@ class LocalStore:
         except OSError as error:
             # Python chooses the subclass (FileNotFoundError, …) by the number.
             cause = os.strerror(error.errno) if error.errno else str(error)
-            raise OSError(error.errno, f"{cause}: {key} in the store {self.url}") from error
+            raise OSError(error.errno, f"{cause}: {key} in the {self.kind} {self.url}") from error
 
 
 def _stored(key: str, status: os.stat_result) -> StoredObject:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from bandscope_dagster.storage.objects.protocol import PendingObject
 
 PENDING_FOLDER = ".pending"  # hidden, and not below a table: globs such as stems/*.parquet never match it
+SUFFIX = ".part"
 _BEFORE_RENAME_NS = 1_000_000  # the time of a published file is this much earlier: `StoredObject.may_grow`
 
 Call = Callable[[str, Callable[[], None]], None]
@@ -26,6 +27,12 @@ def sweep(root: Path) -> int:
     return removed
 
 
+def remove_if_empty(root: Path) -> None:
+    """Remove the pending folder, unless a file is in it; the next writer makes it again."""
+    with suppress(OSError):
+        (root / PENDING_FOLDER).rmdir()
+
+
 def left_over(root: Path) -> list[Path]:
     """The pending files whose writers have exited; they are only looked at."""
     return sorted(_without_writer(root))
@@ -38,6 +45,8 @@ def _without_writer(root: Path) -> Iterator[Path]:
     """
     with suppress(FileNotFoundError, NotADirectoryError):
         for entry in os.scandir(root / PENDING_FOLDER):
+            if not entry.name.endswith(SUFFIX):
+                continue  # not ours: exports go into folders of users
             with (
                 suppress(FileNotFoundError, BlockingIOError, PermissionError),
                 open(entry.path, "rb") as file,
@@ -51,11 +60,9 @@ class PendingFile(PendingObject):
 
     def __init__(self, root: Path, call: Call, key: str, target: Path) -> None:
         """A file that ``commit`` moves to ``target``, both below ``root``. ``call`` retries an operation on ``key``."""
-        folder = root / PENDING_FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
         self._call = call
         self._target = target
-        self._pending, file = _locked_file(folder)
+        self._pending, file = _locked_file(root / PENDING_FOLDER)
         super().__init__(key, file)
 
     def _publish(self) -> None:
@@ -77,10 +84,14 @@ class PendingFile(PendingObject):
 
 
 def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:
-    """A new file, locked by this process."""
+    """A new file, locked by this process, in a folder that is made if need be."""
     while True:
-        path = folder / f"{uuid.uuid4().hex}.part"
-        file = open(path, "x+b")  # noqa: SIM115 - closed by commit or abort; readable, for writers that amend a header
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{uuid.uuid4().hex}{SUFFIX}"
+        try:
+            file = open(path, "x+b")  # noqa: SIM115 - closed by commit or abort; readable, for writers that amend a header
+        except FileNotFoundError:  # another process has just removed the empty folder
+            continue
         fcntl.flock(file, fcntl.LOCK_EX)
         # Before the lock, a sweep of another process may have deleted the file.
         if os.fstat(file.fileno()).st_nlink:

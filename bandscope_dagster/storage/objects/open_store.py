@@ -42,4 +42,4 @@ def open_folder(folder: Path) -> ObjectStore:
     """
     if _URL.match(str(folder)):
         raise NotAStore(f"{folder} is a URL; give a local folder, and copy it from there")
-    return LocalStore(str(folder))
+    return LocalStore(str(folder), kind="folder")

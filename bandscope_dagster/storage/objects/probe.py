@@ -37,9 +37,9 @@ def require_writable(store: ObjectStore) -> None:
             " Commands that only read, such as `bandscope status`, work; for all others, give this user or this key"
             " the right to write, or use another store."
         )
-        raise StoreNotWritable(
-            f"the store {store.url} cannot be written ({cause}).{reading if _can_read(store, error) else ''}"
-        ) from error
+        kind = store.kind if isinstance(store, LocalStore) else "store"
+        hint = reading if kind == "store" and _can_read(store, error) else ""
+        raise StoreNotWritable(f"the {kind} {store.url} cannot be written ({cause}).{hint}") from error
     if found != PROBED:
         raise StoreNotWritable(f"the store {store.url} returned other bytes than were written to it")
 

@@ -346,11 +346,8 @@ def test_on_a_phone_the_playhead_is_over_plots_and_not_over_names_and_buttons(
 ) -> None:
     def picture(visibility: str) -> np.ndarray:
         song.page.evaluate(f"document.getElementById('playhead').style.visibility = '{visibility}'")
-        shot = b""
-        while (again := song.page.screenshot(full_page=True)) != shot:  # until nothing is drawn anew
-            shot = again
-        with av.open(io.BytesIO(shot)) as png:
-            return next(png.decode(video=0)).to_ndarray(format="rgb24")
+        with av.open(io.BytesIO(song.page.screenshot(full_page=True))) as png:
+            return next(png.decode(video=0)).to_ndarray(format="rgb24").astype(int)
 
     def crossed(selector: str) -> set[bool]:
         boxes = [box.bounding_box() for box in song.page.locator(selector).all() if box.is_visible()]
@@ -362,7 +359,8 @@ def test_on_a_phone_the_playhead_is_over_plots_and_not_over_names_and_buttons(
     with visit(chromium, pages.url(pages.song), window=PHONE) as song:
         for seconds in (0.0, REAL_S / 20):
             song.page.evaluate(f"player.seek({seconds})")
-            changed = (picture("visible") != picture("hidden")).any(axis=2)
+            # The playhead differs by 200 of 255 from the card; round corners differ a little in each picture.
+            changed = (abs(picture("visible") - picture("hidden")) > 60).any(axis=2)
             assert crossed("#score .name, #score .level, #score .toggle, #score .swatch, .part") == {False}
             assert crossed("#score .track canvas, #score .bars") == {True}
 

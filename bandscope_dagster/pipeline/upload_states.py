@@ -38,10 +38,14 @@ def with_upload_states(files: SongFiles, listing: Listing) -> SongFiles:
 
 
 def state_of_upload(store: ObjectStore, song: str, key: str) -> UploadState:
-    """The state of one song's upload, without a listing; present if its ``key`` is one that cannot be asked for."""
+    """The state of one song's upload, without a listing; present if its ``key`` cannot be asked for."""
     if fault_of_key(key) is not None:
         return UploadState.PRESENT
-    if store.head(key) is None:
+    try:
+        found = store.head(key)
+    except PermissionError:  # a link out of the store took its place, or only listings are permitted
+        return UploadState.PRESENT
+    if found is None:
         return UploadState.GONE
     return UploadState.REPLACED if is_replaced(store, song, key) else UploadState.PRESENT
 

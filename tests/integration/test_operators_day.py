@@ -290,4 +290,4 @@ def test_status_lists_registered_songs_that_the_store_does_not_know(
     files, uploads = list_song_files(store, SOURCES), list_uploads(store)
     print_registered(day.platform.instance, files, uploads, Console(file=text, width=200))
     assert "Registered, and without any file: 1 song" in text.getvalue()
-    assert f"{TYPED}  failed: unavailable: no upload has this key." in text.getvalue()
+    assert f"{TYPED}  failed: unavailable: no upload has this key: " in text.getvalue()

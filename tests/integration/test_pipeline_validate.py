@@ -127,7 +127,7 @@ def test_results_come_in_the_order_of_the_songs_and_bad_ones_stop_nobody(store: 
 def test_an_upload_that_is_not_listed_is_unavailable(store: ObjectStore) -> None:
     [song] = check(store, {}, ["gone-0123456789ab"])
     assert (
-        song.error is not None and song.error.startswith("unavailable: ") and "upload it again" in song.error
+        song.error is not None and song.error.startswith("unavailable: ") and "Upload it again" in song.error
     )
     assert song.row["song_id"] == "gone-0123456789ab" and song.row["filename"] is None
 

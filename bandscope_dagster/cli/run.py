@@ -116,7 +116,7 @@ def run_songs(
         recorded = instance.get_materialized_partitions(dg.AssetKey(PAGES))
         failed_pages = write_gone_pages(settings, store, console, chosen, recorded)
         if reports:
-            print_statuses(store, console, computed)
+            print_statuses(store, console, computed, whole=len(assets) == len(PER_SONG))
         print_other_taggers(store, console, settings.tagger)
         return not all(report.success for report in reports) or failed_pages > 0
 

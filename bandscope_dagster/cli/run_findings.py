@@ -67,16 +67,20 @@ def print_lacking(console: Console, todo: Unfinished, songs: set[str]) -> None:
         console.print(f"and {counted(more, 'more damaged file')}.", highlight=False)
 
 
-def print_statuses(store: ObjectStore, console: Console, computed: Collection[str]) -> None:
-    """Print how the ``computed`` songs ended, and how many others in the store were rejected or failed before."""
+def print_statuses(store: ObjectStore, console: Console, computed: Collection[str], *, whole: bool) -> None:
+    """Print how the ``computed`` songs ended, and how many others in the store are bad.
+
+    Unless all tables were wanted (``whole``), a song that lacks some is done.
+    """
+    bad = BAD if whole else BAD[1:]
     statuses = query(store, "SELECT song_id, status FROM song_catalog").rows()
     now = Counter(status for song, status in statuses if song in computed)
     before = Counter(status for song, status in statuses if song not in computed)
-    done = now[Status.OK] + now[Status.WARNING]
-    ends = [f"{counted(done, 'song')} done", *(f"{now[status]} {status}" for status in BAD if now[status])]
+    done = now.total() - sum(now[status] for status in bad)
+    ends = [f"{counted(done, 'song')} done", *(f"{now[status]} {status}" for status in bad if now[status])]
     see = "; `bandscope status` shows why"
     if computed:
         text = f"{', '.join(ends)}{see if len(ends) > 1 else ''}."
         console.print(text, highlight=False)
-    if others := [f"{before[status]} {status}" for status in BAD if before[status]]:
+    if others := [f"{before[status]} {status}" for status in bad if before[status]]:
         console.print(f"Other songs in the store: {', '.join(others)}{see}.", highlight=False)

@@ -47,8 +47,8 @@ def separate_files(
     if not songs:
         return False
     home = dagster_home()
-    with results_posted(settings, store, console):
-        failed = run_songs(settings, store, home, console, songs, None, RunOptions())
+    with results_posted(settings, store, console) as shown:
+        failed = run_songs(settings, store, home, shown, songs, None, RunOptions())
     options = ExportOptions(find_encoding(audio_format))
     chosen = sorted(songs)
     not_written = export(store, console, chosen, to, options, Flat(stems, without))

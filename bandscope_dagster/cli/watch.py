@@ -264,14 +264,15 @@ class _Watch:
         self._runs.over(ended.songs)
         self.lines.ended(ended.songs)
         failed = not ended.success
+        named = self._named(ended) if failed else {}
         if failed:
-            self.lines.print_problems(ended.run_id, ended.problems, self._named(ended))
+            self.lines.print_problems(ended.run_id, ended.problems, named)
         if not ended.songs:
             self._outdated = self._outdated or failed
             self._refresh_from = monotonic() + (CATALOGS_AGAIN_AFTER_S if failed else CATALOGS_EVERY_S)
             return
         self._outdated = True
-        causes = self._causes(ended) if failed else {}
+        causes = self._causes(ended, named) if failed else {}
         self._again.done(set(ended.songs) - causes.keys())
         for song, cause in causes.items():
             if not self._again.failed(song, disk_was_full=is_disk_full(cause)):
@@ -284,15 +285,14 @@ class _Watch:
         except SQLAlchemyError:
             return {}
 
-    def _causes(self, ended: Ended) -> dict[str, str]:
-        """Song → cause, of the songs of a failed run that another run may complete."""
+    def _causes(self, ended: Ended, named: Mapping[str, str]) -> dict[str, str]:
+        """Song → cause, of the songs of a failed run that another may complete; ``named`` are those of its steps."""
         of_run = "\n".join(ended.problems)
-        causes = self._named(ended)
         try:
             unfinished = song_states(self._instance, ended.songs, self._assets).unfinished
         except SQLAlchemyError:
             return dict.fromkeys(ended.songs, of_run)
         if self._listing.is_complete:
             unfinished.intersection_update(self._listing.by_song)
-        found = {song: causes.get(song, of_run) for song in ended.songs if song in unfinished}
+        found = {song: named.get(song, of_run) for song in ended.songs if song in unfinished}
         return {song: cause for song, cause in found.items() if not is_lasting(cause)}

@@ -105,3 +105,7 @@ def test_the_last_lines_count_the_songs_of_this_run_and_the_others_apart(tmp_pat
     printed = finish(command_processes.bandscope(store, home, "run"))
     assert "1 song done." in printed
     assert "Other songs in the store: 1 rejected; `bandscope status` shows why." in printed
+    (uploads / "third.wav").write_bytes(song_bytes(3, 0.6))
+    printed = finish(command_processes.bandscope(store, home, "run", "--select", "songs"))
+    assert "1 song done." in printed, "of the tables that were asked for"
+    assert "Other songs in the store: 1 rejected;" in printed

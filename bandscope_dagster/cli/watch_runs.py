@@ -23,8 +23,10 @@ LATE_AT_ONCE: Final = 2
 
 RUNS_AT_ONCE: Final = 2
 
-TOGETHER_S: Final = 5.0
-"""More than ``SONGS_AT_ONCE`` songs that come within this time came together, as files that are copied do."""
+TOGETHER_S: Final = 2.0
+"""Songs that come within this time of each other came together, as files that are copied do. With 5 s, a song that came
+just after a batch of 32 waited for all of it, 137 s (benchmarks/latency.py).
+"""
 
 GIVE_WAY_S: Final = 3.0
 """After a run, where there is one place and runs are queued. The daemon looks at its queue every second."""
@@ -62,11 +64,11 @@ class WatchRuns:
         self._instance = instance
         self._ends = ends
         self._threads: dict[tuple[str, ...], Thread] = {}
-        self._oldest: tuple[str, ...] = ()  # the songs of the run over the oldest songs
-        self._late: tuple[str, ...] = ()  # those of the run beside it
+        self._first: tuple[str, ...] = ()  # the songs of the run in the first place
+        self._beside: tuple[str, ...] = ()  # those of the run beside it
         self._late_next = False
         self._recent: list[tuple[str, float]] = []  # new songs, and when they came
-        self._backlog: set[str] = set()  # waiting songs that came with many others
+        self._company: dict[str, int] = {}  # waiting song → the songs that came together with it, itself too
         self._gives_way_until = 0.0
 
     @property
@@ -96,10 +98,10 @@ class WatchRuns:
             thread.join()
         if songs:
             self._gives_way_until = monotonic() + GIVE_WAY_S
-        if songs == self._oldest:
-            self._oldest = ()
-        elif songs == self._late:
-            self._late = ()
+        if songs == self._first:
+            self._first = ()
+        elif songs == self._beside:
+            self._beside = ()
 
     @property
     def gives_way_s(self) -> float:
@@ -107,36 +109,49 @@ class WatchRuns:
         return max(0.0, self._gives_way_until - monotonic())
 
     def came(self, songs: Collection[str]) -> None:
-        """Note new songs. Many within seconds are a backlog: only the run over the oldest songs takes them."""
+        """Note new songs."""
         now = monotonic()
         self._recent = [(song, at) for song, at in self._recent if now - at < TOGETHER_S]
+        for song, _ in self._recent:
+            if song in self._company:
+                self._company[song] += len(songs)
         self._recent += ((song, now) for song in songs)
-        if len(self._recent) > SONGS_AT_ONCE:
-            self._backlog |= {song for song, _ in self._recent}
+        self._company |= dict.fromkeys(songs, len(self._recent))
 
     def next_songs(
         self, order: Sequence[str], pending: Collection[str], songs_per_run: int
     ) -> tuple[str, ...]:
         """The songs of the next run; empty if there is nothing to start now.
 
-        One run takes the oldest songs. The place beside it is for songs that are no backlog: so a late song never waits
-        for a batch. Where there is a place for one run only, the two alternate.
+        The run in the first place takes the oldest songs. The place beside it is for late songs only, so that they do
+        not wait for a batch. If it is taken, too small for those that wait, or there is none, every other turn of the
+        first place is theirs too.
         """
-        self._backlog.intersection_update(pending)
-        if not pending or (self._oldest and self._late):
+        self._company = {song: self._company.get(song, 1) for song in pending}
+        places = self._places() if pending and not (self._first and self._beside) else 0
+        if bool(self._first) + bool(self._beside) >= places:
             return ()
-        places = self._places()
-        if bool(self._oldest) + bool(self._late) >= places:
-            return ()
-        late = set(pending) - self._backlog
-        if self._oldest or (places == 1 and self._late_next and late):
+        late = self._late(order)
+        if self._first:
             if late:
-                self._late_next = False
-                self._late = song_ranges(order, late, min(LATE_AT_ONCE, songs_per_run))[0].songs
-            return self._late
-        self._late_next = True
-        self._oldest = song_ranges(order, pending, min(SONGS_AT_ONCE, songs_per_run))[0].songs
-        return self._oldest
+                self._beside = song_ranges(order, late, min(LATE_AT_ONCE, songs_per_run))[0].songs
+            return self._beside
+        if late and self._late_next and (places == 1 or self._beside or len(late) > LATE_AT_ONCE):
+            self._late_next = False
+            self._first = song_ranges(order, late, min(LATE_AT_ONCE, songs_per_run))[0].songs
+        else:
+            self._late_next = True
+            self._first = song_ranges(order, pending, min(SONGS_AT_ONCE, songs_per_run))[0].songs
+        return self._first
+
+    def _late(self, order: Sequence[str]) -> set[str]:
+        """The waiting songs that came with few others, or with less than half as many as the oldest one."""
+        of_oldest = next((self._company[song] for song in order if song in self._company), 0)
+        return {
+            song
+            for song, company in self._company.items()
+            if company <= SONGS_AT_ONCE or 2 * company < of_oldest
+        }
 
     def _places(self) -> int:
         """The most runs over songs at once. Queued runs of the daemon, if there are any, get a place."""

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from queue import SimpleQueue
 from random import Random
@@ -220,17 +220,17 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_one_run_takes_the_oldest_songs_and_another_those_that_are_no_backlog(
+def test_one_run_takes_the_oldest_songs_and_another_those_that_came_late(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = count()
-    monkeypatch.setattr(watch_runs, "monotonic", lambda: float(next(clock)))
+    now = 0.0
+    monkeypatch.setattr(watch_runs, "monotonic", lambda: now)
     runs = WatchRuns(instance, SimpleQueue())
     order = [f"song-{number:02}" for number in range(20)]
-    for song in order:  # one a second
+    for song in order:  # as files are copied
         runs.came([song])
-    for _ in range(int(TOGETHER_S)):
-        next(clock)
+        now += TOGETHER_S / 5
+    now += TOGETHER_S
     first = runs.next_songs(order, order, 64)
     assert first == tuple(order[:SONGS_AT_ONCE])
     pending = order[SONGS_AT_ONCE:]
@@ -242,9 +242,37 @@ def test_one_run_takes_the_oldest_songs_and_another_those_that_are_no_backlog(
     pending = [song for song in pending if song not in ("late-1", "late-2")]
     assert runs.next_songs(order, pending, 64) == (), "two runs at once, and no third"
     runs.over(first)
+    assert runs.next_songs(order, pending, 64) == ("late-3",), (
+        "every other turn, while the place beside is taken"
+    )
+    pending.remove("late-3")
+    runs.over(("late-3",))
     assert runs.next_songs(order, pending, 64) == tuple(pending[:SONGS_AT_ONCE])
-    runs.over(("late-1", "late-2"))
-    assert runs.next_songs(order, pending[SONGS_AT_ONCE:], 64) == ("late-3",)
+
+
+def test_some_late_songs_that_come_together_do_not_wait_for_the_batch(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(watch_runs, "monotonic", lambda: now)
+    runs, batch = WatchRuns(instance, SimpleQueue()), [f"song-{number:02}" for number in range(32)]
+    late = [f"late-{number}" for number in range(SONGS_AT_ONCE + 3)]
+    runs.came(batch)
+    first = runs.next_songs(batch, batch, 64)
+    now = 2 * TOGETHER_S
+    for song in late:
+        runs.came([song])
+        now += 0.5
+    order, pending = [*batch, *late], [*batch[SONGS_AT_ONCE:], *late]
+    assert runs.next_songs(order, pending, 64) == ("late-0", "late-1")
+    pending = [song for song in pending if song not in ("late-0", "late-1")]
+    runs.over(first)
+    assert runs.next_songs(order, pending, 64) == ("late-2", "late-3"), (
+        "five wait: every other turn is theirs"
+    )
+    pending = [song for song in pending if song not in ("late-2", "late-3")]
+    runs.over(("late-2", "late-3"))
+    assert runs.next_songs(order, pending, 64) == tuple(batch[4:8]), "and the batch goes on"
 
 
 def test_a_song_that_comes_while_another_is_computed_does_not_wait(instance: dg.DagsterInstance) -> None:

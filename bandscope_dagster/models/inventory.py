@@ -191,7 +191,7 @@ def _unlisted(entry: dict[str, list[str]]) -> UnlistedFiles:
 
 
 def _model(entry: dict[str, Any]) -> Model:
-    parts = {
+    parts: dict[str, Any] = {
         "files": tuple(_file(file) for file in entry.get("files", ())),
         "source": _source(entry["source"]),
         "unlisted": _unlisted(entry["unlisted"]) if "unlisted" in entry else None,

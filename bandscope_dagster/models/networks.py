@@ -156,7 +156,7 @@ def _is(value: object, kind: object) -> bool:
         return any(_is(value, one) for one in arguments)
     if origin is Literal:
         return value in arguments
-    return type(value) is kind or (kind is float and type(value) is int)
+    return kind in ((int, float) if type(value) is int else (type(value),))
 
 
 def _require_stems(stems: tuple[str, ...]) -> None:

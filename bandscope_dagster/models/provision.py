@@ -199,7 +199,7 @@ def _convert(model: Model, file: ModelFile, legacy: LegacyFile, arrived: Path, f
     return Placed(file, "converted")
 
 
-def _sizes(model: Model) -> set[int]:
+def _sizes(model: Model) -> set[int | None]:
     return {known.bytes for file in model.files for known in (file, file.legacy) if known}
 
 

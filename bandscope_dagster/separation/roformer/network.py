@@ -77,8 +77,11 @@ def build_roformer(shape: RoformerNetwork) -> Module:
             x = self.norm(x)
             query, key, value = self.to_qkv(x).unflatten(-1, (3, shape.heads, -1)).unbind(dim=2)
             table = self.rotary_embed.table(x.shape[1])
-            heads = [each.transpose(1, 2) for each in (rotate(query, *table), rotate(key, *table), value)]
-            mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2)
+            mixed = F.scaled_dot_product_attention(
+                rotate(query, *table).transpose(1, 2),
+                rotate(key, *table).transpose(1, 2),
+                value.transpose(1, 2),
+            ).transpose(1, 2)
             return self.to_out((mixed * self.to_gates(x).sigmoid()[..., None]).flatten(2))
 
     class FeedForward(nn.Module):
@@ -153,6 +156,10 @@ def build_roformer(shape: RoformerNetwork) -> Module:
         return nn.Sequential(*layers[:-1])
 
     class Roformer(nn.Module):
+        window: Tensor
+        chosen: Tensor  # the index in the spectrogram of every value of every band
+        uses: Tensor  # the number of bands with each value of the spectrogram
+
         def __init__(self) -> None:
             super().__init__()
             over_time, over_bands = Rotation(), Rotation()

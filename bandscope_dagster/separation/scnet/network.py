@@ -170,6 +170,8 @@ def build_scnet(shape: ScnetNetwork) -> Module:
             return x
 
     class Scnet(nn.Module):
+        window: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             pairs = list(pairwise(shape.channels))

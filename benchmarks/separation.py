@@ -251,6 +251,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--device", default="auto", help="as BANDSCOPE_DEVICE (default: auto)")
     parser.add_argument("--networks", nargs="*", help="SCNet and the RoFormers instead: these, or all")
+    parser.add_argument("--threads", type=int, help="with --networks: of torch (default: as many as cores)")
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
@@ -261,7 +262,8 @@ def main() -> None:
     if arguments.networks is not None:
         from benchmarks.separation_networks import measure_networks
 
-        measure_networks(arguments.networks, device, 1 if arguments.quick else arguments.rounds)
+        rounds = 1 if arguments.quick else arguments.rounds
+        measure_networks(arguments.networks, device, rounds, arguments.threads or os.cpu_count() or 1)
         return
     seconds, rounds = (8.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)
     with tempfile.TemporaryDirectory() as name:

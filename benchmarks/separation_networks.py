@@ -1,11 +1,11 @@
 """SCNet and the RoFormers against pymss-core: one chunk of each published network, and memory by the length of a song.
 
-    python -m benchmarks.separation --networks [NAME ...] [--quick] [--rounds 3] [--device auto]
+    python -m benchmarks.separation --networks [NAME ...] [--quick] [--rounds 3] [--threads N] [--device auto]
 
 The networks have the published architecture and the same random weights, which cost the same as the published ones. One
 chunk goes through our network and through pymss-core's in turn, each in a process of its own. Every ratio is computed
-round by round. Peak memory is that of the process with one network and one chunk; it does not contain the reading of
-the weights.
+round by round; on a busy machine, one thread gives ratios that vary less. Peak memory is that of the process with one
+network and one chunk, and of the making of its random weights.
 
 The memory of the chunks does not depend on the network. So it is measured with the plan of each model and a network
 that returns its input for every stem, on songs of 3 and of 60 minutes.
@@ -100,11 +100,10 @@ def timed(task: Callable[[], torch.Tensor]) -> tuple[Spent, torch.Tensor]:
     return took, outputs[0]
 
 
-def work(side: str, name: str, device: str, connection: Connection) -> None:
+def work(side: str, name: str, device: str, threads: int, connection: Connection) -> None:
     """Run in a process: separate a chunk whenever asked, and send time, peak memory and a part of the output."""
-    torch.set_num_threads(multiprocessing.cpu_count())  # tests/support sets one
     task = TASKS[side](name, device)
-    torch.set_num_threads(multiprocessing.cpu_count())
+    torch.set_num_threads(threads)  # tests/support sets one
     while connection.recv():
         took, output = timed(task)
         connection.send((took.wall, took.cpu, peak_mib(), output[..., ::997].numpy()))
@@ -113,10 +112,10 @@ def work(side: str, name: str, device: str, connection: Connection) -> None:
 class Side:
     """A process with one of the two networks."""
 
-    def __init__(self, side: str, name: str, device: str) -> None:
+    def __init__(self, side: str, name: str, device: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=work, args=(side, name, device, other), daemon=True)
+        self._process = context.Process(target=work, args=(side, name, device, threads, other), daemon=True)
         self._process.start()
         other.close()
 
@@ -131,10 +130,10 @@ class Side:
         self._process.join()
 
 
-def measure(name: str, device: str, rounds: int) -> dict[str, float]:
+def measure(name: str, device: str, rounds: int, threads: int) -> dict[str, float]:
     """Print and return the figures of one model."""
     network = network_of(name)
-    sides = {side: Side(side, name, device) for side in TASKS}
+    sides = {side: Side(side, name, device, threads) for side in TASKS}
     took: dict[str, list[tuple[float, float, float, Any]]] = {side: [] for side in TASKS}
     for number in range(rounds):
         for side, process in sides.items():
@@ -205,11 +204,11 @@ def memory_by_length(name: str) -> dict[str, float]:
     return {"memory_ratio": ratio}
 
 
-def measure_networks(chosen: Sequence[str], device: str, rounds: int) -> None:
+def measure_networks(chosen: Sequence[str], device: str, rounds: int, threads: int) -> None:
     """Measure the models ``chosen``, or all. The last line is JSON."""
     found = {name: memory_by_length(name) for name in chosen or names()}
     for name, figures in found.items():
-        figures |= measure(name, device, rounds)
+        figures |= measure(name, device, rounds, threads)
     print(
         json.dumps(
             {name: {key: round(value, 4) for key, value in each.items()} for name, each in found.items()}

@@ -2,6 +2,7 @@
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,9 +51,11 @@ def stems_of(results: Results) -> dict[str, Audio]:
     return {name: np.concatenate(parts, axis=-1) for name, parts in pieces.items()}
 
 
-def separate(separator: Chunked, mixture: Audio, block: int = 1000) -> Audio:
+def separate(
+    separator: Chunked, mixture: Audio, block: int = 1000, normalisation: Normalisation | None = None
+) -> Audio:
     streaming = StreamingSeparation(separator)
-    streaming.open("song", Normalisation())
+    streaming.open("song", normalisation or Normalisation())
     results: Results = []
     for start in range(0, mixture.shape[1], block):
         results += streaming.push("song", mixture[:, start : start + block])
@@ -197,6 +200,16 @@ def test_a_song_is_normalised_only_if_the_publisher_does_it() -> None:
         "mel-band-roformer": False,
     }
     assert not tiny_chunked(SCNET).normalised
+
+
+def test_a_normalised_song_has_stems_at_its_own_level() -> None:
+    network = replace(SCNET, chunks=replace(SCNET.chunks, normalised=True))
+    mixture = 0.1 * noise(8000) + np.float32(0.2)
+    mono = mixture.mean(axis=0)
+    normalisation = Normalisation(float(mono.mean()), float(mono.std()))
+    stems = separate(tiny_chunked(network), mixture, normalisation=normalisation)
+    scaled = (mixture - mono.mean()) / mono.std()
+    assert_equal(stems, published_inference(network, scaled) * mono.std() + mono.mean())
 
 
 def test_a_chosen_overlap_and_segment_change_the_chunks_and_the_lineage() -> None:

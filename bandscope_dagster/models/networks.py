@@ -52,6 +52,7 @@ class ScnetNetwork:
         _require(all(len(values) == 3 for values in bands), "there must be three bands")
         _require(abs(sum(self.band_shares) - 1) < 0.01, "the bands' shares must add up to 1")
         _require(self.time_kernel % 2 == 1, "time_kernel must be odd")
+        _require(self.chunks.frames >= self.n_fft, "a chunk must have a window or more")
         _require(
             self.dual_paths % 2 == 0,
             "dual_paths must be even: every second one undoes the transform before it",
@@ -94,6 +95,7 @@ class RoformerNetwork:
             *(self.n_fft, self.hop, self.mask_layers, self.mask_expansion),
         )
         _require(self.head_width % 2 == 0, "head_width must be even: rotation is of pairs")
+        _require(self.chunks.frames >= self.n_fft, "a chunk must have a window or more")
         if self.bands != "mel":
             _require_positive(*self.bands)
             _require(

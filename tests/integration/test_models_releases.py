@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hub_server import hub_model, run_hub_server, use_hub
 from legacy_demucs import pickled
 from release_server import ReleaseServer, run_release_server
 from tiny_chunked import SCNET, checkpoint, tiny_model
@@ -40,6 +41,22 @@ def test_a_release_is_downloaded_verified_and_converted_once(server: ReleaseServ
     assert names == {"scnet-xl-ihf.safetensors", "converted.json", ".lock"}, "the pickle is gone"
     (again,) = pull(MODEL, tmp_path, fits_network)
     assert again.how == "already there" and len(server.requests) == 1
+
+
+def test_a_pickle_on_the_hub_is_downloaded_and_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = replace(MODEL, source=hub_model().source)
+    with run_hub_server({"tiny.ckpt": CONTENT}) as hub:
+        use_hub(hub, monkeypatch, tmp_path)
+        (placed,) = pull(model, tmp_path / "models", fits_network)
+        assert placed.how == "downloaded and converted" and hub.downloads() == ["tiny.ckpt"]
+        assert states(model, tmp_path / "models") == ["present"]
+        hub.faults["tiny.ckpt"] = "wrong"
+        with pytest.raises(
+            ModelFileError, match=r"mia/tiny at revision 0123456789abcdef.* sent a tiny\.ckpt that is"
+        ):
+            list(pull(model, tmp_path / "others", fits_network))
 
 
 def test_a_damaged_file_is_downloaded_again(server: ReleaseServer, tmp_path: Path) -> None:

@@ -75,9 +75,10 @@ def test_the_accompaniment_is_not_estimated() -> None:
         (SCNET, {"chunks": {"frames": 100, "overlap": 2}}, "normalised"),
         (
             SCNET,
-            {"chunks": {"frames": 100, "overlap": 2, "normalised": 1}},
+            {"chunks": {"frames": 4096, "overlap": 2, "normalised": 1}},
             "normalised = 1 is of another type",
         ),
+        (SCNET, {"chunks": {"frames": 4095, "overlap": 2, "normalised": True}}, "a window or more"),
         (ROFORMER, {"bands": [1024]}, "every frequency of the spectrogram once"),
         (ROFORMER, {"bands": "bark"}, "."),
         (ROFORMER, {"head_width": 7}, "head_width must be even"),

@@ -252,6 +252,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="as BANDSCOPE_DEVICE (default: auto)")
     parser.add_argument("--networks", nargs="*", help="SCNet and the RoFormers instead: these, or all")
     parser.add_argument("--threads", type=int, help="with --networks: of torch (default: as many as cores)")
+    parser.add_argument("--chunk", type=float, help="with --networks: seconds (default: as published)")
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
@@ -263,7 +264,8 @@ def main() -> None:
         from benchmarks.separation_networks import measure_networks
 
         rounds = 1 if arguments.quick else arguments.rounds
-        measure_networks(arguments.networks, device, rounds, arguments.threads or os.cpu_count() or 1)
+        threads = arguments.threads or os.cpu_count() or 1
+        measure_networks(arguments.networks, device, rounds, threads, arguments.chunk)
         return
     seconds, rounds = (8.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)
     with tempfile.TemporaryDirectory() as name:

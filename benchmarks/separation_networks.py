@@ -1,11 +1,11 @@
 """SCNet and the RoFormers against pymss-core: one chunk of each published network, and memory by the length of a song.
 
-    python -m benchmarks.separation --networks [NAME ...] [--quick] [--rounds 3] [--threads N] [--device auto]
+    python -m benchmarks.separation --networks [NAME ...] [--quick] [--rounds 3] [--threads N] [--chunk S]
 
 The networks have the published architecture and the same random weights, which cost the same as the published ones. One
 chunk goes through our network and through pymss-core's in turn, each in a process of its own. Every ratio is computed
 round by round; on a busy machine, one thread gives ratios that vary less. Peak memory is that of the process with one
-network and one chunk, and of the making of its random weights.
+network and one chunk, and of the making of its random weights. ``--chunk`` takes shorter chunks than the published.
 
 The memory of the chunks does not depend on the network. So it is measured with the plan of each model and a network
 that returns its input for every stem, on songs of 3 and of 60 minutes.
@@ -15,8 +15,9 @@ import json
 import multiprocessing
 import statistics
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -41,11 +42,14 @@ def names() -> list[str]:
     return [model.name for model in load_inventory().values() if model.network is not None]
 
 
-def network_of(name: str) -> Network:
-    """The network of a model."""
+def network_of(name: str, seconds: float | None = None) -> Network:
+    """The network of a model, with chunks of another length if ``seconds`` is given."""
     network = find_model(name).network
     assert network is not None, name
-    return network
+    if seconds is None:
+        return network
+    frames = round(seconds * SAMPLE_RATE / network.hop) * network.hop
+    return replace(network, chunks=replace(network.chunks, frames=frames))
 
 
 def chunk_of(network: Network, device: str) -> torch.Tensor:
@@ -54,32 +58,46 @@ def chunk_of(network: Network, device: str) -> torch.Tensor:
     return 0.1 * torch.randn((1, 2, network.chunks.frames), generator=generator).to(device)
 
 
-def seeded(build: Callable[[], torch.nn.Module]) -> dict[str, torch.Tensor]:
-    """The random weights of a network, the same in every process."""
-    torch.manual_seed(0)
-    return build().state_dict()
+@contextmanager
+def cheap_linear_layers() -> Iterator[None]:
+    """Leave linear layers without values while the block builds a network; torch draws them twice as slowly."""
+    reset = torch.nn.Linear.reset_parameters
+    torch.nn.Linear.reset_parameters = lambda self: None
+    try:
+        yield
+    finally:
+        torch.nn.Linear.reset_parameters = reset
 
 
-def our_task(name: str, device: str) -> Callable[[], torch.Tensor]:
-    """Our separator of one chunk; all settings of torch as in the product."""
+def pymss_with_values(network: Network) -> torch.nn.Module:
+    """pymss-core's network with random weights, the same in every process."""
     from tiny_chunked import pymss_network
 
+    torch.manual_seed(0)
+    with cheap_linear_layers():
+        module = pymss_network(network)
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data.normal_(0, layer.in_features**-0.5)
+            if layer.bias is not None:
+                layer.bias.data.zero_()
+    return module
+
+
+def our_task(network: Network, name: str, device: str) -> Callable[[], torch.Tensor]:
+    """Our separator of one chunk; all settings of torch as in the product."""
     share_freed_memory()
-    network = network_of(name)
-    module = build_module(network)
-    module.load_state_dict(seeded(partial(pymss_network, network)), assign=True)
+    with cheap_linear_layers():
+        module = build_module(network)
+    module.load_state_dict(pymss_with_values(network).state_dict(), assign=True)
     separator = Chunked(name, "0" * 64, network, module, device, SeparationOptions())
     chunk = chunk_of(network, device)
     return lambda: separator.separate(chunk)[:, : len(network.estimated)]
 
 
-def their_task(name: str, device: str) -> Callable[[], torch.Tensor]:
+def their_task(network: Network, name: str, device: str) -> Callable[[], torch.Tensor]:
     """The same by pymss-core, without our settings of torch."""
-    from tiny_chunked import pymss_network
-
-    network = network_of(name)
-    torch.manual_seed(0)
-    module = pymss_network(network).to(device)
+    module = pymss_with_values(network).to(device)
     chunk = chunk_of(network, device)
 
     def separate() -> torch.Tensor:
@@ -100,9 +118,9 @@ def timed(task: Callable[[], torch.Tensor]) -> tuple[Spent, torch.Tensor]:
     return took, outputs[0]
 
 
-def work(side: str, name: str, device: str, threads: int, connection: Connection) -> None:
+def work(side: str, network: Network, name: str, device: str, threads: int, connection: Connection) -> None:
     """Run in a process: separate a chunk whenever asked, and send time, peak memory and a part of the output."""
-    task = TASKS[side](name, device)
+    task = TASKS[side](network, name, device)
     torch.set_num_threads(threads)  # tests/support sets one
     while connection.recv():
         took, output = timed(task)
@@ -112,10 +130,12 @@ def work(side: str, name: str, device: str, threads: int, connection: Connection
 class Side:
     """A process with one of the two networks."""
 
-    def __init__(self, side: str, name: str, device: str, threads: int) -> None:
+    def __init__(self, side: str, network: Network, name: str, device: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, other = context.Pipe()
-        self._process = context.Process(target=work, args=(side, name, device, threads, other), daemon=True)
+        self._process = context.Process(
+            target=work, args=(side, network, name, device, threads, other), daemon=True
+        )
         self._process.start()
         other.close()
 
@@ -130,10 +150,12 @@ class Side:
         self._process.join()
 
 
-def measure(name: str, device: str, rounds: int, threads: int) -> dict[str, float]:
+def measure(
+    name: str, device: str, rounds: int, threads: int, seconds: float | None = None
+) -> dict[str, float]:
     """Print and return the figures of one model."""
-    network = network_of(name)
-    sides = {side: Side(side, name, device, threads) for side in TASKS}
+    network = network_of(name, seconds)
+    sides = {side: Side(side, network, name, device, threads) for side in TASKS}
     took: dict[str, list[tuple[float, float, float, Any]]] = {side: [] for side in TASKS}
     for number in range(rounds):
         for side, process in sides.items():
@@ -204,11 +226,13 @@ def memory_by_length(name: str) -> dict[str, float]:
     return {"memory_ratio": ratio}
 
 
-def measure_networks(chosen: Sequence[str], device: str, rounds: int, threads: int) -> None:
+def measure_networks(
+    chosen: Sequence[str], device: str, rounds: int, threads: int, seconds: float | None
+) -> None:
     """Measure the models ``chosen``, or all. The last line is JSON."""
     found = {name: memory_by_length(name) for name in chosen or names()}
     for name, figures in found.items():
-        figures |= measure(name, device, rounds, threads)
+        figures |= measure(name, device, rounds, threads, seconds)
     print(
         json.dumps(
             {name: {key: round(value, 4) for key, value in each.items()} for name, each in found.items()}

@@ -68,14 +68,16 @@ class Settings(BaseSettings):
     """Demucs: number of passes over each song, shifted by different parts of 0.5 s, which are averaged. Default: 0,
     which is one pass without a shift."""
     overlap: float | None = Field(default=None, ge=0, lt=1)
-    """Demucs: overlap of neighbouring segments, as a share of their length. Default: 0.25."""
+    """Demucs, SCNet, RoFormer: overlap of neighbouring segments, as a share of their length. Default: 0.25 for Demucs,
+    0.75 for SCNet, 0.5 for the RoFormers."""
     segment_s: float | None = Field(default=None, ge=1)
-    """Demucs: length of a segment in seconds. Default: the model's own, 7.8 for htdemucs; shorter segments need less
-    memory."""
+    """Demucs, SCNet, RoFormer: length of a segment in seconds. Default: the model's own, 7.8 for htdemucs; shorter
+    segments need less memory."""
     precision: Literal["fp32", "tf32", "bf16", "fp16"] | None = None
-    """Demucs: precision of the networks' computations. Default: fp32."""
+    """Demucs, SCNet, RoFormer: precision of the networks' computations. Default: fp32."""
     batch: int | None = Field(default=None, ge=1, le=256)
-    """Maximum segments per call of the separator. Default: 1 on a CPU, 8 on an accelerator."""
+    """Maximum segments per call of the separator. Default: 1 on a CPU; on an accelerator 8, or 4 for SCNet and the
+    RoFormers."""
     onednn: OneDnn = "auto"
     """HTDemucs on a CPU: multiply by oneDNN (on) or by torch's MKL (off); auto is on for AMD processors with AVX-512.
     Changes the speed only."""

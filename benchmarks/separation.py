@@ -1,6 +1,7 @@
 """Separation with HTDemucs against demucs itself: the model, the pipeline and the whole process.
 
     python -m benchmarks.separation [--quick] [--device auto]
+    python -m benchmarks.separation --networks [NAME ...]   # SCNet and the RoFormers: benchmarks/separation_networks.py
 
 The networks have the published architecture and random weights, which cost the same as the published ones. Each round
 runs in turn:
@@ -249,12 +250,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of each song (default: 60)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     parser.add_argument("--device", default="auto", help="as BANDSCOPE_DEVICE (default: auto)")
+    parser.add_argument("--networks", nargs="*", help="SCNet and the RoFormers instead: these, or all")
+    parser.add_argument("--threads", type=int, help="with --networks: of torch (default: as many as cores)")
+    parser.add_argument("--chunk", type=float, help="with --networks: seconds (default: as published)")
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     if arguments.process is not None:
         share_freed_memory()
         pipeline(arguments.process, lambda: random_separator(arguments.process, device, SeparationOptions()))
+        return
+    if arguments.networks is not None:
+        from benchmarks.separation_networks import measure_networks
+
+        rounds = 1 if arguments.quick else arguments.rounds
+        threads = arguments.threads or os.cpu_count() or 1
+        measure_networks(arguments.networks, device, rounds, threads, arguments.chunk)
         return
     seconds, rounds = (8.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)
     with tempfile.TemporaryDirectory() as name:

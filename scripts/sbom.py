@@ -22,7 +22,16 @@ from typing import Any, Final
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from bandscope_dagster.models.inventory import HubSource, Model, TrainedSource, find_model, load_inventory
+from bandscope_dagster.models.inventory import (
+    UNKNOWN,
+    HubSource,
+    Model,
+    PackageSource,
+    ReleaseSource,
+    TrainedSource,
+    find_model,
+    load_inventory,
+)
 from training.sources import Package, read_manifest
 
 ROOT: Final = Path(__file__).parent.parent
@@ -66,6 +75,25 @@ def needed() -> set[str]:
     return {canonicalize_name(name) for name, _ in found}
 
 
+def version_of(model: Model) -> str:
+    """The revision, release or version of a model's source."""
+    match model.source:
+        case HubSource(revision=version) | ReleaseSource(release=version) | PackageSource(version=version):
+            return version
+        case TrainedSource(version=version):
+            return version
+
+
+def published(model: Model) -> list[tuple[str, str | None]]:
+    """Name and digest of each file of a model, as they are published: a pickle, if that is all there is."""
+    return [
+        (file.legacy.name, file.legacy.sha256)
+        if file.sha256 is None and file.legacy
+        else (file.name, file.sha256)
+        for file in model.files
+    ]
+
+
 def model_component(model: Model) -> dict[str, Any]:
     """A model as a component, with its files."""
     source = model.source
@@ -74,17 +102,21 @@ def model_component(model: Model) -> dict[str, Any]:
         "type": "machine-learning-model",
         "bom-ref": f"model:{model.name}",
         "name": model.name,
-        "version": source.revision if isinstance(source, HubSource) else source.version,
+        "version": version_of(model),
         "description": model.description,
-        "licenses": [{"license": {"id": licence}} for licence in dict.fromkeys(licences)],
+        "licenses": [
+            # CycloneDX has identifiers of SPDX only; other licences have a name.
+            {"license": {"name" if licence == UNKNOWN else "id": licence}}
+            for licence in dict.fromkeys(licences)
+        ],
         "components": [
             {
                 "type": "file",
-                "bom-ref": f"model:{model.name}/{file.name}",
-                "name": file.name,
-                "hashes": [{"alg": "SHA-256", "content": file.sha256}],
+                "bom-ref": f"model:{model.name}/{name}",
+                "name": name,
+                "hashes": [{"alg": "SHA-256", "content": digest}],
             }
-            for file in model.files
+            for name, digest in published(model)
         ],
     }
     if isinstance(source, TrainedSource):

@@ -1,7 +1,7 @@
 """``bandscope models``: list, verify, download and add models."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -9,11 +9,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.incoming import Placed
 from bandscope_dagster.models.inventory import Model, find_model, load_inventory
 from bandscope_dagster.models.pins import PINS, find_pins, known_files
 from bandscope_dagster.models.provision import add, pull
-from bandscope_dagster.models.store import FileStatus, inspect_model, model_folder, require_present
+from bandscope_dagster.models.store import (
+    ACCEPT_UNKNOWN,
+    FileStatus,
+    inspect_model,
+    model_folder,
+    require_present,
+)
 from bandscope_dagster.settings import Settings
 
 
@@ -27,11 +34,11 @@ def print_models(console: Console, settings: Settings) -> None:
         column.no_wrap = True
     descriptions = Table.grid(padding=(0, 2))
     descriptions.add_column(no_wrap=True)
-    missing: list[str] = []
+    missing: list[Model] = []
     for model in load_inventory().values():
         states = Counter(status.state for status in _inspect(console, model, settings.models_path))
         if not model.embedded and states.keys() != {"present"}:
-            missing.append(model.name)
+            missing.append(model)
         table.add_row(
             model.name,
             model.kind,
@@ -44,13 +51,28 @@ def print_models(console: Console, settings: Settings) -> None:
     console.print()
     console.print(descriptions)
     console.print()
-    if missing:
-        console.print(
-            f"To download the missing models: bandscope models pull {' '.join(missing)}\n"
-            f"On a machine without a network: bandscope models add {missing[0]} --from FILE-OR-FOLDER",
-            highlight=False,
-            soft_wrap=True,
+    known = [model.name for model in missing if model.licence_is_known]
+    unknown = [model.name for model in missing if not model.licence_is_known]
+    hints = [f"To download the missing models: bandscope models pull {' '.join(known)}"] if known else []
+    if unknown:
+        hints.append(
+            f"Those of unknown licence, if you may use them: bandscope models pull {' '.join(unknown)} {ACCEPT_UNKNOWN}"
         )
+    if missing:
+        hints.append(
+            f"On a machine without a network: bandscope models add {missing[0].name} --from FILE-OR-FOLDER"
+        )
+        console.print("\n".join(hints), highlight=False, soft_wrap=True)
+    for model in load_inventory().values():
+        if model.evidence:
+            console.print("\n".join(["", *licence_of(model)]), markup=False, highlight=False, soft_wrap=True)
+
+
+def licence_of(model: Model) -> list[str]:
+    """Lines with the licence of a model's weights, and what was said about it."""
+    lines = [f"{model.name}: licence {model.licence}"]
+    lines += [f"  {each.date}  {each.says} {each.url}" for each in model.evidence]
+    return lines if model.provenance is None else [*lines, f"  {model.provenance}"]
 
 
 def print_verification(console: Console, settings: Settings, names: Sequence[str]) -> bool:
@@ -85,19 +107,46 @@ def require_models(console: Console, models: Iterable[Model], models_folder: Pat
     require_present(status for model in models for status in _inspect(console, model, models_folder))
 
 
-def pull_models(console: Console, settings: Settings, names: Sequence[str]) -> None:
-    """Download the missing files of the models ``names``. The hub's library shows the progress of each file."""
-    for model in [find_model(name) for name in names]:
+def pull_models(
+    console: Console, settings: Settings, names: Sequence[str], accept_unknown_licence: bool = False
+) -> None:
+    """Download the missing files of the models ``names``. A bar shows the progress of each file.
+
+    Raises:
+        ModelFileError: the licence of a model is unknown and was not accepted, or see ``provision.pull``.
+    """
+    models = [find_model(name) for name in names]
+    unknown = [] if accept_unknown_licence else [model for model in models if not model.licence_is_known]
+    if unknown:
+        said = "\n".join(line for model in unknown for line in licence_of(model))
+        raise ModelFileError(
+            f"The licence of the weights of {', '.join(model.name for model in unknown)} is unknown, so their use may "
+            f"not be allowed. What was said about it:\n{said}\nIf you may use the weights, or take the risk, repeat "
+            f"the command with {ACCEPT_UNKNOWN}. Nothing was downloaded."
+        )
+    for model in models:
         if not model.embedded:
             console.print(f"{model.name}: checking the files that are present", highlight=False)
-        _report(console, model, pull(model, settings.models_path), settings)
+        _report(console, model, pull(model, settings.models_path, fits_network), settings)
 
 
 def add_model(console: Console, settings: Settings, name: str, paths: Sequence[Path]) -> None:
     """Add the model ``name`` from files or folders."""
     model = find_model(name)
     with console.status(f"copying and checking {name}"):  # visible on a terminal only, and until it is done
-        _report(console, model, add(model, paths, settings.models_path), settings)
+        _report(console, model, add(model, paths, settings.models_path, fits_network), settings)
+
+
+def fits_network(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ModelFileError if tensors of these shapes, by name, are not the parameters of the model's network."""
+    import torch
+
+    from bandscope_dagster.separation.chunked import build_module, require_parameters
+
+    assert model.network is not None
+    with torch.device("meta"):  # shapes without values: a network may have a gigabyte
+        module = build_module(model.network)
+    require_parameters(module, shapes, model.name)
 
 
 def _report(console: Console, model: Model, placements: Iterable[Placed], settings: Settings) -> None:
@@ -122,7 +171,7 @@ def _report(console: Console, model: Model, placements: Iterable[Placed], settin
 def _megabytes(model: Model, models_folder: Path) -> str:
     """The size of the files with known sizes in MB; "?" for a model whose sizes are known only after it is added."""
     folder = model_folder(model, models_folder)
-    size = sum(file.bytes for file in known_files(model, find_pins(model, folder)))
+    size = sum(file.download[1] for file in known_files(model, find_pins(model, folder)))
     return f"{size / 1e6:.1f}" if size else "?"
 
 

@@ -12,7 +12,7 @@ models_app = typer.Typer(help="List, verify, download and add models.", no_args_
 
 @models_app.command("list")
 def models_list() -> None:
-    """List all models and the state of their files."""
+    """List all models, the state of their files, and what was said about the licences of their weights."""
     from bandscope_dagster.cli.models import print_models
     from bandscope_dagster.settings import load_settings
 
@@ -39,6 +39,13 @@ def models_verify(
 @models_app.command("pull")
 def models_pull(
     names: Annotated[list[str], typer.Argument(help="Names of models; see `bandscope models list`.")],
+    accept_unknown_licence: Annotated[
+        bool,
+        typer.Option(
+            "--accept-unknown-licence",
+            help="Also models whose weights have no licence, or several, by their authors.",
+        ),
+    ] = False,
 ) -> None:
     """Download the weights of models to BANDSCOPE_MODELS_FOLDER and verify them.
 
@@ -47,7 +54,7 @@ def models_pull(
     from bandscope_dagster.cli.models import pull_models
     from bandscope_dagster.settings import load_settings
 
-    pull_models(console, load_settings(), names)
+    pull_models(console, load_settings(), names, accept_unknown_licence)
 
 
 @models_app.command("add")

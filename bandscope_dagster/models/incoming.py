@@ -25,7 +25,7 @@ class Placed:
     """A model's file that is in place now, and how it got there."""
 
     file: ModelFile
-    how: Literal["already there", "downloaded", "copied", "converted"]
+    how: Literal["already there", "downloaded", "downloaded and converted", "copied", "converted"]
 
 
 @contextmanager

@@ -5,16 +5,19 @@ import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
 from bandscope_dagster.errors import ModelFileError
+from bandscope_dagster.models.networks import Network, read_network
 
 ModelKind = Literal["separator", "tagger"]
 
 LISTED: Final = "in the inventory"
+UNKNOWN: Final = "unknown"  # the licence of a model of which no single one is stated
 # Name of a file in a model's folder: not hidden, and no path to another folder when it is joined to one.
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -30,13 +33,25 @@ class LegacyFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One file of a model, with the size and digest that it must have."""
+    """One file of a model, with the size and digest that it must have.
+
+    Size and digest are None if only the pickle was published. The file is then made from it on this machine, and the
+    record of the conversion has its digest (``models/conversions.py``).
+    """
 
     name: str
-    bytes: int
-    sha256: str  # full, hexadecimal
+    bytes: int | None
+    sha256: str | None  # full, hexadecimal
     legacy: LegacyFile | None = None  # if its full digest is known
     origin: str = LISTED  # source of size and digest, for messages: follows the words "the file"
+
+    @property
+    def download(self) -> tuple[str, int]:
+        """Name and size of the file to download: this one, or the pickle if only that was published."""
+        if self.bytes is not None:
+            return self.name, self.bytes
+        assert self.legacy is not None
+        return self.legacy.name, self.legacy.bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +95,33 @@ class HubSource:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseSource:
+    """The release of a GitHub repository that has the files as assets. Assets can be replaced: the digest counts."""
+
+    url: str  # of the authors' project
+    repository: str  # "owner/name"
+    release: str  # its tag
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A public statement about the licence of a model's weights."""
+
+    date: date  # of the statement; if that is unknown, the date on which it was read
+    says: str  # a sentence in our words, with its author
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrainedSource:
     """The program in our repository that trained the files."""
 
     trained_by: str  # its folder
     version: str  # of the training; raised when the files are trained anew
     contains: tuple[str, ...]  # models of the inventory whose weights are part of the files
+
+
+Source = PackageSource | HubSource | ReleaseSource | TrainedSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +132,37 @@ class Model:
     kind: ModelKind
     embedded: bool  # the files are part of the package
     description: str
-    licence: str  # SPDX identifier
+    licence: str  # of the weights: SPDX identifier, or "unknown" if their author states none or several
     citation: str
     files: tuple[ModelFile, ...]
-    source: PackageSource | HubSource | TrainedSource
+    source: Source
     licence_file: str | None = None  # the licence's text, beside embedded weights
     unlisted: UnlistedFiles | None = None  # its files that are not in ``files``
+    evidence: tuple[Evidence, ...] = ()  # of the licence, oldest first
+    provenance: str | None = (
+        None  # of size, digest and the network's parameters, if no one of us saw the files
+    )
+    network: Network | None = (
+        None  # for architectures of which we have the network, and models only its weights
+    )
 
     @property
     def sha256(self) -> str | None:
         """The digest that identifies the weights; None if the inventory lacks the digest of a file."""
-        return None if self.unlisted else digest_of_weights(file.sha256 for file in self.files)
+        digests = [file.sha256 for file in self.files if file.sha256 is not None]
+        known = self.unlisted is None and len(digests) == len(self.files)
+        return digest_of_weights(digests) if known else None
+
+    @property
+    def published_sha256(self) -> str | None:
+        """The digest of the weights as they are published, if need be as pickles; None if that of a file is unknown."""
+        published = [file.sha256 or (file.legacy.sha256 if file.legacy else "") for file in self.files]
+        return None if self.unlisted else digest_of_weights(published)
+
+    @property
+    def licence_is_known(self) -> bool:
+        """True if the weights' author states one licence."""
+        return self.licence != UNKNOWN
 
 
 def digest_of_weights(file_digests: Iterable[str]) -> str:
@@ -117,12 +173,16 @@ def digest_of_weights(file_digests: Iterable[str]) -> str:
 
 def _file(entry: dict[str, Any]) -> ModelFile:
     legacy = LegacyFile(**entry["legacy"]) if "legacy" in entry else None
-    return ModelFile(entry["name"], entry["bytes"], entry["sha256"], legacy)
+    if legacy is None or "sha256" in entry:
+        return ModelFile(entry["name"], entry["bytes"], entry["sha256"], legacy)
+    return ModelFile(entry["name"], None, None, legacy)
 
 
-def _source(entry: dict[str, Any]) -> PackageSource | HubSource | TrainedSource:
+def _source(entry: dict[str, Any]) -> Source:
     if "trained_by" in entry:
         return TrainedSource(entry["trained_by"], entry["version"], tuple(entry["contains"]))
+    if "release" in entry:
+        return ReleaseSource(**entry)
     return HubSource(**entry) if "repository" in entry else PackageSource(**entry)
 
 
@@ -131,10 +191,14 @@ def _unlisted(entry: dict[str, list[str]]) -> UnlistedFiles:
 
 
 def _model(entry: dict[str, Any]) -> Model:
-    rest = {key: value for key, value in entry.items() if key not in ("files", "source", "unlisted")}
-    model_files = tuple(_file(file) for file in entry.get("files", ()))
-    unlisted = _unlisted(entry["unlisted"]) if "unlisted" in entry else None
-    return Model(**rest, files=model_files, source=_source(entry["source"]), unlisted=unlisted)
+    parts: dict[str, Any] = {
+        "files": tuple(_file(file) for file in entry.get("files", ())),
+        "source": _source(entry["source"]),
+        "unlisted": _unlisted(entry["unlisted"]) if "unlisted" in entry else None,
+        "evidence": tuple(Evidence(**each) for each in entry.get("evidence", ())),
+        "network": read_network(entry["network"]) if "network" in entry else None,
+    }
+    return Model(**(entry | parts))
 
 
 @cache

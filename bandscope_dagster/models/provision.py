@@ -7,7 +7,7 @@ compared with the inventory or the pins, and then they are renamed.
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bandscope_dagster.errors import ModelFileError
@@ -15,9 +15,17 @@ from bandscope_dagster.models.adoption import adopt
 from bandscope_dagster.models.conversions import RECORD, Conversion, record_conversion
 from bandscope_dagster.models.hub import download, pins_of_revision
 from bandscope_dagster.models.incoming import Placed, copy_hashed, incoming, open_regular, require_space
-from bandscope_dagster.models.inventory import HubSource, LegacyFile, Model, ModelFile
-from bandscope_dagster.models.legacy import convert_legacy
+from bandscope_dagster.models.inventory import (
+    LISTED,
+    HubSource,
+    LegacyFile,
+    Model,
+    ModelFile,
+    ReleaseSource,
+)
+from bandscope_dagster.models.legacy import convert_legacy, convert_state, shapes_in
 from bandscope_dagster.models.pins import PINS, are_of_the_hub, find_pins, known_files, record_pins
+from bandscope_dagster.models.releases import download_asset
 from bandscope_dagster.models.store import (
     REINSTALL,
     describe,
@@ -29,53 +37,63 @@ from bandscope_dagster.models.store import (
     require_present,
 )
 
+Fits = Callable[[Model, Mapping[str, tuple[int, ...]]], None]
+"""Raises ModelFileError if tensors of these shapes, by name, are not the parameters of the model's network."""
 
-def pull(model: Model, models_folder: Path) -> Iterator[Placed]:
-    """Download the missing and damaged files of a model from the pinned revision of its repository.
 
-    Digests that the inventory does not know are pinned first, from the hub's metadata at that revision.
+def pull(model: Model, models_folder: Path, fits: Fits | None = None) -> Iterator[Placed]:
+    """Download the missing and damaged files of a model from the pinned revision of its repository, or its release.
+
+    Digests that the inventory does not know are pinned first, from the hub's metadata at that revision. Weights that
+    are published as a pickle are converted; ``fits`` may refuse the shapes of the converted tensors.
 
     Raises:
         ModelFileError: the model is part of the package, the disk has no room for it, a download fails or is not the
             expected file, or the folder has a file that is not the model's.
     """
     source = model.source
-    if not isinstance(source, HubSource):
+    if not isinstance(source, HubSource | ReleaseSource):
         raise _is_embedded(model)
     folder = model_folder(model, models_folder)
     with incoming(folder) as download_folder:
         pins = find_pins(model, folder)
-        if model.unlisted and not are_of_the_hub(pins):
+        if model.unlisted and isinstance(source, HubSource) and not are_of_the_hub(pins):
             pins = pins_of_revision(model, model.unlisted, source, download_folder)
         files = known_files(model, pins)
         statuses = inspect_files(model, files, folder)
         lacking = [file for file, status in zip(files, statuses, strict=True) if status.state != "present"]
-        require_space(model, sum(file.bytes for file in lacking), folder)
+        require_space(model, sum(_space(file) for file in lacking), folder)
         if pins:
             record_pins(pins, folder, pending=download_folder / PINS)
         for file in files:
             if file not in lacking:
                 yield Placed(file, "already there")
                 continue
-            download(model, source, file.name, download_folder)
-            arrived = inspect(model, file, download_folder)
+            if file.sha256 is None and file.legacy is not None:
+                arrived = _download(model, source, file, download_folder)
+                _require_digest(model, source, file.legacy, arrived)
+                _convert(model, file, file.legacy, arrived, fits)
+                yield Placed(file, "downloaded and converted")
+                continue
+            arrived = inspect(model, file, _download(model, source, file, download_folder).parent)
             if arrived.state != "present":
                 arrived.path.unlink()
-                raise ModelFileError(
-                    f"{source.repository} at revision {source.revision} sent a {file.name} that is not the one "
-                    f"{file.origin}: expected {describe(file)}, found {arrived.found_bytes} bytes with SHA-256 "
-                    f"{arrived.found_sha256}. It was deleted; the files of {model.name} did not change."
+                raise _differs(
+                    model, source, file, f"{arrived.found_bytes} bytes with SHA-256 {arrived.found_sha256}"
                 )
             os.replace(arrived.path, folder / file.name)
             yield Placed(file, "downloaded")
     require_present(find_strays(model, pins, folder))
 
 
-def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Placed]:
+def add(
+    model: Model, paths: Iterable[Path], models_folder: Path, fits: Fits | None = None
+) -> Iterator[Placed]:
     """Add a model's files from copies: from files, or from all files of a folder (without subfolders).
 
-    Files are recognised by size and full SHA-256, under any name. A listed legacy pickle is converted. If the inventory
-    does not know all digests of the model, its files are recognised by their names (``adopt``).
+    Files are recognised by size and full SHA-256, under any name. A listed legacy pickle is converted; ``fits`` may
+    refuse the shapes of its tensors. If the inventory does not know all digests of the model, its files are recognised
+    by their names (``adopt``).
 
     Raises:
         ModelFileError: the model is part of the package, a given file is not the model's, or some of its files are
@@ -91,9 +109,11 @@ def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Pl
         for path in paths:
             if path.is_dir():
                 for candidate in sorted(path.iterdir()):
-                    if _may_be_of(model, candidate) and (placed := _take(model, candidate, download_folder)):
+                    if _may_be_of(model, candidate) and (
+                        placed := _take(model, candidate, download_folder, fits)
+                    ):
                         yield placed
-            elif placed := _take(model, path, download_folder):
+            elif placed := _take(model, path, download_folder, fits):
                 yield placed
             else:
                 raise _is_none_of(model, path)
@@ -105,7 +125,45 @@ def add(model: Model, paths: Iterable[Path], models_folder: Path) -> Iterator[Pl
         )
 
 
-def _take(model: Model, path: Path, download_folder: Path) -> Placed | None:
+def _space(file: ModelFile) -> int:
+    """The bytes on the disk that it takes to get a file; a pickle is there until it is converted."""
+    _, size = file.download
+    return size if file.sha256 is not None else 2 * size
+
+
+def _download(
+    model: Model, source: HubSource | ReleaseSource, file: ModelFile, download_folder: Path
+) -> Path:
+    name, size = file.download
+    if isinstance(source, HubSource):
+        return download(model, source, name, download_folder)
+    return download_asset(model, source, name, size, download_folder)
+
+
+def _require_digest(
+    model: Model, source: HubSource | ReleaseSource, legacy: LegacyFile, arrived: Path
+) -> None:
+    with arrived.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = stream.tell()
+    if (size, found) != (legacy.bytes, legacy.sha256):
+        arrived.unlink()
+        raise _differs(model, source, legacy, f"{size} bytes with SHA-256 {found}")
+
+
+def _differs(
+    model: Model, source: HubSource | ReleaseSource, file: ModelFile | LegacyFile, found: str
+) -> ModelFileError:
+    where = "revision" if isinstance(source, HubSource) else "release"
+    at = source.revision if isinstance(source, HubSource) else source.release
+    origin = file.origin if isinstance(file, ModelFile) else LISTED
+    return ModelFileError(
+        f"{source.repository} at {where} {at} sent a {file.name} that is not the one {origin}: expected "
+        f"{describe(file)}, found {found}. It was deleted; the files of {model.name} did not change."
+    )
+
+
+def _take(model: Model, path: Path, download_folder: Path, fits: Fits | None) -> Placed | None:
     """Copy, verify and rename one file; None if it is not the model's."""
     arrived = download_folder / "copy"
     with open_regular(path) as source:
@@ -117,16 +175,21 @@ def _take(model: Model, path: Path, download_folder: Path) -> Placed | None:
             os.replace(arrived, download_folder.parent / file.name)
             return Placed(file, "copied")
         if file.legacy and (size, found) == (file.legacy.bytes, file.legacy.sha256):
-            return _convert(model, file, file.legacy, arrived)
+            return _convert(model, file, file.legacy, arrived, fits)
     arrived.unlink()
     return None
 
 
-def _convert(model: Model, file: ModelFile, legacy: LegacyFile, arrived: Path) -> Placed:
+def _convert(model: Model, file: ModelFile, legacy: LegacyFile, arrived: Path, fits: Fits | None) -> Placed:
     download_folder, folder = arrived.parent, arrived.parent.parent
     if inspect(model, file, folder).state == "present":
         return Placed(file, "already there")
-    content = convert_legacy(arrived.read_bytes(), legacy)
+    if model.network is None:
+        content = convert_legacy(arrived.read_bytes(), legacy)
+    else:
+        content = convert_state(arrived.read_bytes(), legacy)
+        if fits is not None:
+            fits(model, shapes_in(content))
     converted = download_folder / file.name
     converted.write_bytes(content)
     # The record comes first: a file without its record counts as wrong, a record without its file is harmless.
@@ -136,7 +199,7 @@ def _convert(model: Model, file: ModelFile, legacy: LegacyFile, arrived: Path) -
     return Placed(file, "converted")
 
 
-def _sizes(model: Model) -> set[int]:
+def _sizes(model: Model) -> set[int | None]:
     return {known.bytes for file in model.files for known in (file, file.legacy) if known}
 
 
@@ -160,8 +223,8 @@ def _is_none_of(model: Model, path: Path) -> ModelFileError:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         size = stream.tell()
     pickles = ""
-    if path.suffix == ".th":
-        pickles = "\nA pickle (.th) is converted only if its full digest is known"
+    if path.suffix in (".th", ".ckpt"):
+        pickles = "\nA pickle (.th, .ckpt) is converted only if its full digest is known"
         known = any(file.legacy for file in model.files)
         pickles += ", as listed here." if known else f"; {model.name} has none. Use the safetensors files."
     return ModelFileError(
@@ -174,6 +237,6 @@ def _list_expected(files: Iterable[ModelFile]) -> str:
     lines = ""
     for file in files:
         lines += f"\n  {file.name}: {describe(file)}"
-        if file.legacy:
+        if file.legacy and file.sha256 is not None:
             lines += f"\n    or, for conversion, {file.legacy.name}: {describe(file.legacy)}"
     return lines

@@ -17,6 +17,7 @@ from bandscope_dagster.models.inventory import LISTED, LegacyFile, Model, ModelF
 from bandscope_dagster.models.pins import Pin, find_pins, known_files
 
 EMBEDDED = Path(__file__).parent  # the folder of the files that are part of the package
+ACCEPT_UNKNOWN = "--accept-unknown-licence"
 REINSTALL = "`pip install --force-reinstall bandscope`"
 
 HASHERS: Final = min(8, os.cpu_count() or 1)  # files hashed at once: hashlib releases the interpreter lock
@@ -84,7 +85,9 @@ class FileStatus:
 
 
 def describe(file: ModelFile | LegacyFile) -> str:
-    """A file's size and digest, for error messages."""
+    """A file's size and digest, for error messages; for a file that is not published, those of its pickle."""
+    if isinstance(file, ModelFile) and file.sha256 is None and file.legacy is not None:
+        return f"the weights of {file.legacy.name} ({describe(file.legacy)}), converted"
     return f"{file.bytes} bytes with SHA-256 {file.sha256}"
 
 
@@ -92,7 +95,10 @@ def how_to_get(model: Model) -> str:
     """The command that gets a model's files; for weights outside the package, also the one without a network."""
     if model.embedded:
         return REINSTALL
-    return f"`bandscope models pull {model.name}`, or on a machine without a network {how_to_add(model)}"
+    accept = "" if model.licence_is_known else f" {ACCEPT_UNKNOWN}"
+    return (
+        f"`bandscope models pull {model.name}{accept}`, or on a machine without a network {how_to_add(model)}"
+    )
 
 
 def how_to_add(model: Model) -> str:
@@ -222,7 +228,7 @@ def _file_status(model: Model, file: ModelFile, folder: Path, found: tuple[int, 
     path, conversion = folder / file.name, find_conversion(file, folder)
     if found is None:
         return FileStatus(model, file.name, path, "missing", file, conversion=conversion)
-    right = {(file.bytes, file.sha256)}
+    right: set[tuple[int | None, str | None]] = {(file.bytes, file.sha256)}
     if conversion is not None:
         right.add((conversion.bytes, conversion.sha256))
     state = "present" if found in right else "wrong"

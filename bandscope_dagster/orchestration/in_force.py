@@ -78,7 +78,7 @@ def _weights(name: str) -> str:
     model = load_inventory().get(name)
     if model is None:
         return ""
-    return model.sha256 or (model.source.revision if isinstance(model.source, HubSource) else "")
+    return model.published_sha256 or (model.source.revision if isinstance(model.source, HubSource) else "")
 
 
 VERSIONS: Final = versions_of(load_settings())

@@ -1,7 +1,8 @@
 """Overlap-add of one song's segments, which returns samples as soon as no later segment reaches them.
 
-The result equals ``demucs.apply.apply_model(split=True, shifts=0)`` on the whole song (demucs 4.1, apply.py), but only
-the overlap is in memory. The sums stay on the model's device; the mixture stays in host memory.
+The result equals ``demucs.apply.apply_model(split=True, shifts=0)`` on the whole song (demucs 4.1, apply.py), or for a
+reflected plan ``demix`` of ZFTurbo/Music-Source-Separation-Training with one chunk in a batch; but only the overlap is
+in memory. The sums stay on the model's device; the mixture stays in host memory.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ class _Pass:
         self.queued = 0  # segments
         self.added = 0  # segments
         self._plan = plan
-        self._lead = lead
+        self._lead: int | None = (
+            None if plan.reflected else lead
+        )  # None: not known before the song's length is
         self._normalised = normalisation != Normalisation()
         self._mean, self._scale = torch.tensor([normalisation.mean, normalisation.scale], device=device)
-        overlap = plan.length - plan.stride
+        overlap = plan.overlap
         self._weights = None if plan.weights is None else torch.from_numpy(plan.weights).to(device)
         self._sum = torch.zeros((stems, 2, overlap), device=device)
         self._summed_weights = torch.zeros(overlap, device=device)
@@ -43,11 +46,21 @@ class _Pass:
 
     def start(self, index: int) -> int:
         """The frame of the song where a segment starts; negative if that is before the song."""
-        return index * self._plan.stride - self._lead
+        return index * self._plan.stride - (self._lead or 0)
+
+    @property
+    def reflection(self) -> int:
+        """The frames by which the song is reflected at each end."""
+        return (self._lead or 0) if self._plan.reflected else 0
 
     def ready(self, received: int, *, ended: bool) -> int:
         """The number of segments that the first ``received`` frames are enough for."""
         plan = self._plan
+        if self._lead is None:
+            long = received > 2 * plan.overlap
+            if not (long or ended):
+                return 0
+            self._lead = plan.overlap if long else 0
         if not ended:
             return max(0, (received + self._lead - plan.length) // plan.stride + 1)
         return -(-(received + self._lead) // plan.stride) if received else 0
@@ -58,10 +71,10 @@ class _Pass:
         missing = max(0, start + self._plan.length - end)
         return start - missing // 2 if self._plan.centred else start
 
-    @property
-    def reaches_back_to(self) -> int:
-        """The first frame of the mixture that a segment may still need."""
-        return self.start(self.added) - (self._plan.length // 2 if self._plan.centred else 0)
+    def reaches_back_to(self, received: int) -> int:
+        """The first frame of the mixture that a segment may still need, if ``received`` frames are known."""
+        start = self.start(self.added) - (self._plan.length // 2 if self._plan.centred else 0)
+        return min(start, received - 1 - self.reflection) if self._plan.reflected else start
 
     @property
     def finished(self) -> int:
@@ -77,9 +90,15 @@ class _Pass:
         import torch
         from torch.nn import functional as F
 
-        length, stride, weights = self._plan.length, self._plan.stride, self._weights
-        overlap = length - stride
+        length, stride, overlap, weights = (
+            self._plan.length,
+            self._plan.stride,
+            self._plan.overlap,
+            self._weights,
+        )
         start = self.start(self.added)
+        if weights is not None and self._plan.reflected and start == 0 and self.added == 0:
+            weights = _without_fade_in(weights)
         if self._plan.centred and start + length > end:
             offset = start - self.window(self.added, end)
             output = F.pad(output[..., offset : offset + end - start], (0, start + length - end))
@@ -141,11 +160,32 @@ class SongOverlapAdd:
 
     def cut(self, number: int, index: int, out: Audio) -> None:
         """Fill ``out``, ``(2, length)``, with a segment's input to the model; outside the song it is silence."""
-        low_wanted = self._passes[number].window(index, self._received)
+        one = self._passes[number]
+        low_wanted = one.window(index, self._received)
+        if self._plan.reflected and (low_wanted < 0 or low_wanted + self._plan.length > self._received):
+            self._reflect(low_wanted, one.reflection, out)
+            return
         low, high = max(low_wanted, 0), min(low_wanted + self._plan.length, self._received)
         out[:] = 0
         mixture = self._mixture()[:, low - self._kept : high - self._kept]
         out[:, low - low_wanted : high - low_wanted] = self._normalisation.apply(mixture)
+
+    def _reflect(self, start: int, reflection: int, out: Audio) -> None:
+        """Fill ``out`` from frame ``start`` of a song that is reflected by ``reflection`` frames at both ends.
+
+        What reaches past the end of that is reflected there, if it is less than half of the segment; else it is silent.
+        """
+        song, length = self._received, self._plan.length
+        end = song + reflection
+        frames = np.arange(start, start + length)
+        filled = length
+        if end - start > length // 2:
+            frames = np.where(frames >= end, 2 * (end - 1) - frames, frames)
+        else:
+            filled = min(length, end - start)
+        frames = np.abs(np.where(frames >= song, 2 * (song - 1) - frames, frames))
+        out[:, filled:] = 0
+        out[:, :filled] = self._normalisation.apply(self._mixture()[:, frames[:filled] - self._kept])
 
     def seconds(self, number: int, index: int) -> tuple[float, float]:
         """Start and end of a segment in the song, in seconds."""
@@ -174,6 +214,13 @@ class SongOverlapAdd:
         return self._blocks[0]
 
     def _forget(self) -> None:
-        needed = min(self._returned, *(max(0, one.reaches_back_to) for one in self._passes))
+        needed = min(self._returned, *(max(0, one.reaches_back_to(self._received)) for one in self._passes))
         self._blocks = [self._mixture()[:, needed - self._kept :]]
         self._kept = needed
+
+
+def _without_fade_in(weights: Tensor) -> Tensor:
+    """The weights, with those before the first of the largest raised to it."""
+    raised = weights.clone()
+    raised[: int(weights.argmax())] = weights.max()
+    return raised

@@ -27,6 +27,13 @@ class SegmentPlan:
     Défossez et al. 2019, section 4.4). If ``centred`` is true, a segment that reaches past the song's end is put in the
     middle of the model's ``length`` frames, with the frames before it as context, as demucs's ``apply_model`` does;
     only the frames from the segment's start to the song's end are used.
+
+    If ``reflected`` is true, the ends of a song are treated as the published inference of SCNet and RoFormer does it
+    (``demix`` of ZFTurbo/Music-Source-Separation-Training, one chunk in a batch): a song longer than twice the overlap
+    is reflected at both ends by the overlap, and its first segment starts an overlap before the song. A shorter song
+    is not; its first segment starts with the song and does not fade in. A segment that reaches past the end of all
+    that is reflected there if it is more than half full, and else filled with silence. ``leads`` is then ``(0,)``, and
+    the first and the last weight may be zero.
     """
 
     length: int
@@ -34,6 +41,7 @@ class SegmentPlan:
     leads: tuple[int, ...] = (0,)
     weights: NDArray[np.float32] | None = None
     centred: bool = False
+    reflected: bool = False
 
     def __post_init__(self) -> None:
         if not self.leads or not all(0 <= lead < self.stride <= self.length for lead in self.leads):
@@ -41,8 +49,23 @@ class SegmentPlan:
                 f"a segment plan needs 0 <= lead < stride <= length, or frames are lost between segments; "
                 f"found leads={self.leads}, stride={self.stride}, length={self.length}"
             )
-        if self.weights is not None and (self.weights.shape != (self.length,) or self.weights.min() <= 0):
-            raise ValueError(f"a segment plan's weights must be {self.length} values, all above zero")
+        weights = self.weights
+        if self.reflected and (weights is None or self.leads != (0,) or self.centred or self.overlap < 2):
+            raise ValueError(
+                "a reflected plan has weights, an overlap, one pass without a lead, and is not centred"
+            )
+        if weights is not None:
+            inner = weights[1:-1] if self.reflected else weights
+            if weights.shape != (self.length,) or weights.min() < 0 or inner.min() <= 0:
+                ends = ", but for the ends of a reflected plan" if self.reflected else ""
+                raise ValueError(
+                    f"a segment plan's weights must be {self.length} values, all above zero{ends}"
+                )
+
+    @property
+    def overlap(self) -> int:
+        """The frames that a segment shares with the next."""
+        return self.length - self.stride
 
 
 class Separator(Protocol):

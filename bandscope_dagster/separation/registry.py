@@ -7,6 +7,7 @@ from typing import Final
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
 from bandscope_dagster.models.store import model_folder
+from bandscope_dagster.separation.chunked import load_chunked
 from bandscope_dagster.separation.demucs.model import load_demucs
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
@@ -20,6 +21,11 @@ SEPARATORS: Final[Mapping[str, Loader]] = {
     "htdemucs": load_demucs,
     "htdemucs_ft": load_demucs,
     "htdemucs_6s": load_demucs,
+    "scnet-large": load_chunked,
+    "scnet-xl-ihf": load_chunked,
+    "bs-roformer": load_chunked,
+    "bs-roformer-sw": load_chunked,
+    "mel-band-roformer": load_chunked,
 }
 
 

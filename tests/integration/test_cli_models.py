@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import MutableMapping
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import cast
 
@@ -11,12 +13,13 @@ from hub_server import CONTENTS, REVISION, hub_model, run_hub_server, use_hub
 from legacy_demucs import legacy_model, listed, save_legacy
 from rich.console import Console
 from sharded_model import SHARDS, WANTED, sharded_model, write_files
+from tiny_chunked import BAND_SPLIT, SCNET, checkpoint, tiny_model
 from tiny_demucs import tiny_network
 
 from bandscope_dagster.cli import terminal
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.errors import ModelFileError
-from bandscope_dagster.models.inventory import Model, load_inventory
+from bandscope_dagster.models.inventory import UNKNOWN, Evidence, Model, load_inventory
 from bandscope_dagster.models.store import require
 
 
@@ -76,7 +79,11 @@ def test_every_model_is_listed_with_its_licence_and_what_is_here(
     assert "present" in row(done.out, "musicnn") and "missing" in row(done.out, "htdemucs")
     assert "4 missing" in row(done.out, "htdemucs_ft") and "2 missing" in row(done.out, "tiny")
     assert (
-        "bandscope models pull htdemucs htdemucs_ft htdemucs_6s ast qwen2.5-omni qwen3-omni tiny\n"
+        "bandscope models pull htdemucs htdemucs_ft htdemucs_6s scnet-large ast qwen2.5-omni qwen3-omni tiny\n"
+        in done.out
+    )
+    assert (
+        "bandscope models pull scnet-xl-ihf bs-roformer bs-roformer-sw mel-band-roformer --accept-unknown-licence\n"
         in done.out
     )
     assert "bandscope models add htdemucs --from" in done.out
@@ -225,3 +232,52 @@ def test_a_check_that_shows_how_far_it_is_finds_what_the_silent_one_finds(
     assert str(shown.value) == str(silent.value)
     console.file.flush()
     assert "checking sharded" in (tmp_path / "terminal").read_text()
+
+
+def test_what_was_said_about_a_licence_is_listed_with_dates_and_links(bandscope: CommandLine) -> None:
+    lines = bandscope("models", "list").out.splitlines()
+    for model in load_inventory().values():
+        for each in model.evidence:
+            assert f"  {each.date.isoformat()}  {each.says} {each.url}" in lines
+    assert "bs-roformer-sw: licence unknown" in lines and "htdemucs: licence MIT" in lines
+    assert lines.index("scnet-large: licence MIT") > lines.index("htdemucs: licence MIT"), (
+        "in the inventory's order"
+    )
+
+
+def test_weights_of_unknown_licence_are_pulled_only_if_that_is_accepted(
+    bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch, models_folder: Path, tmp_path: Path
+) -> None:
+    model = replace(
+        hub_model(), licence=UNKNOWN, evidence=(Evidence(date(2026, 8, 4), "Mia: maybe.", "https://x"),)
+    )
+    list_model(monkeypatch, model)
+    with run_hub_server() as server:
+        use_hub(server, monkeypatch, tmp_path)
+        done = bandscope("models", "pull", "tiny")
+        assert done.code == 1 and server.requests == [] and not models_folder.exists()
+        words = " ".join(done.err.split())
+        assert "The licence of the weights of tiny is unknown" in words
+        assert "2026-08-04 Mia: maybe. https://x" in words
+        assert "repeat the command with --accept-unknown-licence. Nothing was downloaded." in words
+        done = bandscope("models", "pull", "tiny", "--accept-unknown-licence")
+    assert done.code == 0 and "tiny is complete" in done.out
+    verified = bandscope("models", "verify", "bs-roformer")
+    assert "`bandscope models pull bs-roformer --accept-unknown-licence`" in " ".join(verified.out.split())
+
+
+def test_a_listed_pickle_is_added_and_must_fit_its_network(
+    bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    content = checkpoint(BAND_SPLIT, wrapper="state_dict", prefix="model.")
+    (tmp_path / "any name").write_bytes(content)
+    list_model(monkeypatch, tiny_model("bs-roformer", content))
+    done = bandscope("models", "add", "bs-roformer", "--from", tmp_path / "any name")
+    assert done.code == 0 and "bs-roformer.safetensors: converted" in done.out
+    assert bandscope("models", "verify", "bs-roformer").code == 0
+
+    other = checkpoint(SCNET)
+    (tmp_path / "other").write_bytes(other)
+    list_model(monkeypatch, replace(tiny_model("bs-roformer", other), name="tiny"))
+    done = bandscope("models", "add", "tiny", "--from", tmp_path / "other")
+    assert done.code == 1 and "of another network than the inventory describes" in " ".join(done.err.split())

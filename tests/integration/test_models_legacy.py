@@ -10,10 +10,11 @@ from demucs.hf import load_safetensors_model
 from demucs.htdemucs import HTDemucs
 from demucs.states import load_model
 from legacy_demucs import listed, pickled, save_legacy
+from safetensors.torch import load
 from tiny_demucs import tiny_network
 
 from bandscope_dagster.errors import ModelFileError
-from bandscope_dagster.models.legacy import convert_legacy
+from bandscope_dagster.models.legacy import convert_legacy, convert_state, shapes_in
 
 
 def test_the_converted_model_computes_the_same_bits_as_the_pickle(tmp_path: Path) -> None:
@@ -109,3 +110,66 @@ def test_what_is_no_demucs_model_is_refused_with_what_is_wrong(package: object, 
 def test_what_is_no_whole_pickle_is_refused(content: bytes) -> None:
     with pytest.raises(ModelFileError, match="restricted unpickler refuses it"):
         convert_legacy(content, listed(content))
+
+
+WEIGHTS = {"layer.weight": torch.arange(6.0).reshape(2, 3), "layer.bias": torch.ones(3, dtype=torch.float16)}
+
+
+@pytest.mark.parametrize(
+    "package",
+    [
+        WEIGHTS,
+        {"state_dict": WEIGHTS, "epoch": 3, "callbacks": {"a": [1.0]}},
+        {"model_state_dict": {f"module.{name}": tensor for name, tensor in WEIGHTS.items()}},
+        {"state": {f"model.{name}": tensor for name, tensor in WEIGHTS.items()}},
+        {f"module.model.{name}": tensor for name, tensor in WEIGHTS.items()},
+    ],
+    ids=["state", "state_dict", "module.", "model.", "both prefixes"],
+)
+def test_a_state_is_found_in_what_training_programs_write(package: object) -> None:
+    content = pickled(package)
+    converted = convert_state(content, listed(content))
+    found = load(converted)
+    assert found.keys() == WEIGHTS.keys()
+    assert all(
+        torch.equal(found[name], tensor) and found[name].dtype == tensor.dtype
+        for name, tensor in WEIGHTS.items()
+    )
+    assert shapes_in(converted) == {"layer.weight": (2, 3), "layer.bias": (3,)}
+    assert converted == convert_state(content, listed(content))
+
+
+def test_tensors_that_share_memory_are_stored_each() -> None:
+    whole = torch.arange(8.0)
+    content = pickled({"a": whole, "b": whole, "c": whole[2:4], "d": whole.reshape(2, 4).T})
+    found = load(convert_state(content, listed(content)))
+    assert torch.equal(found["a"], whole) and torch.equal(found["b"], whole)
+    assert torch.equal(found["c"], whole[2:4]) and torch.equal(found["d"], whole.reshape(2, 4).T)
+
+
+@pytest.mark.parametrize("hostile", [TouchesAFile, RunsACommand])
+def test_a_state_that_would_execute_code_is_refused(hostile: type[TouchesAFile], tmp_path: Path) -> None:
+    touched = tmp_path / "touched"
+    content = pickled({"state_dict": WEIGHTS, "optimizer": hostile(touched)})
+    with pytest.raises(ModelFileError, match=r"restricted unpickler refuses it: .*GLOBAL"):
+        convert_state(content, listed(content))
+    assert not touched.exists()
+    torch.load(save_bytes(tmp_path, content), weights_only=False)
+    assert touched.exists(), "the pickle has no effect, so the test proves nothing"
+
+
+@pytest.mark.parametrize(
+    ("package", "reason"),
+    [
+        ([1, 2], "a list, not a mapping"),
+        ({}, "no tensors"),
+        ({"state_dict": {}}, "no tensors"),
+        ({"state_dict": [WEIGHTS]}, "a list, not a mapping"),
+        ({"layer.weight": 3}, "'layer.weight', which is not a named tensor"),
+        ({1: torch.zeros(2)}, "1, which is not a named tensor"),
+    ],
+)
+def test_what_is_no_state_is_refused_with_what_is_wrong(package: object, reason: str) -> None:
+    content = pickled(package)
+    with pytest.raises(ModelFileError, match=reason):
+        convert_state(content, listed(content))

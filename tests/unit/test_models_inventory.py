@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.conversions import RECORD
 from bandscope_dagster.models.inventory import (
+    UNKNOWN,
     HubSource,
     Model,
     ModelFile,
     PackageSource,
+    ReleaseSource,
     TrainedSource,
     UnlistedFiles,
     find_model,
@@ -28,7 +30,8 @@ from bandscope_dagster.models.store import EMBEDDED
 
 EMBEDDED_MODELS = [model for model in load_inventory().values() if model.embedded]
 HUB_MODELS = [model for model in load_inventory().values() if not model.embedded]
-DEMUCS_MODELS = [model for model in HUB_MODELS if model.kind == "separator"]
+DEMUCS_MODELS = [model for model in HUB_MODELS if model.kind == "separator" and model.network is None]
+PICKLED_MODELS = [model for model in HUB_MODELS if model.network]
 UNLISTED = {model.name: model.unlisted for model in HUB_MODELS if model.unlisted}
 
 
@@ -40,6 +43,11 @@ def test_the_models_are_listed_with_what_is_embedded_first():
         ("htdemucs", "separator", False),
         ("htdemucs_ft", "separator", False),
         ("htdemucs_6s", "separator", False),
+        ("scnet-large", "separator", False),
+        ("scnet-xl-ihf", "separator", False),
+        ("bs-roformer", "separator", False),
+        ("bs-roformer-sw", "separator", False),
+        ("mel-band-roformer", "separator", False),
         ("ast", "tagger", False),
         ("qwen2.5-omni", "tagger", False),
         ("qwen3-omni", "tagger", False),
@@ -48,7 +56,7 @@ def test_the_models_are_listed_with_what_is_embedded_first():
 
 @pytest.mark.parametrize("model", load_inventory().values(), ids=lambda model: model.name)
 def test_every_digest_is_a_full_sha256_and_no_two_files_share_one(model: Model):
-    digests = [file.sha256 for file in model.files]
+    digests = [file.sha256 for file in model.files if file.sha256]
     digests += [file.legacy.sha256 for file in model.files if file.legacy]
     if isinstance(model.source, PackageSource):
         digests += [model.source.wheel_sha256, *model.source.checkpoint.values()]
@@ -57,11 +65,13 @@ def test_every_digest_is_a_full_sha256_and_no_two_files_share_one(model: Model):
 
 
 @pytest.mark.parametrize("model", HUB_MODELS, ids=lambda model: model.name)
-def test_what_is_not_embedded_is_pinned_to_a_commit_of_its_repository(model: Model):
-    assert isinstance(model.source, HubSource)
-    assert re.fullmatch(r"[\w-]+/[\w.-]+", model.source.repository)
-    assert re.fullmatch(r"[0-9a-f]{40}", model.source.revision)
-    assert model.licence in ("MIT", "BSD-3-Clause", "Apache-2.0")
+def test_what_is_not_embedded_is_pinned_to_a_commit_or_a_release_of_its_repository(model: Model):
+    source = model.source
+    assert isinstance(source, HubSource | ReleaseSource)
+    assert re.fullmatch(r"[\w-]+/[\w.-]+", source.repository)
+    pinned = source.revision if isinstance(source, HubSource) else source.release
+    assert re.fullmatch(r"[0-9a-f]{40}|v[0-9.]+", pinned)
+    assert model.licence in ("MIT", "BSD-3-Clause", "Apache-2.0", UNKNOWN)
     assert model.licence_file is None and "https://arxiv.org/abs/" in model.citation
 
 
@@ -71,8 +81,28 @@ def test_the_files_of_a_demucs_model_are_those_that_demucs_puts_together_in_its_
     assert [file.name for file in model.files] == [f"{signature}.safetensors" for signature in bag["models"]]
 
 
-def test_the_one_legacy_file_bears_the_digest_in_its_name_as_demucs_named_it():
-    (legacy,) = [file.legacy for model in HUB_MODELS for file in model.files if file.legacy]
+@pytest.mark.parametrize("model", PICKLED_MODELS, ids=lambda model: model.name)
+def test_what_is_published_as_a_pickle_says_where_its_digest_and_its_parameters_come_from(model: Model):
+    (file,) = model.files
+    assert file.name == f"{model.name}.safetensors" and (file.bytes, file.sha256) == (None, None)
+    assert file.legacy and file.download == (file.legacy.name, file.legacy.bytes)
+    assert file.legacy.name.endswith(".ckpt") and model.published_sha256 == file.legacy.sha256
+    assert model.provenance and "second-hand" in model.provenance
+
+
+@pytest.mark.parametrize(
+    "model",
+    [model for model in load_inventory().values() if model.kind == "separator"],
+    ids=lambda model: model.name,
+)
+def test_every_separator_has_evidence_of_its_licence_oldest_first(model: Model):
+    assert model.evidence and all(each.url.startswith("https://") and each.says for each in model.evidence)
+    dates = [each.date for each in model.evidence]
+    assert dates == sorted(dates)
+
+
+def test_the_one_legacy_file_of_demucs_bears_the_digest_in_its_name_as_demucs_named_it():
+    (legacy,) = [file.legacy for model in DEMUCS_MODELS for file in model.files if file.legacy]
     assert legacy.name == f"955717e8-{legacy.sha256[:8]}.th"
 
 
@@ -118,7 +148,10 @@ def test_the_identity_of_one_file_is_its_digest_and_that_of_several_depends_on_a
 
 
 def test_the_identity_is_unknown_where_a_digest_is():
-    assert UNLISTED.keys() == {name for name, model in load_inventory().items() if model.sha256 is None}
+    converted = {model.name for model in PICKLED_MODELS}
+    assert UNLISTED.keys() | converted == {
+        name for name, model in load_inventory().items() if model.sha256 is None
+    }
 
 
 @pytest.mark.parametrize("unlisted", UNLISTED.values(), ids=UNLISTED)

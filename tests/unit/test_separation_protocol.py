@@ -14,3 +14,25 @@ def test_a_plan_that_would_lose_frames_is_refused(length: int, stride: int, lead
 def test_weights_that_cannot_be_divided_by_are_refused(weights: np.ndarray) -> None:
     with pytest.raises(ValueError, match="8 values, all above zero"):
         SegmentPlan(8, 4, weights=weights.astype(np.float32))
+
+
+FADED = np.concatenate([[0.0, 0.5], np.ones(4), [0.5, 0.0]]).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"leads": (2,)}, {"centred": True}, {"weights": None}, {"stride": 7}, {"stride": 8}],
+    ids=str,
+)
+def test_a_reflected_plan_that_would_lose_frames_is_refused(changes: dict) -> None:
+    SegmentPlan(8, 4, weights=FADED, reflected=True)
+    values = {"length": 8, "stride": 4, "weights": FADED, "reflected": True}
+    with pytest.raises(ValueError, match="a reflected plan has weights, an overlap, one pass without a lead"):
+        SegmentPlan(**(values | changes))
+
+
+def test_only_the_ends_of_a_reflected_plan_may_be_zero() -> None:
+    with pytest.raises(ValueError, match="above zero, but for the ends of a reflected plan"):
+        SegmentPlan(8, 4, weights=FADED * (np.arange(8) != 3), reflected=True)
+    with pytest.raises(ValueError, match=r"8 values, all above zero$"):
+        SegmentPlan(8, 4, weights=FADED)

@@ -1,0 +1,1 @@
+"""BS-RoFormer and Mel-Band RoFormer: masks of the spectrogram, by transformers over time and over bands."""

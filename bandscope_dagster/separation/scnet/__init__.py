@@ -1,0 +1,1 @@
+"""SCNet: spectrogram in, spectrograms of the stems out."""

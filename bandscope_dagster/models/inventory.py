@@ -102,6 +102,7 @@ class Model:
     source: PackageSource | HubSource | TrainedSource
     licence_file: str | None = None  # the licence's text, beside embedded weights
     unlisted: UnlistedFiles | None = None  # its files that are not in ``files``
+    stems: tuple[str, ...] = ()  # of a separator, in the order of its output
 
     @property
     def sha256(self) -> str | None:
@@ -131,10 +132,11 @@ def _unlisted(entry: dict[str, list[str]]) -> UnlistedFiles:
 
 
 def _model(entry: dict[str, Any]) -> Model:
-    rest = {key: value for key, value in entry.items() if key not in ("files", "source", "unlisted")}
+    rest = {key: value for key, value in entry.items() if key not in ("files", "source", "unlisted", "stems")}
     model_files = tuple(_file(file) for file in entry.get("files", ()))
     unlisted = _unlisted(entry["unlisted"]) if "unlisted" in entry else None
-    return Model(**rest, files=model_files, source=_source(entry["source"]), unlisted=unlisted)
+    stems = tuple(entry.get("stems", ()))
+    return Model(**rest, files=model_files, source=_source(entry["source"]), unlisted=unlisted, stems=stems)
 
 
 @cache

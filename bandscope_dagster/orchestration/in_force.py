@@ -63,7 +63,7 @@ def words_in_force(settings: Settings) -> dict[str, str]:
         "tagger": (settings.tagger, asdict(settings.tagging)),
     }
     return {
-        kind: ", ".join([name, *(f"{option} {value}" for option, value in _options(options).items())])
+        kind: ", ".join([name, *(f"{option} {_words(value)}" for option, value in _options(options).items())])
         for kind, (name, options) in kinds.items()
     }
 
@@ -71,6 +71,10 @@ def words_in_force(settings: Settings) -> dict[str, str]:
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are set and change the results."""
     return {name: value for name, value in options.items() if value is not None and name not in SPEED_ONLY}
+
+
+def _words(value: Any) -> str:
+    return " and ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _weights(name: str) -> str:

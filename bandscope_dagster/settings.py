@@ -12,6 +12,7 @@ from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.separation.chosen_stems import parse_stems
 from bandscope_dagster.separation.options import OneDnn, SeparationOptions
+from bandscope_dagster.separation.presets import find_preset
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 from bandscope_dagster.tagging.options import TaggingOptions
@@ -53,7 +54,8 @@ class Settings(BaseSettings):
     """Send requests to bucket.host (true) or to host/bucket (false). Some servers take only one of them."""
 
     separator: str = "spleeter-2stems"
-    """Model that separates songs into stems; `bandscope models list` shows all."""
+    """Model that separates songs into stems, or a preset, which names the models of each stem, or the path of a preset
+    of your own (.toml; see models.md). `bandscope models list` shows all."""
     tagger: str = "bandscope-instruments"
     """Model that tags instruments; `bandscope models list` shows all."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -154,6 +156,16 @@ class Settings(BaseSettings):
     """Maximum CPU time to decode a file, in seconds; files that need more are rejected."""
     max_decode_silence_s: float = Field(default=60.0, gt=0)
     """Longest time without decoded audio, in seconds; files that exceed it are rejected."""
+
+    @field_validator("separator")
+    @classmethod
+    def _usable_preset(cls, name: str) -> str:
+        """The name unchanged; if it is the path of a preset, its file can be used."""
+        try:
+            find_preset(name)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return name
 
     @field_validator("stems")
     @classmethod

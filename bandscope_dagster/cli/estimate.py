@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.orchestration.resources import Models, chosen_models
+from bandscope_dagster.separation.presets import name_of
 from bandscope_dagster.separation.speed import device_in_words, in_words, measure_speed
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.tables.schemas import SONGS, STEMS
@@ -74,13 +75,13 @@ def _factor(settings: Settings) -> float | None:
         return measure_speed(separator)
     except Exception as error:
         raise SpeedUnknown(
-            f"the speed of {settings.separator} cannot be measured: {type(error).__name__}: {error}"
+            f"the speed of {name_of(settings.separator)} cannot be measured: {type(error).__name__}: {error}"
         ) from error
 
 
 def _name(settings: Settings) -> str:
     separator = Models(settings).separator()
-    return f"{settings.separator} on {device_in_words(separator.device)}"
+    return f"{name_of(settings.separator)} on {device_in_words(separator.device)}"
 
 
 def _words(factor: float) -> str:

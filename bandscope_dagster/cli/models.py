@@ -14,6 +14,8 @@ from bandscope_dagster.models.inventory import Model, find_model, load_inventory
 from bandscope_dagster.models.pins import PINS, find_pins, known_files
 from bandscope_dagster.models.provision import add, pull
 from bandscope_dagster.models.store import FileStatus, inspect_model, model_folder, require_present
+from bandscope_dagster.separation.chosen_stems import stems_of
+from bandscope_dagster.separation.presets import BUILT_IN, model_names
 from bandscope_dagster.settings import Settings
 
 
@@ -44,6 +46,12 @@ def print_models(console: Console, settings: Settings) -> None:
     console.print()
     console.print(descriptions)
     console.print()
+    for name in BUILT_IN:
+        used = ", ".join(model_names(name))
+        console.print(
+            f"preset {name}: {', '.join(stems_of(name))} by {used}", highlight=False, soft_wrap=True
+        )
+    console.print()
     if missing:
         console.print(
             f"To download the missing models: bandscope models pull {' '.join(missing)}\n"
@@ -59,7 +67,7 @@ def print_verification(console: Console, settings: Settings, names: Sequence[str
     The models ``names`` must be complete. Without names, a model that is neither part of the package nor chosen by
     the settings may be missing as a whole.
     """
-    chosen = {settings.separator, settings.tagger}
+    chosen = {*model_names(settings.separator, settings.separation.stems), settings.tagger}
     right = True
     for model in [find_model(name) for name in names] or load_inventory().values():
         statuses = _inspect(console, model, settings.models_path)
@@ -87,7 +95,7 @@ def require_models(console: Console, models: Iterable[Model], models_folder: Pat
 
 def pull_models(console: Console, settings: Settings, names: Sequence[str]) -> None:
     """Download the missing files of the models ``names``. The hub's library shows the progress of each file."""
-    for model in [find_model(name) for name in names]:
+    for model in [find_model(name) for given in names for name in model_names(given)]:
         if not model.embedded:
             console.print(f"{model.name}: checking the files that are present", highlight=False)
         _report(console, model, pull(model, settings.models_path), settings)

@@ -4,7 +4,8 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from bandscope_dagster.separation.chosen_stems import chosen_stems, require_stems, stems_of
+from bandscope_dagster.separation.chosen_stems import chosen_stems, require_stems, stems_of, stored_stems
+from bandscope_dagster.separation.presets import name_of
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import read_lineage
@@ -48,7 +49,7 @@ def wanted_stems(settings: Settings, names: Collection[str]) -> Wanted:
     known = stems_of(settings.separator)
     if not names or not known:  # the run itself refuses an unknown separator
         return Wanted(settings.separation.stems or known, named=False, known=known)
-    require_stems(names, settings.separator, known)
+    require_stems(names, name_of(settings.separator), known)
     return Wanted(tuple(stem for stem in known if stem in names), named=True, known=known)
 
 
@@ -60,5 +61,5 @@ def _stored(store: ObjectStore, song: str) -> tuple[tuple[str, ...], bool]:
         return (), False  # the run finds the damage too, and computes the file again
     if lineage is None or not lineage.model:
         return (), False
-    chosen = chosen_stems(json.loads(lineage.params or "{}"))
-    return chosen or stems_of(lineage.model), chosen is not None
+    params = json.loads(lineage.params or "{}")
+    return stored_stems(lineage.model, params), chosen_stems(params) is not None

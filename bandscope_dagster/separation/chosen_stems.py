@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import load_inventory
+from bandscope_dagster.separation.presets import RECIPES, find_preset, name_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,10 @@ EXCEPT: Final = "-"  # before a name: all stems but this one
 
 
 def stems_of(separator: str) -> tuple[str, ...]:
-    """The names of all stems of the separator, in its order; empty if there is no such separator."""
+    """The names of all stems of a model or a preset, in its order; empty if there is no such separator."""
+    preset = find_preset(separator)
+    if preset is not None:
+        return preset.stems
     model = load_inventory().get(separator)
     return () if model is None else model.stems
 
@@ -42,10 +46,10 @@ def parse_stems(text: str, separator: str) -> tuple[str, ...] | None:
     if left_out and len(left_out) < len(words):
         raise SettingsError(f"{text!r} mixes stems to compute with stems to leave out; {_forms(known)}")
     names = left_out or words
-    require_stems(names, separator, known)
+    require_stems(names, name_of(separator), known)
     chosen = tuple(stem for stem in known if (stem in names) != bool(left_out))
     if not chosen:
-        raise SettingsError(f"{text!r} leaves no stem of {separator}; {_forms(known)}")
+        raise SettingsError(f"{text!r} leaves no stem of {name_of(separator)}; {_forms(known)}")
     return None if chosen == known else chosen
 
 
@@ -64,6 +68,11 @@ def chosen_stems(params: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The stems in a separator's parameters, as a lineage has them; None if all stems were computed."""
     stems = params.get(PARAMETER)
     return None if stems is None else tuple(stems)
+
+
+def stored_stems(model: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The stems that a lineage of stems tells of, by its model and parameters; empty if the model is not known."""
+    return chosen_stems(params) or tuple(params.get(RECIPES, ())) or stems_of(model)
 
 
 class ChosenStems:

@@ -157,7 +157,9 @@ def _pictured(outcome: SongAnalyzed) -> str:
 
 
 def _quality_metadata(quality: SeparationQuality) -> dict[str, Any]:
-    shown: dict[str, Any] = {"residual_db": round(quality.residual_db, 1)}
+    shown: dict[str, Any] = {}
+    if quality.residual_db is not None:
+        shown["residual_db"] = round(quality.residual_db, 1)
     for stem in quality.stems:
         shown[f"share_{stem.stem}"] = round(stem.share, 4)
         shown[f"peak_{stem.stem}"] = round(stem.peak, 4)

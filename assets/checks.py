@@ -128,7 +128,8 @@ def analysis_checks(
     if table == STEMS.name:
         quality = outcome.quality or _noted(outcome, table, QUALITY_NOTE, SeparationQuality.from_json)
         if quality is not None:
-            check, metadata = checks.stems_sum_to_mixture(quality), {"residual_db": quality.residual_db}
+            check, residual_db = checks.stems_sum_to_mixture(quality), quality.residual_db
+            metadata = {} if residual_db is None else {"residual_db": residual_db}
             yield _evaluation(STEMS_SUM_TO_MIXTURE, song, target, check, metadata)
     if table in TAGS_ARE_COMPLETE:
         tags = outcome.tags.get(table) or _noted(outcome, table, TAGS_NOTE, TagSummary.from_json)

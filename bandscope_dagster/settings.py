@@ -5,12 +5,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
+from bandscope_dagster.separation.chosen_stems import parse_stems
 from bandscope_dagster.separation.options import OneDnn, SeparationOptions
+from bandscope_dagster.separation.presets import find_preset
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 from bandscope_dagster.tagging.options import TaggingOptions
@@ -52,7 +54,8 @@ class Settings(BaseSettings):
     """Send requests to bucket.host (true) or to host/bucket (false). Some servers take only one of them."""
 
     separator: str = "spleeter-2stems"
-    """Model that separates songs into stems; `bandscope models list` shows all."""
+    """Model that separates songs into stems, or a preset, which names the models of each stem, or the path of a preset
+    of your own (.toml; see models.md). `bandscope models list` shows all."""
     tagger: str = "bandscope-instruments"
     """Model that tags instruments; `bandscope models list` shows all."""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
@@ -78,6 +81,9 @@ class Settings(BaseSettings):
     batch: int | None = Field(default=None, ge=1, le=256)
     """Maximum segments per call of the separator. Default: 1 on a CPU; on an accelerator 8, or 4 for SCNet and the
     RoFormers."""
+    stems: str | None = None
+    """Stems to compute and to store, separated by commas, such as vocals,drums; or those to leave out, each with a
+    minus sign: -drums. Default: all stems of the separator."""
     onednn: OneDnn = "auto"
     """HTDemucs on a CPU: multiply by oneDNN (on) or by torch's MKL (off); auto is on for AMD processors with AVX-512.
     Changes the speed only."""
@@ -153,6 +159,27 @@ class Settings(BaseSettings):
     max_decode_silence_s: float = Field(default=60.0, gt=0)
     """Longest time without decoded audio, in seconds; files that exceed it are rejected."""
 
+    @field_validator("separator")
+    @classmethod
+    def _usable_preset(cls, name: str) -> str:
+        """The name unchanged; if it is the path of a preset, its file can be used."""
+        try:
+            find_preset(name)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("stems")
+    @classmethod
+    def _known_stems(cls, text: str | None, info: ValidationInfo) -> str | None:
+        """The text unchanged, if it names stems of the separator."""
+        if text is not None:
+            try:
+                parse_stems(text, info.data.get("separator", ""))
+            except SettingsError as error:
+                raise ValueError(str(error)) from None  # so that it is listed with all other wrong variables
+        return text
+
     @property
     def gpus_asked(self) -> int:
         """Number of GPUs that a step with models requests from a cluster."""
@@ -184,7 +211,9 @@ class Settings(BaseSettings):
     @property
     def separation(self) -> SeparationOptions:
         """The options of the separator; an option that is None has the separator's own default."""
-        return SeparationOptions(**self._named_as_in(SeparationOptions))
+        options = self._named_as_in(SeparationOptions)
+        options["stems"] = None if self.stems is None else parse_stems(self.stems, self.separator)
+        return SeparationOptions(**options)
 
     @property
     def tagging(self) -> TaggingOptions:

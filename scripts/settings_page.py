@@ -25,7 +25,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         "executor",
         "gpus",
     ),
-    "Separation": ("shifts", "overlap", "segment_s", "precision", "batch", "onednn"),
+    "Separation": ("stems", "shifts", "overlap", "segment_s", "precision", "batch", "onednn"),
     "Tagging": ("tag_window_s", "tag_hop_s", "tag_batch", "tag_mode", "present_from", "audible_db"),
     "Stored audio": ("flac_bits",),
     "Results and alerts": ("result_webhook", "result_webhook_secret", "alert_webhook", "ui_url"),

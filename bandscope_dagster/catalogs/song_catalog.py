@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import polars as pl
 
@@ -28,6 +29,14 @@ from bandscope_dagster.storage.tables.schemas import (
 )
 from bandscope_dagster.storage.tables.song_files import FOOTERS_AT_ONCE, UPLOAD, SongFiles
 from bandscope_dagster.storage.tables.sorted_table import Layout
+
+_MEASURED_SHARES: Final = pl.col("stem_quality").list.eval(
+    pl.struct(
+        pl.element().struct.field("stem"),
+        pl.element().struct.field("share").cast(pl.Float32),
+    ).sort_by(pl.element().struct.field("stem"))
+)
+"""The shares as they were measured: where only some stems are stored, their blocks do not have the energy of all."""
 
 
 def song_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
@@ -58,8 +67,10 @@ def _rows(files: SongFiles, present_from: PresentFrom) -> pl.DataFrame:
     catalog = files.versions.select("song_id", UPLOAD)
     for columns in per_song:
         catalog = catalog.join(columns, on="song_id", how="left")
+    chosen = pl.col("residual_db").is_null() & pl.col("stem_quality").is_not_null()
+    shares = pl.when(chosen).then(_MEASURED_SHARES).otherwise(pl.col("stem_energy_share"))
     heard = pl.when("tagged").then(pl.col("instruments").fill_null([])).otherwise(pl.col("instruments"))
-    return catalog.with_columns(heard.alias("instruments"), display_name())
+    return catalog.with_columns(heard.alias("instruments"), shares.alias("stem_energy_share"), display_name())
 
 
 def _statuses(files: SongFiles, songs: pl.DataFrame) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.markup import escape
 
+from bandscope_dagster.cli.estimate import speed_line, tells_speed
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.cli.terminal import one_line, progress_bar
 from bandscope_dagster.device import resolve_device
@@ -54,6 +55,8 @@ def examine(console: Console, *, read_only: bool = False, deep: bool = False) ->
             passes("device", lambda: _device(settings)),
         ]
     results += [passes("models", lambda: _models(console, settings)), passes("Dagster home", _dagster_home)]
+    if settings is not None and all(results) and tells_speed(settings):
+        results.append(passes("speed", lambda: speed_line(settings) or ""))
     if settings is not None and deep:
         results.append(passes("songs", lambda: _songs(console, settings)))
     return all(results)

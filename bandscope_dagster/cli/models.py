@@ -21,6 +21,8 @@ from bandscope_dagster.models.store import (
     model_folder,
     require_present,
 )
+from bandscope_dagster.separation.chosen_stems import stems_of
+from bandscope_dagster.separation.presets import BUILT_IN, model_names
 from bandscope_dagster.settings import Settings
 
 
@@ -50,6 +52,12 @@ def print_models(console: Console, settings: Settings) -> None:
     console.print(table)
     console.print()
     console.print(descriptions)
+    console.print()
+    for name in BUILT_IN:
+        used = ", ".join(model_names(name))
+        console.print(
+            f"preset {name}: {', '.join(stems_of(name))} by {used}", highlight=False, soft_wrap=True
+        )
     console.print()
     known = [model.name for model in missing if model.licence_is_known]
     unknown = [model.name for model in missing if not model.licence_is_known]
@@ -81,7 +89,7 @@ def print_verification(console: Console, settings: Settings, names: Sequence[str
     The models ``names`` must be complete. Without names, a model that is neither part of the package nor chosen by
     the settings may be missing as a whole.
     """
-    chosen = {settings.separator, settings.tagger}
+    chosen = {*model_names(settings.separator, settings.separation.stems), settings.tagger}
     right = True
     for model in [find_model(name) for name in names] or load_inventory().values():
         statuses = _inspect(console, model, settings.models_path)
@@ -115,7 +123,7 @@ def pull_models(
     Raises:
         ModelFileError: the licence of a model is unknown and was not accepted, or see ``provision.pull``.
     """
-    models = [find_model(name) for name in names]
+    models = [find_model(name) for given in names for name in model_names(given)]
     unknown = [] if accept_unknown_licence else [model for model in models if not model.licence_is_known]
     if unknown:
         said = "\n".join(line for model in unknown for line in licence_of(model))

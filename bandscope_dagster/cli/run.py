@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from bandscope_dagster.catalogs.recipes import all_catalogs
 from bandscope_dagster.catalogs.refresh import are_current
+from bandscope_dagster.cli.estimate import print_estimate
 from bandscope_dagster.cli.execute_run import RunReport, run_to_end
 from bandscope_dagster.cli.interrupts import answered_interrupt
 from bandscope_dagster.cli.models import require_models
@@ -30,7 +31,7 @@ from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
 from bandscope_dagster.orchestration.resources import chosen_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import REUSE_TAG, launcher_tags
-from bandscope_dagster.orchestration.unfinished import find_unfinished
+from bandscope_dagster.orchestration.unfinished import Unfinished, find_unfinished
 from bandscope_dagster.orchestration.used_stores import check_not_empty, remember_store
 from bandscope_dagster.pipeline.copied_store import check_not_copied
 from bandscope_dagster.pipeline.disk_space import check_space
@@ -40,6 +41,7 @@ from bandscope_dagster.songs.find import select as select_songs
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import STEMS
 from bandscope_dagster.storage.tables.song_files import SongFiles, known_songs, list_all_files
 from bandscope_dagster.tagging.registry import present_from
 
@@ -191,6 +193,8 @@ class _Run:
                     warning := check_space(files, self.listing, todo.lacking, wanted, self.settings)
                 ):
                     self.console.print(f"[yellow]{escape(warning)}[/yellow]", highlight=False, soft_wrap=True)
+                if STEMS.name in self.assets:
+                    print_estimate(self.console, self.settings, files, self._to_separate(wanted, todo, first))
                 reuse = not (recompute and first)
                 reports += _run_batches(
                     self.instance, ranges, self.assets, self.listing.names, self.console, reuse=reuse
@@ -209,6 +213,12 @@ class _Run:
                 require_writable(self.store)
             reports.append(_run_catalogs(self.instance, self.console))
         return reports, computed
+
+    def _to_separate(self, wanted: set[str], todo: Unfinished, first: bool) -> set[str]:
+        """The songs of a round whose stems are computed; a few more if outdated songs keep theirs after all."""
+        if first and (self.options.recompute or self.options.outdated):
+            return wanted
+        return {song for song in wanted if STEMS.name in todo.lacking.tables_of(song)}
 
     def _outdated(self) -> set[str]:
         """The outdated songs; the runs keep those of their tables that are current."""

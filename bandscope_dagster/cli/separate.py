@@ -1,26 +1,29 @@
 """``bandscope separate``: from files to stems in one command, through the same store and graph as all others."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.cli.export import Flat, export
 from bandscope_dagster.cli.ingest import ingest_files
-from bandscope_dagster.cli.result_posts import results_posted
-from bandscope_dagster.cli.run import RunOptions, run_songs
 from bandscope_dagster.cli.terminal import one_line
+from bandscope_dagster.cli.wanted_stems import Wanted, wanted_stems
+from bandscope_dagster.errors import counted
 from bandscope_dagster.exporting.encodings import AudioFormat, find_encoding
 from bandscope_dagster.exporting.song_export import ExportOptions
-from bandscope_dagster.orchestration.home import dagster_home
 from bandscope_dagster.pipeline.uploads import list_uploads
-from bandscope_dagster.settings import Settings
+from bandscope_dagster.settings import PREFIX, Settings, load_settings
 from bandscope_dagster.songs.facts import read_facts
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.schemas import STEM_INSTRUMENT_TAGS, STEMS
 from bandscope_dagster.tagging.registry import present_from
 
-SHOWN_INSTRUMENTS = 6
+SHOWN_INSTRUMENTS: Final = 6
+OF_STEMS: Final = f"{STEMS.name},{STEM_INSTRUMENT_TAGS.name}"
 
 
 def separate_files(
@@ -35,8 +38,13 @@ def separate_files(
 ) -> bool:
     """Ingest the files at and below ``paths``, process them, write their stems to ``to``; True if nothing is missing.
 
-    Other songs of the store are left as they are. A file whose name another upload has is left out.
+    Other songs of the store are left as they are. A file whose name another upload has is left out. Only the stems that
+    are named are computed; a song whose stored stems lack one of them is separated again, and keeps its others.
+
+    Raises:
+        SettingsError: the separator has no such stem; nothing was done.
     """
+    wanted = wanted_stems(settings, [*stems, *without])
     given = ingest_files(store, console, paths, None, replace=False)
     found = {upload.key: upload.song_id for upload in list_uploads(store).uploads}
     songs = {found[key] for key in given.keys if key in found}
@@ -46,9 +54,7 @@ def separate_files(
             console.print(escape(text), highlight=False, soft_wrap=True)
     if not songs:
         return False
-    home = dagster_home()
-    with results_posted(settings, store, console) as shown:
-        failed = run_songs(settings, store, home, shown, songs, None, RunOptions())
+    failed = _run(store, console, songs, wanted)
     options = ExportOptions(find_encoding(audio_format))
     chosen = sorted(songs)
     not_written = export(store, console, chosen, to, options, Flat(stems, without))
@@ -60,3 +66,32 @@ def separate_files(
             heard = ", ".join(names) or "nothing that the tagger knows"
             console.print(escape(f"{song}: heard {heard}"), highlight=False, soft_wrap=True)
     return given.complete and len(songs) == len(given.keys) and not (failed or not_written)
+
+
+def _run(store: ObjectStore, console: Console, songs: Collection[str], wanted: Wanted) -> bool:
+    """Compute what ``songs`` lack; returns True if any run failed."""
+    again = wanted.lacking(store, songs)
+    settings = _in_force(wanted.to_compute(again))
+    # The graph reads the settings when it is imported, so the choice of stems must be in the environment by now.
+    from bandscope_dagster.cli.result_posts import results_posted
+    from bandscope_dagster.cli.run import RunOptions, run_songs
+    from bandscope_dagster.orchestration.home import dagster_home
+
+    home = dagster_home()
+    failed = False
+    with results_posted(settings, store, console) as shown:
+        if others := set(songs) - again.keys():
+            failed |= run_songs(settings, store, home, shown, others, None, RunOptions())
+        if again:
+            text = f"Separated again, because stored stems lack {' or '.join(wanted.stems)}: "
+            console.print(escape(f"{text}{counted(len(again), 'song')}."), highlight=False, soft_wrap=True)
+            options = RunOptions(recompute=True)
+            failed |= run_songs(settings, store, home, shown, set(again), OF_STEMS, options)
+    return failed
+
+
+def _in_force(stems: Sequence[str] | None) -> Settings:
+    """The settings of this process from now on, with only ``stems`` to compute; None leaves them as they are."""
+    if stems is not None:
+        os.environ[f"{PREFIX}STEMS"] = ",".join(stems)
+    return load_settings()

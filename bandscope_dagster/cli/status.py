@@ -160,7 +160,9 @@ def _print_stems(console: Console, facts: SongFacts) -> None:
     if facts.quality is None:  # no stems, or a file from before the quality was measured
         return
     separator = facts.lineages["stems"].model
-    _print_fact(console, "stems", f"by {separator}, residual {facts.quality.residual_db:.1f} dB")
+    residual_db = facts.quality.residual_db
+    remark = "only these were computed" if residual_db is None else f"residual {residual_db:.1f} dB"
+    _print_fact(console, "stems", f"by {separator}, {remark}")
     stems = sorted(facts.quality.stems, key=lambda stem: (-stem.share, stem.stem))
     width = max(len(stem.stem) for stem in stems)
     for stem in stems:

@@ -26,7 +26,8 @@ def separate(
 ) -> None:
     """Separate files into stems: upload them, process them, and write `Artist - Title (stem).wav` into one folder.
 
-    It uses the same store as all other commands, so that a song is computed once. The instruments are printed.
+    It uses the same store as all other commands, so that a song is computed once. Of a new song, only the stems that
+    --stem and --without name are computed. The instruments are printed.
 
     Exits with 1 if a file was left out, or a song failed or was rejected.
     """

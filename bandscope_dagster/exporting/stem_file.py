@@ -33,6 +33,12 @@ def parts_of_stem_file(song: Song) -> list[Part]:
     """
     if lacking := [stem for stem in COLOURS if stem not in song.stems]:
         separator, *more = FITTING
+        if song.separator in FITTING:
+            raise ExportError(
+                f"{song.song_id} has no {', no '.join(lacking)}: only {' and '.join(song.stems)} were computed, and a"
+                f" stem file needs {', '.join(COLOURS)}. To compute all: unset BANDSCOPE_STEMS, then"
+                f" bandscope run --recompute --songs {song.song_id}"
+            )
         raise ExportError(
             f"{song.song_id} has no {', no '.join(lacking)}: {song.separator} separates into"
             f" {' and '.join(song.stems)}, and a stem file needs {', '.join(COLOURS)}. To separate it anew:"

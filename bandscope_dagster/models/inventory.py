@@ -145,6 +145,7 @@ class Model:
     network: Network | None = (
         None  # for architectures of which we have the network, and models only its weights
     )
+    stems: tuple[str, ...] = ()  # of a separator, in the order of its output
 
     @property
     def sha256(self) -> str | None:
@@ -191,12 +192,14 @@ def _unlisted(entry: dict[str, list[str]]) -> UnlistedFiles:
 
 
 def _model(entry: dict[str, Any]) -> Model:
+    network = read_network(entry["network"]) if "network" in entry else None
     parts: dict[str, Any] = {
         "files": tuple(_file(file) for file in entry.get("files", ())),
         "source": _source(entry["source"]),
         "unlisted": _unlisted(entry["unlisted"]) if "unlisted" in entry else None,
         "evidence": tuple(Evidence(**each) for each in entry.get("evidence", ())),
-        "network": read_network(entry["network"]) if "network" in entry else None,
+        "network": network,
+        "stems": network.stems if network else tuple(entry.get("stems", ())),
     }
     return Model(**(entry | parts))
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from bandscope_dagster.input_digests import CODE_VERSIONS, FLAC_BITS, digest
 from bandscope_dagster.models.inventory import HubSource, load_inventory
+from bandscope_dagster.separation.presets import RECIPES, find_preset, name_of
 from bandscope_dagster.settings import Settings, load_settings
 from bandscope_dagster.storage.tables.schemas import SONG_TABLES
 from bandscope_dagster.tagging.answers.parse import PARSER_VERSION
@@ -25,11 +26,7 @@ SPEED_ONLY: Final = ("batch", "onednn")  # options that do not change the result
 def parameters_in_force(settings: Settings) -> dict[str, dict[str, Any]]:
     """Per-song table → all that its rows depend on besides the upload and the code, without loading a model."""
     bits = {FLAC_BITS: settings.flac_bits}
-    separator = {
-        "separator": settings.separator,
-        "weights": _weights(settings.separator),
-        **_options(asdict(settings.separation)),
-    }
+    separator = _separator(settings) | _options(asdict(settings.separation))
     tagger = {
         "tagger": settings.tagger,
         "weights": _weights(settings.tagger),
@@ -59,18 +56,32 @@ def versions_of(settings: Settings) -> Mapping[str, str]:
 def words_in_force(settings: Settings) -> dict[str, str]:
     """The separator and the tagger with their options that are set, for people: kind → text."""
     kinds = {
-        "separator": (settings.separator, asdict(settings.separation)),
+        "separator": (name_of(settings.separator), asdict(settings.separation)),
         "tagger": (settings.tagger, asdict(settings.tagging)),
     }
     return {
-        kind: ", ".join([name, *(f"{option} {value}" for option, value in _options(options).items())])
+        kind: ", ".join([name, *(f"{option} {_words(value)}" for option, value in _options(options).items())])
         for kind, (name, options) in kinds.items()
     }
+
+
+def _separator(settings: Settings) -> dict[str, Any]:
+    """The separator by its name and weights; a preset also by what it says about the chosen stems."""
+    name, stems = settings.separator, settings.separation.stems
+    preset = find_preset(name)
+    if preset is None:
+        return {"separator": name, "weights": _weights(name)}
+    weights = {model: _weights(model) for model in preset.models(stems)}
+    return {"separator": preset.name, RECIPES: preset.recipes_of(stems), "weights": weights}
 
 
 def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are set and change the results."""
     return {name: value for name, value in options.items() if value is not None and name not in SPEED_ONLY}
+
+
+def _words(value: Any) -> str:
+    return " and ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _weights(name: str) -> str:

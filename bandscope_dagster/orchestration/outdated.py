@@ -14,6 +14,7 @@ import polars as pl
 
 from bandscope_dagster.input_digests import CODE_VERSIONS
 from bandscope_dagster.orchestration.in_force import versions_of
+from bandscope_dagster.separation.presets import name_of
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import read_rows
@@ -90,5 +91,5 @@ def _songs_of_other_models(store: ObjectStore, settings: Settings) -> Mapping[st
     rows = read_rows(store, SONG_CATALOG, ("song_id", "separator", "tagger"))
     if rows is None:
         return {"separator": set(), "tagger": set()}
-    chosen = {"separator": settings.separator, "tagger": settings.tagger}
+    chosen = {"separator": name_of(settings.separator), "tagger": settings.tagger}
     return {kind: set(rows.filter(pl.col(kind) != name)["song_id"]) for kind, name in chosen.items()}

@@ -15,8 +15,8 @@ from bandscope_dagster.models.inventory import Model, find_model
 from bandscope_dagster.orchestration.in_force import words_in_force
 from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.pipeline.model_turns import ModelThread
-from bandscope_dagster.separation.protocol import Separator
-from bandscope_dagster.separation.registry import SEPARATORS, load_separator
+from bandscope_dagster.separation.ensemble import AnySeparator
+from bandscope_dagster.separation.registry import load_separator, models_of
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
@@ -41,7 +41,7 @@ class Models:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def separator(self) -> Separator:
+    def separator(self) -> AnySeparator:
         """The separator, on the device of the settings."""
         settings = self._settings
         device = resolve_device(settings.models_device)
@@ -75,17 +75,14 @@ def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:
         SettingsError: a setting names an unknown model.
     """
     needed = {TABLES[table].model for table in tables}
-    chosen = {"separator": (settings.separator, SEPARATORS), "tagger": (settings.tagger, TAGGERS)}
-    found: list[Model] = []
-    for kind, (name, known) in chosen.items():
-        if kind not in needed:
-            continue
-        if name not in known:
-            raise SettingsError(
-                f"BANDSCOPE_{kind.upper()}={name!r} is unknown; choose one of {', '.join(known)}"
-            )
-        found.append(find_model(name))
-    return found
+    found = models_of(settings.separator, settings.separation) if "separator" in needed else []
+    if "tagger" not in needed:
+        return found
+    if settings.tagger not in TAGGERS:
+        raise SettingsError(
+            f"BANDSCOPE_TAGGER={settings.tagger!r} is unknown; choose one of {', '.join(TAGGERS)}"
+        )
+    return [*found, find_model(settings.tagger)]
 
 
 def resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:

@@ -41,7 +41,7 @@ def checks_view(facts: SongFacts) -> Iterator[dict[str, str]]:
     for problem in facts.evidence.damaged:
         file = f"The file of {problem.table}"
         yield _line(blocks_are_whole([problem.message]), f"{file} can be read", f"{file} is damaged", "")
-    if facts.quality is not None:
+    if facts.quality is not None and facts.quality.residual_db is not None:
         limit = decibels(RESIDUAL_LIMIT_DB, "dB")
         detail = f"residual: {residual(facts.quality.residual_db)}; the limit is {limit}"
         sums = stems_sum_to_mixture(facts.quality)

@@ -75,8 +75,10 @@ def _facts(facts: SongFacts) -> Iterator[tuple[str, str]]:
         yield "Owner", visible(song["owner"])
     if song["uploaded_at"] is not None:
         yield "Uploaded", f"{song['uploaded_at']:%Y-%m-%d}"
-    if facts.quality is not None:
+    if facts.quality is not None and facts.quality.residual_db is not None:
         yield "Residual", residual(facts.quality.residual_db)
+    elif facts.quality is not None:
+        yield "Stems", f"only {visible(', '.join(stem.stem for stem in facts.quality.stems))}"
     for title, table in (("Separator", "stems"), ("Tagger", "instrument_tags")):
         lineage = facts.lineages.get(table)
         if lineage is not None and lineage.model:

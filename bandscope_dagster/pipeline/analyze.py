@@ -15,7 +15,7 @@ from bandscope_dagster.pipeline.resource_usage import timed
 from bandscope_dagster.pipeline.stop import check_stop
 from bandscope_dagster.pipeline.stream import analyze_songs
 from bandscope_dagster.pipeline.uploads import is_replaced
-from bandscope_dagster.separation.protocol import Separator
+from bandscope_dagster.separation.ensemble import AnySeparator
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.lacking import damage_told_of
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -34,7 +34,7 @@ OUTCOMES_AHEAD: Final = 16  # outcomes that may wait for the caller while the mo
 class ModelSource(Protocol):
     """Loads models on request; a call may take as long as loading."""
 
-    def separator(self) -> Separator: ...
+    def separator(self) -> AnySeparator: ...
     def tagger(self) -> Tagger: ...
 
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.pipeline.uploads import Listing, Upload
+from bandscope_dagster.separation.chosen_stems import stems_of
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.lacking import Lacking
 from bandscope_dagster.storage.objects.local import LocalStore
@@ -22,8 +23,7 @@ WAVEFORM_BYTES_PER_S: Final = 83_000
 STEM_BYTES_PER_S: Final = 97_000 / 2  # of each stem
 OTHER_BYTES: Final = 35_000  # of a song's three other tables
 STEMS_24_BIT: Final = 0.91 / 0.42  # 24-bit against 16-bit FLAC of real stems
-STEMS_OF: Final = {"spleeter-2stems": 2, "htdemucs_6s": 6}
-OTHER_STEMS: Final = 4
+OTHER_STEMS: Final = 4  # of a separator whose stems are not known
 
 # Bytes per second of an upload whose duration is not known yet: usual, and at most. CD audio, and 24 bits at 96 kHz;
 # half of that for lossless compression; 192 and 320 kbit/s; videos.
@@ -113,7 +113,8 @@ def _needed(
 
 def _bytes_per_second(settings: Settings) -> dict[str, float]:
     """Table → the bytes that it needs for a second of audio."""
-    stems = STEMS_OF.get(settings.separator, OTHER_STEMS) * STEM_BYTES_PER_S
+    count = len(settings.separation.stems or stems_of(settings.separator))
+    stems = (count or OTHER_STEMS) * STEM_BYTES_PER_S
     return {
         DECODED_WAVEFORMS.name: WAVEFORM_BYTES_PER_S,
         STEMS.name: stems * (STEMS_24_BIT if settings.flac_bits == 24 else 1.0),

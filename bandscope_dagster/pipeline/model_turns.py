@@ -7,11 +7,13 @@ accelerator's memory.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bandscope_dagster.separation.ensemble import AnySeparator, Ensemble
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.tagging.protocol import Heard, Tagger
 
@@ -25,8 +27,11 @@ class ModelThread:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="models")
 
-    def separator(self, separator: Separator) -> Separator:
-        """The same separator, which computes in this thread."""
+    def separator(self, separator: AnySeparator) -> AnySeparator:
+        """The same separator, which computes in this thread; the members of an ensemble take turns too."""
+        if isinstance(separator, Ensemble):
+            members = tuple(_SeparatorInTurns(member, self._thread) for member in separator.members)
+            return replace(separator, members=members)
         return _SeparatorInTurns(separator, self._thread)
 
     def tagger(self, tagger: Tagger) -> Tagger:

@@ -1,5 +1,6 @@
 """The audio tables of one song: encoder threads turn blocks into rows, and one writer thread stores the rows."""
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
@@ -10,6 +11,7 @@ from bandscope_dagster.audio.flac import Quantized, dequantize, encode
 from bandscope_dagster.audio.levels import peak, rms_dbfs
 from bandscope_dagster.pictures.envelope import EnvelopeMeter
 from bandscope_dagster.pipeline.plan import SongPlan
+from bandscope_dagster.separation.chosen_stems import chosen_stems
 from bandscope_dagster.separation.quality import QualityMeter
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import AudioTableWriter
@@ -23,7 +25,9 @@ class SongAudio:
     """Encodes, measures and stores the blocks of one song's ``decoded_waveforms`` and ``stems``."""
 
     def __init__(self, plan: SongPlan, store: ObjectStore, encoders: Executor, stems: Sequence[str]) -> None:
-        self.quality = QualityMeter(stems)  # of the stored stems
+        separated = plan.compute.get(STEMS.name)
+        chosen = chosen_stems(json.loads(separated.params)) if separated is not None else None
+        self.quality = QualityMeter(stems, all_stems=chosen is None)  # of the stored stems
         self.envelopes: defaultdict[str, EnvelopeMeter] = defaultdict(EnvelopeMeter)  # by source
         self._plan = plan
         self._store = store

@@ -24,8 +24,8 @@ from bandscope_dagster.pipeline.progress import Stage, report
 from bandscope_dagster.pipeline.song_analysis import BatchContext, SongAnalysis
 from bandscope_dagster.pipeline.stop import is_stopping
 from bandscope_dagster.pipeline.uploads import fetch_upload
-from bandscope_dagster.separation.protocol import Separator
-from bandscope_dagster.separation.streaming import Separated, SeparationFailed, StreamingSeparation
+from bandscope_dagster.separation.ensemble import AnySeparator, streaming_of
+from bandscope_dagster.separation.streaming import Separated, SeparationFailed
 from bandscope_dagster.songs.presence import PresentFrom
 from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -72,7 +72,7 @@ def analyze_songs(
     store: ObjectStore,
     limits: Limits,
     flac_bits: Bits,
-    separator: Separator | None,
+    separator: AnySeparator | None,
     tagger: Tagger | None,
     present_from: PresentFrom,
     stopped: threading.Event | None = None,
@@ -125,9 +125,9 @@ def analyze_songs(
 class _Batch:
     """The songs between their first block and their outcome."""
 
-    def __init__(self, context: BatchContext, separator: Separator | None) -> None:
+    def __init__(self, context: BatchContext, separator: AnySeparator | None) -> None:
         self._context = context
-        self._separation = StreamingSeparation(separator) if separator else None
+        self._separation = streaming_of(separator) if separator else None
         self._songs: dict[str, SongAnalysis] = {}
 
     def take(self, item: _Read) -> None:

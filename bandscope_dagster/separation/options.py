@@ -21,6 +21,7 @@ class SeparationOptions:
     batch: int | None = None  # segments in one call of the model, at most
     precision: Precision | None = None  # of the networks' computations
     onednn: OneDnn = "auto"  # HTDemucs on a CPU; changes the speed only, so it is not in the lineage
+    stems: tuple[str, ...] | None = None  # to compute, in the model's order; all if it is None
 
     def refuse(self, *names: str, model: str) -> None:
         """Raise SettingsError if one of these options is set: the model does not have it."""

@@ -23,7 +23,9 @@ class StemQuality:
     """One stem over a whole song, as it is stored."""
 
     stem: str
-    share: float  # of the energy of all stems, in [0, 1]; 0 for every stem if all are digital silence
+    # Of the energy of all stems, in [0, 1]; 0 for every stem if all are digital silence. If only some stems are stored,
+    # the rest of the mixture counts as one more stem.
+    share: float
     peak: float  # largest absolute sample, 1.0 = full scale
     rms_dbfs: float | None  # over both channels; None for digital silence
     loudness_lufs: float | None  # integrated, ITU-R BS.1770-4; None below its gate and for less than 400 ms
@@ -34,13 +36,17 @@ class StemQuality:
 class SeparationQuality:
     """A whole song's separation. All numbers are finite, so that JSON can hold them."""
 
-    residual_db: float  # energy of mixture − Σ stems against the mixture's, in [FLOOR_DB, CEILING_DB]
+    # Energy of mixture − Σ stems against the mixture's, in [FLOOR_DB, CEILING_DB]; None if only some stems are stored.
+    residual_db: float | None
     stems: tuple[StemQuality, ...]
 
     @property
     def sums_to_mixture(self) -> bool:
-        """True if the stems add up to the mixture: the residual is at most ``RESIDUAL_LIMIT_DB``."""
-        return self.residual_db <= RESIDUAL_LIMIT_DB
+        """True if the stems add up to the mixture: the residual is at most ``RESIDUAL_LIMIT_DB``.
+
+        Also true if only some stems are stored, which need not add up to it.
+        """
+        return self.residual_db is None or self.residual_db <= RESIDUAL_LIMIT_DB
 
     def to_json(self) -> str:
         """One JSON object with the names of the fields."""
@@ -64,7 +70,9 @@ class QualityMeter:
     filter, and may run in any other thread: the blocks of one stem in order, several stems at once.
     """
 
-    def __init__(self, stems: Sequence[str]) -> None:
+    def __init__(self, stems: Sequence[str], *, all_stems: bool = True) -> None:
+        """Measure ``stems``: all that the separator has, or a choice of them."""
+        self._all_stems = all_stems
         self._levels = {stem: LevelMeter() for stem in stems}
         self._mixture = 0.0
         self._residual = 0.0
@@ -86,8 +94,10 @@ class QualityMeter:
         """The quality of everything that was added; call it after the threads that add are done."""
         found = {stem: measure.finish() for stem, measure in self._levels.items()}
         total = sum(levels.energy for levels in found.values())
+        if not self._all_stems:
+            total += self._residual  # what the other stems share, as one stem
         return SeparationQuality(
-            residual_db=self._residual_db(),
+            residual_db=self._residual_db() if self._all_stems else None,
             stems=tuple(
                 StemQuality(
                     stem=stem,

@@ -321,6 +321,46 @@ def test_verified_files_become_the_separator(tmp_path: Path) -> None:
     assert_equal(separate(separator, mixture), expected(mixture, tiny_network(3)))
 
 
+def counted_calls(separator: Demucs) -> list[int]:
+    """The numbers of the separator's networks, appended whenever one of them runs."""
+    calls: list[int] = []
+    for number, network in enumerate(separator._networks):
+        network.register_forward_hook(lambda *_, number=number: calls.append(number))
+    return calls
+
+
+@pytest.mark.parametrize("stems", [("vocals",), ("drums", "other")])
+def test_a_bag_loads_and_runs_only_the_networks_that_the_chosen_stems_need(
+    tmp_path: Path, stems: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BAGS, "tiny", BAGS["htdemucs_ft"])  # pyright: ignore[reportArgumentType]
+    model = model_on_disk(tmp_path, [safetensors_file(tiny_network(seed)) for seed in range(4)])
+    mixture = noise(SEGMENT)
+    whole = load_demucs(model, tmp_path, "cpu", SeparationOptions())
+    chosen = load_demucs(model, tmp_path, "cpu", SeparationOptions(stems=stems))
+    calls = counted_calls(chosen)
+    found = separate(chosen, mixture)
+    rows = [FOUR.index(stem) for stem in stems]
+    assert chosen.stems == stems and len(chosen._networks) == len(stems)
+    assert np.array_equal(found, separate(whole, mixture)[rows])
+    assert [calls.count(number) for number in range(4)] == [len(calls) // len(stems)] * len(stems) + [0] * (
+        4 - len(stems)
+    )
+    assert chosen.identity.sha256 == whole.identity.sha256
+
+
+def test_one_network_returns_only_the_chosen_stems() -> None:
+    mixture = noise(2 * SEGMENT)
+    found = separate(tiny_demucs(stems=("drums", "vocals")), mixture)
+    assert np.array_equal(found, separate(tiny_demucs(), mixture)[[0, 3]])
+
+
+def test_weights_with_other_stems_than_the_inventory_are_refused(tmp_path: Path) -> None:
+    model = model_on_disk(tmp_path, [safetensors_file(tiny_network(0, SIX))])
+    with pytest.raises(ModelFileError, match="have the stems drums, bass, other, vocals, guitar, piano; the"):
+        load_demucs(model, tmp_path, "cpu", SeparationOptions())
+
+
 class Parsed(Exception):
     """A file was parsed."""
 

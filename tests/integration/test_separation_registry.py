@@ -62,6 +62,30 @@ def test_every_embedded_separator_finds_silence_in_silence(name: str) -> None:
     assert separator.separate(torch.zeros((1, 2, separator.plan.length))).abs().max() < 1e-5
 
 
+def test_every_embedded_separator_has_the_stems_of_the_inventory() -> None:
+    assert {name: load(name).stems for name in EMBEDDED} == {
+        name: find_model(name).stems for name in EMBEDDED
+    }
+    assert all(find_model(name).stems for name in SEPARATORS)
+
+
+def test_only_the_chosen_stems_are_returned_and_they_are_part_of_the_identity() -> None:
+    whole = load("spleeter-2stems")
+    options = SeparationOptions(stems=("accompaniment",))
+    chosen = load_separator("spleeter-2stems", Path("nowhere"), "cpu", options)
+    segment = torch.randn((1, 2, whole.plan.length), generator=torch.Generator().manual_seed(0))
+    assert chosen.stems == ("accompaniment",)
+    assert torch.equal(chosen.separate(segment), whole.separate(segment)[:, 1:])
+    assert chosen.identity.params == whole.identity.params | {"stems": ["accompaniment"]}
+    assert "stems" not in whole.identity.params, "the stored results of all versions would be outdated"
+
+
+def test_a_stem_that_the_weights_lack_is_an_error_that_names_those_they_have() -> None:
+    options = SeparationOptions(stems=("piano",))
+    with pytest.raises(SettingsError, match="no stem 'piano'; its stems are vocals, accompaniment"):
+        load_separator("spleeter-2stems", Path("nowhere"), "cpu", options)
+
+
 def test_the_batch_is_the_one_that_was_set() -> None:
     separator = load_separator("spleeter-2stems", Path("nowhere"), "cpu", SeparationOptions(batch=3))
     assert separator.batch == 3

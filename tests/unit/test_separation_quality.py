@@ -105,6 +105,19 @@ def test_shares_are_energies_over_their_sum() -> None:
     assert [stem.share for stem in quality.stems] == pytest.approx([0.8, 0.2])
 
 
+def test_where_only_some_stems_are_stored_the_rest_of_the_mixture_counts_as_one_stem() -> None:
+    drums, bass, vocals = sine(0.4, hertz=100), sine(0.2, hertz=200), sine(0.1, hertz=400)
+    mixture = drums + bass + vocals
+    measure = QualityMeter(["vocals", "bass"], all_stems=False)
+    measure.add_separated(mixture, [vocals, bass])
+    for stem, block in (("vocals", vocals), ("bass", bass)):
+        measure.add_stem(stem, block)
+    quality = measure.finish()
+    assert quality.residual_db is None and quality.sums_to_mixture
+    assert [stem.share for stem in quality.stems] == pytest.approx([1 / 21, 4 / 21], rel=1e-3)
+    assert SeparationQuality.from_json(quality.to_json()) == quality
+
+
 @pytest.mark.parametrize("piece", [997, 4096, 44_100])
 def test_pieces_of_any_length_give_the_figures_of_the_whole(piece: int) -> None:
     mixture = excerpt()

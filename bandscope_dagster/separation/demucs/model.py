@@ -49,8 +49,32 @@ def load_demucs(model: Model, folder: Path, device: str, options: SeparationOpti
         SettingsError: the options do not fit the model.
     """
     verified = read_verified(model, folder)
-    networks = [build_network(name, content) for name, content in verified.files.items()]
-    return Demucs(model.name, verified.sha256, networks, device, options, BAGS.get(model.name))
+    weights = BAGS.get(model.name)
+    needed = _needed(model, options, weights)
+    networks = [
+        build_network(name, content)
+        for index, (name, content) in enumerate(verified.files.items())
+        if index in needed
+    ]
+    for network in networks:
+        if model.stems and tuple(network.sources) != model.stems:
+            raise ModelFileError(
+                f"The weights of {model.name} have the stems {', '.join(network.sources)}; the inventory has "
+                f"{', '.join(model.stems)}."
+            )
+    rows = None if weights is None else [weights[index] for index in needed]
+    return Demucs(model.name, verified.sha256, networks, device, options, rows)
+
+
+def _needed(
+    model: Model, options: SeparationOptions, weights: Sequence[Sequence[float]] | None
+) -> Sequence[int]:
+    """The networks of a model, as indices, that have a weight in any of the chosen stems."""
+    networks = range(len(model.files))
+    if weights is None or options.stems is None:
+        return networks
+    columns = [model.stems.index(stem) for stem in options.stems]
+    return [index for index in networks if any(weights[index][column] for column in columns)]
 
 
 def build_network(name: str, content: bytes) -> HTDemucs:
@@ -121,6 +145,8 @@ class Demucs:
     ) -> None:
         """Prepare ``networks``, which have the same stems; ``weights`` has a row per network and a column per stem.
 
+        With ``options.stems``, only these stems are returned.
+
         Raises:
             SettingsError: the segment is longer than the networks were trained for or too short for the shifts, or the
                 device does not support the precision or oneDNN.
@@ -137,7 +163,9 @@ class Demucs:
         shifts = options.shifts or 0
         self._precision: Precision = options.precision or "fp32"
         length = int(SAMPLE_RATE * (Fraction(networks[0].segment) if segment_s == trained else segment_s))
-        self.stems = tuple(networks[0].sources)
+        sources = tuple(networks[0].sources)
+        self.stems = sources if options.stems is None else options.stems
+        self._columns = [sources.index(stem) for stem in self.stems]
         shortest = int((1 - overlap) * length)
         if shifts and MAX_SHIFT * (2 * shifts - 1) // (2 * shifts) >= shortest:
             raise SettingsError(
@@ -160,7 +188,8 @@ class Demucs:
                 "precision": self._precision,
             },
         )
-        self._weights = weights or [[1.0] * len(self.stems)] * len(networks)
+        rows = weights or [[1.0] * len(sources)] * len(networks)
+        self._weights = [[row[column] for column in self._columns] for row in rows]
         self._networks = [prepare_network(network, device) for network in networks]
         # Packed weights do not work with autocast, which computes the other precisions.
         onednn = device == "cpu" and self._precision == "fp32" and uses_onednn(options.onednn)
@@ -175,13 +204,14 @@ class Demucs:
         """``(batch, 2, length)`` float32 at 44.1 kHz → ``(batch, stems, 2, length)`` float32, on ``device``."""
         with inference(self._precision, self.device):
             if len(self._networks) == 1:
-                return self._networks[0](segments).float()
+                output = self._networks[0](segments).float()
+                return output if output.shape[1] == len(self.stems) else output[:, self._columns]
             sums = segments.new_zeros((len(segments), len(self.stems), *segments.shape[1:]))
             for network, row in zip(self._networks, self._weights, strict=True):
                 output = network(segments).float()
-                for stem, weight in enumerate(row):
+                for stem, (column, weight) in enumerate(zip(self._columns, row, strict=True)):
                     if weight:
-                        sums[:, stem] += output[:, stem] * weight
+                        sums[:, stem] += output[:, column] * weight
             for stem, column in enumerate(zip(*self._weights, strict=True)):
                 sums[:, stem] /= sum(column)
             return sums

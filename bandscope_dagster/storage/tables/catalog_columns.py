@@ -25,7 +25,8 @@ SONG_SUMMARY_COLUMNS = (
     Column(
         "stem_energy_share",
         pa.list_(STEM_SHARE),
-        "Share of each stem in the energy of all stems, in [0, 1]",
+        "Share of each stem in the energy of all stems, in [0, 1]; if only some stems are stored, the rest of the "
+        "mixture counts as one more stem",
         [{"stem": "accompaniment", "share": 0.69}, {"stem": "vocals", "share": 0.31}],
     ),
     Column(
@@ -55,7 +56,7 @@ SONG_SUMMARY_COLUMNS = (
         "residual_db",
         FLOAT,
         "Energy of the residual (mixture minus the sum of the stems) relative to the mixture; -200 if the sum is "
-        "exact, null without stems",
+        "exact, null without stems and if only some stems are stored",
         -41.5,
         "dB",
     ),

@@ -1,0 +1,89 @@
+"""The time that separation will take, printed before it begins."""
+
+from collections.abc import Collection
+from typing import Final
+
+import polars as pl
+from rich.console import Console
+from rich.markup import escape
+
+from bandscope_dagster.errors import BandscopeError, counted
+from bandscope_dagster.orchestration.resources import Models, chosen_models
+from bandscope_dagster.separation.presets import name_of
+from bandscope_dagster.separation.speed import device_in_words, in_words, measure_speed
+from bandscope_dagster.settings import Settings
+from bandscope_dagster.storage.tables.schemas import SONGS, STEMS
+from bandscope_dagster.storage.tables.song_files import SongFiles
+
+
+class SpeedUnknown(BandscopeError):
+    """The short call that measures the speed failed; a run takes less memory by itself, and may succeed."""
+
+
+WORTH_TELLING: Final = 0.1  # of a song's length; a model that takes less is fast, and nothing is said
+
+
+def tells_speed(settings: Settings) -> bool:
+    """True if the separator may be slow, and computes on this machine: embedded models are fast everywhere."""
+    in_this_process = settings.executor == "in_process"
+    return in_this_process and not all(model.embedded for model in chosen_models(settings, [STEMS.name]))
+
+
+def speed_line(settings: Settings) -> str | None:
+    """The speed of the separator of the settings on their device; None if it need not be known.
+
+    It takes as long as loading the model, which a later run of this process does not do again, and a few seconds.
+
+    Raises:
+        SpeedUnknown: the short call failed.
+        ModelFileError, SettingsError: the model or the device cannot be used.
+    """
+    factor = _factor(settings)
+    return None if factor is None else f"{_name(settings)}: {_words(factor)}"
+
+
+def print_estimate(console: Console, settings: Settings, files: SongFiles, songs: Collection[str]) -> None:
+    """Print how long the separation of ``songs`` will take, unless that is short. Failures of the probe are printed."""
+    if not songs:
+        return
+    try:
+        factor = _factor(settings)
+    except SpeedUnknown as error:
+        console.print(escape(str(error)), highlight=False, soft_wrap=True)
+        return
+    if factor is None or factor < WORTH_TELLING:
+        return
+    known = files.of(pl.Series(sorted(songs), dtype=pl.String)).read(
+        SONGS, lambda rows: rows.select("song_id", "duration_s", "error")
+    )
+    seconds = {song: 0.0 if error else duration_s or 0.0 for song, duration_s, error in known.iter_rows()}
+    total = sum(seconds.values())
+    if all(song in seconds for song in songs):
+        audio = f"{counted(len(songs), 'song')} of {in_words(total)} in all"
+        text = f"{audio}: about {in_words(factor * total)}"
+    else:
+        text = f"{counted(len(songs), 'song')}: about {in_words(60 * factor)} for each minute of audio"
+    line = f"{_name(settings)}: {_words(factor)}; {text}"
+    console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _factor(settings: Settings) -> float | None:
+    if not tells_speed(settings):
+        return None
+    separator = Models(settings).separator()
+    try:
+        return measure_speed(separator)
+    except Exception as error:
+        raise SpeedUnknown(
+            f"the speed of {name_of(settings.separator)} cannot be measured: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _name(settings: Settings) -> str:
+    separator = Models(settings).separator()
+    return f"{name_of(settings.separator)} on {device_in_words(separator.device)}"
+
+
+def _words(factor: float) -> str:
+    digits = 1 if factor >= 0.95 else 2
+    return f"about {factor:.{digits}f} \u00d7 the length of a song"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import polars as pl
 
@@ -94,6 +94,10 @@ def read_holdings(store: ObjectStore) -> Holdings:
     )
 
 
+_Origin: TypeAlias = tuple[str, str, Mapping[str, str]]
+"""Model, SHA-256 of its weights, and package → version."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """The footers of some songs."""
@@ -108,9 +112,12 @@ def _sample(store: ObjectStore, songs: pl.DataFrame) -> _Seen:
     chosen = computed["song_id"].gather_every(max(1, computed.height // SAMPLED_SONGS)).head(SAMPLED_SONGS)
     weights: dict[str, Counter[str]] = {}
     software: dict[str, set[str]] = {}
+
+    def origins(song_id: str) -> list[_Origin]:
+        return list(_origins(store, song_id))
+
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        song_ids: list[str] = chosen.to_list()
-        for of_song in pool.map(lambda song_id: list(_origins(store, song_id)), song_ids):
+        for of_song in pool.map(origins, chosen):
             for model, sha256, packages in of_song:
                 weights.setdefault(model, Counter())[sha256] += 1
                 for package, version in packages.items():
@@ -118,7 +125,7 @@ def _sample(store: ObjectStore, songs: pl.DataFrame) -> _Seen:
     return _Seen(len(chosen), weights, {package: sorted(found) for package, found in software.items()})
 
 
-def _origins(store: ObjectStore, song_id: str) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+def _origins(store: ObjectStore, song_id: str) -> Iterator[_Origin]:
     """The model, its weights and the software of the song's stems and tags. Files that cannot be read have none."""
     for table in (STEMS, INSTRUMENT_TAGS):
         try:

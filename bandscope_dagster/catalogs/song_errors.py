@@ -1,5 +1,10 @@
-"""``song_errors``: why a table has no result for a song, or for some of its windows."""
+"""``song_errors``: the reasons why a song has no result in some tables, or for some of its windows.
 
+A song has one row per reason, also if the reason is in several tables. So the number of rows with a reason is the
+number of songs: a rejected upload, whose error every later table repeats, has one row.
+"""
+
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final
@@ -63,8 +68,12 @@ def _rows(files: SongFiles) -> pl.DataFrame:
         return lineage.created_at if lineage else None
 
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        times = list(pool.map(since, found))
-    rows = [_row(song_id, problem, time) for (song_id, problem), time in zip(found, times, strict=True)]
+        times = dict(zip(found, pool.map(since, found), strict=True))
+    rows = [
+        _row(song_id, problems, [times[song_id, problem] for problem in problems])
+        for song_id, known in evidence.items()
+        for problems in _by_reason(known.problems)
+    ]
     return pl.DataFrame(rows, schema=empty_frame(SONG_ERRORS).schema)
 
 
@@ -73,12 +82,25 @@ def _times_of_failures(files: SongFiles) -> dict[tuple[str, str], datetime]:
     return {(song_id, table): since for song_id, table, since in rows.iter_rows()}
 
 
-def _row(song_id: str, problem: Problem, since: datetime | None) -> dict[str, Any]:
+def _by_reason(problems: Sequence[Problem]) -> Iterator[list[Problem]]:
+    """The problems of a song, those with the same reason together; in the order of the first table of each reason."""
+    reasons = dict.fromkeys(problem.reason for problem in problems)
+    for reason in reasons:
+        yield [problem for problem in problems if problem.reason == reason]
+
+
+def _row(song_id: str, problems: Sequence[Problem], times: Sequence[datetime | None]) -> dict[str, Any]:
+    """The row of a song about the problems of one reason; ``times`` are those when they were written."""
+    first = problems[0]
+    messages = [problem.windows_text + problem.message for problem in problems]
+    known = [time for time in times if time is not None]
     return {
         "song_id": song_id,
-        "table": problem.table,
-        "stage": problem.stage,
-        "reason": problem.reason,
-        "message": problem.windows_text + problem.message,
-        "since": since,
+        "table": first.table,
+        "stage": first.stage,
+        "reason": first.reason,
+        "message": messages[0],
+        "since": min(known) if known else None,
+        "tables": [problem.table for problem in problems],
+        "messages": messages,
     }

@@ -8,7 +8,7 @@ import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
-from bandscope_dagster.cli.more_commands import doctor, forget, results, vocabulary
+from bandscope_dagster.cli.more_commands import describe, doctor, forget, results, vocabulary
 from bandscope_dagster.cli.opened import settings_and_store
 from bandscope_dagster.cli.process_end import direct_exit
 from bandscope_dagster.cli.tasks_app import export, find, separate
@@ -251,5 +251,5 @@ def report(
     raise typer.Exit(1 if failed else 0)
 
 
-for command in (forget, results, vocabulary, doctor):
+for command in (forget, results, vocabulary, describe, doctor):
     app.command()(command)

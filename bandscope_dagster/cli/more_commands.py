@@ -1,5 +1,6 @@
 """More commands of ``bandscope``: those of ``app.py`` would be too many for one module."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -101,3 +102,39 @@ def doctor(
     from bandscope_dagster.cli.doctor import examine
 
     raise typer.Exit(0 if examine(console, read_only=read_only, deep=deep) else 1)
+
+
+def describe(
+    croissant: Annotated[
+        bool, typer.Option("--croissant", help="Write Croissant 1.1 (JSON-LD) instead of the data card.")
+    ] = False,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write to. Default: README.md, or croissant.json, at the root of the store."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --to if it exists.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the data set. Default: the last part of the store's address.")
+    ] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Licence of the songs: an SPDX identifier, or a URL. Their files do not say it."),
+    ] = None,
+    creator: Annotated[
+        str | None, typer.Option(help="Person or organisation that made the data set.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Address at which the data set is published.")] = None,
+    cite: Annotated[str | None, typer.Option(help="How to cite the data set.")] = None,
+) -> None:
+    """Describe the store as a data set: a data card (README.md), or Croissant for programs.
+
+    A file in the store that a person wrote or edited is never replaced.
+    """
+    from bandscope_dagster.cli.describe import describe as write_description
+    from bandscope_dagster.describing.stated import Stated
+
+    settings, store = settings_and_store()
+    known = Stated(name or store.url.rstrip("/").rpartition("/")[2] or "songs", licence, creator, url, cite)
+    write_description(settings, store, console, known, to, as_croissant=croissant, force=force)

@@ -97,9 +97,17 @@ def _compared(
 
 
 def _damaged_rows(store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-    """The rows of ``song_errors`` about damaged files, and the versions of all files that it was built from."""
-    stored = read_made_from(store, SONG_ERRORS, SOURCES, ("song_id", "table", "reason", "message"))
-    if stored is None:
-        return None
+    """The damaged files by ``song_errors``: one row per song and table, and the versions of all files that it knew."""
+    columns = ("song_id", "reason", "tables", "messages")
+    stored = read_made_from(store, SONG_ERRORS, SOURCES, columns)
+    if (
+        stored is None
+    ):  # perhaps a catalog of version 1, which had a row per table, and is rebuilt at the next refresh
+        stored = read_made_from(store, SONG_ERRORS, SOURCES, ("song_id", "reason", "table", "message"))
+        if stored is None:
+            return None
+        rows, versions = stored
+        return rows.filter(pl.col("reason") == DAMAGED), versions
     rows, versions = stored
-    return rows.filter(pl.col("reason") == DAMAGED), versions
+    of_tables = rows.filter(pl.col("reason") == DAMAGED).explode("tables", "messages")
+    return of_tables.rename({"tables": "table", "messages": "message"}), versions

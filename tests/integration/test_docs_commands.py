@@ -16,7 +16,10 @@ from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.storage.objects.open_store import open_store
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", "docs/producers.md", "docs/operators.md", "docs/models.md", "docs/results.md"]
+PAGES = [
+    *("README.md", "docs/producers.md", "docs/operators.md", "docs/models.md", "docs/results.md"),
+    "docs/datasets.md",
+]
 
 NOT_RUN = {
     "source .venv/bin/activate": "the test's own environment is active",

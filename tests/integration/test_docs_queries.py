@@ -25,7 +25,7 @@ from bandscope_dagster.audio.flac import dequantize, quantize
 from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, SONGS
+from bandscope_dagster.storage.tables.schemas import ANALYSIS_TABLES, SONG_FAILURES, SONGS
 from bandscope_dagster.storage.tables.song_tables import write_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "queries.md"
@@ -67,18 +67,23 @@ TAGS = {
     ],
     "sung": lambda song: [
         banjo(song, "foreground", 12.0),
+        tag_row(song, "drone", 0.1, 0.0, family=None, mapped=False, end_s=12.0),
         tag_row(song, "singing", 0.8, 0.0, source="vocals", family="voice"),
+        tag_row(song, "drone", 0.1, 0.0, source="vocals", family=None, mapped=False),
         tag_row(song, "singing", 0.6, 51.0, source="vocals", family="voice"),
     ],
     "temple": lambda song: [banjo(song, "background")],
     "long": lambda song: [banjo(song, "foreground", 12.0)],
 }
 SECONDS = {"raga": 60.0, "sung": 61.5, "temple": 60.0, "long": 101.0}
+GENRES = {"raga": "Raga", "sung": " raga ", "temple": None, "long": "", "hush": "Raga"}
+TAKEN = [*SECONDS, "hush"]
+"""The songs with results; the last one has a silent stem and no instrument."""
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
-    """Four songs of at least a minute of real music, one rejected song and one failed song."""
+    """Four songs of at least a minute of real music, a short one, one rejected song and one failed song."""
     store = open_store(str(tmp_path_factory.mktemp("queries") / "store"))
     stored: dict[str, dict[str, np.ndarray]] = {}
     mixtures: dict[str, np.ndarray] = {}
@@ -87,9 +92,13 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         music = np.tile(excerpt(), (1, 18))[:, number * 9000 :][:, :frames]
         stems = {"accompaniment": music * np.float32(3 - number / 2), "vocals": music[::-1] * np.float32(0.2)}
         left = noise(seconds, 10 ** (-(50 + number) / 20) * 0.1)
-        mixture = store_song(store, song, stems, TAGS[song](song), beside=left, title=song)
+        facts = {"title": song, "genre": GENRES[song]}
+        mixture = store_song(store, song, stems, TAGS[song](song), beside=left, **facts)
         stored[song] = {stem: as_stored(samples) for stem, samples in stems.items()}
         mixtures[song] = as_stored(mixture)
+    hush = {"accompaniment": noise(3.0, 0.01), "vocals": noise(3.0, 0.0)}
+    mixtures["hush"] = as_stored(store_song(store, "hush", hush, [], title="hush", genre=GENRES["hush"]))
+    stored["hush"] = {stem: as_stored(samples) for stem, samples in hush.items()}
     reject(store, "hiss", "truncated: 1 of 2 s")
     write_table(store, SONGS, [song_row("broken")], lineage("broken"))
     failure = {"song_id": "broken", "table": "stems", "stage": "stems", "reason": "MemoryError"}
@@ -173,7 +182,58 @@ def check_collection(names: Namespace, known: Collection) -> None:
 
 
 def check_together(names: Namespace, known: Collection) -> None:
-    assert names["together"].values.tolist() == [["banjo", "singing", 1], ["banjo", "tabla", 1]]
+    # Of five tagged songs, four have a banjo: one with singing, one with a tabla.
+    assert names["together"].values.tolist() == [["banjo", "singing", 1, 1.25], ["banjo", "tabla", 1, 1.25]]
+    assert names["at_once"].values.tolist() == [["banjo", "tabla", 1, 3.0]]
+
+
+def check_transitions(names: Namespace, known: Collection) -> None:
+    # raga: banjo at 0 s, tabla at 6 s and again at 30 s, which no other instrument follows.
+    assert names["transitions"].rows() == [("banjo", "tabla", 1, 1, 6.0, 1.0)]
+
+
+def check_genres(names: Namespace, known: Collection) -> None:
+    assert names["genres"].rows() == [
+        ("(none)", "banjo", 2, 2, 1.0),
+        ("raga", "banjo", 2, 3, 0.67),
+        ("raga", "singing", 1, 3, 0.33),
+        ("raga", "tabla", 1, 3, 0.33),
+    ]
+
+
+def check_voices(names: Namespace, known: Collection) -> None:
+    energies = {
+        song: {stem: float((samples.astype(float) ** 2).sum()) for stem, samples in stems.items()}
+        for song, stems in known.stems.items()
+    }
+    shares = {song: each["vocals"] / sum(each.values()) for song, each in energies.items()}
+    rows = {song: (level, share) for song, level, _, share in names["voices"].rows()}
+    assert set(rows) == set(TAKEN)
+    assert {song: share for song, (_, share) in rows.items()} == pytest.approx(shares, rel=1e-4)
+    levels = sorted(level for level, _ in rows.values())
+    assert names["sung"].rows() == [(0, 5, pytest.approx(levels[2]))]
+    order = np.argsort(np.argsort([[*values] for values in rows.values()], axis=0), axis=0)
+    assert names["correlation"] == pytest.approx(np.corrcoef(order.T)[0, 1])
+
+
+def check_similar(names: Namespace, known: Collection) -> None:
+    # raga: 12 s of banjo and 6 s of tabla; sung: 12 s of banjo and 6 s of singing; the others: only banjo.
+    alone = round(12 / np.hypot(12, 6), 3)
+    assert names["similar"].rows() == [
+        ("long", "long", alone),
+        ("temple", "temple", alone),
+        ("sung", "sung", 0.8),
+    ]
+    assert names["nearest"]("hush").is_empty() and names["nearest"]("hiss").is_empty()
+
+
+def check_quality(names: Namespace, known: Collection) -> None:
+    worst = names["worst"]
+    by_residual = sorted(SECONDS, key=lambda song: residual(known, song), reverse=True)
+    assert worst["song_id"].to_list() == [*by_residual, "hush"], "the sum of the last one is exact"
+    assert worst["residual_db"].to_list() == sorted(worst["residual_db"], reverse=True)
+    assert names["silent"].rows() == [("hush", "hush", "vocals")]
+    assert names["unmapped"].values.tolist() == [["tagger", "drone", 2, 1]]
 
 
 def check_loudness(names: Namespace, known: Collection) -> None:
@@ -183,21 +243,24 @@ def check_loudness(names: Namespace, known: Collection) -> None:
     loud = sorted(meter.integrated_loudness(audio.T.astype(float)) for audio in known.mixtures.values())
     quietest, median, loudest, worst = names["loudness"].row(0)
     assert (quietest, median, loudest) == pytest.approx((loud[0], np.median(loud), loud[-1]), abs=0.01)
-    assert worst == pytest.approx(max(residual(known, song) for song in known.stems), abs=1e-3)
+    assert worst == pytest.approx(max(residual(known, song) for song in SECONDS), abs=1e-3)
     stems = names["stems"].rows(named=True)
     assert [(row["separator"], row["stem"], row["silent"]) for row in stems] == [
         ("m", "accompaniment", 0),
-        ("m", "vocals", 0),
+        ("m", "vocals", 1),
     ]
     assert sum(row["share"] for row in stems) == pytest.approx(1.0)
-    of_vocals = [meter.integrated_loudness(stems["vocals"].T.astype(float)) for stems in known.stems.values()]
+    sounding = [stems["vocals"] for song, stems in known.stems.items() if song != "hush"]
+    of_vocals = [meter.integrated_loudness(vocals.T.astype(float)) for vocals in sounding]
     assert stems[1]["loudness_lufs"] == pytest.approx(np.median(of_vocals), abs=0.05)
 
 
 def check_errors(names: Namespace, known: Collection) -> None:
-    assert dict(names["states"].rows()) == {"ok": 4, "rejected": 1, "failed": 1}
-    assert names["reasons"]["stems", "MemoryError"] == 1 and names["reasons"]["songs", "truncated"] == 1
-    assert set(names["errors"].song_id) == {"hiss", "broken"}
+    assert dict(names["states"].rows()) == {"ok": 5, "rejected": 1, "failed": 1}
+    assert names["reasons"].to_dict() == {("songs", "truncated"): 1, ("stems", "MemoryError"): 1}
+    assert sorted(names["errors"].song_id) == ["broken", "hiss"]
+    by_table = names["by_table"].groupby("song_id").tables.agg(list).to_dict()
+    assert by_table == {"broken": ["stems"], "hiss": ["songs", *(table.name for table in ANALYSIS_TABLES)]}
 
 
 def check_levels(names: Namespace, known: Collection) -> None:
@@ -259,7 +322,10 @@ def check_joined(names: Namespace, known: Collection) -> None:
 def check_datasets(names: Namespace, known: Collection) -> None:
     first = next(iter(names["vocals"]))
     assert first["audio"]["bytes"][:4] == b"fLaC", "a player can play the bytes"
-    blocks = [(song, block) for song in sorted(SECONDS) for block in range(int(-(-SECONDS[song] // 10)))]
+    from datasets import Audio
+
+    assert names["dataset"].features["audio"] == Audio(decode=False), "without a cast"
+    blocks = all_blocks()
     assert list(names["rms"]) == blocks
     assert (
         names["shapes"]
@@ -267,6 +333,36 @@ def check_datasets(names: Namespace, known: Collection) -> None:
     )
     block = known.stems["sung"]["vocals"][:, 441_000 : 2 * 441_000].astype(float)
     assert names["rms"]["sung", 1] == pytest.approx(np.sqrt((block**2).mean()), rel=1e-4)
+
+
+def all_blocks() -> list[tuple[str, int]]:
+    """Song and number of every block of the songs with results."""
+    seconds = SECONDS | {"hush": 3.0}
+    return [(song, block) for song in sorted(TAKEN) for block in range(int(-(-seconds[song] // 10)))]
+
+
+def check_blocks(names: Namespace, known: Collection) -> None:
+    import torch
+
+    assert names["seen"] == len(all_blocks()), "two workers, and each block once"
+    blocks = names["Blocks"]("accompaniment")
+    torch.manual_seed(1)
+    first, second = ([block.numpy() for block in blocks] for _ in range(2))
+    assert len(first) == len(second) == len(all_blocks())
+    assert not all(map(np.array_equal, first, second)), "another order in each pass"
+
+    def known_blocks() -> Iterator[bytes]:
+        for song in TAKEN:
+            whole = known.stems[song]["accompaniment"]
+            for start in range(0, whole.shape[1], 441_000):
+                part = whole[:, start : start + 441_000]
+                yield np.pad(part, ((0, 0), (0, 441_000 - part.shape[1]))).astype(np.float32).tobytes()
+
+    expected = sorted(known_blocks())
+    assert [sorted(each.tobytes() for each in found) for found in (first, second)] == [expected] * 2
+    torch.manual_seed(1)
+    again = [block.numpy() for block in names["Blocks"]("accompaniment")]
+    assert all(map(np.array_equal, first, again)), "a seed repeats the order"
 
 
 def check_clips(names: Namespace, known: Collection) -> None:
@@ -287,7 +383,7 @@ def check_clips(names: Namespace, known: Collection) -> None:
 
 
 def check_again(names: Namespace, known: Collection) -> None:
-    assert names["count"] == names["snapshot"].height == 6
+    assert names["count"] == names["snapshot"].height == 7
     again = names["again"]
     good = (Path(known.local.url) / "song_catalog" / "song_catalog.parquet").read_bytes()
     torn = Path(known.local.url).parent / "torn.parquet"
@@ -304,7 +400,7 @@ def check_again(names: Namespace, known: Collection) -> None:
             finally:
                 torn.write_bytes(good)
 
-        assert again(replaced_meanwhile) == 6
+        assert again(replaced_meanwhile) == 7
 
 
 CHECKS: dict[str, Check] = {
@@ -315,6 +411,11 @@ CHECKS: dict[str, Check] = {
     "When does each instrument play in a song?": check_timeline,
     "How long does each instrument sound in the whole collection?": check_collection,
     "Which instruments play together?": check_together,
+    "What enters after what?": check_transitions,
+    "How often is each instrument used in each genre?": check_genres,
+    "Are songs with much voice louder?": check_voices,
+    "Which songs are most like this one, by their instruments?": check_similar,
+    "Which results need a look?": check_quality,
     "How loud are the songs, and how well did they separate?": check_loudness,
     "Which songs failed, and why?": check_errors,
     BYTES: check_levels,
@@ -323,6 +424,7 @@ CHECKS: dict[str, Check] = {
     "How much of the mixture is missing from the stems?": check_residual,
     "How loud is a stem while its instrument plays?": check_joined,
     "Stems for a model: Hugging Face `datasets` and torch": check_datasets,
+    "Blocks for training, at full speed": check_blocks,
     "Pairs of clip and labels, to train a model": check_clips,
     "While a catalog is being replaced": check_again,
 }

@@ -232,9 +232,15 @@ def test_every_problem_is_in_song_errors_on_the_page_and_in_the_details(
 ) -> None:
     facts = read_facts(store, song, PRESENT_FROM)
     assert facts is not None
-    problems = {(each.table, each.stage, each.reason) for each in facts.evidence.problems}
+    problems = {
+        (each.table, each.windows_text + each.message, each.reason) for each in facts.evidence.problems
+    }
     rows = catalog(store, "song_errors").filter(pl.col("song_id") == song)
-    assert set(rows.select("table", "stage", "reason").iter_rows()) == problems
+    each_table = rows.explode("tables", "messages")
+    assert set(each_table.select("tables", "messages", "reason").iter_rows()) == problems
+    assert rows["reason"].is_unique().all(), "one row per song and reason"
+    first = {(each.table, each.stage) for each in facts.evidence.problems}
+    assert set(rows.select("table", "stage").iter_rows()) <= first
     details = printed(lambda console: print_songs(store, console, song, PRESENT_FROM))
     of_songs = facts.evidence.song_error
     for problem in facts.evidence.problems:

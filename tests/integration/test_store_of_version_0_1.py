@@ -133,6 +133,12 @@ def test_the_catalogs_stay_equal(old: ObjectStore, continued: ObjectStore) -> No
             ours, theirs = ours.drop("tagger"), theirs.drop("tagger")
             names = ours.select(pl.coalesce("title", "filename")).to_series()
             assert ours["name"].to_list() == names.to_list()
+        if table.name == "song_errors":  # version 0.1 had a row per song and table
+            assert not ours.select("song_id", "reason").is_duplicated().any()
+            assert theirs["tables"].is_null().all() and theirs["messages"].is_null().all()
+            problems = ours.select("song_id", "tables", "reason", "messages").explode("tables", "messages")
+            ours = problems.rename({"tables": "table", "messages": "message"})
+            theirs = theirs.select(ours.columns)
         for younger in {"name", "upload"} & set(table.names):
             assert ours[younger].is_not_null().all() and theirs[younger].is_null().all()
             ours, theirs = ours.drop(younger), theirs.drop(younger)

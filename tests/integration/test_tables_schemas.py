@@ -55,7 +55,7 @@ CONTRACT = {
     f"separator, tagger, residual_db, stem_quality, instruments, {SONG_QUALITY_COLUMNS}, upload, name",
     "instrument_catalog": "song_id, source, instrument, family, score, score_max, seconds_present, windows, "
     "first_s, last_s, layer, model, intervals, name",
-    "song_errors": "song_id, table, stage, reason, message, since",
+    "song_errors": "song_id, table, stage, reason, message, since, tables, messages",
 }
 
 

@@ -158,7 +158,9 @@ def test_an_unreadable_answer_is_an_error_of_its_window_and_fails_the_check(
     (song,) = pl.read_parquet(platform.store.uri("song_catalog/song_catalog.parquet")).to_dicts()
     assert song["status"] == "partial"
     errors = pl.read_parquet(platform.store.uri("song_errors/song_errors.parquet"))
-    assert set(errors["table"]) == set(TAG_TABLES) and set(errors["reason"]) == {"unparseable"}
+    assert set(errors["tables"].explode()) == set(TAG_TABLES) and errors["reason"].to_list() == [
+        "unparseable"
+    ]
 
 
 def test_another_tagger_makes_the_tag_tables_outdated_and_nothing_else(

@@ -169,12 +169,12 @@ def library(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> It
 def listed_errors(library: Library) -> dict[str, dict[str, str]]:
     """``song_errors``: song → table → reason."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in pl.read_parquet(
-        io.BytesIO(library.platform.store.read("song_errors/song_errors.parquet"))
-    ).iter_rows(named=True):
-        assert row["table"] not in found[row["song_id"]], "one row per song and table"
-        assert row["since"] is not None and row["message"]
-        found[row["song_id"]][row["table"]] = row["reason"]
+    rows = pl.read_parquet(io.BytesIO(library.platform.store.read("song_errors/song_errors.parquet")))
+    assert not rows.select("song_id", "reason").is_duplicated().any(), "one row per song and reason"
+    for row in rows.explode("tables", "messages").iter_rows(named=True):
+        assert row["tables"] not in found[row["song_id"]], "one reason per song and table"
+        assert row["since"] is not None and row["message"] and row["messages"]
+        found[row["song_id"]][row["tables"]] = row["reason"]
     return dict(found)
 
 

@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "settings": {"errors", "audio", "storage.objects", "separation", "tagging"},
     "input_digests": {"models", "storage.tables"},
     "songs": {"errors", "audio", "separation", "tagging", "input_digests"} | STORAGE,
+    "describing": {"errors", "models", "tagging", "songs"} | STORAGE,
     "exporting": {"errors", "audio", "songs"} | STORAGE,
     "pages": {"errors", "audio", "separation", "pictures", "songs"} | STORAGE,
     "pipeline": {"errors", "allocator", "audio", "models", "separation", "tagging", "pictures"}
@@ -45,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
     | STORAGE,
     "definitions": {"settings", "orchestration", "assets"},
     "cli": {"errors", "allocator", "device", "models", "separation", "tagging", "exporting", "settings"}
-    | {"songs", "catalogs", "pages", "pipeline", "orchestration", "definitions"}
+    | {"describing", "songs", "catalogs", "pages", "pipeline", "orchestration", "definitions"}
     | STORAGE,
 }
 

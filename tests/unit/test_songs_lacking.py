@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from catalog_songs import CATALOGS, analyze
 
@@ -76,6 +79,30 @@ def test_damage_behind_a_footer_is_known_once_the_catalogs_have_read_the_file(st
     assert damage_told_of(store, ["one", "two"]) == {"one": {"songs"}}
     analyze(store, "one")
     assert lacking(store).songs == set(), "the file has been replaced"
+
+
+def test_song_errors_of_version_1_with_a_row_per_table_tells_of_damage_too(store: ObjectStore) -> None:
+    data = bytearray(store.read("songs/one.parquet"))
+    data[4:60] = bytes(56)
+    replace(store, "songs/one.parquet", bytes(data))
+    replace(store, "instrument_tags/one.parquet", b"")
+    assert len(list(refresh(store, CATALOGS))) == len(CATALOGS)
+    now = lacking(store).damaged
+    assert set(now) == {"songs", "instrument_tags"}
+    with store.open("song_errors/song_errors.parquet") as file:
+        rows = pq.read_table(file)
+    of_version_1 = (
+        pl.DataFrame(rows)
+        .drop("table", "message")
+        .explode("tables", "messages")
+        .rename({"tables": "table", "messages": "message"})
+        .to_arrow()
+    )
+    with store.create("song_errors/song_errors.parquet") as pending:
+        older = pa.Table.from_batches(of_version_1.to_batches()).replace_schema_metadata(rows.schema.metadata)
+        pq.write_table(older, pending.file)
+    assert lacking(store).damaged == now
+    assert damage_told_of(store, ["one", "two"]) == {"one": {"songs", "instrument_tags"}}
 
 
 @pytest.mark.parametrize("catalog", [each.table.name for each in CATALOGS])

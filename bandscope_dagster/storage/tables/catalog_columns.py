@@ -1,9 +1,11 @@
 """The columns of the catalogs: values over a whole song."""
 
+from dataclasses import replace
+
 import polars as pl
 import pyarrow as pa
 
-from bandscope_dagster.storage.tables.columns import SONG_ID_COLUMN, Column
+from bandscope_dagster.storage.tables.columns import ERROR_COLUMNS, SONG_ID_COLUMN, Column
 
 TEXT, FLOAT, SECONDS = pa.string(), pa.float32(), pa.float64()
 
@@ -145,6 +147,30 @@ INSTRUMENT_COLUMNS = (
         [{"start_s": 12.0, "end_s": 63.0, "score": 0.66}, {"start_s": 96.0, "end_s": 171.0, "score": 0.52}],
     ),
     NAME_COLUMN,
+)
+
+_OF_SONG_ERRORS = {
+    "table": "First table, in the order of the pipeline, that has no result for this reason; `tables` has all",
+    "message": "Description of the error in the first table",
+    "since": "Time when the error was first written",
+}
+_TRUNCATED = "12.40 of 187.20 s can be decoded (1 damaged packet); upload it again"
+
+SONG_ERROR_COLUMNS = (
+    *(replace(each, description=_OF_SONG_ERRORS.get(each.name, each.description)) for each in ERROR_COLUMNS),
+    # Columns of version 2, after those of version 1.
+    Column(
+        "tables",
+        pa.list_(TEXT),
+        "All tables that have no result for this reason, in the order of the pipeline",
+        ["songs", "decoded_waveforms", "stems"],
+    ),
+    Column(
+        "messages",
+        pa.list_(TEXT),
+        "Description of the error in each of `tables`, in the same order",
+        [_TRUNCATED] * 3,
+    ),
 )
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import MADE_AGAIN, DamagedFile, parse
+from bandscope_dagster.storage.tables.features import features_entry
 from bandscope_dagster.storage.tables.schemas import Table, table_key
 
 PREFIX = "bandscope."
@@ -78,8 +79,9 @@ class Maker:
 
 
 def maker_entries(table: Table) -> dict[str, str]:
-    """The entries of every new file of the table: the version of its columns and the installed software."""
-    return {PREFIX + TABLE_VERSION: str(table.version), PREFIX + SOFTWARE: json.dumps(_software())}
+    """The entries of every new file of the table: its version, the installed software, and types for ``datasets``."""
+    ours = {PREFIX + TABLE_VERSION: str(table.version), PREFIX + SOFTWARE: json.dumps(_software())}
+    return ours | features_entry(table)
 
 
 @cache

@@ -13,6 +13,7 @@ import pyarrow as pa
 from bandscope_dagster.storage.tables.catalog_columns import (
     INSTRUMENT_COLUMNS,
     NAME_COLUMN,
+    SONG_ERROR_COLUMNS,
     SONG_SUMMARY_COLUMNS,
     UPLOAD_COLUMNS,
 )
@@ -175,11 +176,12 @@ SONG_FAILURES = Table(
 )
 SONG_ERRORS = Table(
     "song_errors",
-    1,
-    "One row per song and table that has no result, or has errors in some windows: the errors in the per-song tables, "
-    "files that cannot be read, and the rows of `song_failures`.",
+    2,
+    "One row per song and reason why tables have no result, or have errors in some windows. The reasons are the errors "
+    "in the per-song tables, files that cannot be read, and the rows of `song_failures`. A rejected upload is one row, "
+    "and its `tables` are all that repeat the error: the number of rows with a reason is the number of songs.",
     _ERROR_NULLS,
-    ERROR_COLUMNS,
+    SONG_ERROR_COLUMNS,
 )
 
 ANALYSIS_TABLES = (DECODED_WAVEFORMS, STEMS, INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS)

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -163,6 +161,9 @@ def test_files_without_the_entry_load_beside_files_with_it(older: str, tmp_path:
 
 @of_every_table
 def test_other_readers_see_no_difference(table: Table, local: ObjectStore, tmp_path: Path) -> None:
+    import duckdb
+    import pandas as pd
+
     new, old = tmp_path / "new.parquet", tmp_path / "old.parquet"
     new.write_bytes(local.read(key_of(table)))
     old.write_bytes(without_features(new.read_bytes()))

@@ -14,7 +14,6 @@ from bandscope_dagster.models.inventory import Model, find_model, load_inventory
 from bandscope_dagster.models.pins import PINS, find_pins, known_files
 from bandscope_dagster.models.provision import add, pull
 from bandscope_dagster.models.store import FileStatus, inspect_model, model_folder, require_present
-from bandscope_dagster.separation.chosen_stems import stems_of
 from bandscope_dagster.separation.presets import BUILT_IN, model_names
 from bandscope_dagster.settings import Settings
 
@@ -46,12 +45,7 @@ def print_models(console: Console, settings: Settings) -> None:
     console.print()
     console.print(descriptions)
     console.print()
-    for name in BUILT_IN:
-        used = ", ".join(model_names(name))
-        console.print(
-            f"preset {name}: {', '.join(stems_of(name))} by {used}", highlight=False, soft_wrap=True
-        )
-    console.print()
+    console.print(f"Presets, which combine separators: {', '.join(BUILT_IN)}\n", highlight=False)
     if missing:
         console.print(
             f"To download the missing models: bandscope models pull {' '.join(missing)}\n"

@@ -21,7 +21,6 @@ from bandscope_dagster.models.store import (
     model_folder,
     require_present,
 )
-from bandscope_dagster.separation.chosen_stems import stems_of
 from bandscope_dagster.separation.presets import BUILT_IN, model_names
 from bandscope_dagster.settings import Settings
 
@@ -53,12 +52,7 @@ def print_models(console: Console, settings: Settings) -> None:
     console.print()
     console.print(descriptions)
     console.print()
-    for name in BUILT_IN:
-        used = ", ".join(model_names(name))
-        console.print(
-            f"preset {name}: {', '.join(stems_of(name))} by {used}", highlight=False, soft_wrap=True
-        )
-    console.print()
+    console.print(f"Presets, which combine separators: {', '.join(BUILT_IN)}\n", highlight=False)
     known = [model.name for model in missing if model.licence_is_known]
     unknown = [model.name for model in missing if not model.licence_is_known]
     hints = [f"To download the missing models: bandscope models pull {' '.join(known)}"] if known else []

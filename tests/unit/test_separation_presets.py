@@ -8,7 +8,14 @@ from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.orchestration.in_force import parameters_in_force, versions_of, words_in_force
 from bandscope_dagster.orchestration.resources import chosen_models
-from bandscope_dagster.separation.presets import BUILT_IN, Preset, find_preset, parse_preset
+from bandscope_dagster.separation.presets import (
+    BUILT_IN,
+    Preset,
+    find_preset,
+    model_names,
+    name_of,
+    parse_preset,
+)
 from bandscope_dagster.settings import Settings
 
 MIXED = """
@@ -35,6 +42,12 @@ def test_a_stem_has_one_model_or_several_or_is_the_rest(tmp_path: Path) -> None:
     assert preset.models(["vocals"]) == {"htdemucs_ft": ("vocals",)}
     assert preset.models(["other"]) == preset.models(), "the rest needs all others"
     assert preset.needed(["drums", "vocals"]) == ("vocals", "drums")
+
+
+def test_a_separator_is_a_model_or_needs_the_models_of_a_preset() -> None:
+    assert model_names("htdemucs") == ["htdemucs"] and name_of("htdemucs") == "htdemucs"
+    assert model_names("six-stems") == ["htdemucs_ft", "htdemucs_6s"]
+    assert model_names("six-stems", ["piano"]) == ["htdemucs_6s"]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

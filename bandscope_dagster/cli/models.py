@@ -59,7 +59,7 @@ def print_verification(console: Console, settings: Settings, names: Sequence[str
     The models ``names`` must be complete. Without names, a model that is neither part of the package nor chosen by
     the settings may be missing as a whole.
     """
-    chosen = {settings.separator, settings.tagger}
+    chosen = {settings.separator} | ({settings.tagger} if settings.tagger_url is None else set())
     right = True
     for model in [find_model(name) for name in names] or load_inventory().values():
         statuses = _inspect(console, model, settings.models_path)

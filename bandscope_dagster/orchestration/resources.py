@@ -20,8 +20,8 @@ from bandscope_dagster.separation.registry import SEPARATORS, load_separator
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
-from bandscope_dagster.tagging.protocol import Tagger
-from bandscope_dagster.tagging.registry import TAGGERS, load_tagger
+from bandscope_dagster.tagging.protocol import ON_A_SERVER, Tagger
+from bandscope_dagster.tagging.registry import load_tagger, require_known
 
 _separator = cache(load_separator)
 _tagger = cache(load_tagger)
@@ -54,37 +54,41 @@ class Models:
 
         def load() -> None:
             with suppress(Exception):
-                for model in chosen_models(self._settings, tables):
+                for model in models_here(self._settings, tables):
                     (self.separator if model.kind == "separator" else self.tagger)()
 
         Thread(target=load, name="load-models", daemon=True).start()
 
     def tagger(self) -> Tagger:
-        """The tagger, on the device of the settings."""
+        """The tagger, on the device of the settings, or on their server, which is asked for its facts each time."""
         settings = self._settings
+        if (server := settings.tagger_server) is not None:
+            return load_tagger(settings.tagger, settings.models_path, ON_A_SERVER, settings.tagging, server)
         device = resolve_device(settings.models_device)
         with _LOADING:
             model = _tagger(settings.tagger, settings.models_path, device, settings.tagging)
         return _in_turns().tagger(model) if _SHARED.is_set() else model
 
 
-def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:
-    """The models of the settings that are needed to compute ``tables``.
+def models_here(settings: Settings, tables: Collection[str]) -> list[Model]:
+    """The models of the settings that this process runs to compute ``tables``: their weights are needed here.
 
     Raises:
-        SettingsError: a setting names an unknown model.
+        SettingsError: a setting names an unknown model, or a server for a tagger that needs none.
     """
     needed = {TABLES[table].model for table in tables}
-    chosen = {"separator": (settings.separator, SEPARATORS), "tagger": (settings.tagger, TAGGERS)}
     found: list[Model] = []
-    for kind, (name, known) in chosen.items():
-        if kind not in needed:
-            continue
-        if name not in known:
+    if "separator" in needed:
+        if settings.separator not in SEPARATORS:
             raise SettingsError(
-                f"BANDSCOPE_{kind.upper()}={name!r} is unknown; choose one of {', '.join(known)}"
+                f"BANDSCOPE_SEPARATOR={settings.separator!r} is unknown; choose one of {', '.join(SEPARATORS)}"
             )
-        found.append(find_model(name))
+        found.append(find_model(settings.separator))
+    if "tagger" in needed:
+        server = settings.tagger_server
+        require_known(settings.tagger, server)
+        if server is None:
+            found.append(find_model(settings.tagger))
     return found
 
 

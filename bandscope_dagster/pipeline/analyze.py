@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
-from bandscope_dagster.errors import UPSTREAM
+from bandscope_dagster.errors import UPSTREAM, ServerUnavailable
 from bandscope_dagster.pipeline.background import prefetch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
@@ -106,9 +106,14 @@ def _outcomes(
                 separator, load_seconds["stems"] = timed(models.separator)
                 planner = replace(planner, separator=separator.identity)
             if tagged := [table for table in tables if TABLES[table].model == "tagger"]:
-                tagger, seconds = timed(models.tagger)
-                load_seconds |= dict.fromkeys(tagged, seconds)
-                planner = replace(planner, tagger=with_vocabulary(tagger.identity))
+                try:
+                    tagger, seconds = timed(models.tagger)
+                except ServerUnavailable as error:  # a later try of the step may find it
+                    yield from (SongFailed(row["song_id"], error) for row in rows if row["error"] is None)
+                    rows = [row for row in rows if row["error"] is not None]
+                else:
+                    load_seconds |= dict.fromkeys(tagged, seconds)
+                    planner = replace(planner, tagger=with_vocabulary(tagger.identity))
 
         for planned in threads.map(plan, rows):
             if isinstance(planned, SongFailed):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Final, Protocol, TypeVar
 
-from bandscope_dagster.errors import UPSTREAM, ServerUnavailable
+from bandscope_dagster.errors import UPSTREAM
 from bandscope_dagster.pipeline.background import prefetch
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
@@ -23,6 +23,7 @@ from bandscope_dagster.storage.tables.schemas import TABLES
 from bandscope_dagster.storage.tables.song_tables import write_error_row
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import present_from
+from bandscope_dagster.tagging.served_omni import TaggerUnavailable
 from bandscope_dagster.tagging.source_tags import with_vocabulary
 
 T = TypeVar("T")
@@ -81,12 +82,20 @@ def _outcomes(
     def read(song_id: str) -> Mapping[str, Any] | SongFailed:
         return _attempt(song_id, lambda: read_song(store, song_id))
 
-    def plan(row: Mapping[str, Any]) -> SongPlan | SongFailed:
+    def plan(row: Mapping[str, Any], planner: SongPlanner) -> SongPlan | SongFailed:
         song_id = row["song_id"]
         damaged = told.get(song_id, set[str]())
         # What is stored of a song whose upload was replaced cannot be computed again.
         keep = reuse or is_replaced(store, song_id, row["upload_key"])
         return _attempt(song_id, lambda: planner.plan(store, row, tables, reuse=keep, damaged=damaged))
+
+    def without_tagger(row: Mapping[str, Any], error: TaggerUnavailable) -> SongAnalyzed | SongFailed:
+        """The song, if all its results are stored; else its failure."""
+        for identity in error.identities:
+            planned = plan(row, replace(planner, tagger=with_vocabulary(identity)))
+            if isinstance(planned, SongPlan) and not planned.compute:
+                return SongAnalyzed(plan=planned, written={}, seconds=0.0)
+        return SongFailed(row["song_id"], error)
 
     told = damage_told_of(store, song_ids)
     planner = SongPlanner(run_id, settings.flac_bits)
@@ -108,14 +117,14 @@ def _outcomes(
             if tagged := [table for table in tables if TABLES[table].model == "tagger"]:
                 try:
                     tagger, seconds = timed(models.tagger)
-                except ServerUnavailable as error:  # a later try of the step may find it
-                    yield from (SongFailed(row["song_id"], error) for row in rows if row["error"] is None)
+                except TaggerUnavailable as error:  # a later try of the step may find it
+                    yield from (without_tagger(row, error) for row in rows if row["error"] is None)
                     rows = [row for row in rows if row["error"] is not None]
                 else:
                     load_seconds |= dict.fromkeys(tagged, seconds)
                     planner = replace(planner, tagger=with_vocabulary(tagger.identity))
 
-        for planned in threads.map(plan, rows):
+        for planned in threads.map(lambda row: plan(row, planner), rows):
             if isinstance(planned, SongFailed):
                 yield planned
             elif planned.rejected is not None:

@@ -12,7 +12,7 @@ import ipaddress
 import json
 import random
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -87,13 +87,12 @@ class ChatServer:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     async def get(self, path: str, read: Callable[[bytes], T], patience_s: float | None = None) -> T:
-        """What ``read`` makes of a document at ``path`` below the URL; see ``request``."""
+        """Read the document at ``path`` below the URL by ``read``; see ``request``."""
         return await self.request("GET", path, None, read, patience_s)
 
-    async def complete(self, body: Mapping[str, Any], patience_s: float | None = None) -> str:
-        """The text of a chat completion, which may be empty; see ``request``."""
-        content = json.dumps(body).encode()
-        return await self.request("POST", "/chat/completions", content, _text_of, patience_s)
+    async def complete(self, body: bytes, patience_s: float | None = None) -> str:
+        """The text of a chat completion, which may be empty, for a request as JSON; see ``request``."""
+        return await self.request("POST", "/chat/completions", body, _text_of, patience_s)
 
     async def request(
         self, method: str, path: str, body: bytes | None, read: Callable[[bytes], T], patience_s: float | None

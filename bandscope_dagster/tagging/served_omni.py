@@ -10,20 +10,20 @@ import json
 import logging
 import wave
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bandscope_dagster.errors import ServerRefused, SettingsError
+from bandscope_dagster.errors import ServerRefused, ServerUnavailable, SettingsError
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.tagging.answers.parse import PARSER_VERSION
 from bandscope_dagster.tagging.chat_server import AnswerTooLong, ChatServer, chat_server
 from bandscope_dagster.tagging.conversation import Conversation
 from bandscope_dagster.tagging.options import ServerOptions, TaggingOptions
 from bandscope_dagster.tagging.prompts import Dialogue, Question, load_dialogue
-from bandscope_dagster.tagging.protocol import ON_A_SERVER, Heard
+from bandscope_dagster.tagging.protocol import ON_A_SERVER, Heard, WindowPlan
 from bandscope_dagster.tagging.qwen_omni import SAMPLE_RATE, window_plan
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,15 @@ class ServerFacts:
 
     model: str  # the name under which it serves the model
     software: str  # "vllm 0.32.0", or "unknown"
+
+
+class TaggerUnavailable(ServerUnavailable):
+    """The server does not answer. Songs whose results are stored need it no more: ``identities`` are those of the
+    tagger, with and without schemas, as far as they decide if a result is current."""
+
+    def __init__(self, message: str, identities: tuple[ModelIdentity, ...]) -> None:
+        super().__init__(message)
+        self.identities = identities
 
 
 def server_facts(options: ServerOptions, model: str) -> ServerFacts:
@@ -80,18 +89,23 @@ def load_served_omni(name: str, model: str, server: ServerOptions, options: Tagg
 
     Raises:
         SettingsError: the options do not fit the model, or the server refuses the questions.
-        ServerUnavailable: the server does not answer.
+        TaggerUnavailable: the server does not answer.
     """
-    window_plan(name, options)  # checks the options before the server is asked
+    plan = window_plan(name, options)  # checks the options before the server is asked
     if options.batch is not None:
         raise SettingsError(
             f"BANDSCOPE_TAG_BATCH={options.batch} has no meaning for a tagger on a server: unset it, and use "
             "BANDSCOPE_TAGGER_REQUESTS"
         )
-    facts = server_facts(server, model)
     dialogue = load_dialogue(options.mode or "list")
     client = chat_server(server)
-    structured = _takes_schemas(client, facts.model, dialogue)
+    try:
+        facts = server_facts(server, model)
+        structured = _takes_schemas(client, facts.model, dialogue)
+    except ServerUnavailable as error:
+        unasked = ServerFacts(server.model or model, UNKNOWN)
+        identities = (_identity(name, plan, dialogue, unasked, server, structured=s) for s in (True, False))
+        raise TaggerUnavailable(str(error), tuple(identities)) from error
     return ServedOmni(name, client, facts, dialogue, options, structured=structured)
 
 
@@ -102,7 +116,8 @@ def _takes_schemas(client: ChatServer, model: str, dialogue: Dialogue) -> bool:
     (question,) = dialogue.questions[-1:]
 
     def probe(structured: bool) -> None:
-        body = _body(model, conversation, question, silence, structured=structured) | {"max_tokens": 1}
+        least = replace(question, max_new_tokens=1)
+        body = _body(model, conversation, least, silence, structured=structured)
         client.start(client.complete(body, START_PATIENCE_S)).result()
 
     try:
@@ -144,26 +159,7 @@ class ServedOmni:
         self._structured = structured
         self.plan = window_plan(name, options)
         self.batch = server.options.requests
-        questions = (*dialogue.questions, dialogue.repair)
-        self.identity = ModelIdentity(
-            name=name,
-            sha256="",
-            params={
-                "sample_rate": SAMPLE_RATE,
-                "window_frames": self.plan.length,
-                "window_hop": self.plan.hop,
-                "mode": dialogue.mode,
-                "parser": PARSER_VERSION,
-                "prompts_sha256": dialogue.sha256,
-                "max_new_tokens": [question.max_new_tokens for question in questions],
-                "temperature": 0,
-                "structured": structured,
-                "served_model": facts.model,
-                "revision": server.options.revision or UNKNOWN,
-                "weights": NOT_HASHED,
-                "server": facts.software,  # in the lineage, and not in the input digest
-            },
-        )
+        self.identity = _identity(name, self.plan, dialogue, facts, server.options, structured=structured)
 
     def ask(self, window: NDArray[np.float32]) -> Future[Heard]:
         """``(length,)`` mono float32 in [-1, 1] → the model's answer, parsed, as a future; see ``RemoteTagger``.
@@ -194,10 +190,41 @@ class ServedOmni:
             return conversation.heard
 
 
+def _identity(
+    name: str,
+    plan: WindowPlan,
+    dialogue: Dialogue,
+    facts: ServerFacts,
+    server: ServerOptions,
+    *,
+    structured: bool,
+) -> ModelIdentity:
+    questions = (*dialogue.questions, dialogue.repair)
+    return ModelIdentity(
+        name=name,
+        sha256="",
+        params={
+            "sample_rate": SAMPLE_RATE,
+            "window_frames": plan.length,
+            "window_hop": plan.hop,
+            "mode": dialogue.mode,
+            "parser": PARSER_VERSION,
+            "prompts_sha256": dialogue.sha256,
+            "max_new_tokens": [question.max_new_tokens for question in questions],
+            "temperature": 0,
+            "structured": structured,
+            "served_model": facts.model,
+            "revision": server.revision or UNKNOWN,
+            "weights": NOT_HASHED,
+            "server": facts.software,  # in the lineage, and not in the input digest
+        },
+    )
+
+
 def _body(
     model: str, conversation: Conversation, question: Question, audio: bytes, *, structured: bool
-) -> dict[str, Any]:
-    """The request for the answer to the open question, greedy. ``audio`` is the window as a WAV file."""
+) -> bytes:
+    """The request for the answer to the open question, greedy, as JSON. ``audio`` is the window as a WAV file."""
     messages = [
         message | {"content": [_part(part, audio) for part in message["content"]]}
         if isinstance(message["content"], list)
@@ -213,7 +240,7 @@ def _body(
     if structured and question.schema is not None:
         schema = {"name": question.name.replace(" ", "_"), "schema": question.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    return body
+    return json.dumps(body).encode()
 
 
 def _part(part: dict[str, Any], audio: bytes) -> dict[str, Any]:

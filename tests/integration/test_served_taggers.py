@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+import polars as pl
 import pytest
 from chat_completions import MODEL, Asked, ChatCompletions, Reply, chat_completions
 from command_line import CommandLine
@@ -277,13 +278,20 @@ def test_a_server_that_goes_away_in_the_middle_and_stays_away_fails_the_songs_th
 
     served.answer = answer
     assert not platform.materialize().success
-    status = list(platform.status(INSTRUMENT_TAGS.name).values())
-    assert status == ["MATERIALIZED", "FAILED", "FAILED"]
+    done, *failed = platform.songs
+    status = platform.status(INSTRUMENT_TAGS.name)
+    assert status == {done: "MATERIALIZED"} | dict.fromkeys(failed, "FAILED")
+    assert set(platform.table("song_failures")["song_id"]) == set(failed), (
+        "a song that is done needs no server"
+    )
+
     served.answer = lambda asked: Reply('["piano"]')
     served.start()
     before = len(served.questions)
     assert platform.materialize(reuse=True).success
-    assert len(served.questions) - before == 18, "only the windows of the two songs that failed"
+    tagged = [platform.table(table).filter(pl.col("song_id").is_in(failed)) for table in TAG_TABLES]
+    windows = sum(rows.select("song_id", "source", "start_s").n_unique() for rows in tagged)
+    assert len(served.questions) - before == windows, "only the windows of the two songs that failed"
 
 
 def test_a_refusal_ends_the_step_without_another_try(

@@ -18,7 +18,7 @@ from bandscope_dagster.tagging.chat_server import AnswerTooLong, ChatServer
 from bandscope_dagster.tagging.options import ServerOptions
 
 SECRET = "hunter2-do-not-print"
-BODY = {"model": "Qwen/Qwen2.5-Omni-7B", "messages": [], "max_tokens": 256}
+BODY = b'{"model": "Qwen/Qwen2.5-Omni-7B", "messages": [], "max_tokens": 256}'
 LONG_S = 60.0
 
 

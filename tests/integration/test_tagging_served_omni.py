@@ -272,14 +272,18 @@ AT_ONCE = 64
 def test_a_thousand_windows_of_many_songs_keep_all_places_taken_and_get_their_own_answers(
     served: ChatCompletions,
 ) -> None:
-    """Answers take times that differ by a factor of nine. If a batch waited for its slowest, half of the places would
-    be empty on average. The times are long enough for a slow machine to send the windows meanwhile."""
+    """The first window is answered once nearly all others were asked: a batch that waits for its slowest would never
+    end. The others are answered from the moment when all places are taken, in any order."""
     here = tagger(served, requests=AT_ONCE)
     served.keeps_bodies = False
     delays = random.Random(3)
 
     def answer(asked: Asked) -> Reply:
-        return Reply(f'["instrument {number_of(asked)}"]', delay_s=delays.uniform(0.2, 1.8))
+        number = number_of(asked)
+        text = f'["instrument {number}"]'
+        if number == 0:
+            return Reply(text, until=lambda: len(served.asked) > WINDOWS - AT_ONCE)
+        return Reply(text, delays.uniform(0, 0.05), until=lambda: served.most_in_flight == AT_ONCE)
 
     served.answer = answer
     flow = WindowFlow(here)
@@ -298,8 +302,6 @@ def test_a_thousand_windows_of_many_songs_keep_all_places_taken_and_get_their_ow
         assert [label for _, label in found] == [[f"instrument {50 * first + n}"] for n in range(50)]
     assert len(served.questions) == WINDOWS, "every window is asked once"
     assert served.most_in_flight == AT_ONCE
-    busy = [asked.in_flight for asked in served.questions[AT_ONCE:]]
-    assert np.mean(busy) > 0.9 * AT_ONCE, "places were empty while windows waited"
 
 
 def test_nothing_is_lost_or_doubled_if_the_server_goes_away_and_comes_back(served: ChatCompletions) -> None:

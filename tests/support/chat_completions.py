@@ -59,6 +59,7 @@ class Reply:
 
     text: str | None = "[]"  # of the completion
     delay_s: float = 0.0
+    until: Callable[[], bool] = lambda: True  # no answer before this is true
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes | None = None  # instead of a completion
@@ -195,6 +196,8 @@ class ChatCompletions:
             return refusal(400, "response_format is not supported")
         reply = await asyncio.to_thread(self._in_turn, asked) if self.slow_answers else self.answer(asked)
         await asyncio.sleep(reply.delay_s)
+        while not reply.until():
+            await asyncio.sleep(0.01)
         return reply
 
     def _in_turn(self, asked: Asked) -> Reply:

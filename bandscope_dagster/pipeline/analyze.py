@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, Final, Protocol, TypeVar
 
 from bandscope_dagster.errors import UPSTREAM
@@ -124,7 +125,7 @@ def _outcomes(
                     load_seconds |= dict.fromkeys(tagged, seconds)
                     planner = replace(planner, tagger=with_vocabulary(tagger.identity))
 
-        for planned in threads.map(lambda row: plan(row, planner), rows):
+        for planned in threads.map(plan, rows, repeat(planner)):
             if isinstance(planned, SongFailed):
                 yield planned
             elif planned.rejected is not None:

@@ -43,6 +43,11 @@ DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
 }
 """Every table needs the song's row, so each depends on ``songs``, also if the tables in between are not selected."""
 
+# The tags and the pool of an op are the same in all of its runs, so they follow from the settings, not from the assets
+# that a run selects.
+_SETTINGS: Final = load_settings()
+_POOL: Final = MODELS_POOL if _SETTINGS.takes_turns else None
+
 
 @dg.multi_asset(
     name="analyze",
@@ -61,8 +66,8 @@ DEPENDENCIES: Final[Mapping[str, Sequence[str]]] = {
     partitions_def=SONGS_PARTITIONS,
     backfill_policy=BACKFILL_POLICY,
     retry_policy=RETRY_POLICY,
-    pool=MODELS_POOL,
-    op_tags=resource_requests(cpus=2, memory_gib=6, gpus=load_settings().gpus_asked),
+    pool=_POOL,
+    op_tags=resource_requests(cpus=2, memory_gib=6, gpus=_SETTINGS.gpus_asked),
 )
 def analyze(
     context: dg.AssetExecutionContext,
@@ -88,7 +93,8 @@ def analyze(
 
         def outcomes() -> Iterator[SongAnalyzed | SongFailed]:
             for part, reuse in in_turn(context, keys):
-                wait_for_place(context, MODELS_POOL)  # again: others may have taken it while this run waited
+                if _POOL is not None:
+                    wait_for_place(context, _POOL)  # again: others may have taken it while this run waited
                 yield from analyze_batch(
                     part, tables, store, models, settings, context.run.run_id, reuse=reuse
                 )

@@ -86,6 +86,14 @@ class UploadGone(UploadUnavailable, CannotAnalyze):
     """The upload was removed before it was read. It may come back, but not within a run."""
 
 
+class ServerUnavailable(BandscopeError):
+    """The server of a tagger cannot be reached, or is too busy; a retry may succeed."""
+
+
+class ServerRefused(CannotAnalyze):
+    """The server of a tagger answers, and refuses the request: the same request is refused each time."""
+
+
 class ModelFileError(BandscopeError):
     """A model file is missing, or differs from the inventory. The message has the command that fixes it."""
 

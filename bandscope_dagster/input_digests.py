@@ -7,7 +7,7 @@ computes a digest before a run. ``songs/provenance.py`` computes it again from t
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from bandscope_dagster.models.identity import ModelIdentity
@@ -24,6 +24,9 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
     "song_errors": "3",
 }
 """Table → version. Increase it whenever the same input gives other rows: Dagster then shows stored rows as outdated."""
+
+NO_INPUTS: Final = frozenset({"server"})
+"""Parameters that the lineage records, and that make nothing outdated: the software of the server that ran a tagger."""
 
 FLAC_BITS: Final = "flac_bits"  # of all audio tables; all other parameters belong to the separator
 
@@ -53,12 +56,18 @@ def of_stems(song_hash: str, flac_bits: int, separator: ModelIdentity) -> str:
 
 def of_mixture_tags(song_hash: str, tagger: ModelIdentity) -> str:
     """The digest for ``instrument_tags``."""
-    return digest(song_hash, asdict(tagger))
+    return digest(song_hash, inputs_of(tagger))
 
 
 def of_stem_tags(stems_digest: str, tagger: ModelIdentity) -> str:
     """The digest for ``stem_instrument_tags``, from the input digest of the stems."""
-    return digest(stems_digest, asdict(tagger))
+    return digest(stems_digest, inputs_of(tagger))
+
+
+def inputs_of(tagger: ModelIdentity) -> dict[str, Any]:
+    """The part of a tagger's identity that tags depend on."""
+    params = {name: value for name, value in tagger.params.items() if name not in NO_INPUTS}
+    return asdict(replace(tagger, params=params))
 
 
 def of_rejection(song_id: str, error: str) -> str:
@@ -71,7 +80,7 @@ def of_stored(table: str, lineage: Lineage, stems: Lineage | None) -> str:
 
     ``stems`` is the lineage of the stored stems, the input of tags of stems.
     """
-    model = ModelIdentity(lineage.model, lineage.model_sha256, json.loads(lineage.params or "{}"))
+    model = _model_of(lineage)
     if table == "songs":
         return of_song(lineage.song_id, model.params)
     if table == "instrument_tags":
@@ -83,6 +92,15 @@ def of_stored(table: str, lineage: Lineage, stems: Lineage | None) -> str:
         return of_waveform(lineage.song_hash, bits)
     own = {name: value for name, value in model.params.items() if name != FLAC_BITS}
     return of_stems(lineage.song_hash, bits, ModelIdentity(model.name, model.sha256, own))
+
+
+def tagger_of(lineage: Lineage) -> dict[str, Any]:
+    """The part of the tagger in the lineage of a file with tags that the tags depend on."""
+    return inputs_of(_model_of(lineage))
+
+
+def _model_of(lineage: Lineage) -> ModelIdentity:
+    return ModelIdentity(lineage.model, lineage.model_sha256, json.loads(lineage.params or "{}"))
 
 
 def is_current(stored: Lineage, wanted: Lineage) -> bool:

@@ -15,10 +15,11 @@ from bandscope_dagster.separation.options import OneDnn, SeparationOptions
 from bandscope_dagster.separation.presets import find_preset
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
-from bandscope_dagster.tagging.options import TaggingOptions
+from bandscope_dagster.tagging.options import ServerOptions, TaggingOptions
 from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 
 PREFIX: Final = "BANDSCOPE_"
+SMALL_SEPARATOR: Final = "spleeter-2stems"  # 0.2 CPU seconds for a second of audio
 
 ExecutorName = Literal["in_process", "ray", "kubernetes"]
 
@@ -65,7 +66,8 @@ class Settings(BaseSettings):
     """Place where the steps of a run are computed: in the run's own process, or each step as a job of the Ray cluster
     at RAY_ADDRESS, or of the Kubernetes cluster of the run (see deploy/README.md)."""
     gpus: Annotated[int, Field(ge=0)] | None = None
-    """GPUs that an `analyze` step requests from a cluster. Default: 1, or 0 if BANDSCOPE_DEVICE is cpu."""
+    """GPUs that an `analyze` step requests from a cluster. Default: 1, or 0 if BANDSCOPE_DEVICE is cpu, or if a server
+    runs the tagger (BANDSCOPE_TAGGER_URL) and the separator is spleeter-2stems, which needs no GPU."""
 
     shifts: int | None = Field(default=None, ge=0, le=20)
     """Demucs: number of passes over each song, shifted by different parts of 0.5 s, which are averaged. Default: 0,
@@ -98,6 +100,21 @@ class Settings(BaseSettings):
     tag_mode: Literal["list", "layers"] | None = None
     """Qwen-Omni: question to the model. list asks for a list of instruments; layers first asks for a description, then
     for the instruments in foreground, middle ground and background. Default: list."""
+
+    tagger_url: SecretStr | None = None
+    """Qwen-Omni: URL of a server that runs the model, with OpenAI's interface of chat completions, such as
+    http://127.0.0.1:8000/v1. Unset: this process runs it."""
+    tagger_key: SecretStr | None = None
+    """Key for this server."""
+    tagger_model: str | None = None
+    """Name of the model on this server. Default: that of the repository with its weights, which vLLM uses too."""
+    tagger_revision: str | None = None
+    """Revision of the weights on this server, which does not say it itself. Default: unknown. Another one makes tags
+    outdated."""
+    tagger_requests: int = Field(default=64, ge=1, le=1024)
+    """Windows about which this server is asked at once."""
+    tagger_timeout_s: float = Field(default=300.0, gt=0, le=86_400)
+    """Longest time of one answer of this server, in seconds."""
 
     models_folder: str = "~/.bandscope/models"
     """Folder of the model weights that are not part of the package."""
@@ -185,7 +202,16 @@ class Settings(BaseSettings):
         """Number of GPUs that a step with models requests from a cluster."""
         if self.gpus is not None:
             return self.gpus
-        return 0 if self.device == "cpu" else 1
+        small = self.tagger_url is not None and self.separator == SMALL_SEPARATOR
+        return 0 if self.device == "cpu" or small else 1
+
+    @property
+    def takes_turns(self) -> bool:
+        """True if steps with models take turns by the pool of the models.
+
+        Jobs of a cluster that ask for no GPU, because a server runs the tagger, need no turn: each has CPUs of its own.
+        """
+        return self.executor == "in_process" or self.tagger_url is None or self.gpus_asked > 0
 
     @property
     def models_device(self) -> str:
@@ -219,6 +245,24 @@ class Settings(BaseSettings):
     def tagging(self) -> TaggingOptions:
         """The options of the tagger; an option that is None has the tagger's own default."""
         return TaggingOptions(**self._named_as_in(TaggingOptions, prefix="tag_"))
+
+    @property
+    def tagger_server(self) -> ServerOptions | None:
+        """The server that runs the tagger; None if this process does.
+
+        Raises:
+            SettingsError: its URL cannot be used.
+        """
+        if self.tagger_url is None:
+            return None
+        return ServerOptions(
+            url=self.tagger_url.get_secret_value(),
+            key=self.tagger_key.get_secret_value() if self.tagger_key else None,
+            model=self.tagger_model,
+            revision=self.tagger_revision,
+            requests=self.tagger_requests,
+            timeout_s=self.tagger_timeout_s,
+        )
 
     def _named_as_in(
         self, options: type[Limits | SeparationOptions | TaggingOptions | S3Options], prefix: str = ""

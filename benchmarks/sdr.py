@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.cli.ingest import LocalFile, ingest
 from bandscope_dagster.errors import BandscopeError
-from bandscope_dagster.orchestration.resources import Models, chosen_models
+from bandscope_dagster.orchestration.resources import Models, models_here
 from bandscope_dagster.pipeline.analyze import ModelSource, analyze_batch
 from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import SongPlanner
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = load_settings()
         if given.separator is not None:
             settings = settings.model_copy(update={"separator": given.separator})
-        chosen_models(settings, [STEMS.name])  # an unknown name is refused before the tracks are looked for
+        models_here(settings, [STEMS.name])  # an unknown name is refused before the tracks are looked for
         models = Loaded(settings)
         found: list[dict[str, StemFigures]] = []
         for track in find_tracks(given.folder)[: given.tracks]:

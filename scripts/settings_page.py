@@ -27,6 +27,16 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     "Separation": ("stems", "shifts", "overlap", "segment_s", "precision", "batch", "onednn"),
     "Tagging": ("tag_window_s", "tag_hop_s", "tag_batch", "tag_mode", "present_from", "audible_db"),
+    "A tagger on a server": (
+        *(
+            "tagger_url",
+            "tagger_key",
+            "tagger_model",
+            "tagger_revision",
+            "tagger_requests",
+            "tagger_timeout_s",
+        ),
+    ),
     "Stored audio": ("flac_bits",),
     "Results and alerts": ("result_webhook", "result_webhook_secret", "alert_webhook", "ui_url"),
     "Limits of an upload": (

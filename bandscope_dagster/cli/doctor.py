@@ -19,7 +19,7 @@ from bandscope_dagster.models.inventory import Model, load_inventory
 from bandscope_dagster.models.pins import find_pins
 from bandscope_dagster.models.store import model_folder
 from bandscope_dagster.orchestration.home import dagster_home, home_path
-from bandscope_dagster.orchestration.resources import chosen_models
+from bandscope_dagster.orchestration.resources import models_here
 from bandscope_dagster.orchestration.result_webhook import Receiver
 from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
@@ -27,6 +27,8 @@ from bandscope_dagster.settings import Settings, load_settings, unknown_variable
 from bandscope_dagster.storage.objects.probe import require_writable, without_trace
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS
+from bandscope_dagster.tagging.options import ServerOptions
+from bandscope_dagster.tagging.registry import facts_of_server
 
 SHOWN: Final = 20  # findings of each kind
 
@@ -54,6 +56,8 @@ def examine(console: Console, *, read_only: bool = False, deep: bool = False) ->
             passes("storage", lambda: _reading(settings) if deep else _storage(settings)),
             passes("device", lambda: _device(settings)),
         ]
+        if (server := settings.tagger_server) is not None:
+            results.append(passes("tagger", lambda: _tagger(settings.tagger, server)))
     results += [passes("models", lambda: _models(console, settings)), passes("Dagster home", _dagster_home)]
     if settings is not None and all(results) and tells_speed(settings):
         results.append(passes("speed", lambda: speed_line(settings) or ""))
@@ -139,7 +143,7 @@ def _settings() -> str:
         raise SettingsError(
             f"{', '.join(unknown)}: no such setting, so it has no effect; use BANDSCOPE_ with one of {known}"
         )
-    chosen_models(settings, ANALYSIS_TABLES)
+    models_here(settings, ANALYSIS_TABLES)
     Receiver.of(settings)
     songs = counted(settings.songs_per_run, "song")
     return f"separator {settings.separator}, tagger {settings.tagger}, {songs} per run"
@@ -171,12 +175,17 @@ def _device(settings: Settings) -> str:
     return f"{resolve_device(settings.device)} (BANDSCOPE_DEVICE={settings.device})"
 
 
+def _tagger(name: str, server: ServerOptions) -> str:
+    facts = facts_of_server(name, server)
+    return f"{server.shown} serves {name} as {facts.model} (software: {facts.software})"
+
+
 def _models(console: Console, settings: Settings | None) -> str:
     """Verify the models of the package and, with valid settings, the chosen ones; return a message that names them.
 
     The message also names missing models that the settings do not need.
     """
-    chosen = chosen_models(settings, ANALYSIS_TABLES) if settings else []
+    chosen = models_here(settings, ANALYSIS_TABLES) if settings else []
     models_path = settings.models_path if settings else Path()
     needed = [model for model in load_inventory().values() if model.embedded or model in chosen]
     require_models(console, needed, models_path)

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.errors import BandscopeError, counted
-from bandscope_dagster.orchestration.resources import Models, chosen_models
+from bandscope_dagster.orchestration.resources import Models, models_here
 from bandscope_dagster.separation.presets import name_of
 from bandscope_dagster.separation.speed import device_in_words, in_words, measure_speed
 from bandscope_dagster.settings import Settings
@@ -26,7 +26,7 @@ WORTH_TELLING: Final = 0.1  # of a song's length; a model that takes less is fas
 def tells_speed(settings: Settings) -> bool:
     """True if the separator may be slow, and computes on this machine: embedded models are fast everywhere."""
     in_this_process = settings.executor == "in_process"
-    return in_this_process and not all(model.embedded for model in chosen_models(settings, [STEMS.name]))
+    return in_this_process and not all(model.embedded for model in models_here(settings, [STEMS.name]))
 
 
 def speed_line(settings: Settings) -> str | None:

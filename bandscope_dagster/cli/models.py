@@ -83,7 +83,9 @@ def print_verification(console: Console, settings: Settings, names: Sequence[str
     The models ``names`` must be complete. Without names, a model that is neither part of the package nor chosen by
     the settings may be missing as a whole.
     """
-    chosen = {*model_names(settings.separator, settings.separation.stems), settings.tagger}
+    chosen = set(model_names(settings.separator, settings.separation.stems))
+    if settings.tagger_url is None:
+        chosen.add(settings.tagger)
     right = True
     for model in [find_model(name) for name in names] or load_inventory().values():
         statuses = _inspect(console, model, settings.models_path)

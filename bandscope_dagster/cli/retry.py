@@ -8,7 +8,7 @@ from bandscope_dagster.cli.run import selected
 from bandscope_dagster.errors import counted
 from bandscope_dagster.models.store import require
 from bandscope_dagster.orchestration.home import open_records
-from bandscope_dagster.orchestration.resources import chosen_models
+from bandscope_dagster.orchestration.resources import models_here
 from bandscope_dagster.orchestration.retry_backfill import CannotRetry, daemon_is_alive, retry_songs
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -31,7 +31,7 @@ def retry(
         CannotRetry: no daemon is running to start the runs, or a ``bandscope run`` computes the same songs.
     """
     assets = selected(select)
-    require(chosen_models(settings, assets), settings.models_path)
+    require(models_here(settings, assets), settings.models_path)
     with open_records() as instance:
         if not daemon_is_alive(instance):
             raise CannotRetry(

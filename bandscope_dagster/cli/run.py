@@ -28,7 +28,7 @@ from bandscope_dagster.orchestration.jobs import CATALOGS, PER_SONG
 from bandscope_dagster.orchestration.outdated import find_outdated
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads
 from bandscope_dagster.orchestration.ranges import SongRange, song_ranges
-from bandscope_dagster.orchestration.resources import chosen_models
+from bandscope_dagster.orchestration.resources import models_here
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import REUSE_TAG, launcher_tags
 from bandscope_dagster.orchestration.unfinished import Unfinished, find_unfinished
@@ -80,7 +80,7 @@ def run_songs(
         ModelFileError: the weights of a needed model are missing or wrong; no run was started.
     """
     assets = selected(select)
-    require_models(console, chosen_models(settings, assets), settings.models_path)
+    require_models(console, models_here(settings, assets), settings.models_path)
     with (
         only_one(home),
         open_records() as instance,

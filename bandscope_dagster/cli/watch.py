@@ -32,7 +32,7 @@ from bandscope_dagster.orchestration.dead_runs import end_dead_runs
 from bandscope_dagster.orchestration.home import only_one
 from bandscope_dagster.orchestration.jobs import CATALOGS
 from bandscope_dagster.orchestration.partitions import SONGS_NAME, register_uploads, song_states
-from bandscope_dagster.orchestration.resources import Models, chosen_models, share_models
+from bandscope_dagster.orchestration.resources import Models, models_here, share_models
 from bandscope_dagster.orchestration.retry_backfill import daemon_is_alive
 from bandscope_dagster.orchestration.run_tags import REUSE_TAG, launcher_tags
 from bandscope_dagster.orchestration.steps import keep_connections_open, step_failures
@@ -80,7 +80,7 @@ def watch_uploads(
         ModelFileError: the weights of a needed model are missing or wrong.
     """
     assets = selected(select)
-    require_models(console, chosen_models(settings, assets), settings.models_path)
+    require_models(console, models_here(settings, assets), settings.models_path)
     with (
         only_one(home),
         threaded_instance() as instance,

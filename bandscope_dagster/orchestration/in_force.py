@@ -16,7 +16,8 @@ from bandscope_dagster.storage.tables.schemas import SONG_TABLES
 from bandscope_dagster.tagging.answers.parse import PARSER_VERSION
 from bandscope_dagster.tagging.prompts import load_dialogue
 from bandscope_dagster.tagging.qwen_omni import load_qwen_omni
-from bandscope_dagster.tagging.registry import TAGGERS
+from bandscope_dagster.tagging.registry import SERVED, TAGGERS, served_name
+from bandscope_dagster.tagging.served_omni import UNKNOWN
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 
 DIGITS: Final = 8  # hex digits of the digest
@@ -29,7 +30,7 @@ def parameters_in_force(settings: Settings) -> dict[str, dict[str, Any]]:
     separator = _separator(settings) | _options(asdict(settings.separation))
     tagger = {
         "tagger": settings.tagger,
-        "weights": _weights(settings.tagger),
+        **_tagger_weights(settings),
         **_options(asdict(settings.tagging)),
         "vocabulary": load_vocabulary().sha256,
     }
@@ -42,6 +43,14 @@ def parameters_in_force(settings: Settings) -> dict[str, dict[str, Any]]:
         "instrument_tags": tagger,
         "stem_instrument_tags": {"stems": bits | separator, **tagger},
     }
+
+
+def _tagger_weights(settings: Settings) -> dict[str, str]:
+    """The weights of the tagger: by the inventory, or the model on a server. The server's address does not matter."""
+    server = settings.tagger_server
+    if server is None or settings.tagger not in SERVED:
+        return {"weights": _weights(settings.tagger)}
+    return {"served_model": served_name(settings.tagger, server), "revision": server.revision or UNKNOWN}
 
 
 def versions_of(settings: Settings) -> Mapping[str, str]:
@@ -59,10 +68,13 @@ def words_in_force(settings: Settings) -> dict[str, str]:
         "separator": (name_of(settings.separator), asdict(settings.separation)),
         "tagger": (settings.tagger, asdict(settings.tagging)),
     }
-    return {
+    words = {
         kind: ", ".join([name, *(f"{option} {_words(value)}" for option, value in _options(options).items())])
         for kind, (name, options) in kinds.items()
     }
+    if (server := settings.tagger_server) is not None and settings.tagger in SERVED:
+        words["tagger"] += f", as {served_name(settings.tagger, server)} on a server"
+    return words
 
 
 def _separator(settings: Settings) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Final
 import dagster as dg
 
 from bandscope_dagster.device import resolve_device
-from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import Model, find_model
 from bandscope_dagster.orchestration.in_force import words_in_force
 from bandscope_dagster.orchestration.used_stores import check_store
@@ -20,8 +19,8 @@ from bandscope_dagster.separation.registry import load_separator, models_of
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
-from bandscope_dagster.tagging.protocol import Tagger
-from bandscope_dagster.tagging.registry import TAGGERS, load_tagger
+from bandscope_dagster.tagging.protocol import ON_A_SERVER, Tagger
+from bandscope_dagster.tagging.registry import load_tagger, require_known
 
 _separator = cache(load_separator)
 _tagger = cache(load_tagger)
@@ -54,35 +53,36 @@ class Models:
 
         def load() -> None:
             with suppress(Exception):
-                for model in chosen_models(self._settings, tables):
+                for model in models_here(self._settings, tables):
                     (self.separator if model.kind == "separator" else self.tagger)()
 
         Thread(target=load, name="load-models", daemon=True).start()
 
     def tagger(self) -> Tagger:
-        """The tagger, on the device of the settings."""
+        """The tagger, on the device of the settings, or on their server, which is asked for its facts each time."""
         settings = self._settings
+        if (server := settings.tagger_server) is not None:
+            return load_tagger(settings.tagger, settings.models_path, ON_A_SERVER, settings.tagging, server)
         device = resolve_device(settings.models_device)
         with _LOADING:
             model = _tagger(settings.tagger, settings.models_path, device, settings.tagging)
         return _in_turns().tagger(model) if _SHARED.is_set() else model
 
 
-def chosen_models(settings: Settings, tables: Collection[str]) -> list[Model]:
-    """The models of the settings that are needed to compute ``tables``.
+def models_here(settings: Settings, tables: Collection[str]) -> list[Model]:
+    """The models of the settings that this process runs to compute ``tables``: their weights are needed here.
 
     Raises:
-        SettingsError: a setting names an unknown model.
+        SettingsError: a setting names an unknown model, or a server for a tagger that needs none.
     """
     needed = {TABLES[table].model for table in tables}
     found = models_of(settings.separator, settings.separation) if "separator" in needed else []
-    if "tagger" not in needed:
-        return found
-    if settings.tagger not in TAGGERS:
-        raise SettingsError(
-            f"BANDSCOPE_TAGGER={settings.tagger!r} is unknown; choose one of {', '.join(TAGGERS)}"
-        )
-    return [*found, find_model(settings.tagger)]
+    if "tagger" in needed:
+        server = settings.tagger_server
+        require_known(settings.tagger, server)
+        if server is None:
+            found.append(find_model(settings.tagger))
+    return found
 
 
 def resources(settings: Settings) -> dict[str, dg.ResourceDefinition]:

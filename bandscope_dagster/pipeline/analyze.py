@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import repeat
 from typing import Any, Final, Protocol, TypeVar
 
 from bandscope_dagster.errors import UPSTREAM
@@ -23,6 +24,7 @@ from bandscope_dagster.storage.tables.schemas import TABLES
 from bandscope_dagster.storage.tables.song_tables import write_error_row
 from bandscope_dagster.tagging.protocol import Tagger
 from bandscope_dagster.tagging.registry import present_from
+from bandscope_dagster.tagging.served_omni import TaggerUnavailable
 from bandscope_dagster.tagging.source_tags import with_vocabulary
 
 T = TypeVar("T")
@@ -81,12 +83,20 @@ def _outcomes(
     def read(song_id: str) -> Mapping[str, Any] | SongFailed:
         return _attempt(song_id, lambda: read_song(store, song_id))
 
-    def plan(row: Mapping[str, Any]) -> SongPlan | SongFailed:
+    def plan(row: Mapping[str, Any], planner: SongPlanner) -> SongPlan | SongFailed:
         song_id = row["song_id"]
         damaged = told.get(song_id, set[str]())
         # What is stored of a song whose upload was replaced cannot be computed again.
         keep = reuse or is_replaced(store, song_id, row["upload_key"])
         return _attempt(song_id, lambda: planner.plan(store, row, tables, reuse=keep, damaged=damaged))
+
+    def without_tagger(row: Mapping[str, Any], error: TaggerUnavailable) -> SongAnalyzed | SongFailed:
+        """The song, if all its results are stored; else its failure."""
+        for identity in error.identities:
+            planned = plan(row, replace(planner, tagger=with_vocabulary(identity)))
+            if isinstance(planned, SongPlan) and not planned.compute:
+                return SongAnalyzed(plan=planned, written={}, seconds=0.0)
+        return SongFailed(row["song_id"], error)
 
     told = damage_told_of(store, song_ids)
     planner = SongPlanner(run_id, settings.flac_bits)
@@ -106,11 +116,16 @@ def _outcomes(
                 separator, load_seconds["stems"] = timed(models.separator)
                 planner = replace(planner, separator=separator.identity)
             if tagged := [table for table in tables if TABLES[table].model == "tagger"]:
-                tagger, seconds = timed(models.tagger)
-                load_seconds |= dict.fromkeys(tagged, seconds)
-                planner = replace(planner, tagger=with_vocabulary(tagger.identity))
+                try:
+                    tagger, seconds = timed(models.tagger)
+                except TaggerUnavailable as error:  # a later try of the step may find it
+                    yield from (without_tagger(row, error) for row in rows if row["error"] is None)
+                    rows = [row for row in rows if row["error"] is not None]
+                else:
+                    load_seconds |= dict.fromkeys(tagged, seconds)
+                    planner = replace(planner, tagger=with_vocabulary(tagger.identity))
 
-        for planned in threads.map(plan, rows):
+        for planned in threads.map(plan, rows, repeat(planner)):
             if isinstance(planned, SongFailed):
                 yield planned
             elif planned.rejected is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.separation.ensemble import AnySeparator, Ensemble
 from bandscope_dagster.separation.protocol import Separator
-from bandscope_dagster.tagging.protocol import Heard, Tagger
+from bandscope_dagster.tagging.protocol import Heard, RemoteTagger, Tagger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +35,8 @@ class ModelThread:
         return _SeparatorInTurns(separator, self._thread)
 
     def tagger(self, tagger: Tagger) -> Tagger:
-        """The same tagger, which computes in this thread."""
-        return _TaggerInTurns(tagger, self._thread)
+        """The same tagger, which computes in this thread; a remote one takes no turns here."""
+        return tagger if isinstance(tagger, RemoteTagger) else _TaggerInTurns(tagger, self._thread)
 
 
 class _SeparatorInTurns:

@@ -36,6 +36,7 @@ from bandscope_dagster.storage.tables.song_tables import Written, arrow_table, p
 from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.summary import SUMMARIZED, TagSummary, summarize
 from bandscope_dagster.tagging.vocabulary import Vocabulary
+from bandscope_dagster.tagging.window_flow import WindowFlow
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class BatchContext:
     models_wait: bool  # True: the model's thread waits while a block is encoded; see ``analyze_songs``
     flac_bits: Bits
     stems: Sequence[str]  # of the separator; empty if none is loaded
-    windows: WindowQueue | None
+    windows: WindowQueue | WindowFlow | None
     vocabulary: Vocabulary
     present_from: PresentFrom  # decides which instruments a picture shows
 

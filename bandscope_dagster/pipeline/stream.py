@@ -31,9 +31,9 @@ from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import STEMS
-from bandscope_dagster.tagging.protocol import Tagger
+from bandscope_dagster.tagging.protocol import ON_A_SERVER, Tagger
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
-from bandscope_dagster.tagging.window_queue import WindowQueue
+from bandscope_dagster.tagging.window_flow import queue_for
 
 BLOCKS_AHEAD: Final = 4  # decoded blocks of 10 s (3.5 MB each) in the queue to the model, of any song
 BLOCKS_BEHIND: Final = 4  # blocks in the queue to the encoders and the writer; if it is full, the model waits
@@ -86,11 +86,17 @@ def analyze_songs(
     ``ENCODERS`` threads encode, and one stores. The queues and the models' batches bound the memory; the length of a
     song does not matter. An error that concerns one song becomes that song's ``SongFailed``.
 
-    If all models run on the CPU, this thread waits while a block is encoded, on all cores. If both ran at once, each
-    encoder would delay one of torch's threads, and all other torch threads would spin until it is done: on two cores,
-    HTDemucs then takes 5 % longer than model and encoding one after the other.
+    A tagger on a server answers while other songs are read; a song is done once its last answer is there.
+
+    If all models here run on the CPU, this thread waits while a block is encoded, on all cores. If both ran at once,
+    each encoder would delay one of torch's threads, and all other torch threads would spin until it is done: on two
+    cores, HTDemucs then takes 5 % longer than model and encoding one after the other.
     """
-    devices = {model.device for model in (separator, tagger) if model is not None}
+
+    def ends() -> bool:
+        return is_stopping() or (stopped is not None and stopped.is_set())
+
+    devices = {model.device for model in (separator, tagger) if model is not None} - {ON_A_SERVER}
     writer = WriteBehind[None](BLOCKS_BEHIND)
     encoders = ThreadPoolExecutor(ENCODERS, thread_name_prefix="encode")
     context = BatchContext(
@@ -100,7 +106,7 @@ def analyze_songs(
         models_wait=devices == {"cpu"},
         flac_bits=flac_bits,
         stems=separator.stems if separator else (),
-        windows=WindowQueue(tagger) if tagger else None,
+        windows=queue_for(tagger, ends) if tagger else None,
         vocabulary=load_vocabulary(),
         present_from=present_from,
     )
@@ -109,17 +115,19 @@ def analyze_songs(
     try:
         with writer:
             for item in prefetch(_read_songs(plans, store, limits), BLOCKS_AHEAD):
-                if is_stopping() or (stopped is not None and stopped.is_set()):
+                if ends():
                     return
                 freed.give_back()
                 batch.take(item)
                 _report(item)
                 yield from batch.done(wait=False)
-            batch.flush()
+            batch.separate_rest()
+            while batch.tag_more():
+                yield from batch.done(wait=False)
             yield from batch.done(wait=True)
     finally:
         encoders.shutdown(cancel_futures=True)
-        batch.discard()
+        batch.close()
 
 
 class _Batch:
@@ -146,15 +154,19 @@ class _Batch:
         except Exception as error:
             self._fail(song, error)
 
-    def flush(self) -> None:
-        """Run the models on everything that waits for a full batch."""
+    def separate_rest(self) -> None:
+        """Separate what waits for a full batch."""
         if self._separation is not None:
             self._separated(self._separation.flush())
-        if self._context.windows is not None:
-            self._context.windows.flush()
+
+    def tag_more(self) -> bool:
+        """Tag some of the windows that wait, or wait for answers about them; False if none waits."""
+        return self._context.windows is not None and self._context.windows.collect(wait=True)
 
     def done(self, *, wait: bool) -> Iterator[SongAnalyzed | SongFailed]:
         """The outcomes of songs that are done or failed; with ``wait``, of all songs."""
+        if self._context.windows is not None:
+            self._context.windows.collect(wait=False)
         for song in list(self._songs.values()):
             song.advance()
             if wait:
@@ -164,8 +176,13 @@ class _Batch:
                 del self._songs[song.plan.song_id]
                 yield song.outcome()
 
-    def discard(self) -> None:
-        """Discard unfinished files of songs without an outcome; only an interrupt leaves such songs."""
+    def close(self) -> None:
+        """Ask about no further window, and discard unfinished files of songs without an outcome.
+
+        Only an interrupt leaves such songs.
+        """
+        if self._context.windows is not None:
+            self._context.windows.close()
         for song in self._songs.values():
             song.discard()
 

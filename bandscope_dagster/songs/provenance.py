@@ -121,7 +121,7 @@ def _input_remarks(table: str, lineage: Lineage, lineages: Mapping[str, Lineage]
             yield "its stems are no longer stored"
         elif not is_current:
             yield f"computed from other stems than the stored ones ({_model_and_time(stems)})"
-        if tags is not None and _tagger(tags) != _tagger(lineage):
+        if tags is not None and input_digests.tagger_of(tags) != input_digests.tagger_of(lineage):
             yield f"its tagger, weights or parameters differ from instrument_tags ({_model_and_time(tags)})"
     elif not is_current:
         yield "its input digest does not match its upload, model and parameters: another version computed it"
@@ -130,10 +130,6 @@ def _input_remarks(table: str, lineage: Lineage, lineages: Mapping[str, Lineage]
 def _is_rejection(lineage: Lineage) -> bool:
     """True if the file only passes on an error of ``songs``. Every computed table has parameters."""
     return not lineage.model and not json.loads(lineage.params or "{}")
-
-
-def _tagger(lineage: Lineage) -> tuple[str, str, dict[str, Any]]:
-    return lineage.model, lineage.model_sha256, json.loads(lineage.params or "{}")
 
 
 def _model_and_time(lineage: Lineage) -> str:

@@ -1,7 +1,8 @@
-"""The options of a tagger; the tagger chooses each one that is not set."""
+"""The options of a tagger; the tagger chooses each one that is not set. And the server that runs it, if one does."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import SplitResult, urlsplit
 
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.tagging.protocol import WindowPlan
@@ -40,3 +41,51 @@ class TaggingOptions:
                 f"{length / sample_rate:g} s of its windows"
             )
         return WindowPlan(sample_rate=sample_rate, length=length, hop=hop, lead=lead)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """A server that runs the tagger, with OpenAI's interface of chat completions, as vLLM has it.
+
+    URL and key may contain secrets, and are in no text about this object.
+
+    Raises:
+        SettingsError: the URL is none of the web, or has a user although there is a key.
+    """
+
+    url: str = field(
+        repr=False
+    )  # of the interface, such as http://host:8000/v1; may have a user and a password
+    key: str | None = field(default=None, repr=False)
+    model: str | None = None  # the name on the server; None: that of the model's repository
+    revision: str | None = None  # of the weights, as the operator says; None: unknown
+    requests: int = 64  # windows that are asked at once
+    timeout_s: float = 300.0  # seconds, from sending a request to the end of its answer
+
+    def __post_init__(self) -> None:
+        try:
+            parts = self.parts
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # no number as port
+            usable = False
+        if not usable:
+            raise SettingsError(
+                "BANDSCOPE_TAGGER_URL must be the address of a server's interface, such as http://127.0.0.1:8000/v1"
+            )
+        if self.key is not None and self.parts.username is not None:
+            raise SettingsError(
+                "BANDSCOPE_TAGGER_URL has a user, and BANDSCOPE_TAGGER_KEY is set: only one of them can be sent"
+            )
+
+    @property
+    def parts(self) -> SplitResult:
+        """The URL in parts."""
+        return urlsplit(self.url)
+
+    @property
+    def shown(self) -> str:
+        """The URL without user, password and query, for messages."""
+        parts = self.parts
+        return (
+            parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
+        )

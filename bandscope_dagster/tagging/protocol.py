@@ -1,8 +1,9 @@
 """The interface of taggers: models that name the instruments in windows of audio of one length."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal, Protocol, overload
+from typing import Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from bandscope_dagster.models.identity import ModelIdentity
 
 Layer = Literal["foreground", "middle_ground", "background"]
+
+ON_A_SERVER = "server"  # the device of a tagger that computes elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,7 @@ class Tagger(Protocol):
 
     identity: ModelIdentity
     plan: WindowPlan
-    device: str  # a device name of torch
+    device: str  # a device name of torch, or ``ON_A_SERVER``
     batch: int  # windows, the best number for one call
     fixed_batch: bool  # True: calls are filled up to ``batch`` windows with silence; see WindowQueue
 
@@ -99,5 +102,21 @@ class Tagger(Protocol):
 
         The result for a window must not depend on the other windows. Labels name instruments or voices only, no moods
         or genres.
+        """
+        ...
+
+
+@runtime_checkable
+class RemoteTagger(Tagger, Protocol):
+    """A tagger that computes elsewhere. Windows are asked one by one, ``batch`` at once, and answered in any order."""
+
+    def ask(self, window: NDArray[np.float32]) -> Future[Heard]:
+        """``(lead + length,)`` mono float32 in [-1, 1] → its result, later; does not wait.
+
+        Of more than ``batch`` windows, the last ones wait for a place. A future may be cancelled at any time.
+
+        Raises (the future):
+            ServerUnavailable: no answer, after retries.
+            ServerRefused: the server refuses the request.
         """
         ...

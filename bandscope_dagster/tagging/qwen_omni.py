@@ -6,8 +6,7 @@ gets the same answer, whichever windows share its call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,9 +17,10 @@ from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import Model
 from bandscope_dagster.tagging.answers.parse import PARSER_VERSION
+from bandscope_dagster.tagging.conversation import Conversation
 from bandscope_dagster.tagging.omni_checkpoint import STOP_TOKENS, OmniCheckpoint, load_checkpoint
 from bandscope_dagster.tagging.options import TaggingOptions
-from bandscope_dagster.tagging.prompts import Dialogue, Question, load_dialogue
+from bandscope_dagster.tagging.prompts import Dialogue, load_dialogue
 from bandscope_dagster.tagging.protocol import Heard, WindowPlan
 
 if TYPE_CHECKING:
@@ -111,29 +111,29 @@ class QwenOmni:
             RuntimeError: the model computed values that are not finite; or torch's own, if memory runs out.
         """
         self.plan.check(windows, self.identity.name)
-        chats = [_Chat(self._dialogue.system) for _ in windows]
-        for question in self._dialogue.questions:
-            self._ask(question, chats, windows)
-        heard = [self._dialogue.parse(chat.last_answer) for chat in chats]
+        conversations = [Conversation(self._dialogue) for _ in windows]
+        # All open conversations have the same question open.
+        while asked := [index for index, each in enumerate(conversations) if each.question is not None]:
+            self._ask([conversations[index] for index in asked], windows[asked])
+        return [conversation.heard for conversation in conversations]
 
-        unclear = [index for index, each in enumerate(heard) if each.error is not None]
-        if unclear:
-            self._ask(self._dialogue.repair, [chats[index] for index in unclear], windows[unclear])
-        for index in unclear:
-            again = self._dialogue.parse(chats[index].last_answer)
-            notes = [f"asked again: the first answer was {heard[index].error}", again.note]
-            heard[index] = replace(again, note="; ".join(note for note in notes if note))
-        return [replace(each, answer=chat.transcript) for each, chat in zip(heard, chats, strict=True)]
+    def _ask(self, conversations: Sequence[Conversation], windows: NDArray[np.float32]) -> None:
+        """Ask the model the open question of every conversation, and add its answers."""
+        question = conversations[0].question
+        assert question is not None
+        answers = self.answers([each.messages for each in conversations], windows, question.max_new_tokens)
+        for conversation, answer in zip(conversations, answers, strict=True):
+            conversation.answer(answer)
 
-    def _ask(self, question: Question, chats: Sequence[_Chat], windows: NDArray[np.float32]) -> None:
-        """Ask the model a question in every chat, and add its answers."""
+    def answers(
+        self, chats: Sequence[Sequence[Mapping[str, Any]]], windows: NDArray[np.float32], most_tokens: int
+    ) -> list[str]:
+        """The model's answers, of at most ``most_tokens``, to the last messages of chats, each about its window."""
         import torch
         from transformers import GenerationConfig
 
-        for chat in chats:
-            chat.ask(question)
         prompts = self._processor.apply_chat_template(
-            [chat.messages for chat in chats], add_generation_prompt=True, tokenize=False
+            [list(chat) for chat in chats], add_generation_prompt=True, tokenize=False
         )
         # Qwen2.5's processor pads audio with silence to 300 s, and the thinker ignores the padding. Padding that covers
         # the last frame of the extractor gives the same features, so no more is added.
@@ -149,7 +149,7 @@ class QwenOmni:
         greedy = GenerationConfig(
             do_sample=False,
             num_beams=1,
-            max_new_tokens=question.max_new_tokens,
+            max_new_tokens=most_tokens,
             eos_token_id=tokenizer.convert_tokens_to_ids(list(STOP_TOKENS)),
             pad_token_id=tokenizer.pad_token_id,
         )
@@ -159,13 +159,11 @@ class QwenOmni:
                 generation_config=greedy,
                 logits_processor=[_known_tokens(len(tokenizer), self.identity.name)],
             )
-        answers = tokenizer.batch_decode(
+        return tokenizer.batch_decode(
             output[:, inputs["input_ids"].shape[1] :],
             skip_special_tokens=True,
             clean_up_tokenization_spaces=False,
         )
-        for chat, answer in zip(chats, answers, strict=True):
-            chat.answer(answer)
 
 
 def _known_tokens(tokens: int, name: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -183,36 +181,3 @@ def _known_tokens(tokens: int, name: str) -> Callable[[Tensor, Tensor], Tensor]:
         return logits
 
     return process
-
-
-class _Chat:
-    """The questions and answers about one window."""
-
-    def __init__(self, system: str) -> None:
-        self.messages: list[dict[str, Any]] = [{"role": "system", "content": system}]
-        self._answers: list[tuple[str, str]] = []  # (name of the question, answer)
-        self._asked = ""  # name of the open question
-
-    def ask(self, question: Question) -> None:
-        """Add a question; the first has the audio too."""
-        text = {"type": "text", "text": question.text}
-        content = [text] if self._answers else [{"type": "audio", "audio": "the window"}, text]
-        self.messages.append({"role": "user", "content": content})
-        self._asked = question.name
-
-    def answer(self, text: str) -> None:
-        """Add the model's answer to the open question."""
-        self.messages.append({"role": "assistant", "content": text})
-        self._answers.append((self._asked, text))
-
-    @property
-    def last_answer(self) -> str:
-        """The model's latest answer."""
-        return self._answers[-1][1]
-
-    @property
-    def transcript(self) -> str:
-        """All answers, complete: a single one as it is, several ones each below the name of its question."""
-        if len(self._answers) == 1:
-            return self.last_answer
-        return "\n\n".join(f"[{name}]\n{text}" for name, text in self._answers)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
 from bandscope_dagster.tagging.source_tags import SourceTags
+from bandscope_dagster.tagging.window_flow import WindowFlow
 from bandscope_dagster.tagging.window_queue import WindowQueue
 
 TOP: Final = 5  # instruments in a summary
@@ -25,8 +26,8 @@ class TagSummary:
     labels: int  # rows with an instrument
     unmapped: int  # rows among these whose label is not in the vocabulary
     top_instruments: Mapping[str, float]  # instrument → mean score in a source; the highest ``TOP``
-    device: str  # a device name of torch
-    batch: int  # windows, most in one call of the tagger; below the option if memory ran out
+    device: str  # a device name of torch, or "server"
+    batch: int  # windows, most in one call of the tagger or at once; below the option if memory ran out
 
     @property
     def unmapped_share(self) -> float:
@@ -45,7 +46,7 @@ class TagSummary:
 
 
 def summarize(
-    sources: Iterable[SourceTags], rows: Iterable[Mapping[str, Any]], queue: WindowQueue
+    sources: Iterable[SourceTags], rows: Iterable[Mapping[str, Any]], queue: WindowQueue | WindowFlow
 ) -> TagSummary:
     """The summary of the ``rows`` of these sources, which ``queue`` tagged."""
     windows = {source.source: len(source.tagged) for source in sources}

@@ -48,10 +48,24 @@ class WindowQueue:
         while len(self._waiting) >= self.batch:
             self._run()
 
+    def collect(self, *, wait: bool) -> bool:
+        """With ``wait``, tag one batch, which need not be full; False if there was none to tag.
+
+        Nothing is under way between two calls, so without ``wait`` there is nothing to collect.
+        """
+        if not wait or not self._waiting:
+            return False
+        self._run()
+        return True
+
     def flush(self) -> None:
         """Tag all windows in the queue, without waiting for a full batch."""
-        while self._waiting:
-            self._run()
+        while self.collect(wait=True):
+            pass
+
+    def close(self) -> None:
+        """Forget all windows in the queue."""
+        self._waiting.clear()
 
     def _run(self) -> None:
         entries = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]

@@ -24,12 +24,14 @@ from kubernetes_jobs import (
 from pydantic import ValidationError
 
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.tagging.options import ServerOptions
+from bandscope_dagster.tagging.registry import served_name
 
 ROOT = KUBERNETES.parent.parent
 README = (KUBERNETES / "README.md").read_text()
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 IMAGE = f"registry.example.org/bandscope-worker:{VERSION}"
-MANIFESTS = ["settings.yaml", "secrets.example.yaml", "weights.yaml", "network-policy.yaml"]
+MANIFESTS = ["settings.yaml", "secrets.example.yaml", "weights.yaml", "network-policy.yaml", "vllm.yaml"]
 OPS = ["songs", "analyze", "catalogs", "song_pages"]
 WRITABLE = {"/tmp", "/opt/dagster/dagster_home"}
 
@@ -212,6 +214,51 @@ def test_each_network_policy_selects_existing_pods(jobs: dict[str, dict[str, Any
         assert selected.items() <= labels.items(), name
         other = policies["bandscope-steps" if name == "run" else "bandscope-runs"]
         assert not other["spec"]["podSelector"]["matchLabels"].items() <= labels.items(), name
+
+
+def test_the_server_of_the_tagger_has_a_gpu_the_weights_and_a_service_that_steps_reach(
+    jobs: dict[str, dict[str, Any]],
+) -> None:
+    pod = named("Deployment")["vllm"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert confined(pod["spec"], container)
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
+    assert pod["spec"]["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert container["image"] == IMAGE.replace("worker", "vllm")
+    claims = [
+        volume["persistentVolumeClaim"] for volume in pod["spec"]["volumes"] if volume["name"] == "weights"
+    ]
+    assert claims == [{"claimName": "bandscope-weights", "readOnly": True}]
+
+    service = named("Service")["vllm"]
+    labels = pod["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+    (port,) = service["spec"]["ports"]
+    assert {each["name"]: each["containerPort"] for each in container["ports"]}[port["targetPort"]] == 8000
+    options = dict(option.removeprefix("--").split("=", 1) for option in container["args"])
+    server = ServerOptions(f"http://{service['metadata']['name']}:{port['port']}/v1")
+    assert server.url in (KUBERNETES / "vllm.yaml").read_text()
+    assert options["model"] == "/models/qwen2.5-omni"
+    assert options["served-model-name"] == served_name("qwen2.5-omni", server)
+
+    policies = named("NetworkPolicy")
+    step = jobs["analyze"]["spec"]["template"]["metadata"]["labels"]
+    out = policies["bandscope-steps-to-vllm"]["spec"]
+    assert out["podSelector"]["matchLabels"].items() <= step.items()
+    assert out["egress"][0]["to"][0]["podSelector"]["matchLabels"].items() <= labels.items()
+    into = policies["vllm"]["spec"]
+    assert into["podSelector"]["matchLabels"].items() <= labels.items() and into["egress"] == []
+    assert into["ingress"][0]["from"][0]["podSelector"]["matchLabels"].items() <= step.items()
+    assert into["ingress"][0]["ports"] == out["egress"][0]["ports"] == [{"protocol": "TCP", "port": 8000}]
+
+
+def test_with_a_server_for_the_tagger_a_step_that_separates_on_a_cpu_asks_for_no_gpu(tmp_path: Path) -> None:
+    launcher = make_launcher(launcher_config(VALUES), tmp_path)
+    settings = {"BANDSCOPE_TAGGER": "qwen2.5-omni", "BANDSCOPE_TAGGER_URL": "http://vllm:8000/v1"}
+    embedded = load_location(**settings, BANDSCOPE_SEPARATOR="spleeter-2stems").ops["analyze"]
+    assert "nvidia" not in json.dumps(build_job(launcher, "step_worker", IMAGE, embedded))
+    demucs = load_location(**settings).ops["analyze"]
+    assert "nvidia" in json.dumps(build_job(launcher, "step_worker", IMAGE, demucs))
 
 
 def ports(policy: str) -> set[int]:

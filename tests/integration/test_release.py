@@ -123,5 +123,5 @@ def test_every_image_in_deploy_has_this_version_as_its_tag() -> None:
         for path in sorted((ROOT / "deploy").rglob("*"))
         if path.suffix != ".pyc" and path.is_file()
     ]
-    tags = re.findall(r"bandscope-(?:control|worker)(?::|, tag: )(\d[\w.]*)", "\n".join(texts))
+    tags = re.findall(r"bandscope-(?:control|worker|vllm)(?::|, tag: )(\d[\w.]*)", "\n".join(texts))
     assert len(tags) >= 10 and set(tags) == {PROJECT["version"]}

@@ -62,28 +62,32 @@ def save_tiny_omni(
     answers: Sequence[Answer] = (),
     seed: int = 0,
     name: str | None = None,
+    head: int = 16,
 ) -> Model:
     """Write a checkpoint into ``folder``; return its entry in the inventory.
 
     ``answers`` are those of the first, second and third turn of a conversation; without answers, weights are random.
+    ``head`` is the width of an attention head, 16 or 32: vLLM refuses 16 on a CPU.
     """
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = Vocabulary(family, answers)
-    thinker = tiny_thinker(family, answers, seed)
+    thinker = tiny_thinker(family, answers, seed, head)
     _save_config(folder, family, thinker.config)
     _save_processor(folder, family, vocabulary)
     save_weights(folder, published_tensors(thinker, family))
     return entry(folder, name or family)
 
 
-def tiny_thinker(family: str, answers: Sequence[Answer] = (), seed: int = 0) -> Thinker:
+def tiny_thinker(family: str, answers: Sequence[Answer] = (), seed: int = 0, head: int = 16) -> Thinker:
     """The thinker of ``save_tiny_omni``, in float32; all weights are values that bfloat16 holds, as in the file."""
     vocabulary = Vocabulary(family, answers)
     torch.manual_seed(seed)
     if family == "qwen3-omni":
-        thinker: Thinker = transformers.Qwen3OmniMoeThinkerForConditionalGeneration(_qwen3_config(vocabulary))
+        thinker: Thinker = transformers.Qwen3OmniMoeThinkerForConditionalGeneration(
+            _qwen3_config(vocabulary, head)
+        )
     else:
-        thinker = transformers.Qwen2_5OmniThinkerForConditionalGeneration(_qwen2_5_config(vocabulary))
+        thinker = transformers.Qwen2_5OmniThinkerForConditionalGeneration(_qwen2_5_config(vocabulary, head))
     with torch.no_grad():
         for parameter in thinker.parameters():
             # The weights that transformers draws are so small that the audio hardly affects a tiny network's output.
@@ -164,14 +168,14 @@ def _build_in(thinker: Thinker, vocabulary: Vocabulary, answers: Sequence[Answer
             head[vocabulary.id(following), direction] = 1
 
 
-def _text_config(vocabulary: Vocabulary, **more: Any) -> dict[str, Any]:
+def _text_config(vocabulary: Vocabulary, head: int, **more: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(vocabulary) + UNUSED_TOKENS,
         "hidden_size": WIDTH,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
+        "num_attention_heads": WIDTH // head,
+        "num_key_value_heads": WIDTH // head // 2,
         **more,
     }
 
@@ -188,8 +192,9 @@ def _audio_config(**more: Any) -> dict[str, Any]:
     }
 
 
-def _qwen2_5_config(vocabulary: Vocabulary) -> transformers.Qwen2_5OmniThinkerConfig:
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
+def _qwen2_5_config(vocabulary: Vocabulary, head: int) -> transformers.Qwen2_5OmniThinkerConfig:
+    section = [part * head // 16 for part in (2, 3, 3)]
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": section}
     return transformers.Qwen2_5OmniThinkerConfig(
         audio_config=_audio_config(n_window=100),
         vision_config={
@@ -200,7 +205,7 @@ def _qwen2_5_config(vocabulary: Vocabulary) -> transformers.Qwen2_5OmniThinkerCo
             "out_hidden_size": WIDTH,
             "fullatt_block_indexes": [0],
         },
-        text_config=_text_config(vocabulary, rope_parameters=rope),
+        text_config=_text_config(vocabulary, head, rope_parameters=rope),
         audio_token_index=vocabulary.id(vocabulary.audio),
         image_token_index=vocabulary.id(vocabulary.image),
         video_token_index=vocabulary.id(vocabulary.video),
@@ -208,8 +213,9 @@ def _qwen2_5_config(vocabulary: Vocabulary) -> transformers.Qwen2_5OmniThinkerCo
     )
 
 
-def _qwen3_config(vocabulary: Vocabulary) -> transformers.Qwen3OmniMoeThinkerConfig:
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+def _qwen3_config(vocabulary: Vocabulary, head: int) -> transformers.Qwen3OmniMoeThinkerConfig:
+    section = [part * head // 16 for part in (4, 2, 2)]
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": section, "mrope_interleaved": True}
     return transformers.Qwen3OmniMoeThinkerConfig(
         audio_config=_audio_config(n_window=50, downsample_hidden_size=8),
         vision_config={
@@ -223,6 +229,7 @@ def _qwen3_config(vocabulary: Vocabulary) -> transformers.Qwen3OmniMoeThinkerCon
         },
         text_config=_text_config(
             vocabulary,
+            head,
             rope_parameters=rope,
             num_experts=4,
             num_experts_per_tok=2,

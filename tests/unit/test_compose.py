@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.tagging.registry import served_name
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -179,6 +181,32 @@ def test_what_watches_is_started_on_request_and_ended_as_by_ctrl_c() -> None:
     assert re.search(r"^KillSignal=SIGINT$", unit, re.MULTILINE)
     names = re.findall(r"BANDSCOPE_(\w+)=", unit)
     assert names and {name.lower() for name in names} <= Settings.model_fields.keys()
+
+
+def test_the_server_of_the_tagger_is_started_on_request_with_a_gpu_and_reached_by_the_code_server_alone() -> (
+    None
+):
+    vllm = SERVICES["vllm"]
+    assert vllm["profiles"] == ["vllm"] and vllm["restart"] == "unless-stopped"
+    (device,) = vllm["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert vllm["networks"] == SERVICES["code"]["networks"] == ["inside"] and "ports" not in vllm
+    assert vllm["cap_drop"] == ["ALL"] and vllm["security_opt"] == ["no-new-privileges:true"]
+    assert mounts("vllm")["/models"] == ("models", False)
+    options = dict(option.removeprefix("--").split("=", 1) for option in vllm["command"])
+    settings = Settings(tagger="qwen2.5-omni", tagger_url=SecretStr("http://vllm:8000/v1"))
+    server = settings.tagger_server
+    assert server is not None
+    assert options["model"] == f"/models/{settings.tagger}", "the folder that `bandscope models pull` fills"
+    assert options["served-model-name"] == served_name(settings.tagger, server)
+    assert options["generation-config"] == "vllm"
+    assert "http://vllm:8000/v1" in TEXT
+
+
+def test_vllm_is_one_version_in_its_image() -> None:
+    text = (DEPLOY / "docker" / "vllm.Dockerfile").read_text()
+    (base,) = re.findall(r"^FROM vllm/vllm-openai:v(\d+\.\d+\.\d+)$", text, re.MULTILINE)
+    assert re.findall(r"vllm\[audio\]==(\S+?)\"", text) == [base]
 
 
 @pytest.mark.parametrize("service", DAGSTER)

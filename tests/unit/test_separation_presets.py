@@ -7,7 +7,7 @@ import pytest
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.inventory import find_model
 from bandscope_dagster.orchestration.in_force import parameters_in_force, versions_of, words_in_force
-from bandscope_dagster.orchestration.resources import chosen_models
+from bandscope_dagster.orchestration.resources import models_here
 from bandscope_dagster.separation.presets import (
     BUILT_IN,
     Preset,
@@ -132,9 +132,9 @@ def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
 def test_the_settings_take_a_preset_and_a_choice_of_its_stems(tmp_path: Path) -> None:
     path = preset_file(tmp_path)
     settings = Settings(separator=path)
-    assert [model.name for model in chosen_models(settings, ["stems"])] == ["htdemucs_ft", "htdemucs"]
+    assert [model.name for model in models_here(settings, ["stems"])] == ["htdemucs_ft", "htdemucs"]
     chosen = Settings(separator=path, stems="vocals")
-    assert [model.name for model in chosen_models(chosen, ["stems"])] == ["htdemucs_ft"]
+    assert [model.name for model in models_here(chosen, ["stems"])] == ["htdemucs_ft"]
     assert Settings(separator=path, stems="-other").separation.stems == ("vocals", "drums")
     with pytest.raises(ValueError, match="mine has no stem 'bass'; its stems are vocals, drums, other"):
         Settings(separator=path, stems="bass")

@@ -9,6 +9,7 @@ from bandscope_dagster.audio.limits import Limits
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.orchestration.home import DAGSTER_YAML, dagster_home
 from bandscope_dagster.settings import PREFIX, Settings, load_settings, unknown_variables
+from bandscope_dagster.tagging.options import ServerOptions
 
 SECRET = "hunter2-do-not-print"
 
@@ -36,6 +37,10 @@ USED = {
     "TAG_HOP_S": ("2.5", 2.5),
     "TAG_BATCH": ("16", 16),
     "TAG_MODE": ("layers", "layers"),
+    "TAGGER_MODEL": ("my-qwen", "my-qwen"),
+    "TAGGER_REVISION": ("26291f79", "26291f79"),
+    "TAGGER_REQUESTS": ("16", 16),
+    "TAGGER_TIMEOUT_S": ("60", 60.0),
     "SONGS_PER_RUN": ("16", 16),
     "STEP_RETRIES": ("0", 0),
     "STEP_RETRY_DELAY_S": ("0.5", 0.5),
@@ -58,7 +63,10 @@ USED = {
     "SENSOR_EVERY_S": ("30", 30),
 }
 
-SECRETS = {"S3_SECRET_ACCESS_KEY", "ALERT_WEBHOOK", "RESULT_WEBHOOK", "RESULT_WEBHOOK_SECRET"}
+SECRETS = {
+    *("S3_SECRET_ACCESS_KEY", "ALERT_WEBHOOK", "RESULT_WEBHOOK", "RESULT_WEBHOOK_SECRET"),
+    *("TAGGER_URL", "TAGGER_KEY"),
+}
 
 REFUSED = {
     "DEVICE": ["gpu", "cuda:x", "tpu"],
@@ -75,6 +83,8 @@ REFUSED = {
     "TAG_HOP_S": ["0", "-1"],
     "TAG_BATCH": ["0", "1025"],
     "TAG_MODE": ["prose"],
+    "TAGGER_REQUESTS": ["0", "1025"],
+    "TAGGER_TIMEOUT_S": ["0", "nan"],
     "SONGS_PER_RUN": ["0", "many", "10001"],
     "STEP_RETRIES": ["-1", "21", "1.5"],
     "STEP_RETRY_DELAY_S": ["-1", "soon"],
@@ -161,6 +171,50 @@ def test_the_secret_is_in_no_text_about_the_settings(monkeypatch: pytest.MonkeyP
         load_settings()
     assert SECRET not in str(refused.value)
     assert refused.value.__suppress_context__, "a traceback would show pydantic's message with the secret"
+
+
+def test_the_server_of_the_tagger_has_its_settings_and_its_secrets_are_in_no_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert load_settings().tagger_server is None
+    monkeypatch.setenv("BANDSCOPE_TAGGER_URL", "http://gpu:8000/v1")
+    monkeypatch.setenv("BANDSCOPE_TAGGER_KEY", SECRET)
+    monkeypatch.setenv("BANDSCOPE_TAGGER_REQUESTS", "8")
+    settings = load_settings()
+    server = settings.tagger_server
+    assert server == ServerOptions("http://gpu:8000/v1", key=SECRET, requests=8)
+    texts = (
+        f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()} {server!r} {server}"
+    )
+    assert SECRET not in texts
+
+    monkeypatch.setenv("BANDSCOPE_TAGGER_URL", f"ftp://mia:{SECRET}@gpu/v1")
+    with pytest.raises(SettingsError, match="BANDSCOPE_TAGGER_URL") as refused:
+        _ = load_settings().tagger_server
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "gpus", "turns"),
+    [
+        ({}, 1, True),
+        ({"DEVICE": "cpu"}, 0, True),
+        ({"TAGGER_URL": "http://gpu/v1"}, 0, False),
+        ({"TAGGER_URL": "http://gpu/v1", "SEPARATOR": "htdemucs"}, 1, True),
+        ({"TAGGER_URL": "http://gpu/v1", "SEPARATOR": "htdemucs", "GPUS": "0"}, 0, False),
+        ({"TAGGER_URL": "http://gpu/v1", "GPUS": "1"}, 1, True),
+        ({"TAGGER_URL": "http://gpu/v1", "EXECUTOR": "in_process"}, 0, True),
+    ],
+)
+def test_a_step_on_a_cluster_asks_for_a_gpu_and_a_turn_only_if_it_needs_them(
+    variables: dict[str, str], gpus: int, turns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ({"EXECUTOR": "kubernetes"} | variables).items():
+        monkeypatch.setenv(PREFIX + name, value)
+    settings = load_settings()
+    assert (settings.gpus_asked, settings.takes_turns) == (gpus, turns)
+    if settings.executor == "kubernetes" and settings.device == "auto":
+        assert settings.models_device == ("cuda" if gpus else "auto")
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:

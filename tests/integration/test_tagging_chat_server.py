@@ -1,0 +1,263 @@
+"""tagging/chat_server: what is tried again and for how long, what is refused at once, and what is in no message."""
+
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chat_completions import Asked, ChatCompletions, Reply, chat_completions, refusal
+
+from bandscope_dagster.errors import CannotAnalyze, ServerRefused, ServerUnavailable, SettingsError
+from bandscope_dagster.tagging import chat_server
+from bandscope_dagster.tagging.chat_server import AnswerTooLong, ChatServer
+from bandscope_dagster.tagging.options import ServerOptions
+
+SECRET = "hunter2-do-not-print"
+BODY = b'{"model": "Qwen/Qwen2.5-Omni-7B", "messages": [], "max_tokens": 256}'
+LONG_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_server, "FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr(chat_server, "LONGEST_WAIT_S", 0.1)
+    monkeypatch.setattr(chat_server, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(chat_server, "BUSY_PATIENCE_S", 5.0)
+
+
+@pytest.fixture
+def served() -> Iterator[ChatCompletions]:
+    with chat_completions() as server:
+        yield server
+
+
+def client(server: ChatCompletions, **options: Any) -> ChatServer:
+    return ChatServer(ServerOptions(**({"url": server.url} | options)))
+
+
+def asked(client: ChatServer) -> Future[str]:
+    return client.start(client.complete(BODY))
+
+
+def first_then(*replies: Reply) -> Callable[[Asked], Reply]:
+    """These replies in turn, then a completion."""
+    return lambda asked: replies[asked.number] if asked.number < len(replies) else Reply("done")
+
+
+PASSING = {
+    "too many requests": refusal(429, "slow down"),
+    "an error of the server": refusal(500, "CUDA error"),
+    "a proxy without a server": Reply(status=502, body=b"<html>Bad Gateway</html>"),
+    "a server that starts": refusal(503, "loading"),
+    "a broken connection": Reply("done", cut=True),
+    "a page instead of JSON": Reply(body=b"<html>Welcome</html>"),
+    "JSON that is no completion": Reply(body=b'{"choices": []}'),
+    "a list": Reply(body=b"[1, 2]"),
+    "content that is no text": Reply(body=b'{"choices": [{"message": {"content": 5}}]}'),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_what_may_pass_is_tried_again(fault: str, served: ChatCompletions) -> None:
+    served.answer = first_then(PASSING[fault], PASSING[fault])
+    assert asked(client(served)).result(LONG_S) == "done"
+    assert len(served.asked) == 3
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_what_does_not_pass_ends_with_one_sentence_that_names_the_server(
+    fault: str, served: ChatCompletions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_server, "BUSY_PATIENCE_S", 0.3)
+    monkeypatch.setattr(chat_server, "PATIENCE_S", 0.3)
+    served.answer = lambda asked: PASSING[fault]
+    with pytest.raises(ServerUnavailable) as failed:
+        asked(client(served)).result(LONG_S)
+    assert served.url in str(failed.value) and "BANDSCOPE_TAGGER_URL" in str(failed.value)
+    assert "bandscope doctor" in str(failed.value)
+    assert not isinstance(failed.value, CannotAnalyze), "a retry may succeed"
+    assert len(served.asked) > 1
+
+
+def test_a_pause_that_the_server_asks_for_is_kept(served: ChatCompletions) -> None:
+    served.answer = first_then(refusal(429, "slow down", retry_after="1"))
+    began = time.monotonic()
+    assert asked(client(served)).result(LONG_S) == "done"
+    assert time.monotonic() - began >= 1.0
+
+
+def test_a_pause_longer_than_the_patience_is_no_pause(served: ChatCompletions) -> None:
+    served.answer = lambda asked: refusal(429, "come back tomorrow", retry_after="86400")
+    with pytest.raises(ServerUnavailable, match="come back tomorrow"):
+        asked(client(served)).result(LONG_S)
+    assert len(served.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7), ("1.5", 1.5), ("-3", 0), ("soon", 0), ("", 0), ("Fri, 01 Jan 1999 00:00:00 GMT", 0)],
+)
+def test_retry_after_is_a_number_or_a_date_or_nothing(text: str, seconds: float) -> None:
+    assert chat_server._pause_s(text) == seconds
+
+
+REFUSED = {
+    401: "BANDSCOPE_TAGGER_KEY",
+    403: "BANDSCOPE_TAGGER_KEY",
+    404: "BANDSCOPE_TAGGER_MODEL",
+    400: "the same request will be refused again",
+    413: "BANDSCOPE_TAG_WINDOW_S",
+    302: "BANDSCOPE_TAGGER_URL",
+}
+
+
+@pytest.mark.parametrize("status", REFUSED)
+def test_a_refusal_is_an_error_at_once_with_the_servers_words_and_the_remedy(
+    status: int, served: ChatCompletions
+) -> None:
+    served.answer = lambda asked: refusal(status, "the audio is too loud")
+    with pytest.raises(ServerRefused, match=rf"status {status}: 'the audio is too loud'.*{REFUSED[status]}"):
+        asked(client(served)).result(LONG_S)
+    assert len(served.asked) == 1
+
+
+def test_a_server_that_is_down_is_waited_for_once_and_not_by_every_request(served: ChatCompletions) -> None:
+    here = client(served)
+    served.stop()
+    for _ in range(3):  # the last pauses may be shorter than the patience that is left
+        with pytest.raises(ServerUnavailable, match="cannot be reached"):
+            asked(here).result(LONG_S)
+    for _ in range(20):
+        with pytest.raises(ServerUnavailable, match="1 try"):
+            asked(here).result(LONG_S)
+    served.start()
+    assert asked(here).result(LONG_S) == "[]"
+
+
+def test_a_server_that_comes_back_in_time_answers_everything(served: ChatCompletions) -> None:
+    here = client(served)
+    served.answer = lambda asked: Reply("done", delay_s=0.2)
+    futures = [asked(here) for _ in range(10)]
+    while served.most_in_flight < 10:
+        time.sleep(0.01)
+    served.stop()
+    threading.Timer(0.4, served.start).start()
+    assert [future.result(LONG_S) for future in futures] == ["done"] * 10
+
+
+def test_an_answer_that_takes_too_long_is_given_up(
+    served: ChatCompletions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chat_server, "PATIENCE_S", 0.3)
+    served.answer = lambda asked: Reply(delay_s=20)
+    with pytest.raises(ServerUnavailable, match=r"has not answered within 0\.2 s"):
+        asked(client(served, timeout_s=0.2)).result(LONG_S)
+
+
+def test_an_answer_without_an_end_is_not_read_to_its_end(served: ChatCompletions) -> None:
+    served.answer = lambda asked: Reply(body=b'"piano", ' * 1000, endless=True)
+    with pytest.raises(AnswerTooLong, match="1,048,576 bytes"):
+        asked(client(served)).result(LONG_S)
+    assert len(served.asked) == 1
+
+
+def test_all_requests_share_one_thread(served: ChatCompletions) -> None:
+    served.answer = lambda asked: Reply(delay_s=1.0)
+    here = client(served)
+    asked(here).result(LONG_S)
+    before = threading.active_count()
+    futures = [asked(here) for _ in range(64)]
+    while served.most_in_flight < 64:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    assert [future.result(LONG_S) for future in futures] == ["[]"] * 64
+
+
+def test_a_request_that_is_given_up_breaks_its_connection(served: ChatCompletions) -> None:
+    served.answer = lambda asked: Reply(delay_s=30)
+    future = asked(client(served))
+    while not served.asked:
+        time.sleep(0.01)
+    assert future.cancel()
+
+
+def test_the_key_is_sent_and_is_in_no_message_even_if_the_server_repeats_it(served: ChatCompletions) -> None:
+    served.key = SECRET
+    served.answer = lambda asked: refusal(400, f"not for {SECRET}")
+    options = ServerOptions(served.url, key=SECRET)
+    with pytest.raises(ServerRefused, match="not for …") as refused:
+        asked(ChatServer(options)).result(LONG_S)
+    assert SECRET not in f"{refused.value!r} {options!r}"
+    assert served.asked[0].headers["authorization"] == f"Bearer {SECRET}"
+
+
+def test_user_and_password_of_the_url_are_sent_and_in_no_message(served: ChatCompletions) -> None:
+    options = ServerOptions(served.url.replace("127.0.0.1", f"mia:{SECRET}@127.0.0.1") + "?api-version=1")
+    served.answer = lambda asked: refusal(400, f"{SECRET} is no password")
+    with pytest.raises(ServerRefused) as refused:
+        asked(ChatServer(options)).result(LONG_S)
+    assert SECRET not in f"{refused.value} {options!r} {options.shown}"
+    assert options.shown == served.url
+
+
+@pytest.mark.parametrize("url", ["", "host:8000/v1", "ftp://host/v1", "http://", "http://host:port/v1"])
+def test_an_address_that_is_none_is_refused_by_the_name_of_its_setting(url: str) -> None:
+    with pytest.raises(SettingsError, match="BANDSCOPE_TAGGER_URL must be the address"):
+        ServerOptions(url)
+
+
+def test_a_user_and_a_key_cannot_both_be_sent() -> None:
+    with pytest.raises(SettingsError, match="BANDSCOPE_TAGGER_KEY"):
+        ServerOptions("http://mia:secret@host/v1", key="key")
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_a_server_on_loopback_is_asked_without_the_proxy_of_the_environment(
+    proxy: str, served: ChatCompletions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert asked(client(served)).result(LONG_S) == "[]"
+
+
+def test_another_server_is_asked_by_the_proxy_of_the_environment(
+    served: ChatCompletions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, served.url.removesuffix("/v1"))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ServerRefused, match=r"the server|Not Found"):
+        asked(ChatServer(ServerOptions("http://tagger.example/v1"))).result(LONG_S)
+
+
+@pytest.fixture
+def company(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate that no system knows, and the context of a server with it."""
+    certificate, key = tmp_path / "company.pem", tmp_path / "key.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1"
+    extension = "-addext subjectAltName=IP:127.0.0.1"
+    paths = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command.split(), *extension.split(), *paths], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return certificate, context
+
+
+def test_the_certificate_of_a_company_is_trusted_if_the_environment_names_it(
+    company: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, context = company
+    with chat_completions(secure=context) as served:
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        with pytest.raises(ServerRefused, match="set SSL_CERT_FILE"):
+            asked(client(served)).result(LONG_S)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert asked(client(served)).result(LONG_S) == "[]"

@@ -28,6 +28,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Separation": ("shifts", "overlap", "segment_s", "precision", "batch", "onednn"),
     "Tagging": ("tag_window_s", "tag_hop_s", "tag_batch", "tag_mode", "present_from", "audible_db"),
     "Stored audio": ("flac_bits",),
+    "Catalogs": ("history_days",),
     "Results and alerts": ("result_webhook", "result_webhook_secret", "alert_webhook", "ui_url"),
     "Limits of an upload": (
         *("max_upload_bytes", "min_duration_s", "max_duration_s", "max_sample_rate", "max_channels"),

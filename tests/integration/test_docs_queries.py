@@ -90,6 +90,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
         mixture = store_song(store, song, stems, TAGS[song](song), beside=left, title=song)
         stored[song] = {stem: as_stored(samples) for stem, samples in stems.items()}
         mixtures[song] = as_stored(mixture)
+    list(refresh(store, CATALOGS))
     reject(store, "hiss", "truncated: 1 of 2 s")
     write_table(store, SONGS, [song_row("broken")], lineage("broken"))
     failure = {"song_id": "broken", "table": "stems", "stage": "stems", "reason": "MemoryError"}
@@ -307,6 +308,19 @@ def check_again(names: Namespace, known: Collection) -> None:
         assert again(replaced_meanwhile) == 6
 
 
+def check_delta(names: Namespace, known: Collection) -> None:
+    states = [("failed", 1), ("ok", 4), ("rejected", 1)]
+    assert names["shares"].rows() == names["shares_by_duckdb"] == states
+    assert set(names["loud"].song_id) == set(SECONDS) and names["loud"].loudness_lufs.notna().all()
+    assert names["songs_now"] == names["songs_by_pandas"] == 6
+    assert names["changes"]["bandscope.songs_added"].tolist() == ["2", "4"]
+    assert names["as_of_monday"]["song_id"].to_list() == sorted(SECONDS)
+    assert sorted(names["new_since"]["song_id"]) == ["broken", "hiss"]
+    assert names["as_of_now"].version() == 1
+    footer = pq.read_metadata(Path(known.local.url) / "song_catalog" / "song_catalog.parquet").metadata
+    assert names["changes"]["bandscope.refresh_id"][0].encode() == footer[b"bandscope.refresh_id"]
+
+
 CHECKS: dict[str, Check] = {
     SETUP: check_setup,
     "What a score means": check_setup,
@@ -325,6 +339,7 @@ CHECKS: dict[str, Check] = {
     "Stems for a model: Hugging Face `datasets` and torch": check_datasets,
     "Pairs of clip and labels, to train a model": check_clips,
     "While a catalog is being replaced": check_again,
+    "Catalogs as Delta tables, with their history": check_delta,
 }
 
 

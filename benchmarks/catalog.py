@@ -17,8 +17,8 @@ local file. Their bytes are those that polars fetches for the same query over HT
 the size of the file.
 
 The last line is JSON: seconds of all three catalogs for the first build, after the changes, and after changes all over
-the catalog; the MB that the Delta tables grew by these two; the largest peak in MB; and the seconds of the slowest query
-of the plain files and of the Delta tables.
+the catalog; the MB that the Delta tables grew by these two; the largest peak in MB; and the seconds of the slowest
+query of the plain files and of the Delta tables.
 """
 
 import argparse
@@ -190,7 +190,11 @@ def in_a_process(what: str, storage: Path) -> dict[str, float]:
     seconds = sum(catalog["seconds"] for catalog in report["catalogs"])
     print(f"{what:16}{'all':20}{seconds:8.2f}   peak {report['peak_mb']:.0f} MB", flush=True)
     versions = [newest_version(store, table) for table in CATALOG_TABLES]
-    files = [f"{len(each.files)} of {sum(file.size for file in each.files) / 1e6:.1f} MB" for each in versions if each]
+    files = [
+        f"{len(each.files)} of {sum(file.size for file in each.files) / 1e6:.1f} MB"
+        for each in versions
+        if each
+    ]
     grew = delta_mb(store) - before
     print(f"{what:16}{'Delta tables':20}grew by {grew:.1f} MB; files: {'; '.join(files)}", flush=True)
     return {"seconds": seconds, "peak_mb": report["peak_mb"], "delta_mb": grew}
@@ -252,7 +256,9 @@ def query_delta(store: ObjectStore, table: Table, ask: Query, selective: bool) -
         seconds.append(time.perf_counter() - started)
     expected = ask(pl.scan_parquet(store.uri(catalog_key(table)), glob=False)).collect()
     assert answer.height == expected.height
-    print(f"{'Delta ' + table.name:26}{ask.__name__:26}{min(seconds):8.3f} s{answer.height:9,} rows", flush=True)
+    print(
+        f"{'Delta ' + table.name:26}{ask.__name__:26}{min(seconds):8.3f} s{answer.height:9,} rows", flush=True
+    )
     return min(seconds)
 
 

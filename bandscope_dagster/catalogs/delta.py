@@ -1,8 +1,8 @@
 """The Delta form of each catalog: a table with all its versions, beside the plain file, made by the same refresh.
 
-Layout: ``delta/<catalog>/``. A version belongs to one refresh: its commit has the refresh's id. The difference between two
-refreshes is that of their states (``storage/tables/catalog_state.py``), so a table that fell behind, because a refresh
-was killed, is taken to the newest state by the next refresh.
+Layout: ``delta/<catalog>/``. A version belongs to one refresh: its commit has the refresh's id. The difference between
+two refreshes is that of their states (``storage/tables/catalog_state.py``), so a table that fell behind, because a
+refresh was killed, is taken to the newest state by the next refresh.
 """
 
 import logging
@@ -110,7 +110,7 @@ def follow(
     known: Mapping[str, pl.DataFrame],
     days: int = HISTORY_DAYS,
 ) -> None:
-    """Take the table from ``base`` to ``target``, in one commit; ``known`` has states by refresh that were read already.
+    """Take the table from ``base`` to ``target``, in one commit. ``known`` has states that were read already.
 
     A table without a readable log is deleted and begun anew. In one that lacks files, or has other columns or
     settings, all rows are written again, as a new version.
@@ -125,11 +125,18 @@ def follow(
         _begin_anew(store, layout)
     version = base.version
     before = None if version is None else _state(store, version.refresh_id, target, known)
-    songs = _Songs.between(target.versions.clear() if before is None else before, target.versions, target.compared)
+    songs = _Songs.between(
+        target.versions.clear() if before is None else before, target.versions, target.compared
+    )
     added: Sequence[DataFile]
     removed: Sequence[DataFile]
     written = None
-    if version is not None and before is not None and not target.everything and version.made_with == target.made_with:
+    if (
+        version is not None
+        and before is not None
+        and not target.everything
+        and version.made_with == target.made_with
+    ):
         written = _replaced(store, target, version, songs)
     if written is None:
         removed = version.files if version else ()

@@ -17,7 +17,7 @@ import polars.selectors as cs
 from bandscope_dagster.cli.terminal import one_line, printable
 from bandscope_dagster.errors import counted
 from bandscope_dagster.pages.text import megabytes
-from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors
+from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors, tables_at
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
 
@@ -63,7 +63,7 @@ def show(
         raise QueryError(f"{to} already exists; use another name, or --force to replace it")
     described = DESCRIBE.fullmatch(sql.strip())
     answer = _columns(described[1]) if described else lazy_query(store, sql, as_of)
-    with polars_errors():
+    with polars_errors(tables_at(as_of)):
         if chosen == "table":
             _print_table(answer, say, width)
             return

@@ -56,7 +56,7 @@ def lazy_query(store: ObjectStore, sql: str, as_of: datetime | None = None) -> p
             f"{', '.join(READING[:-1])} or {READING[-1]}"
         )
     context = pl.SQLContext(eager=False)
-    tables = TABLES.values() if as_of is None else CATALOG_TABLES
+    tables = tables_at(as_of)
     for table in tables:
         if table.name not in sql:
             rows = empty_frame(table).lazy()
@@ -65,6 +65,11 @@ def lazy_query(store: ObjectStore, sql: str, as_of: datetime | None = None) -> p
         context.register(table.name, rows)
     with polars_errors(tables):
         return context.execute(sql)
+
+
+def tables_at(as_of: datetime | None) -> Collection[Table]:
+    """The tables of a query: all, or those that have versions."""
+    return TABLES.values() if as_of is None else CATALOG_TABLES
 
 
 @contextmanager

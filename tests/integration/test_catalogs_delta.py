@@ -1,10 +1,8 @@
 """The Delta tables of the catalogs have the rows of the plain files, in versions, whatever happens to a refresh."""
 
 import json
-import logging
 import random
 import shutil
-import stat
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -562,7 +560,9 @@ def test_the_folders_of_plain_catalogs_and_songs_have_no_delta_files(tmp_path: P
     refresh_all(store)
     for table in TABLES:
         assert [path.name for path in (tmp_path / table.name).iterdir()] == [f"{table.name}.parquet"]
-        assert list(tmp_path.glob(f"*/{table.name}/_delta_log")) == [tmp_path / "delta" / table.name / "_delta_log"]
+        assert list(tmp_path.glob(f"*/{table.name}/_delta_log")) == [
+            tmp_path / "delta" / table.name / "_delta_log"
+        ]
         assert uri_of(store, table) == str(tmp_path / "delta" / table.name)
 
 

@@ -16,7 +16,8 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import Table
 
 TURNS = quick_or_long(6, long=50)
-COLUMNS = {SONG_CATALOG.table: ["song_id", "title"], INSTRUMENT_CATALOG.table: ["song_id", "score"]}
+COLUMNS = {"song_catalog": ["song_id", "title"], "instrument_catalog": ["song_id", "score"]}
+TABLES = [each.table for each in (SONG_CATALOG, INSTRUMENT_CATALOG)]
 
 
 def turn_of(rows: Rows) -> int:
@@ -31,7 +32,7 @@ def turns(store: ObjectStore, table: Table) -> list[int]:
     """The turn of every version."""
     found: list[int] = []
     for number in range(opened(store, table).version() + 1):
-        rows = opened(store, table, number).to_pandas(columns=COLUMNS[table])
+        rows = opened(store, table, number).to_pandas(columns=COLUMNS[table.name])
         found.append(turn_of(sorted(rows.itertuples(index=False, name=None))))
     return found
 
@@ -49,10 +50,10 @@ def test_no_reader_meets_an_error_or_a_mix_during_many_refreshes_of_which_one_is
         last = dict.fromkeys(COLUMNS, 0)
         try:
             while not stop.is_set():
-                for table, columns in COLUMNS.items():
-                    turn = turn_of(READERS[reader](store, table, columns))
-                    assert turn >= last[table], "an older catalog after a newer one"
-                    last[table] = turn
+                for table in TABLES:
+                    turn = turn_of(READERS[reader](store, table, COLUMNS[table.name]))
+                    assert turn >= last[table.name], "an older catalog after a newer one"
+                    last[table.name] = turn
                     seen[reader][turn] += 1
                 stop.wait(0.01)  # the refreshes need the cores too
         except BaseException as error:
@@ -73,10 +74,10 @@ def test_no_reader_meets_an_error_or_a_mix_during_many_refreshes_of_which_one_is
     assert errors == []
     for counted in seen.values():
         assert len(counted) > 1, "it read during the refreshes"
-    for table in COLUMNS:
+    for table in TABLES:
         of_versions = turns(store, table)
         assert of_versions[-1] == TURNS and of_versions == sorted(of_versions)
-    assert_equal_forms(store, *COLUMNS)
+    assert_equal_forms(store, *TABLES)
 
 
 def test_a_kill_at_any_moment_leaves_the_old_version_or_the_new_one(
@@ -86,15 +87,15 @@ def test_a_kill_at_any_moment_leaves_the_old_version_or_the_new_one(
     [*refresh(store, REFRESHED)]
     turn = 0
     for _ in range(quick_or_long(2, long=12)):
-        before = {table: len(turns(store, table)) for table in COLUMNS}
+        before = {table.name: len(turns(store, table)) for table in TABLES}
         process = start(request, store, turn + 1, turn + 2)
         began = kill_in_turn(process, turn + 1, after_s=random.uniform(0, 0.4))
-        for table in COLUMNS:
-            new = turns(store, table)[before[table] - 1 :]
+        for table in TABLES:
+            new = turns(store, table)[before[table.name] - 1 :]
             assert new == list(range(turn, turn + len(new))), "each version is that of a whole turn"
             assert new[-1] in range(turn, began + 1)
         turn = began
         change(store, turn)  # a kill in a change of the songs leaves songs of two turns
         [*refresh(store, REFRESHED)]
-        assert {turns(store, table)[-1] for table in COLUMNS} == {turn}
-        assert_equal_forms(store, *COLUMNS)
+        assert {turns(store, table)[-1] for table in TABLES} == {turn}
+        assert_equal_forms(store, *TABLES)

@@ -74,7 +74,9 @@ def test_a_store_without_catalogs_says_so(bandscope: CommandLine):
 
 def test_another_name_is_refused_with_the_catalogs(bandscope: CommandLine):
     refused = bandscope("history", "songs")
-    assert refused.code == 1 and "the catalogs are song_catalog, instrument_catalog, song_errors" in refused.err
+    assert (
+        refused.code == 1 and "the catalogs are song_catalog, instrument_catalog, song_errors" in refused.err
+    )
 
 
 def test_a_damaged_table_is_an_error_that_names_it(refreshed: ObjectStore, bandscope: CommandLine):
@@ -92,10 +94,10 @@ def titles(bandscope: CommandLine, as_of: str) -> list[list[str]]:
     return [line.split(",") for line in shown.out.splitlines()[1:]]
 
 
-def test_a_query_as_of_a_time_reads_the_version_of_that_time(
-    refreshed: ObjectStore, bandscope: CommandLine
-):
-    newest, first = (datetime.fromisoformat(each["committed_at"]) for each in versions(bandscope, "song_catalog"))
+def test_a_query_as_of_a_time_reads_the_version_of_that_time(refreshed: ObjectStore, bandscope: CommandLine):
+    newest, first = (
+        datetime.fromisoformat(each["committed_at"]) for each in versions(bandscope, "song_catalog")
+    )
     assert titles(bandscope, f"{newest + timedelta(seconds=1):%FT%T%z}") == [["b", "second"], ["c", "second"]]
     before = f"{newest:%F %T}"  # whole seconds: perhaps before the first one too
     if datetime.fromisoformat(f"{before}+00:00") >= first:

@@ -176,7 +176,7 @@ class ObjectStore(Protocol):
         ...
 
     def delta_options(self) -> dict[str, str]:
-        """The ``storage_options`` with which ``deltalake`` reads a table at ``uri(key)``, with the keys of this moment."""
+        """The ``storage_options`` with which ``deltalake`` reads ``uri(key)``, with the keys of this moment."""
         ...
 
     def call(self, key: str, operation: Callable[[], T]) -> T:

@@ -151,7 +151,7 @@ def write_state(store: ObjectStore, table: Table, refresh_id: str, versions: pl.
 def delete_old_states(
     store: ObjectStore, table: Table, current: Collection[str], replaced: Collection[str]
 ) -> None:
-    """Delete the states of ``replaced`` refreshes, and those that killed refreshes left over, except ``current`` ones."""
+    """Delete the states of ``replaced`` refreshes, and those that killed ones left over; ``current`` ones stay."""
     kept = {_state_key(table, each) for each in current}
     old = {_state_key(table, each) for each in replaced}
     for found in list(store.list(f"{STATES}/{table.name}")):

@@ -8,12 +8,10 @@ commit adds one, are merged when there are many.
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
 from uuid import uuid4
 
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -32,7 +30,9 @@ SMALL: Final = 4  # a file is small if it has less than a quarter of the rows of
 MOST_SMALL: Final = 24  # small files, before they are merged
 
 
-def write_all(store: ObjectStore, layout: Layout, parts: Sequence[pl.LazyFrame], songs: pl.Series) -> list[DataFile]:
+def write_all(
+    store: ObjectStore, layout: Layout, parts: Sequence[pl.LazyFrame], songs: pl.Series
+) -> list[DataFile]:
     """Write the rows of all ``songs`` (ids, sorted) in ``parts`` as new files."""
     written: list[DataFile] = []
     for start in range(0, len(songs), SONGS_AT_ONCE):
@@ -70,9 +70,11 @@ def replace_songs(
 
 def read(store: ObjectStore, layout: Layout, file: DataFile, columns: list[str] | None = None) -> ArrowTable:
     """The rows of a file."""
-    return parse(
-        store, f"{delta_key(layout.table)}/{file.path}", lambda source: pq.read_table(source, columns=columns)
-    )
+
+    def table(source: BinaryIO) -> ArrowTable:
+        return pq.read_table(source, columns=columns)
+
+    return parse(store, f"{delta_key(layout.table)}/{file.path}", table)
 
 
 def missing_files(store: ObjectStore, layout: Layout, files: Collection[DataFile]) -> list[str]:
@@ -91,14 +93,12 @@ def _touched(
 ) -> list[DataFile]:
     """The files with rows of a song in ``gone``."""
     wanted = gone.sort()
-    ids = _arrow(wanted)
 
     def has_rows(file: DataFile) -> bool:
         start = wanted.search_sorted(file.first, side="left")
         if start == len(wanted) or wanted[start] > file.last:
             return False
-        songs = read(store, layout, file, ["song_id"]).column("song_id").unique()
-        return bool(pc.any(pc.is_in(songs, value_set=ids)).as_py())
+        return _songs(read(store, layout, file, ["song_id"])).is_in(wanted.implode()).any()
 
     return [file for file, has in zip(files, _each(has_rows, files), strict=True) if has]
 
@@ -106,7 +106,8 @@ def _touched(
 def _without(store: ObjectStore, layout: Layout, file: DataFile, gone: pl.Series) -> DataFile | None:
     """Write the file again without rows of the songs in ``gone``; None if no rows are left."""
     rows = read(store, layout, file)
-    kept = rows.filter(pc.invert(pc.is_in(rows.column("song_id"), value_set=_arrow(gone))))
+    stays = ~_songs(rows).is_in(gone.implode())
+    kept = rows.filter(stays.to_arrow())
     return _write_file(store, layout, kept) if kept.num_rows else None
 
 
@@ -130,7 +131,7 @@ def _write(store: ObjectStore, layout: Layout, rows: pl.DataFrame) -> list[DataF
 def _write_file(store: ObjectStore, layout: Layout, rows: ArrowTable) -> DataFile:
     path = f"part-{uuid4().hex}.zstd.parquet"
     schema = layout.table.schema.with_metadata(maker_entries(layout.table))
-    bounds = pc.min_max(rows.column("song_id")).as_py()
+    songs = _songs(rows)
     writer: Any = pq.write_table  # its type hints lack the options per column, which it documents
     with store.create(f"{delta_key(layout.table)}/{path}") as pending:
         writer(
@@ -141,15 +142,15 @@ def _write_file(store: ObjectStore, layout: Layout, rows: ArrowTable) -> DataFil
             row_group_size=layout.file_group_rows,
         )
         size = pending.commit()
-    return DataFile(path, size, rows.num_rows, bounds["min"], bounds["max"])
+    return DataFile(path, size, rows.num_rows, cast(str, songs.min()), cast(str, songs.max()))
 
 
 def _frame(rows: ArrowTable) -> pl.DataFrame:
     return cast(pl.DataFrame, pl.from_arrow(rows))
 
 
-def _arrow(songs: pl.Series) -> Any:
-    return songs.to_arrow().cast(pa.string())
+def _songs(rows: ArrowTable) -> pl.Series:
+    return _frame(rows.select(["song_id"]))["song_id"]
 
 
 def _each(work: Callable[[A], B], items: Collection[A]) -> list[B]:

@@ -4,6 +4,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from bandscope_dagster.errors import BandscopeError
@@ -64,7 +65,7 @@ def catalog_versions(store: ObjectStore, table: Table) -> list[CatalogVersion]:
     names = (each.key.rpartition("/")[2] for each in store.list(f"{delta_key(table)}/{LOG}"))
     numbers = sorted((int(name[:20]) for name in names if _COMMIT.fullmatch(name)), reverse=True)
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        commits = list(pool.map(lambda number: commit_info(store, table, number), numbers))
+        commits = list(pool.map(partial(commit_info, store, table), numbers))
     versions: list[CatalogVersion] = []
     later: datetime | None = None
     for number, commit in zip(numbers, commits, strict=True):
@@ -90,9 +91,13 @@ def files_at(store: ObjectStore, table: Table, when: datetime) -> list[str]:
             paths = explained(store, delta_key(table), lambda: [each.path for each in data_files(opened)])
             return [f"{delta_key(table)}/{path}" for path in paths]
     except DamagedDelta as error:
-        raise NoSuchVersion(f"the Delta table of {table.name} is damaged; `bandscope run` makes it again ({error})") from None
-    since = [each.time_text for each in versions if each.kept][-1:]
-    begin = f"the oldest version that is kept is of {since[0]}" if since else "it has no versions yet; `bandscope run` makes one"
+        raise NoSuchVersion(f"{error}; `bandscope run` makes it again") from None
+    kept = [each.time_text for each in versions if each.kept]
+    begin = (
+        f"the oldest version that is kept is of {kept[-1]}"
+        if kept
+        else "`bandscope run` makes the first version"
+    )
     raise NoSuchVersion(f"{table.name} as of {when.astimezone(UTC):%F %T} UTC is gone, or never was: {begin}")
 
 

@@ -1,8 +1,8 @@
 """The log of a catalog's Delta table: its newest version, and the commit of the next one.
 
-``deltalake`` reads the log, makes its checkpoints and cleans it up. The commits are written here: deltalake's own writer
-cannot choose which files a commit replaces, and mixes their rows. A commit is one new object, whose name is the number
-of the version, so that of two refreshes one gets the number: the local disk or the S3 server decides.
+``deltalake`` reads the log and makes its checkpoints. The commits are written here: deltalake's own writer cannot
+choose which files a commit replaces, and mixes their rows. A commit is one new object, whose name is the number of the
+version, so that of two refreshes one gets the number: the local disk or the S3 server decides.
 """
 
 import json

@@ -29,7 +29,9 @@ class Layout:
     table: Table
     order: tuple[str, ...]  # columns to sort by; nulls are last
     row_group_rows: int  # the smallest unit that readers fetch; statistics are per row group
-    file_rows: int = 16_384  # of a full file of the Delta table, which is written again if one of its songs changes
+    file_rows: int = (
+        16_384  # of a full file of the Delta table, which is written again if one of its songs changes
+    )
     file_group_rows: int = 16_384  # of a row group there
 
     def sort(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -9,8 +9,8 @@ files, which counts for the first catalog, but not imports. The peak is the larg
 (Linux). All files are in the page cache, because they were just written.
 
 The changes are of neighbours by song id, as of a batch of new songs. A fourth process refreshes after 90 songs from all
-over the catalog were replaced. For each refresh the Delta tables are told too: the files of the new version, and the MB
-by which `delta/` grew; and how long a vacuum of everything that is not in the newest version takes.
+over the catalog were replaced. For each refresh the Delta tables are printed too: the files of the new version, and the
+MB by which `delta/` grew; and how long a vacuum of everything that is not in the newest version takes.
 
 Then it runs five queries in polars, on the plain file and on the Delta table. Their seconds are the best of five on the
 local file. Their bytes are those that polars fetches for the same query over HTTP, counted by the server, relative to
@@ -40,7 +40,8 @@ from bandscope_dagster.catalogs.song_errors import song_errors
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import STATES
-from bandscope_dagster.storage.tables.delta_log import FOLDER, delta_key, newest_version, tidy
+from bandscope_dagster.storage.tables.delta_log import FOLDER, delta_key, newest_version
+from bandscope_dagster.storage.tables.delta_upkeep import tidy
 from bandscope_dagster.storage.tables.schemas import (
     CATALOG_TABLES,
     INSTRUMENT_CATALOG,

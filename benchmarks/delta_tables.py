@@ -4,9 +4,10 @@
 
 ``benchmarks.catalog`` measures whole refreshes, and needs the files of all songs. Here the rows of 1,000 synthetic
 songs are repeated under other ids until there are N, so that there are no songs to list or to read; all else is the
-code of a refresh. For each catalog: all rows as the first version; then 100 changes (90 songs replaced, 5 new, 5 removed), once
-of neighbours by song id and once of songs from all over the catalog; then ten versions of five new songs each. The time
-of the plain file after the same changes stands beside it. Then the queries of ``benchmarks.catalog``, and a vacuum.
+code of a refresh. For each catalog: all rows as the first version; then 100 changes (90 songs replaced, 5 new, 5
+removed), once of neighbours by song id and once of songs from all over the catalog; then ten versions of five new songs
+each. The last column is the time to write the plain file after the same changes. Then the queries of
+``benchmarks.catalog``, and a vacuum.
 
 The last line is JSON: seconds and MB of growth, the sums of all three catalogs; of the small versions, the means.
 """

@@ -18,19 +18,17 @@ from bandscope_dagster.storage.tables.catalog_state import UNREADABLE, read_stat
 from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.delta_files import missing_files, replace_songs, write_all
 from bandscope_dagster.storage.tables.delta_log import (
-    CHECKPOINT_EVERY,
     LOG,
     DamagedDelta,
     DataFile,
     DeltaVersion,
     can_have_delta,
     commit,
-    delete_delta,
     delta_key,
     newest_version,
     retention,
-    tidy,
 )
+from bandscope_dagster.storage.tables.delta_upkeep import CHECKPOINT_EVERY, delete_delta, tidy
 from bandscope_dagster.storage.tables.lineage import PREFIX, maker_entries
 from bandscope_dagster.storage.tables.sorted_table import Layout
 

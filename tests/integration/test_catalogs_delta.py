@@ -32,6 +32,7 @@ from delta_tables import (
     set_time,
     uri_of,
 )
+from faulty_proxy import Fault, FaultyProxy
 from polars.testing import assert_frame_equal
 from s3_server import S3Server
 from song_rows import lineage, song_row, tag_row
@@ -594,3 +595,22 @@ def test_random_changes_leave_both_forms_equal(tmp_path: Path):
                 remove(store, song)
         [*refresh(store, catalogs)]
         assert_equal_forms(store, *TABLES)
+
+
+@pytest.mark.parametrize("fault", ["lost", "503", "reset"])
+def test_a_commit_whose_answer_is_lost_or_that_fails_for_a_moment_is_made_once(
+    s3_server: S3Server, faulty_proxy: FaultyProxy, fault: Fault
+):
+    store = s3_server.place(faulty_proxy.endpoint).open()
+    titled(store, "a", "0")
+    [*refresh(store, [SONG_CATALOG])]
+    titled(store, "a", "1")
+    rule = faulty_proxy.fail(r"_delta_log/0+1\.json", fault, method="PUT", times=1)
+    [*refresh(store, [SONG_CATALOG])]
+    assert rule.matched == 1
+    assert versions(store, SONG_CATALOG.table) == [1, 0]
+    assert_equal_forms(store, SONG_CATALOG.table)
+    read = faulty_proxy.fail("_delta_log", "503", method="GET", times=2)
+    tidy(store, SONG_CATALOG.table, 0, vacuum=True)
+    assert read.matched == 2
+    assert_equal_forms(store, SONG_CATALOG.table)

@@ -382,7 +382,7 @@ def test_columns_and_blocks_that_are_not_requested_are_not_fetched(
             size += found.size
         with place.open().create(found.key) as pending:
             pending.write(collection.local.read(found.key))
-    proxy.received = 0
+    proxy.reset()
     program = f"{snippets(dict(SECTIONS)[SETUP])}\n{code}"
     subprocess.run([sys.executable, "-c", program], env=os.environ | variables, check=True)
     print(f"{proxy.received:,} of {size:,} bytes: {proxy.received / size:.2%}")

@@ -26,7 +26,7 @@ from bandscope_dagster.storage.tables.delta_log import (
     commit,
     delta_key,
     newest_version,
-    retention,
+    table_properties,
 )
 from bandscope_dagster.storage.tables.delta_upkeep import CHECKPOINT_EVERY, delete_delta, tidy
 from bandscope_dagster.storage.tables.lineage import PREFIX, maker_entries
@@ -142,7 +142,9 @@ def follow(
     else:
         added, removed = written
     try:
-        number = commit(store, layout.table, version, added, removed, _info(target, songs), retention(days))
+        number = commit(
+            store, layout.table, version, added, removed, _info(target, songs), table_properties(days)
+        )
     except ObjectChanged:
         for each in added:
             store.delete(f"{delta_key(layout.table)}/{each.path}")

@@ -9,8 +9,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pytest
 from catalog_songs import (
     CATALOGS,
@@ -28,6 +30,7 @@ from delta_tables import (
     delta_rows,
     newest_log,
     opened,
+    polars_options,
     refresh_ids,
     set_time,
     uri_of,
@@ -47,7 +50,7 @@ from bandscope_dagster.storage.tables.delta_log import (
     delta_key,
     newest_version,
     open_delta,
-    retention,
+    table_properties,
 )
 from bandscope_dagster.storage.tables.delta_upkeep import tidy
 from bandscope_dagster.storage.tables.schemas import SONGS, Table, catalog_key
@@ -110,6 +113,31 @@ def test_every_reader_finds_the_rows_of_the_plain_file(store: ObjectStore, reade
     assert [row[0] for row in read(store, SONG_CATALOG.table, ["song_id"])] == ["a", "b", "bad", "d"]
     assert {row[0] for row in read(store, SONG_ERRORS.table, ["song_id"])} == {"bad"}
     assert_equal_forms(store, *TABLES)
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_filters_by_any_column_find_its_rows(store: ObjectStore, checkpoint: bool):
+    """Only song_id has statistics; a reader must not take missing ones for bounds."""
+    for number in range(6):
+        analyze(store, f"song-{number}", harp(f"song-{number}", number / 8))
+    reject(store, "bad", "empty: 0 bytes")
+    [*refresh(store, [small(SONG_CATALOG), small(INSTRUMENT_CATALOG)])]
+    if checkpoint:
+        for table in TABLES[:2]:
+            tidy(store, table, 30, vacuum=False)
+    songs, instruments = (opened(store, table) for table in TABLES[:2])
+    is_bad = ds.field("status") == "rejected"
+    assert songs.to_pyarrow_dataset().to_table(filter=is_bad)["song_id"].to_pylist() == ["bad"]
+    assert songs.to_pandas(filters=[("status", "=", "rejected")])["song_id"].tolist() == ["bad"]
+    with duckdb.connect() as connection:
+        connection.register("catalog", instruments.to_pyarrow_dataset())
+        found = "SELECT song_id FROM catalog WHERE score > 0.5 AND instrument = 'harp' AND layer IS NULL"
+        assert connection.sql(found).fetchall() == [("song-5",)]
+        one = "SELECT score FROM catalog WHERE song_id = 'song-3'"
+        assert connection.sql(one).fetchall() == [(0.375,)]
+    rows = pl.scan_delta(uri_of(store, INSTRUMENT_CATALOG.table), storage_options=polars_options(store))
+    assert rows.filter(pl.col("score") > 0.5).collect()["song_id"].to_list() == ["song-5"]
+    assert rows.filter(pl.col("song_id") == "song-3").collect()["score"].to_list() == [0.375]
 
 
 def test_types_nulls_and_descriptions_of_the_columns_are_those_of_the_plain_file(store: ObjectStore):
@@ -380,7 +408,7 @@ def test_of_two_commits_on_one_version_one_is_refused(store: ObjectStore):
     def make(name: str) -> None:
         barrier.wait()
         try:
-            commit(store, SONG_CATALOG.table, base, (), (), {"refresh_id": name * 32}, retention(30))
+            commit(store, SONG_CATALOG.table, base, (), (), {"refresh_id": name * 32}, table_properties(30))
         except ObjectChanged as error:
             refused.append(error)
 
@@ -495,10 +523,10 @@ def test_a_new_retention_is_that_of_the_next_version(tmp_path: Path):
     store = open_store(str(tmp_path))
     titled(store, "a", "0")
     [*refresh(store, [SONG_CATALOG])]
-    assert opened(store, SONG_CATALOG.table).metadata().configuration == retention(30)
+    assert opened(store, SONG_CATALOG.table).metadata().configuration == table_properties(30)
     titled(store, "a", "1")
     [*refresh(store, [SONG_CATALOG], history_days=7)]
-    assert opened(store, SONG_CATALOG.table).metadata().configuration == retention(7)
+    assert opened(store, SONG_CATALOG.table).metadata().configuration == table_properties(7)
 
 
 @pytest.mark.parametrize("prefix", ["été [music] * 100%", "a+b&c=d #1?"])

@@ -28,10 +28,13 @@ def opened(store: ObjectStore, table: Table, version: int | None = None) -> Delt
     return DeltaTable(uri_of(store, table), version=version, storage_options=store.delta_options())
 
 
+def polars_options(store: ObjectStore) -> dict[str, str]:
+    """The options for polars, whose own numbers of retries are integers."""
+    return {name: value for name, value in store.delta_options().items() if "retr" not in name}
+
+
 def by_polars(store: ObjectStore, table: Table, columns: list[str]) -> Rows:
-    # Polars' own numbers of retries are integers.
-    options = {name: value for name, value in store.delta_options().items() if "retr" not in name}
-    found = pl.scan_delta(uri_of(store, table), storage_options=options)
+    found = pl.scan_delta(uri_of(store, table), storage_options=polars_options(store))
     return found.select(columns).sort(columns).collect().rows()
 
 

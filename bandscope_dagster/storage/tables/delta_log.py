@@ -63,9 +63,13 @@ def delta_key(table: Table) -> str:
     return f"{FOLDER}/{table.name}"
 
 
-def retention(days: int) -> dict[str, str]:
-    """The properties of a table whose versions of the last ``days`` days can be read."""
-    return dict.fromkeys(CONFIGURATION, f"interval {days} days")
+def table_properties(days: int) -> dict[str, str]:
+    """The properties of a Delta table whose versions of the last ``days`` days can be read."""
+    # Only song_id has statistics. Without this property, deltalake's Arrow data set takes the missing statistics of all
+    # other columns for bounds that are null, and a filter on such a column finds nothing.
+    return dict.fromkeys(CONFIGURATION, f"interval {days} days") | {
+        "delta.dataSkippingStatsColumns": "song_id"
+    }
 
 
 def can_have_delta(store: ObjectStore) -> bool:

@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -30,7 +30,7 @@ from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.catalog_state import write_state
+from bandscope_dagster.storage.tables.catalog_state import read_state, write_state
 from bandscope_dagster.storage.tables.delta_log import newest_version
 from bandscope_dagster.storage.tables.schemas import catalog_key
 from bandscope_dagster.storage.tables.sorted_table import write_sorted
@@ -165,7 +165,13 @@ def version(store: ObjectStore, catalog: Catalog, refresh_id: str, what: str, st
     target = DeltaTarget(
         catalog.layout, catalog.made_with, refresh_id, step.versions, catalog.compared, step.parts, False
     )
-    took = spent(lambda: follow(store, base, target, {}))
+    known: dict[str, pl.DataFrame] = {}
+    if base.version is not None:  # as a refresh has read it
+        known[base.version.refresh_id] = read_state(
+            store, catalog.table, base.version.refresh_id, catalog.compared
+        )
+        target = replace(target, since=base.version.refresh_id, new=step.parts[:1])
+    took = spent(lambda: follow(store, base, target, known))
     found, grew = newest_version(store, catalog.table), delta_mb(store) - before
     files = len(found.files) if found else 0
     name = catalog.table.name

@@ -63,6 +63,8 @@ class DeltaTarget:
     compared: Sequence[str]  # the columns of ``versions`` that a song's rows depend on
     parts: Sequence[pl.LazyFrame]  # all rows
     everything: bool  # True if all rows were made again
+    since: str | None = None  # a refresh, and
+    new: Sequence[pl.LazyFrame] = ()  # those of the parts that have all songs that changed since then
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +197,9 @@ def _replaced(
     changed, gone = pl.concat([songs.added, songs.changed]), pl.concat([songs.changed, songs.removed])
     if _lacks_files(store, target.layout, version):
         return None
+    parts = target.new if version.refresh_id == target.since else target.parts
     try:
-        return replace_songs(store, target.layout, version.files, target.parts, changed, gone)
+        return replace_songs(store, target.layout, version.files, parts, changed, gone)
     except (FileNotFoundError, DamagedFile) as error:
         name = delta_key(target.layout.table)
         logger.warning("a file of %s cannot be read (%s); all rows are written again", name, error)

@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,8 @@ def _apply(
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         spilled = SpilledRows(catalog.layout, Path(folder))
         _read_songs(catalog, changes.to_read, spilled, report_progress)
-        parts = spilled.parts()
+        new = spilled.parts()
+        parts = [*new]
         if old is not None:
             gone = pl.concat([changes.to_read.song_ids, changes.removed])
             kept = pl.scan_parquet(_copy(store, catalog.table, old, Path(folder)), glob=False)
@@ -223,6 +224,7 @@ def _apply(
         refresh_id = uuid.uuid4().hex
         write_state(store, catalog.table, refresh_id, files.versions)
         target = _target(catalog, refresh_id, files.versions, parts, everything=changes.full)
+        target = replace(target, since=old.refresh_id if old else None, new=new)
         try:
             try:
                 follow(store, base, target, known, history_days)

@@ -1,4 +1,7 @@
-"""``song_catalog``, ``instrument_catalog`` and ``song_errors``: one compact file each over the whole collection."""
+"""``song_catalog``, ``instrument_catalog`` and ``song_errors``: one compact file each over the whole collection.
+
+Beside it, each has a Delta table with its earlier versions.
+"""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -97,7 +100,8 @@ def catalogs(
         for catalog in all_catalogs(present_from(settings.present_from, settings.audible_db))
         if dg.AssetKey(catalog.table.name) in context.selected_asset_keys
     ]
-    for catalog, done in zip(wanted, refresh(store, wanted, report_progress=context.log.info), strict=True):
+    refreshes = refresh(store, wanted, context.log.info, settings.history_days)
+    for catalog, done in zip(wanted, refreshes, strict=True):
         songs[catalog.table.name] = done.changes.songs
         metadata = _metadata(done)
         if catalog.table is SONG_CATALOG:

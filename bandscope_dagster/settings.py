@@ -135,6 +135,10 @@ class Settings(BaseSettings):
     """Level of a stem in a window, in dB relative to the whole song, below which no instrument counts as present in the
     window: separators leave soft remains in stems that a song does not have. -200 counts all windows."""
 
+    history_days: int = Field(default=30, ge=1, le=3650)
+    """Days for which earlier versions of the catalogs are kept in their Delta tables (`bandscope history`). A refresh
+    deletes the files of older ones, at most once a day; so long do rows of forgotten songs stay in these files."""
+
     alert_webhook: SecretStr | None = None
     """URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the sensor's log."""
     result_webhook: SecretStr | None = None

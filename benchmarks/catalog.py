@@ -8,11 +8,17 @@ after 100 changes (90 songs replaced, 5 new, 5 removed), and without changes. Th
 files, which counts for the first catalog, but not imports. The peak is the largest resident size of the process
 (Linux). All files are in the page cache, because they were just written.
 
-Then it runs five queries in polars. Their seconds are the best of five on the local file. Their bytes are those that
-polars fetches for the same query over HTTP, counted by the server, relative to the size of the file.
+The changes are of neighbours by song id, as of a batch of new songs. A fourth process refreshes after 90 songs from all
+over the catalog were replaced. For each refresh the Delta tables are printed too: the files of the new version, and the
+MB by which `delta/` grew; and how long a vacuum of everything that is not in the newest version takes.
 
-The last line is JSON: seconds of all three catalogs for the first build and after the changes, the largest peak in MB,
-and the seconds of the slowest query.
+Then it runs five queries in polars, on the plain file and on the Delta table. Their seconds are the best of five on the
+local file. Their bytes are those that polars fetches for the same query over HTTP, counted by the server, relative to
+the size of the file.
+
+The last line is JSON: seconds of all three catalogs for the first build, after the changes, and after changes all over
+the catalog; the MB that the Delta tables grew by these two; the largest peak in MB; and the seconds of the slowest
+query of the plain files and of the Delta tables.
 """
 
 import argparse
@@ -32,7 +38,10 @@ from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
 from bandscope_dagster.storage.objects.open_store import open_store
+from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import STATES
+from bandscope_dagster.storage.tables.delta_log import FOLDER, delta_key, newest_version
+from bandscope_dagster.storage.tables.delta_upkeep import tidy
 from bandscope_dagster.storage.tables.schemas import (
     CATALOG_TABLES,
     INSTRUMENT_CATALOG,
@@ -131,12 +140,20 @@ def measure(storage: Path, songs: int) -> dict[str, float]:
         remove_song(store, number)
     changed = in_a_process("100 changes", storage)
     same = in_a_process("no change", storage)
-    return {
+    write_songs(str(storage), range(0, songs - REMOVED, max(1, songs // REPLACED)), version=2)
+    scattered = in_a_process("scattered", storage)
+    report = {
         "build_s": built["seconds"],
         "refresh_s": changed["seconds"],
-        "peak_mb": max(built["peak_mb"], changed["peak_mb"], same["peak_mb"]),
+        "scattered_s": scattered["seconds"],
+        "delta_grew_mb": changed["delta_mb"],
+        "delta_grew_scattered_mb": scattered["delta_mb"],
+        "peak_mb": max(each["peak_mb"] for each in (built, changed, same, scattered)),
         "slowest_query_s": max(query(storage, *each) for each in QUERIES),
+        "slowest_delta_query_s": max(query_delta(store, *each) for each in QUERIES),
     }
+    vacuum(store)
+    return report
 
 
 def prepare(storage: Path, songs: int) -> None:
@@ -154,13 +171,15 @@ def prepare(storage: Path, songs: int) -> None:
     started = time.perf_counter()
     write_songs(str(storage), (number for song, number in wanted.items() if song not in found))
     print(f"songs written in {time.perf_counter() - started:.0f} s")
-    for folder in (STATES, *(table.name for table in CATALOG_TABLES)):
+    for folder in (STATES, FOLDER, *(table.name for table in CATALOG_TABLES)):
         for each in list(store.list(folder)):
             store.delete(each.key)
 
 
 def in_a_process(what: str, storage: Path) -> dict[str, float]:
     """Refresh all catalogs in a new process; returns their total seconds and its peak in MB."""
+    store = open_store(str(storage))
+    before = delta_mb(store)
     command = [sys.executable, "-m", "benchmarks.catalog", "--process", "--storage", str(storage)]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout
     report: dict[str, Any] = json.loads(answer.splitlines()[-1])
@@ -171,7 +190,29 @@ def in_a_process(what: str, storage: Path) -> dict[str, float]:
         )
     seconds = sum(catalog["seconds"] for catalog in report["catalogs"])
     print(f"{what:16}{'all':20}{seconds:8.2f}   peak {report['peak_mb']:.0f} MB", flush=True)
-    return {"seconds": seconds, "peak_mb": report["peak_mb"]}
+    versions = [newest_version(store, table) for table in CATALOG_TABLES]
+    files = [
+        f"{len(each.files)} of {sum(file.size for file in each.files) / 1e6:.1f} MB"
+        for each in versions
+        if each
+    ]
+    grew = delta_mb(store) - before
+    print(f"{what:16}{'Delta tables':20}grew by {grew:.1f} MB; files: {'; '.join(files)}", flush=True)
+    return {"seconds": seconds, "peak_mb": report["peak_mb"], "delta_mb": grew}
+
+
+def delta_mb(store: ObjectStore) -> float:
+    """The size of all Delta tables with their earlier versions, in MB."""
+    return sum(each.size for each in store.list(FOLDER)) / 1e6
+
+
+def vacuum(store: ObjectStore) -> None:
+    """Delete all versions but the newest, and print how long it took."""
+    before, started = delta_mb(store), time.perf_counter()
+    for table in CATALOG_TABLES:
+        tidy(store, table, 0, vacuum=True)
+    seconds = time.perf_counter() - started
+    print(f"vacuum: {seconds:.2f} s, {before:.1f} MB before, {delta_mb(store):.1f} MB after", flush=True)
 
 
 def refresh_all(storage: Path) -> None:
@@ -203,6 +244,21 @@ def query(storage: Path, table: Table, ask: Query, selective: bool) -> float:
         f"{table.name:20}{ask.__name__:26}{min(seconds):8.3f} s{answer.height:9,} rows{server.sent / 1e6:9.2f} MB "
         f"{share:7.1%} of the file{', selective' if selective else ''}",
         flush=True,
+    )
+    return min(seconds)
+
+
+def query_delta(store: ObjectStore, table: Table, ask: Query, selective: bool) -> float:
+    """The seconds of a query on the Delta table, with the opening of its newest version."""
+    seconds: list[float] = []
+    for _ in range(QUERY_ROUNDS):
+        started = time.perf_counter()
+        answer = ask(pl.scan_delta(store.uri(delta_key(table)))).collect()
+        seconds.append(time.perf_counter() - started)
+    expected = ask(pl.scan_parquet(store.uri(catalog_key(table)), glob=False)).collect()
+    assert answer.height == expected.height
+    print(
+        f"{'Delta ' + table.name:26}{ask.__name__:26}{min(seconds):8.3f} s{answer.height:9,} rows", flush=True
     )
     return min(seconds)
 

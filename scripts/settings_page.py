@@ -38,6 +38,7 @@ GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
         ),
     ),
     "Stored audio": ("flac_bits",),
+    "Catalogs": ("history_days",),
     "Results and alerts": ("result_webhook", "result_webhook_secret", "alert_webhook", "ui_url"),
     "Limits of an upload": (
         *("max_upload_bytes", "min_duration_s", "max_duration_s", "max_sample_rate", "max_channels"),

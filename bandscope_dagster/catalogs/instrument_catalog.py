@@ -27,7 +27,11 @@ def instrument_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
     return Catalog(
         # A row is 20 to 50 bytes, so a group is about 1 MB. 100,000 songs have 3 million rows in 92 groups.
         Layout(
-            INSTRUMENT_CATALOG, order=("instrument", "song_id", "source", "family"), row_group_rows=32_768
+            INSTRUMENT_CATALOG,
+            order=("instrument", "song_id", "source", "family"),
+            row_group_rows=32_768,
+            file_rows=32_768,  # of about 1,000 songs
+            file_group_rows=4096,
         ),
         sources=(*TAG_TABLES, SONGS),
         settings={"code_version": code_version, "present_from": as_setting(present_from)},

@@ -1,6 +1,7 @@
 """Refresh the catalogs: read only the songs whose files changed, and keep all other rows.
 
-Layout: ``<catalog>/<catalog>.parquet``, one sorted zstd file, replaced as a whole.
+Layout: ``<catalog>/<catalog>.parquet``, one sorted zstd file, replaced as a whole; beside it the Delta table of
+``catalogs/delta.py``, which gets a new version.
 """
 
 from __future__ import annotations
@@ -12,13 +13,22 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
+from bandscope_dagster.catalogs.delta import (
+    HISTORY_DAYS,
+    DeltaBase,
+    DeltaTarget,
+    delta_base,
+    follow,
+    is_at,
+    keep_tidy,
+)
 from bandscope_dagster.pipeline.upload_states import with_upload_states
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
@@ -32,6 +42,7 @@ from bandscope_dagster.storage.tables.catalog_state import (
     stored_catalog,
     write_state,
 )
+from bandscope_dagster.storage.tables.delta_log import DamagedDelta
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_files import UPLOAD, SongFiles, list_song_files
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -114,28 +125,37 @@ class _OldCatalogUnreadable(Exception):
 
 
 def refresh(
-    store: ObjectStore, catalogs: Sequence[Catalog], report_progress: ReportProgress = logger.info
+    store: ObjectStore,
+    catalogs: Sequence[Catalog],
+    report_progress: ReportProgress = logger.info,
+    history_days: int = HISTORY_DAYS,
 ) -> Iterator[Refreshed]:
     """Update the catalogs, one after another, for all songs in ``songs`` or ``song_failures``.
 
-    The songs' files are listed once for all catalogs. Without changes, nothing is written. Readers see the old file
-    or the new one, even if several refreshes run at the same time: the last one to finish wins, and the next
-    refresh reads the songs that the winner missed.
+    The songs' files are listed once for all catalogs. Without changes, nothing is written. Of several refreshes at the
+    same time one makes the next version of the Delta table, and the others start again from there. Then each
+    replaces the plain file: readers see the old file or the new one. If the last one to do so is not the one with
+    the newest version, or if a refresh is killed between the two, the next refresh makes them equal again. The
+    versions of the last ``history_days`` days are kept.
     """
     started = time.monotonic()
     # Read the stored catalogs first. Our listing is then at least as new as theirs.
     stored = [stored_catalog(store, each.table, each.made_with, each.compared) for each in catalogs]
+    bases = [delta_base(store, each.layout) for each in catalogs]
     files = list_song_files(store, [table for each in catalogs for table in each.sources])
     files = _with_upload_states(files, catalogs)
-    for catalog, old in zip(catalogs, stored, strict=True):
+    for catalog, old, base in zip(catalogs, stored, bases, strict=True):
         try:
-            file, changes = _apply(store, catalog, files, old, report_progress)
-        except _OldCatalogUnreadable as error:
-            logger.warning("%s cannot be read (%s); rebuilding it from all songs", catalog.table.name, error)
-            file, changes = _apply(store, catalog, files, None, report_progress)
+            try:
+                file, changes = _apply(store, catalog, files, old, base, report_progress, history_days)
+            except _OldCatalogUnreadable as error:
+                logger.warning(
+                    "%s cannot be read (%s); rebuilding it from all songs", catalog.table.name, error
+                )
+                file, changes = _apply(store, catalog, files, None, base, report_progress, history_days)
         except ObjectChanged:
             # Another refresh replaced the catalog that this one started from: start again from the new one.
-            (again,) = refresh(store, [catalog], report_progress)
+            (again,) = refresh(store, [catalog], report_progress, history_days)
             file, changes = again.file, again.changes
         yield Refreshed(file, changes, time.monotonic() - started)
         started = time.monotonic()
@@ -160,6 +180,8 @@ def outdated_catalogs(
             reason = "out of date"
         elif not is_whole(store, catalog.table):
             reason = "damaged"
+        elif not is_at(store, catalog.layout, delta_base(store, catalog.layout), old.refresh_id):
+            reason = "its Delta table is missing, damaged or out of date"
         else:
             continue
         yield catalog.table.name, reason
@@ -177,17 +199,23 @@ def _apply(
     catalog: Catalog,
     files: SongFiles,
     old: StoredCatalog | None,
+    base: DeltaBase,
     report_progress: ReportProgress,
+    history_days: int,
 ) -> tuple[Written, Changes]:
     changes = Changes.since(old, files, catalog.compared)
     if old is not None and not changes.any:
         if not is_whole(store, catalog.table):
             raise _OldCatalogUnreadable("its file is damaged")
+        _catch_up(store, catalog, old, base, history_days)
         return old.file, changes
+    known = {old.refresh_id: old.versions} if old else {}
+    delta_fault: Exception | None = None
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         spilled = SpilledRows(catalog.layout, Path(folder))
         _read_songs(catalog, changes.to_read, spilled, report_progress)
-        parts = spilled.parts()
+        new = spilled.parts()
+        parts = [*new]
         if old is not None:
             gone = pl.concat([changes.to_read.song_ids, changes.removed])
             kept = pl.scan_parquet(_copy(store, catalog.table, old, Path(folder)), glob=False)
@@ -195,14 +223,56 @@ def _apply(
         report_progress(f"{catalog.table.name}: writing")
         refresh_id = uuid.uuid4().hex
         write_state(store, catalog.table, refresh_id, files.versions)
+        target = _target(catalog, refresh_id, files.versions, parts, everything=changes.full)
+        target = replace(target, since=old.refresh_id if old else None, new=new)
         try:
+            try:
+                follow(store, base, target, known, history_days)
+            except ObjectChanged:
+                delete_old_states(store, catalog.table, current=(), replaced=[refresh_id])
+                raise
+            except (OSError, DamagedDelta) as error:
+                delta_fault = error  # the plain file needs no Delta table
             file = write_sorted(store, catalog.layout, parts, footer_entries(refresh_id, catalog.made_with))
         except UNREADABLE as error:
             if old is None:
                 raise
             raise _OldCatalogUnreadable(str(error)) from error
-    delete_old_states(store, catalog.table, current=refresh_id, replaced=old.refresh_id if old else None)
+    if delta_fault is not None:
+        raise delta_fault
+    replaced = [each for each in (old and old.refresh_id, base.refresh_id) if each]
+    delete_old_states(store, catalog.table, current=[refresh_id], replaced=replaced)
     return file, changes
+
+
+def _catch_up(
+    store: ObjectStore, catalog: Catalog, old: StoredCatalog, base: DeltaBase, history_days: int
+) -> None:
+    """Take the Delta table to the rows of the plain file, if it has others."""
+    if is_at(store, catalog.layout, base, old.refresh_id):
+        if base.version is not None:
+            keep_tidy(store, catalog.layout, base.version.number, history_days, committed=False)
+        return
+    with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
+        rows = pl.scan_parquet(_copy(store, catalog.table, old, Path(folder)), glob=False)
+        lost = base.refresh_id == old.refresh_id
+        target = _target(catalog, old.refresh_id, old.versions, [rows], everything=lost)
+        follow(store, base, target, {old.refresh_id: old.versions}, history_days)
+    replaced = [base.refresh_id] if base.refresh_id else []
+    delete_old_states(store, catalog.table, current=[old.refresh_id], replaced=replaced)
+
+
+def _target(
+    catalog: Catalog,
+    refresh_id: str,
+    versions: pl.DataFrame,
+    parts: Sequence[pl.LazyFrame],
+    *,
+    everything: bool,
+) -> DeltaTarget:
+    return DeltaTarget(
+        catalog.layout, catalog.made_with, refresh_id, versions, catalog.compared, parts, everything
+    )
 
 
 def _read_songs(

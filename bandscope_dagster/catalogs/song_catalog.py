@@ -43,7 +43,7 @@ def song_catalog(present_from: PresentFrom, code_version: str) -> Catalog:
     """``song_catalog``, sorted by song. Its statuses come from ``songs.status``."""
     return Catalog(
         # A row is about 300 bytes: a query for one song fetches about 1 MB, and 100,000 songs have 25 groups.
-        Layout(SONG_CATALOG, order=("song_id",), row_group_rows=4096),
+        Layout(SONG_CATALOG, order=("song_id",), row_group_rows=4096, file_rows=1024),
         sources=SOURCES,
         settings={"code_version": code_version, "present_from": as_setting(present_from)},
         rows=lambda files: _rows(files, present_from),

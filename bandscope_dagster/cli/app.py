@@ -1,6 +1,7 @@
 """The commands of ``bandscope``. Each imports its module when it runs, so that every command starts fast."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,7 +9,7 @@ import typer
 
 from bandscope_dagster.allocator import restart_without_thread_caches, share_freed_memory
 from bandscope_dagster.cli.models_app import models_app
-from bandscope_dagster.cli.more_commands import describe, doctor, forget, results, vocabulary
+from bandscope_dagster.cli.more_commands import describe, doctor, forget, history, results, vocabulary
 from bandscope_dagster.cli.opened import settings_and_store
 from bandscope_dagster.cli.process_end import direct_exit
 from bandscope_dagster.cli.tasks_app import export, find, separate
@@ -207,6 +208,13 @@ def sql(
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Write the result to this file.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+            help="The catalogs as they were at this time (UTC, or with its zone), such as 2026-03-02T08:00:00.",
+        ),
+    ] = None,
 ) -> None:
     """Query the tables with SQL. The tables are read-only.
 
@@ -215,7 +223,7 @@ def sql(
     from bandscope_dagster.cli.sql import show
 
     _, store = settings_and_store()
-    show(store, query, print_raw, console.width, answer_format, to, force=force)
+    show(store, query, print_raw, console.width, answer_format, to, force=force, as_of=as_of)
 
 
 @app.command()
@@ -251,5 +259,5 @@ def report(
     raise typer.Exit(1 if failed else 0)
 
 
-for command in (forget, results, vocabulary, describe, doctor):
+for command in (forget, history, results, vocabulary, describe, doctor):
     app.command()(command)

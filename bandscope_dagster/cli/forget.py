@@ -41,6 +41,7 @@ from bandscope_dagster.songs.song_ids import readable_part
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.delta_log import FOLDER as DELTA
 from bandscope_dagster.storage.tables.schemas import SONGS, table_key
 from bandscope_dagster.storage.tables.song_files import SongFiles, list_all_files
 from bandscope_dagster.tagging.registry import present_from
@@ -131,7 +132,8 @@ def forget_songs(
         _refresh(store, settings)
         undo = f"`bandscope forget --undo {done[0]}`" if len(done) == 1 else "`bandscope forget --undo SONG…`"
         space = f"To free the space, delete {store.uri(TRASH)}."
-        _print(console, f"Forgotten: {counted(len(done), 'song')}. To bring back: {undo}. {space}")
+        past = f"Earlier versions of the catalogs, in {store.uri(DELTA)}, keep rows: {settings.history_days} days."
+        _print(console, f"Forgotten: {counted(len(done), 'song')}. To bring back: {undo}. {space} {past}")
         return len(done) == len(chosen)
 
 
@@ -276,8 +278,7 @@ def _show(store: ObjectStore, console: Console, plans: Sequence[_Plan], *, uploa
     if len(plans) > SHOWN:
         _print(console, f"and {counted(len(plans) - SHOWN, 'more song')}")
     what = "Tables, pages and uploads" if upload else "Tables and pages"
-    dropped = "rows of catalogs and partitions of Dagster are dropped."
-    _print(console, f"{what} move to {store.uri(TRASH)}; {dropped}")
+    _print(console, f"{what} move to {store.uri(TRASH)}; rows of catalogs and partitions are dropped.")
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:
@@ -295,5 +296,5 @@ def _refresh(store: ObjectStore, settings: Settings) -> None:
     pages = PageFolder(store)
     if store.head(pages.index_key) is not None:
         write_index(pages)
-    for _ in refresh(store, all_catalogs(present_from(settings.present_from, settings.audible_db))):
-        pass
+    catalogs = all_catalogs(present_from(settings.present_from, settings.audible_db))
+    list(refresh(store, catalogs, history_days=settings.history_days))

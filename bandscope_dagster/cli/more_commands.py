@@ -73,6 +73,23 @@ def results(
     )
 
 
+def history(
+    catalog: Annotated[
+        str | None,
+        typer.Argument(help="song_catalog, instrument_catalog or song_errors. Default: all three."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per version.")] = False,
+) -> None:
+    """List the versions of the catalogs, the newest first: when, by which refresh, and how many songs it changed.
+
+    `bandscope sql --as-of TIME` reads one. Versions are kept for BANDSCOPE_HISTORY_DAYS.
+    """
+    from bandscope_dagster.cli.history import print_history
+
+    _, store = settings_and_store()
+    print_history(store, console, catalog, as_json=as_json)
+
+
 def vocabulary(
     labels: Annotated[
         list[str] | None, typer.Argument(help="Labels in your own words, such as 'warm rhodes piano'.")

@@ -6,6 +6,7 @@ import sys
 from codecs import getincrementaldecoder
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, cast
 from uuid import uuid4
@@ -16,7 +17,7 @@ import polars.selectors as cs
 from bandscope_dagster.cli.terminal import one_line, printable
 from bandscope_dagster.errors import counted
 from bandscope_dagster.pages.text import megabytes
-from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors
+from bandscope_dagster.songs.query import QueryError, lazy_query, polars_errors, tables_at
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
 
@@ -42,8 +43,9 @@ def show(
     to: Path | None = None,
     *,
     force: bool = False,
+    as_of: datetime | None = None,
 ) -> None:
-    """Run the query ``sql`` and show or write its result.
+    """Run the query ``sql`` and show or write its result; see ``lazy_query`` for ``as_of``.
 
     The format is ``answer_format``, else that of the file ``to``, else a table. A table goes to ``say``, ``width``
     characters wide. CSV and JSON without a file go to standard output. A file appears whole or not at all, and
@@ -60,8 +62,8 @@ def show(
     if to is not None and to.exists() and not force:
         raise QueryError(f"{to} already exists; use another name, or --force to replace it")
     described = DESCRIBE.fullmatch(sql.strip())
-    answer = _columns(described[1]) if described else lazy_query(store, sql)
-    with polars_errors():
+    answer = _columns(described[1]) if described else lazy_query(store, sql, as_of)
+    with polars_errors(tables_at(as_of)):
         if chosen == "table":
             _print_table(answer, say, width)
             return

@@ -1,8 +1,9 @@
 """Read-only SQL over all tables by name, with polars."""
 
 import logging
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Final
 
 import polars as pl
@@ -12,6 +13,7 @@ from bandscope_dagster.songs.lacking import damaged_files
 from bandscope_dagster.songs.read_only import READING, refused_word
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import DamagedFile
+from bandscope_dagster.storage.tables.delta_history import files_at
 from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
 from bandscope_dagster.storage.tables.lineage import footer_at
 from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, SONGS, TABLES, Table, table_key
@@ -32,14 +34,16 @@ def query(store: ObjectStore, sql: str) -> pl.DataFrame:
         return lazy_query(store, sql).collect()
 
 
-def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
+def lazy_query(store: ObjectStore, sql: str, as_of: datetime | None = None) -> pl.LazyFrame:
     """The answer to ``sql``, which uses all tables of Bandscope by name. No rows are read until it is collected.
 
     A collection reads only what the query needs. A table without files has all its columns and no rows. Collect
-    within ``polars_errors``, or errors have the terms of polars.
+    within ``polars_errors``, or errors have the terms of polars. With ``as_of`` (UTC, if it has no zone), catalogs are
+    read in the version of that time; the other tables have no versions.
 
     Raises:
         QueryError: the statement would write, or polars does not understand it.
+        NoSuchVersion: there is no version of that time, or it is no longer kept.
     """
     try:
         sql.encode()
@@ -52,22 +56,39 @@ def lazy_query(store: ObjectStore, sql: str) -> pl.LazyFrame:
             f"{', '.join(READING[:-1])} or {READING[-1]}"
         )
     context = pl.SQLContext(eager=False)
-    for table in TABLES.values():
-        context.register(table.name, _scan(store, table) if table.name in sql else empty_frame(table).lazy())
-    with polars_errors():
+    tables = tables_at(as_of)
+    for table in tables:
+        if table.name not in sql:
+            rows = empty_frame(table).lazy()
+        else:
+            rows = _scan(store, table) if as_of is None else _scan_version(store, table, as_of)
+        context.register(table.name, rows)
+    with polars_errors(tables):
         return context.execute(sql)
 
 
+def tables_at(as_of: datetime | None) -> Collection[Table]:
+    """The tables of a query: all, or those that have versions."""
+    return TABLES.values() if as_of is None else CATALOG_TABLES
+
+
 @contextmanager
-def polars_errors() -> Generator[None]:
-    """Turn an error of polars into a QueryError that names the tables."""
+def polars_errors(tables: Collection[Table] = TABLES.values()) -> Generator[None]:
+    """Turn an error of polars into a QueryError that names the tables that the query may use."""
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         cause = str(error).partition("\n\n")[0]  # without the query plan, which does not help the user
         if isinstance(error, pl.exceptions.ComputeError | pl.exceptions.PanicException):
             cause += "\nIf a stored file is damaged, `bandscope doctor --deep` names it."
-        raise QueryError(f"{cause}\nThe tables are: {', '.join(TABLES)}") from None
+        which = "The tables are" if len(tables) == len(TABLES) else "The tables with versions are"
+        raise QueryError(f"{cause}\n{which}: {', '.join(table.name for table in tables)}") from None
+
+
+def _scan_version(store: ObjectStore, table: Table, as_of: datetime) -> pl.LazyFrame:
+    when = as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)
+    keys = files_at(store, table, when)
+    return scan_files(table, [store.uri(key) for key in keys], store.polars_access())
 
 
 def _scan(store: ObjectStore, table: Table) -> pl.LazyFrame:

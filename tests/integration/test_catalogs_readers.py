@@ -2,9 +2,6 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +15,7 @@ from catalog_refresher import ALWAYS, REFRESHED, change, songs_of
 from catalog_songs import INSTRUMENT_CATALOG, QUALITY, SONG_CATALOG, analyze, rows_of
 from long_forms import quick_or_long
 from polars.testing import assert_frame_equal
+from refreshing_process import kill_in_turn, start
 from song_rows import tag_row
 
 from bandscope_dagster.catalogs.refresh import refresh
@@ -26,36 +24,6 @@ from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStor
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 
 TURNS = quick_or_long(12, long=50)
-
-
-def start(request: pytest.FixtureRequest, store: ObjectStore, first: int, last: int) -> subprocess.Popen[str]:
-    """Start a process that changes the songs and refreshes the catalogs, turn after turn."""
-    arguments = [store.url, str(first), str(last)]
-    if store.url.startswith("s3://"):
-        server = request.getfixturevalue("s3_server")
-        arguments += [server.endpoint, server.access_key_id, server.secret_access_key, server.region]
-    script = Path(__file__).parents[1] / "support" / "catalog_refresher.py"
-    return subprocess.Popen([sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True)
-
-
-def run_until(process: subprocess.Popen[str], line: str) -> None:
-    for printed in process.stdout:
-        if printed.strip() == line:
-            return
-    raise AssertionError(f"the process ended before it printed {line!r}")
-
-
-def kill_in_turn(process: subprocess.Popen[str], turn: int, after_s: float) -> int:
-    """Kill the process ``after_s`` seconds after it began this turn's refresh; return the last turn that it began."""
-    try:
-        run_until(process, f"begin {turn}")
-        time.sleep(after_s)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        rest, _ = process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    # It does not wait for the reader of its output, so later turns may have begun.
-    return max([turn, *(int(line.split()[1]) for line in rest.splitlines() if line.startswith("begin "))])
 
 
 def look(store: ObjectStore, table: Table) -> list[dict]:

@@ -99,6 +99,7 @@ def collection(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     hush = {"accompaniment": noise(3.0, 0.01), "vocals": noise(3.0, 0.0)}
     mixtures["hush"] = as_stored(store_song(store, "hush", hush, [], title="hush", genre=GENRES["hush"]))
     stored["hush"] = {stem: as_stored(samples) for stem, samples in hush.items()}
+    list(refresh(store, CATALOGS))
     reject(store, "hiss", "truncated: 1 of 2 s")
     write_table(store, SONGS, [song_row("broken")], lineage("broken"))
     failure = {"song_id": "broken", "table": "stems", "stage": "stems", "reason": "MemoryError"}
@@ -403,6 +404,19 @@ def check_again(names: Namespace, known: Collection) -> None:
         assert again(replaced_meanwhile) == 7
 
 
+def check_delta(names: Namespace, known: Collection) -> None:
+    states = [("failed", 1), ("ok", 5), ("rejected", 1)]
+    assert names["shares"].rows() == names["shares_by_duckdb"] == states
+    assert set(names["loud"].song_id) == set(SECONDS) and names["loud"].loudness_lufs.notna().all()
+    assert names["songs_now"] == names["songs_by_pandas"] == 7
+    assert names["changes"]["bandscope.songs_added"].tolist() == ["2", "5"]
+    assert names["as_of_monday"]["song_id"].to_list() == sorted(SECONDS)
+    assert sorted(names["new_since"]["song_id"]) == ["broken", "hiss"]
+    assert names["as_of_now"].version() == 1
+    footer = pq.read_metadata(Path(known.local.url) / "song_catalog" / "song_catalog.parquet").metadata
+    assert names["changes"]["bandscope.refresh_id"][0].encode() == footer[b"bandscope.refresh_id"]
+
+
 CHECKS: dict[str, Check] = {
     SETUP: check_setup,
     "What a score means": check_setup,
@@ -427,6 +441,7 @@ CHECKS: dict[str, Check] = {
     "Blocks for training, at full speed": check_blocks,
     "Pairs of clip and labels, to train a model": check_clips,
     "While a catalog is being replaced": check_again,
+    "Catalogs as Delta tables, with their history": check_delta,
 }
 
 
@@ -469,7 +484,7 @@ def test_columns_and_blocks_that_are_not_requested_are_not_fetched(
             size += found.size
         with place.open().create(found.key) as pending:
             pending.write(collection.local.read(found.key))
-    proxy.received = 0
+    proxy.reset()
     program = f"{snippets(dict(SECTIONS)[SETUP])}\n{code}"
     subprocess.run([sys.executable, "-c", program], env=os.environ | variables, check=True)
     print(f"{proxy.received:,} of {size:,} bytes: {proxy.received / size:.2%}")

@@ -268,3 +268,27 @@ def test_an_object_that_is_moved_has_one_key_and_the_same_fingerprint(store: Obj
     assert store.head("trash/a/song.wav").fingerprint == before.fingerprint
     with pytest.raises(FileNotFoundError):
         store.move("a/song.wav", "trash/a/other.wav")
+
+
+def test_of_several_writers_of_a_new_object_one_succeeds_and_its_data_stay(store: ObjectStore):
+    for turn in range(5):
+        outcomes: dict[bytes, bool] = {}
+        barrier = threading.Barrier(4)
+
+        def put_own(data: bytes, key: str, outcomes: dict[bytes, bool], barrier: threading.Barrier) -> None:
+            barrier.wait()
+            outcomes[data] = store.put_new(key, data)
+
+        threads = [
+            threading.Thread(target=put_own, args=(b"%d" % writer, f"log/{turn}.json", outcomes, barrier))
+            for writer in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        (winner,) = [data for data, is_new in outcomes.items() if is_new]
+        assert store.read(f"log/{turn}.json") == winner
+        assert not store.put_new(f"log/{turn}.json", b"later")
+        assert store.read(f"log/{turn}.json") == winner
+    assert keys(store) == [f"log/{turn}.json" for turn in range(5)]

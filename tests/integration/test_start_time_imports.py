@@ -31,7 +31,9 @@ def command(*arguments: str) -> str:
 
 
 def test_the_code_location_loads_without_the_libraries_that_only_runs_need(tmp_path: Path) -> None:
-    found = loaded_by(f"import {PACKAGE}.definitions", tmp_path, "av", "jinja2", f"{PACKAGE}.audio.cage")
+    found = loaded_by(
+        f"import {PACKAGE}.definitions", tmp_path, "av", "deltalake", "jinja2", f"{PACKAGE}.audio.cage"
+    )
     assert found == {"dagster"}
 
 

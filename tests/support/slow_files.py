@@ -25,6 +25,8 @@ SLOW_FILES = (
     "test_release",
     "test_docs_queries",
     "test_catalogs_readers",
+    "test_catalogs_delta",
+    "test_catalogs_delta_readers",
     "test_sbom",
     "test_definitions",
     "test_docs_commands",

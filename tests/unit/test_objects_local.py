@@ -178,3 +178,17 @@ def test_a_disk_that_fails_twice_is_asked_a_third_time(tmp_path: Path):
         return "done"
 
     assert store.call("a", operation) == "done"
+
+
+def test_on_a_disk_without_second_names_a_new_object_is_still_put_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    store = open_store(str(tmp_path))
+    assert store.put_new("log/0.json", b"first")
+    assert not store.put_new("log/0.json", b"second")
+    assert (tmp_path / "log" / "0.json").read_bytes() == b"first"
+    assert keys(store) == ["log/0.json"] and list((tmp_path / ".pending").iterdir()) == []

@@ -139,6 +139,14 @@ class LocalStore:
                 self._swept = True
         return self.call(key, lambda: PendingFile(self.root, self.call, key, path))
 
+    def put_new(self, key: str, data: bytes) -> bool:
+        """See ``ObjectStore.put_new``."""
+        pending = self.create(key)
+        assert isinstance(pending, PendingFile)
+        with pending:
+            pending.write(data)
+            return pending.commit_new()
+
     def delete(self, key: str) -> None:
         """See ``ObjectStore.delete``."""
         path = self._path(key)
@@ -156,6 +164,10 @@ class LocalStore:
 
     def polars_access(self) -> dict[str, Any]:
         """An empty dictionary: polars needs no arguments for local paths."""
+        return {}
+
+    def delta_options(self) -> dict[str, str]:
+        """An empty dictionary: deltalake needs no options for local paths."""
         return {}
 
     def _walk(

@@ -1,5 +1,6 @@
 """Files of a local store while they are written: hidden, locked by their writer, moved to their place when whole."""
 
+import errno
 import fcntl
 import os
 import uuid
@@ -13,6 +14,8 @@ from bandscope_dagster.storage.objects.protocol import PendingObject
 PENDING_FOLDER = ".pending"  # hidden, and not below a table: globs such as stems/*.parquet never match it
 SUFFIX = ".part"
 _BEFORE_RENAME_NS = 1_000_000  # the time of a published file is this much earlier: `StoredObject.may_grow`
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)  # of exFAT, and of some mounts
 
 Call = Callable[[str, Callable[[], None]], None]
 
@@ -75,12 +78,48 @@ class PendingFile(PendingObject):
         self._call(self.key, self._rename)
         _sync_folder(self._target.parent)
 
+    def commit_new(self) -> bool:
+        """Make the file visible unless another one has its place; returns True if it is visible."""
+        self._ended = True
+        try:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+            is_new = _link(self._pending, self._target)
+            if is_new:
+                _sync_folder(self._target.parent)
+            return is_new
+        finally:
+            self._discard()
+            self.file.close()
+
     def _rename(self) -> None:
         _make_folder(self._target.parent)
         os.replace(self._pending, self._target)
 
     def _discard(self) -> None:
         self._pending.unlink(missing_ok=True)
+
+
+def _link(pending: Path, target: Path) -> bool:
+    """Give ``pending`` the name ``target`` too, in one step; False if a file has that name."""
+    _make_folder(target.parent)
+    try:
+        os.link(pending, target)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        # Some file systems have no second names. The lock of the folder is then what makes it one step.
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if target.exists():
+                return False
+            os.replace(pending, target)
+        finally:
+            os.close(folder)
+    return True
 
 
 def _locked_file(folder: Path) -> tuple[Path, BinaryIO]:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Protocol, Self, TypeVar
+
+T = TypeVar("T")
 
 CHUNK_BYTES = 1024 * 1024  # of one streamed read
 
@@ -154,6 +156,10 @@ class ObjectStore(Protocol):
         """Begin to write an object."""
         ...
 
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Store ``data`` if no object has the key, in one step; of several writers at once, one gets True."""
+        ...
+
     def delete(self, key: str) -> None:
         """Remove the object; does nothing if there is no such object."""
         ...
@@ -167,4 +173,12 @@ class ObjectStore(Protocol):
 
     def polars_access(self) -> dict[str, Any]:
         """The arguments with which ``polars.scan_parquet`` reads ``uri(key)``."""
+        ...
+
+    def delta_options(self) -> dict[str, str]:
+        """The ``storage_options`` with which ``deltalake`` reads ``uri(key)``, with the keys of this moment."""
+        ...
+
+    def call(self, key: str, operation: Callable[[], T]) -> T:
+        """Run an operation of another library on ``key``: its faults are retried and named as those of the store."""
         ...

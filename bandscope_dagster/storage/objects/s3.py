@@ -5,9 +5,10 @@ import mimetypes
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import obstore
+from obstore.exceptions import AlreadyExistsError
 
 from bandscope_dagster.storage.objects import s3_bucket
 from bandscope_dagster.storage.objects.keys import HIDDEN, check_key, fault_of_key, is_hidden, is_listed
@@ -20,6 +21,8 @@ from bandscope_dagster.storage.objects.protocol import (
 from bandscope_dagster.storage.objects.retries import read_one_version
 from bandscope_dagster.storage.objects.s3_bucket import S3Bucket, stored_object
 from bandscope_dagster.storage.objects.s3_listing import S3Listing
+
+T = TypeVar("T")
 
 PART_BYTES = 8 * 1024 * 1024  # larger objects are uploaded in parts of this size
 UPLOADS_AT_ONCE = 4  # parts in parallel; limits the memory of an upload
@@ -111,6 +114,20 @@ class S3Store:
         """See ``ObjectStore.create``. Until ``commit``, the data is in an anonymous local file."""
         return _PendingUpload(self._bucket, check_key(key))
 
+    def put_new(self, key: str, data: bytes) -> bool:
+        """See ``ObjectStore.put_new``: a put with the condition If-None-Match, which the server decides."""
+        check_key(key)
+
+        def put() -> bool:
+            try:
+                obstore.put(self._bucket.handle, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            return True
+
+        # A repeated request may meet the object of the first one, whose answer was lost.
+        return self._bucket.call(key, put) or self.read(key) == data
+
     def delete(self, key: str) -> None:
         """See ``ObjectStore.delete``."""
         check_key(key)
@@ -140,6 +157,31 @@ class S3Store:
             "storage_options": {name: value for name, value in options.items() if value is not None},
             "credential_provider": None if access.anonymous else access.for_polars,
         }
+
+    def delta_options(self) -> dict[str, str]:
+        """See ``ObjectStore.delta_options``."""
+        return self._bucket.call("the Delta tables", self._delta_options)
+
+    def _delta_options(self) -> dict[str, str]:
+        access = self._bucket.access
+        options = {
+            "aws_region": access.region,
+            "aws_endpoint_url": access.endpoint,
+            "aws_virtual_hosted_style_request": str(access.virtual_host).lower(),
+            "aws_skip_signature": str(access.anonymous).lower(),
+            "aws_allow_http": str(access.plain_http).lower(),
+            "connect_timeout": f"{s3_bucket.CONNECT_TIMEOUT_S}s",
+            "read_timeout": f"{s3_bucket.STALL_TIMEOUT_S}s",
+            "max_retries": str(s3_bucket.REQUEST_RETRIES),
+            "retry_timeout": f"{s3_bucket.REQUEST_RETRIES_FOR_S:g}s",
+        }
+        if not access.anonymous:
+            options |= access.for_polars()[0]
+        return {name: value for name, value in options.items() if value is not None}
+
+    def call(self, key: str, operation: Callable[[], T]) -> T:
+        """See ``ObjectStore.call``."""
+        return self._bucket.call(key, operation)
 
 
 class _Download:

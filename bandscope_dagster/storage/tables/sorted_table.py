@@ -29,6 +29,10 @@ class Layout:
     table: Table
     order: tuple[str, ...]  # columns to sort by; nulls are last
     row_group_rows: int  # the smallest unit that readers fetch; statistics are per row group
+    file_rows: int = (
+        16_384  # of a full file of the Delta table, which is written again if one of its songs changes
+    )
+    file_group_rows: int = 16_384  # of a row group there
 
     def sort(self, rows: pl.DataFrame) -> pl.DataFrame:
         """The rows in this order; rows with equal keys keep their order."""
@@ -79,7 +83,7 @@ def write_sorted(
         # Polars' own writer has only the "large" strings and lists, and no columns that must not be null.
         open_writer: Any = pq.ParquetWriter  # its type hints lack the options per column, which it documents
         with open_writer(
-            pending.file, schema, compression="zstd", use_dictionary=_repeating(schema)
+            pending.file, schema, compression="zstd", use_dictionary=repeating(schema)
         ) as writer:
             for group in merged.collect_batches(chunk_size=layout.row_group_rows, engine="streaming"):
                 writer.write_table(group.to_arrow().cast(schema), row_group_size=layout.row_group_rows)
@@ -96,7 +100,7 @@ def _merged(parts: Sequence[pl.LazyFrame], order: tuple[str, ...]) -> pl.LazyFra
     return _merged(parts[:half], order).merge_sorted(_merged(parts[half:], order), order, maintain_order=True)
 
 
-def _repeating(schema: Any) -> list[str]:
+def repeating(schema: Any) -> list[str]:
     """The paths of the columns whose values repeat: all except the 32-bit floats, which are measurements.
 
     For values that do not repeat, the writer would build a dictionary, find it too large and discard it.

@@ -1,0 +1,232 @@
+"""The Delta form of each catalog: a table with all its versions, beside the plain file, made by the same refresh.
+
+Layout: ``delta/<catalog>/``. A version belongs to one refresh: its commit has the refresh's id. The difference between
+two refreshes is that of their states (``storage/tables/catalog_state.py``), so a table that fell behind, because a
+refresh was killed, is taken to the newest state by the next refresh.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import polars as pl
+
+from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
+from bandscope_dagster.storage.tables.catalog_state import UNREADABLE, read_state
+from bandscope_dagster.storage.tables.damage import DamagedFile
+from bandscope_dagster.storage.tables.delta_files import missing_files, replace_songs, write_all
+from bandscope_dagster.storage.tables.delta_log import (
+    LOG,
+    DamagedDelta,
+    DataFile,
+    DeltaVersion,
+    can_have_delta,
+    commit,
+    delta_key,
+    newest_version,
+    table_properties,
+)
+from bandscope_dagster.storage.tables.delta_upkeep import CHECKPOINT_EVERY, delete_delta, tidy
+from bandscope_dagster.storage.tables.lineage import PREFIX, maker_entries
+from bandscope_dagster.storage.tables.sorted_table import Layout
+
+logger = logging.getLogger(__name__)
+
+HISTORY_DAYS: Final = 30
+VACUUM_AFTER: Final = timedelta(days=1)  # a vacuum lists the folder
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaBase:
+    """The Delta table that a refresh starts from, read before it lists the files."""
+
+    version: DeltaVersion | None  # None if there is none that can be read
+    damaged: bool = False  # True if its log cannot be read
+    impossible: bool = False  # True if no Delta table can be in this store
+
+    @property
+    def refresh_id(self) -> str | None:
+        """The refresh that the table has."""
+        return self.version.refresh_id if self.version else None
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaTarget:
+    """The version that a refresh makes."""
+
+    layout: Layout
+    made_with: str
+    refresh_id: str
+    versions: pl.DataFrame  # of the songs' files, as in ``SongFiles``
+    compared: Sequence[str]  # the columns of ``versions`` that a song's rows depend on
+    parts: Sequence[pl.LazyFrame]  # all rows
+    everything: bool  # True if all rows were made again
+    since: str | None = None  # a refresh, and
+    new: Sequence[pl.LazyFrame] = ()  # those of the parts that have all songs that changed since then
+
+
+@dataclass(frozen=True, slots=True)
+class _Songs:
+    """The songs in which two refreshes differ."""
+
+    added: pl.Series
+    changed: pl.Series
+    removed: pl.Series
+
+    @classmethod
+    def between(cls, old: pl.DataFrame, new: pl.DataFrame, compared: Sequence[str]) -> "_Songs":
+        same = new.join(old, on=["song_id", *compared], nulls_equal=True, how="semi")["song_id"].implode()
+        before, now = old["song_id"].implode(), new["song_id"]
+        other = now.filter(~now.is_in(same))
+        removed = old["song_id"].filter(~old["song_id"].is_in(now.implode()))
+        return cls(other.filter(~other.is_in(before)), other.filter(other.is_in(before)), removed)
+
+
+def delta_base(store: ObjectStore, layout: Layout) -> DeltaBase:
+    """The newest version of a catalog's Delta table."""
+    if not can_have_delta(store):
+        logger.warning("no Delta tables in %s: its path has an escape of URLs, such as %%20", store.url)
+        return DeltaBase(None, impossible=True)
+    try:
+        return DeltaBase(newest_version(store, layout.table))
+    except DamagedDelta as error:
+        logger.warning("the Delta table of %s is damaged (%s)", layout.table.name, error)
+        return DeltaBase(None, damaged=True)
+
+
+def is_at(store: ObjectStore, layout: Layout, base: DeltaBase, refresh_id: str) -> bool:
+    """True if the table has the rows of this refresh, and all its files are there."""
+    if base.version is None or base.refresh_id != refresh_id:
+        return base.impossible
+    return not _lacks_files(store, layout, base.version)
+
+
+def follow(
+    store: ObjectStore,
+    base: DeltaBase,
+    target: DeltaTarget,
+    known: Mapping[str, pl.DataFrame],
+    days: int = HISTORY_DAYS,
+) -> None:
+    """Take the table from ``base`` to ``target``, in one commit. ``known`` has states that were read already.
+
+    A table without a readable log is deleted and begun anew. In one that lacks files, or has other columns or
+    settings, all rows are written again, as a new version.
+
+    Raises:
+        ObjectChanged: another refresh made a version after ``base``; nothing was changed.
+    """
+    layout = target.layout
+    if base.impossible:
+        return
+    if base.damaged:
+        _begin_anew(store, layout)
+    version = base.version
+    before = None if version is None else _state(store, version.refresh_id, target, known)
+    songs = _Songs.between(
+        target.versions.clear() if before is None else before, target.versions, target.compared
+    )
+    added: Sequence[DataFile]
+    removed: Sequence[DataFile]
+    written = None
+    if (
+        version is not None
+        and before is not None
+        and not target.everything
+        and version.made_with == target.made_with
+    ):
+        written = _replaced(store, target, version, songs)
+    if written is None:
+        removed = version.files if version else ()
+        added = write_all(store, layout, target.parts, target.versions["song_id"])
+    else:
+        added, removed = written
+    try:
+        number = commit(
+            store, layout.table, version, added, removed, _info(target, songs), table_properties(days)
+        )
+    except ObjectChanged:
+        for each in added:
+            store.delete(f"{delta_key(layout.table)}/{each.path}")
+        raise
+    keep_tidy(store, layout, number, days, committed=True)
+
+
+def keep_tidy(store: ObjectStore, layout: Layout, number: int, days: int, *, committed: bool) -> None:
+    """After some commits make a checkpoint, and once a day delete what is older than ``days`` days.
+
+    A fault is only a warning: the table is whole, and the next refresh tries again.
+    """
+    last = store.head(f"{delta_key(layout.table)}/{LOG}/_last_checkpoint")
+    old = last is None or datetime.now(UTC) - last.modified > VACUUM_AFTER
+    if not number or not (old or (committed and number % CHECKPOINT_EVERY == 0)):
+        return
+    try:
+        tidy(store, layout.table, days, vacuum=old)
+    except (OSError, DamagedDelta) as error:
+        logger.warning("old versions of %s could not be removed: %s", delta_key(layout.table), error)
+
+
+def _begin_anew(store: ObjectStore, layout: Layout) -> None:
+    try:
+        newest_version(store, layout.table)
+    except DamagedDelta:
+        delete_delta(store, layout.table)
+    else:
+        raise ObjectChanged(f"{store.uri(delta_key(layout.table))} was made again by another refresh")
+
+
+def _state(
+    store: ObjectStore, refresh_id: str, target: DeltaTarget, known: Mapping[str, pl.DataFrame]
+) -> pl.DataFrame | None:
+    """The versions of the files that the refresh had; None if they are not known any more."""
+    if refresh_id in known or not refresh_id:
+        return known.get(refresh_id)
+    try:
+        return read_state(store, target.layout.table, refresh_id, target.compared)
+    except (FileNotFoundError, *UNREADABLE):
+        return None
+
+
+def _replaced(
+    store: ObjectStore, target: DeltaTarget, version: DeltaVersion, songs: _Songs
+) -> tuple[Sequence[DataFile], Sequence[DataFile]] | None:
+    """The new files and the old ones that they replace; None if a file is damaged, so that all must be written."""
+    changed, gone = pl.concat([songs.added, songs.changed]), pl.concat([songs.changed, songs.removed])
+    if _lacks_files(store, target.layout, version):
+        return None
+    parts = target.new if version.refresh_id == target.since else target.parts
+    try:
+        return replace_songs(store, target.layout, version.files, parts, changed, gone)
+    except (FileNotFoundError, DamagedFile) as error:
+        name = delta_key(target.layout.table)
+        logger.warning("a file of %s cannot be read (%s); all rows are written again", name, error)
+        return None
+
+
+def _lacks_files(store: ObjectStore, layout: Layout, version: DeltaVersion) -> bool:
+    if lost := missing_files(store, layout, version.files):
+        name = store.uri(delta_key(layout.table))
+        logger.warning("%s lacks %s; all rows are written again", name, lost[0])
+    return bool(lost)
+
+
+def _info(target: DeltaTarget, songs: _Songs) -> dict[str, str]:
+    """The entries of the commit about its refresh; the first three are also in the footer of the plain file."""
+    makers = {name.removeprefix(PREFIX): text for name, text in maker_entries(target.layout.table).items()}
+    counts = {
+        "songs": target.versions.height,
+        "songs_added": len(songs.added),
+        "songs_changed": target.versions.height - len(songs.added)
+        if target.everything
+        else len(songs.changed),
+        "songs_removed": len(songs.removed),
+    }
+    return {
+        "refresh_id": target.refresh_id,
+        "made_with": target.made_with,
+        **makers,
+        **{name: str(count) for name, count in counts.items()},
+    }

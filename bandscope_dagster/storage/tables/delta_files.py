@@ -1,0 +1,158 @@
+"""The Parquet files of a catalog's Delta table: each has the rows of some songs, in the catalog's order.
+
+A commit writes a file with the rows of the changed songs, and writes again the files that had rows of them. Each file
+has neighbours by song id as far as they came together, so that few files are written again. Small files, of which every
+commit adds one, are merged when there are many.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, BinaryIO, Final, TypeVar, cast
+from uuid import uuid4
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from bandscope_dagster.storage.objects.protocol import ObjectStore
+from bandscope_dagster.storage.tables.damage import parse
+from bandscope_dagster.storage.tables.delta_log import DataFile, delta_key
+from bandscope_dagster.storage.tables.lineage import maker_entries
+from bandscope_dagster.storage.tables.schemas import ArrowTable
+from bandscope_dagster.storage.tables.sorted_table import Layout, repeating
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+SONGS_AT_ONCE: Final = 10_000  # whose rows are in memory while all files are written
+FILES_AT_ONCE: Final = 4  # parallel reads and writes of files
+SMALL: Final = 4  # a file is small if it has less than a quarter of the rows of a full one
+MOST_SMALL: Final = 24  # small files, before they are merged
+
+
+def write_all(
+    store: ObjectStore, layout: Layout, parts: Sequence[pl.LazyFrame], songs: pl.Series
+) -> list[DataFile]:
+    """Write the rows of all ``songs`` (ids, sorted) in ``parts`` as new files."""
+    written: list[DataFile] = []
+    for start in range(0, len(songs), SONGS_AT_ONCE):
+        some = songs.slice(start, SONGS_AT_ONCE)
+        of_some = pl.col("song_id").is_between(pl.lit(some[0]), pl.lit(some[-1]))
+        written += _write(store, layout, pl.concat(part.filter(of_some) for part in parts).collect())
+    return written
+
+
+def replace_songs(
+    store: ObjectStore,
+    layout: Layout,
+    files: Sequence[DataFile],
+    parts: Sequence[pl.LazyFrame],
+    changed: pl.Series,
+    gone: pl.Series,
+) -> tuple[list[DataFile], list[DataFile]]:
+    """Write the files of the next version; returns the new files, and those of ``files`` that they replace.
+
+    ``changed`` are songs whose rows are in ``parts``; the files lose their rows of ``gone``.
+
+    Raises:
+        DamagedFile: a file cannot be read.
+        FileNotFoundError: a file is missing.
+    """
+    new = pl.concat(part.filter(pl.col("song_id").is_in(changed.implode())) for part in parts).collect()
+    touched = _touched(store, layout, files, gone)
+    small = [each for each in files if each not in touched and each.rows * SMALL < layout.file_rows]
+    merged = small if len(small) >= MOST_SMALL else []
+    written = _each(partial(_without, store, layout, gone=gone), touched)
+    rows = [new, *(_frame(read(store, layout, each)) for each in merged)]
+    added = _write(store, layout, pl.concat(rows))
+    return [*(each for each in written if each is not None), *added], [*touched, *merged]
+
+
+def read(store: ObjectStore, layout: Layout, file: DataFile, columns: list[str] | None = None) -> ArrowTable:
+    """The rows of a file."""
+
+    def table(source: BinaryIO) -> ArrowTable:
+        return pq.read_table(source, columns=columns)
+
+    return parse(store, f"{delta_key(layout.table)}/{file.path}", table)
+
+
+def missing_files(store: ObjectStore, layout: Layout, files: Collection[DataFile]) -> list[str]:
+    """The paths of files that the store does not have, or has with another size."""
+
+    def is_there(file: DataFile) -> bool:
+        found = store.head(f"{delta_key(layout.table)}/{file.path}")
+        return found is not None and found.size == file.size
+
+    # Not by a listing: the folder also has the files of all earlier versions.
+    return [file.path for file, there in zip(files, _each(is_there, files), strict=True) if not there]
+
+
+def _touched(
+    store: ObjectStore, layout: Layout, files: Sequence[DataFile], gone: pl.Series
+) -> list[DataFile]:
+    """The files with rows of a song in ``gone``."""
+    wanted = gone.sort()
+
+    def has_rows(file: DataFile) -> bool:
+        start = wanted.search_sorted(file.first, side="left")
+        if start == len(wanted) or wanted[start] > file.last:
+            return False
+        return _songs(read(store, layout, file, ["song_id"])).is_in(wanted.implode()).any()
+
+    return [file for file, has in zip(files, _each(has_rows, files), strict=True) if has]
+
+
+def _without(store: ObjectStore, layout: Layout, file: DataFile, gone: pl.Series) -> DataFile | None:
+    """Write the file again without rows of the songs in ``gone``; None if no rows are left."""
+    rows = read(store, layout, file)
+    stays = ~_songs(rows).is_in(gone.implode())
+    kept = rows.filter(stays.to_arrow())
+    return _write_file(store, layout, kept) if kept.num_rows else None
+
+
+def _write(store: ObjectStore, layout: Layout, rows: pl.DataFrame) -> list[DataFile]:
+    """Write rows in any order as files of about ``layout.file_rows`` rows; all rows of a song are in one file."""
+    if rows.is_empty():
+        return []
+    number = max(1, round(rows.height / layout.file_rows))
+    each = -(-rows.height // number)
+    songs = rows.group_by("song_id").len().sort("song_id")
+    place = (pl.col("len").cum_sum() - pl.col("len")) // each
+    pieces = rows.join(songs.select("song_id", place.alias("piece")), on="song_id", maintain_order="left")
+    parts = pieces.partition_by("piece", include_key=False)
+
+    def write(part: pl.DataFrame) -> DataFile:
+        return _write_file(store, layout, layout.sort(part).to_arrow())
+
+    return _each(write, parts)
+
+
+def _write_file(store: ObjectStore, layout: Layout, rows: ArrowTable) -> DataFile:
+    path = f"part-{uuid4().hex}.zstd.parquet"
+    schema = layout.table.schema.with_metadata(maker_entries(layout.table))
+    songs = _songs(rows)
+    writer: Any = pq.write_table  # its type hints lack the options per column, which it documents
+    with store.create(f"{delta_key(layout.table)}/{path}") as pending:
+        writer(
+            rows.cast(schema),
+            pending.file,
+            compression="zstd",
+            use_dictionary=repeating(schema),
+            row_group_size=layout.file_group_rows,
+        )
+        size = pending.commit()
+    return DataFile(path, size, rows.num_rows, cast(str, songs.min()), cast(str, songs.max()))
+
+
+def _frame(rows: ArrowTable) -> pl.DataFrame:
+    return cast(pl.DataFrame, pl.from_arrow(rows))
+
+
+def _songs(rows: ArrowTable) -> pl.Series:
+    return _frame(rows.select(["song_id"]))["song_id"]
+
+
+def _each(work: Callable[[A], B], items: Collection[A]) -> list[B]:
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        return list(pool.map(work, items))

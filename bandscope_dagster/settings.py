@@ -180,25 +180,17 @@ class Settings(BaseSettings):
     max_decode_silence_s: float = Field(default=60.0, gt=0)
     """Longest time without decoded audio, in seconds; files that exceed it are rejected."""
 
-    @field_validator("separator")
+    @field_validator("separator", "stems")
     @classmethod
-    def _usable_preset(cls, name: str) -> str:
-        """The name unchanged; if it is the path of a preset, its file can be used."""
+    def _usable(cls, text: str | None, info: ValidationInfo) -> str | None:
+        """The text unchanged, unless it is a preset that cannot be used, or names other stems than the separator's."""
         try:
-            find_preset(name)
-        except SettingsError as error:
-            raise ValueError(str(error)) from None
-        return name
-
-    @field_validator("stems")
-    @classmethod
-    def _known_stems(cls, text: str | None, info: ValidationInfo) -> str | None:
-        """The text unchanged, if it names stems of the separator."""
-        if text is not None:
-            try:
+            if info.field_name == "separator" and text is not None:
+                find_preset(text)
+            elif text is not None:
                 parse_stems(text, info.data.get("separator", ""))
-            except SettingsError as error:
-                raise ValueError(str(error)) from None  # so that it is listed with all other wrong variables
+        except SettingsError as error:
+            raise ValueError(str(error)) from None  # so that it is listed with all other wrong variables
         return text
 
     @property
@@ -259,17 +251,14 @@ class Settings(BaseSettings):
         """
         if self.tagger_url is None:
             return None
-        return ServerOptions(
-            url=self.tagger_url.get_secret_value(),
-            key=self.tagger_key.get_secret_value() if self.tagger_key else None,
-            model=self.tagger_model,
-            revision=self.tagger_revision,
-            requests=self.tagger_requests,
-            timeout_s=self.tagger_timeout_s,
-        )
+        options = self._named_as_in(ServerOptions, prefix="tagger_")
+        key = self.tagger_key.get_secret_value() if self.tagger_key else None
+        return ServerOptions(**options | {"url": self.tagger_url.get_secret_value(), "key": key})
 
     def _named_as_in(
-        self, options: type[Limits | SeparationOptions | TaggingOptions | S3Options], prefix: str = ""
+        self,
+        options: type[Limits | SeparationOptions | TaggingOptions | ServerOptions | S3Options],
+        prefix: str = "",
     ) -> dict[str, Any]:
         """Field of ``options`` → the setting of that name, after ``prefix``; without fields that are no setting."""
         names = [entry.name for entry in fields(options) if prefix + entry.name in Settings.model_fields]

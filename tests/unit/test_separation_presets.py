@@ -78,7 +78,10 @@ def test_a_preset_that_leaves_something_out_is_not_whole() -> None:
             '[stems]\nguitar = "htdemucs"',
             "htdemucs has no stem 'guitar', only drums, bass, other, vocals (models",
         ),
-        ('[stems]\nguitar = "htdemucs"', "models with this stem: htdemucs_6s; or 'rest' for what the others"),
+        (
+            '[stems]\nguitar = "htdemucs"',
+            "models with this stem: htdemucs_6s, bs-roformer-sw; or 'rest' for what the others",
+        ),
         ('[stems]\nflute = "htdemucs"', "models with this stem: none"),
         ('[stems]\nvocals = "musicnn"', "there is no model 'musicnn'"),
         ("[stems]\nvocals = 3", "stems.vocals = 3: it must be the name of a model or a list of names"),

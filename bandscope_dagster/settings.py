@@ -20,7 +20,6 @@ from bandscope_dagster.tagging.presence_rule import AUDIBLE_DB
 
 PREFIX: Final = "BANDSCOPE_"
 SMALL_SEPARATOR: Final = "spleeter-2stems"  # 0.2 CPU seconds for a second of audio
-
 ExecutorName = Literal["in_process", "ray", "kubernetes"]
 
 
@@ -66,8 +65,8 @@ class Settings(BaseSettings):
     """Place where the steps of a run are computed: in the run's own process, or each step as a job of the Ray cluster
     at RAY_ADDRESS, or of the Kubernetes cluster of the run (see deploy/README.md)."""
     gpus: Annotated[int, Field(ge=0)] | None = None
-    """GPUs that an `analyze` step requests from a cluster. Default: 1, or 0 if BANDSCOPE_DEVICE is cpu, or if a server
-    runs the tagger (BANDSCOPE_TAGGER_URL) and the separator is spleeter-2stems, which needs no GPU."""
+    """GPUs that an `analyze` step requests from a cluster. Default: 1; 0 if BANDSCOPE_DEVICE is cpu, or if the
+    separator is spleeter-2stems and the tagger is on a server (BANDSCOPE_TAGGER_URL)."""
 
     shifts: int | None = Field(default=None, ge=0, le=20)
     """Demucs: number of passes over each song, shifted by different parts of 0.5 s, which are averaged. Default: 0,
@@ -185,8 +184,8 @@ class Settings(BaseSettings):
     def _usable(cls, text: str | None, info: ValidationInfo) -> str | None:
         """The text unchanged, unless it is a preset that cannot be used, or names other stems than the separator's."""
         try:
-            if info.field_name == "separator" and text is not None:
-                find_preset(text)
+            if info.field_name == "separator":
+                find_preset(text or "")
             elif text is not None:
                 parse_stems(text, info.data.get("separator", ""))
         except SettingsError as error:
@@ -203,10 +202,7 @@ class Settings(BaseSettings):
 
     @property
     def takes_turns(self) -> bool:
-        """True if steps with models take turns by the pool of the models.
-
-        Jobs of a cluster that ask for no GPU, because a server runs the tagger, need no turn: each has CPUs of its own.
-        """
+        """True if steps with models take turns; jobs of a cluster that only ask a server have CPUs of their own."""
         return self.executor == "in_process" or self.tagger_url is None or self.gpus_asked > 0
 
     @property
@@ -252,8 +248,9 @@ class Settings(BaseSettings):
         if self.tagger_url is None:
             return None
         options = self._named_as_in(ServerOptions, prefix="tagger_")
-        key = self.tagger_key.get_secret_value() if self.tagger_key else None
-        return ServerOptions(**options | {"url": self.tagger_url.get_secret_value(), "key": key})
+        options["url"] = self.tagger_url.get_secret_value()
+        options["key"] = self.tagger_key.get_secret_value() if self.tagger_key else None
+        return ServerOptions(**options)
 
     def _named_as_in(
         self,

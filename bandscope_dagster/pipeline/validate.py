@@ -113,8 +113,10 @@ def check_songs(
             notes = {} if clipped is None else {CLIPPED_NOTE: str(clipped)}
             written = write_table(store, SONGS, [row], lineage, notes)
         except Exception as error:
-            # No error may stop the other songs; the traceback goes to the log.
-            if not isinstance(error, CannotAnalyze):
+            # No error may stop the other songs; the traceback of an unexpected one goes to the log.
+            if isinstance(error, OSError):  # of the store, such as a full disk
+                logger.error("%s: songs failed: %s", song_id, error)
+            elif not isinstance(error, CannotAnalyze):
                 logger.exception("%s: songs failed", song_id)
             failed = dict(row) | {"error": failure_text(error)}
             return SongChecked(song_id, failed, perf_counter() - started, failure=error)

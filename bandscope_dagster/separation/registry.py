@@ -90,7 +90,7 @@ def _load_ensemble(
         MODELS: {
             model.name: {
                 "sha256": members[model.name].identity.sha256,
-                "files": {file.name: file.sha256 for file in model.files},
+                "files": dict(members[model.name].identity.files),
                 "params": members[model.name].identity.params,
             }
             for model in models

@@ -18,6 +18,7 @@ from known_models import Audio, noise
 from platforms import Platform, local_settings
 from tiny_demucs import FOUR, SEGMENT, safetensors_file, tiny_network
 
+from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.conversions import Conversion, record_conversion
 from bandscope_dagster.models.inventory import LegacyFile, Model, ModelFile, find_model
 from bandscope_dagster.models.store import model_folder
@@ -152,6 +153,13 @@ def test_the_lineage_has_every_model_and_every_file(tiny: Tiny) -> None:
         )
     assert "stems" not in identity.params
     assert json.loads(json.dumps(identity.params)) == identity.params
+
+
+def test_an_option_that_one_model_lacks_is_refused_with_model_and_preset(tiny: Tiny) -> None:
+    with pytest.raises(
+        SettingsError, match=r"^preset three: BANDSCOPE_OVERLAP=0.5 has no meaning for spleeter-2stems"
+    ):
+        load_separator(tiny.preset, tiny.folder, "cpu", SeparationOptions(overlap=0.5))
 
 
 def test_only_the_models_of_the_chosen_stems_are_loaded(tiny: Tiny) -> None:

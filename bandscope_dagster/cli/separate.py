@@ -93,7 +93,7 @@ def _run(store: ObjectStore, console: Console, songs: Collection[str], wanted: W
 
 
 def lines_about_stored(wanted: Wanted, stored: Mapping[str, Stored]) -> list[str]:
-    """What happens to stems that are in the store: a line about each reason to compute them again, or to keep them."""
+    """A line about each reason for which stems in the store are computed again, or kept although they are another's."""
     same, replaced, kept = (list[Stored](), list[Stored](), list[Stored]())
     for found in stored.values():
         if found.separator == wanted.separator:

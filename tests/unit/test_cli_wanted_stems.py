@@ -1,4 +1,4 @@
-"""What ``bandscope separate`` does with stems that are in the store, also those of another separator."""
+"""Stems in the store, also those of another separator, before ``bandscope separate`` computes any."""
 
 import json
 from pathlib import Path

@@ -10,8 +10,10 @@ Each mixture takes the way of a user's song: upload, check, decode, separate, st
 its own that is deleted afterwards. The stems are read back from there, so the figures include the rounding of the
 stored audio. The device and all options of the separation are those of the settings, also ``BANDSCOPE_STEMS``.
 
-- An ``accompaniment`` is compared with drums + bass + other.
-- Stems that MUSDB does not have, such as guitar and piano, are added to ``other``, of which they are a part.
+- An ``accompaniment`` is compared with drums + bass + other, and the rest of a preset with all that its other stems do
+  not name.
+- Stems that MUSDB does not have, such as guitar and piano, are added to ``other``, of which they are a part, or to the
+  rest. If only some of them are computed, the separator is refused.
 
 ``benchmarks/sdr_figures.py`` defines the two ratios. The table has their median and mean over tracks. Published figures
 are usually "v4 median" (SiSEC 2018, and papers that use museval) or "MDX mean" (the MDX challenges, and leaderboards of
@@ -24,7 +26,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +43,8 @@ from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
 from bandscope_dagster.pipeline.validate import check_songs
+from bandscope_dagster.separation.chosen_stems import stems_of
+from bandscope_dagster.separation.presets import find_preset
 from bandscope_dagster.settings import Settings, load_settings
 from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
@@ -51,11 +55,12 @@ from benchmarks.sdr_figures import SdrMeter, StemFigures, summarize
 Audio = NDArray[np.float32]
 
 SOURCES: Final = ("drums", "bass", "other", "vocals")
+OTHER: Final = "other"
 MIXTURE_FILE: Final = "mixture.wav"
 PARTS: Final[Mapping[str, Sequence[str]]] = {stem: [stem] for stem in SOURCES} | {
     "accompaniment": ["drums", "bass", "other"]
 }
-"""Stem of a separator → the true stems that it should be the sum of."""
+"""Stem of a separator → the true stems that it should be the sum of, unless it is the rest of a preset."""
 
 
 class BadTracks(BandscopeError):
@@ -78,13 +83,57 @@ def find_tracks(folder: Path) -> list[Path]:
     return tracks
 
 
-def measured_stems(stems: Sequence[str]) -> dict[str, list[str]]:
-    """Measured stem → the stems of the separator whose sum is its estimate."""
-    found = {stem: [stem] for stem in stems if stem in PARTS}
-    further = [stem for stem in stems if stem not in PARTS]
-    if "other" in found:
-        found["other"] += further
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A comparison: the sum of some stems of the separator with the sum of some true stems."""
+
+    estimated: tuple[str, ...]
+    true: tuple[str, ...]
+
+
+def measured_stems(separator: str, stems: Sequence[str]) -> dict[str, Measured]:
+    """Stem → what is compared, for a model or a preset of which ``stems`` are computed.
+
+    Raises:
+        BadTracks: no stem can be compared, or stems that are part of a true one are not computed.
+    """
+    preset = find_preset(separator)
+    recipes = {stem: (separator,) for stem in stems_of(separator)} if preset is None else dict(preset.recipes)
+    rest = next((stem for stem, models in recipes.items() if not models), None)
+    true = {stem: tuple(sources) for stem, sources in PARTS.items()}
+    if rest is not None:
+        named = {source for stem in recipes if stem != rest for source in PARTS.get(stem, ())}
+        true[rest] = tuple(source for source in SOURCES if source not in named)
+    found = {stem: Measured((stem,), true[stem]) for stem in stems if true.get(stem)}
+    if not found:
+        raise BadTracks(f"none of {', '.join(stems)} can be compared with {', '.join(SOURCES)}")
+    whole = OTHER if OTHER in recipes else rest
+    if whole is not None and whole in found:
+        found[whole] = replace(found[whole], estimated=(whole, *_taken_from(whole, recipes, rest, stems)))
     return found
+
+
+def _taken_from(
+    whole: str, recipes: Mapping[str, Sequence[str]], rest: str | None, stems: Sequence[str]
+) -> Sequence[str]:
+    """The stems that ``whole``, the other or the rest, lacks because its models or other recipes have them apart.
+
+    Raises:
+        BadTracks: one of them is not computed, or is part of the estimate of another model of a mean.
+    """
+    if whole == rest:
+        lacks = [[stem for stem in recipes if stem != rest and stem not in PARTS]]
+    else:
+        lacks = [[stem for stem in stems_of(model) if stem not in PARTS] for model in recipes[whole]]
+    first, *others = lacks
+    missing = [stem for stem in first if stem not in stems]
+    if missing or any(set(each) != set(first) for each in others):
+        names = ", ".join(dict.fromkeys(stem for each in lacks for stem in each))
+        raise BadTracks(
+            f"{whole!r} cannot be compared: the true one contains {names}, which the separator has apart and of which "
+            f"not all are computed. Compute them too, or leave {whole} out, with BANDSCOPE_STEMS or in the preset."
+        )
+    return first
 
 
 def measure_track(track: Path, settings: Settings, models: ModelSource) -> dict[str, StemFigures]:
@@ -96,17 +145,15 @@ def measure_track(track: Path, settings: Settings, models: ModelSource) -> dict[
     """
     with tempfile.TemporaryDirectory() as place:
         settings = settings.model_copy(update={"storage": place})
+        parts = measured_stems(settings.separator, models.separator().stems)
         song_id = _process(track, settings, models)
-        separator = models.separator()
-        parts = measured_stems(separator.stems)
-        if not parts:
-            raise BadTracks(f"none of {', '.join(separator.stems)} can be compared with {', '.join(SOURCES)}")
         meter = SdrMeter(list(parts))
         with ExitStack() as files:
             truth = _Truth(track, files)
             for estimate in _estimates(settings, song_id, parts):
                 frames = next(iter(estimate.values())).shape[1]
-                meter.add({stem: truth.next(stem, frames) for stem in parts}, estimate)
+                true = {stem: truth.next(part.true, frames) for stem, part in parts.items()}
+                meter.add(true, estimate)
                 truth.advance()
             truth.check_end()
         return meter.finish()
@@ -128,13 +175,13 @@ def _process(track: Path, settings: Settings, models: ModelSource) -> str:
     return outcome.plan.song_id
 
 
-def _estimates(
-    settings: Settings, song_id: str, parts: Mapping[str, Sequence[str]]
-) -> Iterator[dict[str, Audio]]:
+def _estimates(settings: Settings, song_id: str, parts: Mapping[str, Measured]) -> Iterator[dict[str, Audio]]:
     """Each stored block: measured stem → ``(2, frames)``."""
     for rows in read_blocks(settings.open_store(), STEMS, song_id):
         stored = {row["stem"]: stored_samples(row) for row in rows}
-        yield {stem: np.sum([stored[part] for part in of], axis=0) for stem, of in parts.items()}
+        yield {
+            stem: np.sum([stored[each] for each in part.estimated], axis=0) for stem, part in parts.items()
+        }
 
 
 class _Truth:
@@ -151,9 +198,9 @@ class _Truth:
                 )
         self._block: dict[str, Audio] = {}
 
-    def next(self, stem: str, frames: int) -> Audio:
-        """The next frames of a measured stem, ``(2, frames)``."""
-        return np.sum([self._read(source, frames) for source in PARTS[stem]], axis=0)
+    def next(self, sources: Sequence[str], frames: int) -> Audio:
+        """The next frames of the sum of true stems, ``(2, frames)``."""
+        return np.sum([self._read(source, frames) for source in sources], axis=0)
 
     def advance(self) -> None:
         """Go on to the frames after those that were read last."""

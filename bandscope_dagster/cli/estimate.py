@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.errors import BandscopeError, counted
+from bandscope_dagster.models.networks import RoformerNetwork
 from bandscope_dagster.orchestration.resources import Models, models_here
 from bandscope_dagster.separation.presets import name_of
 from bandscope_dagster.separation.speed import device_in_words, in_words, measure_speed
@@ -17,7 +18,7 @@ from bandscope_dagster.storage.tables.song_files import SongFiles
 
 
 class SpeedUnknown(BandscopeError):
-    """The short call that measures the speed failed; a run takes less memory by itself, and may succeed."""
+    """The model could not be loaded, or the short call failed; a run takes less memory by itself, and may succeed."""
 
 
 WORTH_TELLING: Final = 0.1  # of a song's length; a model that takes less is fast, and nothing is said
@@ -29,17 +30,17 @@ def tells_speed(settings: Settings) -> bool:
     return in_this_process and not all(model.embedded for model in models_here(settings, [STEMS.name]))
 
 
-def speed_line(settings: Settings) -> str | None:
+def speed_line(console: Console, settings: Settings) -> str | None:
     """The speed of the separator of the settings on their device; None if it need not be known.
 
     It takes as long as loading the model, which a later run of this process does not do again, and a few seconds.
 
     Raises:
-        SpeedUnknown: the short call failed.
+        SpeedUnknown: the model could not be loaded, or the short call failed.
         ModelFileError, SettingsError: the model or the device cannot be used.
     """
-    factor = _factor(settings)
-    return None if factor is None else f"{_name(settings)}: {_words(factor)}"
+    factor = _factor(console, settings)
+    return None if factor is None else f"{_name(settings)}: {_bound(settings)} {_words(factor)}"
 
 
 def print_estimate(console: Console, settings: Settings, files: SongFiles, songs: Collection[str]) -> None:
@@ -47,7 +48,7 @@ def print_estimate(console: Console, settings: Settings, files: SongFiles, songs
     if not songs:
         return
     try:
-        factor = _factor(settings)
+        factor = _factor(console, settings)
     except SpeedUnknown as error:
         console.print(escape(str(error)), highlight=False, soft_wrap=True)
         return
@@ -58,24 +59,28 @@ def print_estimate(console: Console, settings: Settings, files: SongFiles, songs
     )
     seconds = {song: 0.0 if error else duration_s or 0.0 for song, duration_s, error in known.iter_rows()}
     total = sum(seconds.values())
+    bound = _bound(settings)
     if all(song in seconds for song in songs):
         audio = f"{counted(len(songs), 'song')} of {in_words(total)} in all"
-        text = f"{audio}: about {in_words(factor * total)}"
+        text = f"{audio}: {bound} {in_words(factor * total)}"
     else:
-        text = f"{counted(len(songs), 'song')}: about {in_words(60 * factor)} for each minute of audio"
-    line = f"{_name(settings)}: {_words(factor)}; {text}"
+        text = f"{counted(len(songs), 'song')}: {bound} {in_words(60 * factor)} for each minute of audio"
+    line = f"{_name(settings)}: {bound} {_words(factor)}; {text}"
     console.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def _factor(settings: Settings) -> float | None:
+def _factor(console: Console, settings: Settings) -> float | None:
     if not tells_speed(settings):
         return None
-    separator = Models(settings).separator()
+    name = name_of(settings.separator)
     try:
-        return measure_speed(separator)
+        with console.status(f"measuring the speed of {name}"):  # visible on a terminal only, until it is done
+            return measure_speed(Models(settings).separator())
+    except BandscopeError:
+        raise
     except Exception as error:
         raise SpeedUnknown(
-            f"the speed of {name_of(settings.separator)} cannot be measured: {type(error).__name__}: {error}"
+            f"the speed of {name} cannot be measured: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -84,6 +89,12 @@ def _name(settings: Settings) -> str:
     return f"{name_of(settings.separator)} on {device_in_words(separator.device)}"
 
 
+def _bound(settings: Settings) -> str:
+    """The words before a figure: a RoFormer takes longer for whole chunks, see ``measure_speed``."""
+    attends = any(isinstance(model.network, RoformerNetwork) for model in models_here(settings, [STEMS.name]))
+    return "at least" if attends else "about"
+
+
 def _words(factor: float) -> str:
     digits = 1 if factor >= 0.95 else 2
-    return f"about {factor:.{digits}f} \u00d7 the length of a song"
+    return f"{factor:.{digits}f} \u00d7 the length of a song"

@@ -45,7 +45,7 @@ def run_to_end(
     interrupted = any(problem.startswith(INTERRUPTED) for problem in problems)
     if interrupted:
         # If the interrupt came in Dagster's own code, the step's generator is suspended, and its threads work on.
-        # Collected, it ends like any generator: it waits for the current segment and discards unfinished files.
+        # Collected, it ends like any generator: it waits for the current segments and discards unfinished files.
         gc.collect()
     return RunReport(run_id, result.success, interrupted, problems)
 

@@ -11,7 +11,10 @@ from rich.console import Console
 
 from bandscope_dagster.errors import BandscopeError
 
-STOPPING: Final = "Stopping after the current segment; finished songs are kept …"
+# A run looks for it after each block of 10 s of a song, in which a separator has a few segments.
+STOPPING: Final = (
+    "Stopping after the current segments, minutes if the separator is slow; finished songs are kept …"
+)
 
 
 class Interrupted(BandscopeError):
@@ -45,15 +48,13 @@ def answered_interrupt(console: Console) -> Generator[None]:
         while signals := os.read(woken, 1):
             if signal.SIGINT in signals:
                 console.print(STOPPING, highlight=False)
-                signal.pthread_kill(
-                    main, signal.SIGURG
-                )  # it may wait for a lock, which only a signal interrupts
+                # It may wait for a lock, which only a signal interrupts.
+                signal.pthread_kill(main, signal.SIGURG)
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     handler = signal.signal(signal.SIGURG, _nothing)  # without a handler, the signal would interrupt nothing
-    descriptor = signal.set_wakeup_fd(
-        waker, warn_on_full_buffer=False
-    )  # gets the number of every signal at once
+    # The pipe gets the number of every signal at once.
+    descriptor = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     thread = threading.Thread(target=answer, name="answer-interrupts", daemon=True)
     thread.start()
     try:

@@ -80,14 +80,14 @@ def licence_of(model: Model) -> list[str]:
 def print_verification(console: Console, settings: Settings, names: Sequence[str]) -> bool:
     """Print one line per file of the models ``names``, or of all models. True if no file is wrong or lacking.
 
-    The models ``names`` must be complete. Without names, a model that is neither part of the package nor chosen by
-    the settings may be missing as a whole.
+    A preset means all of its models. The models ``names`` must be complete. Without names, a model that is neither part
+    of the package nor chosen by the settings may be missing as a whole.
     """
     chosen = set(model_names(settings.separator, settings.separation.stems))
     if settings.tagger_url is None:
         chosen.add(settings.tagger)
     right = True
-    for model in [find_model(name) for name in names] or load_inventory().values():
+    for model in _models(names) or load_inventory().values():
         statuses = _inspect(console, model, settings.models_path)
         states = {status.state for status in statuses}
         needed = bool(names) or model.embedded or model.name in chosen
@@ -114,12 +114,12 @@ def require_models(console: Console, models: Iterable[Model], models_folder: Pat
 def pull_models(
     console: Console, settings: Settings, names: Sequence[str], accept_unknown_licence: bool = False
 ) -> None:
-    """Download the missing files of the models ``names``. A bar shows the progress of each file.
+    """Download the missing files of the models ``names``; a preset means all of its models. A bar shows the progress.
 
     Raises:
         ModelFileError: the licence of a model is unknown and was not accepted, or see ``provision.pull``.
     """
-    models = [find_model(name) for given in names for name in model_names(given)]
+    models = _models(names)
     unknown = [] if accept_unknown_licence else [model for model in models if not model.licence_is_known]
     if unknown:
         said = "\n".join(line for model in unknown for line in licence_of(model))
@@ -132,6 +132,13 @@ def pull_models(
         if not model.embedded:
             console.print(f"{model.name}: checking the files that are present", highlight=False)
         _report(console, model, pull(model, settings.models_path, fits_network), settings)
+
+
+def _models(names: Sequence[str]) -> list[Model]:
+    """The models ``names``, a preset being all of its models; each once."""
+    return [
+        find_model(name) for name in dict.fromkeys(name for given in names for name in model_names(given))
+    ]
 
 
 def add_model(console: Console, settings: Settings, name: str, paths: Sequence[Path]) -> None:

@@ -22,7 +22,8 @@ def models_list() -> None:
 @models_app.command("verify")
 def models_verify(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Models to check, which must be complete. Default: all.")
+        list[str] | None,
+        typer.Argument(help="Models or presets to check, which must be complete. Default: all."),
     ] = None,
 ) -> None:
     """Check the size and SHA-256 of every model file.
@@ -38,7 +39,9 @@ def models_verify(
 
 @models_app.command("pull")
 def models_pull(
-    names: Annotated[list[str], typer.Argument(help="Names of models; see `bandscope models list`.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Names of models or presets; see `bandscope models list`.")
+    ],
     accept_unknown_licence: Annotated[
         bool,
         typer.Option(

@@ -1,7 +1,7 @@
 """``bandscope separate``: from files to stems in one command, through the same store and graph as all others."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from bandscope_dagster.cli.export import Flat, export
 from bandscope_dagster.cli.ingest import ingest_files
 from bandscope_dagster.cli.terminal import one_line
-from bandscope_dagster.cli.wanted_stems import Wanted, wanted_stems
+from bandscope_dagster.cli.wanted_stems import Stored, Wanted, stored_of, wanted_stems
 from bandscope_dagster.errors import counted
 from bandscope_dagster.exporting.encodings import AudioFormat, find_encoding
 from bandscope_dagster.exporting.song_export import ExportOptions
@@ -39,7 +39,8 @@ def separate_files(
     """Ingest the files at and below ``paths``, process them, write their stems to ``to``; True if nothing is missing.
 
     Other songs of the store are left as they are. A file whose name another upload has is left out. Only the stems that
-    are named are computed; a song whose stored stems lack one of them is separated again, and keeps its others.
+    are named are computed; a song whose stored stems lack one of them is separated again, and keeps its others. If the
+    settings name a separator, songs of another one are separated again with it, and keep only stems that it has too.
 
     Raises:
         SettingsError: the separator has no such stem; nothing was done.
@@ -70,8 +71,9 @@ def separate_files(
 
 def _run(store: ObjectStore, console: Console, songs: Collection[str], wanted: Wanted) -> bool:
     """Compute what ``songs`` lack; returns True if any run failed."""
-    again = wanted.lacking(store, songs)
-    settings = _in_force(wanted.to_compute(again))
+    stored = stored_of(store, songs)
+    again = {song: found for song, found in stored.items() if wanted.again(found)}
+    settings = _in_force(wanted.to_compute(again.values()))
     # The graph reads the settings when it is imported, so the choice of stems must be in the environment by now.
     from bandscope_dagster.cli.result_posts import results_posted
     from bandscope_dagster.cli.run import RunOptions, run_songs
@@ -80,14 +82,43 @@ def _run(store: ObjectStore, console: Console, songs: Collection[str], wanted: W
     home = dagster_home()
     failed = False
     with results_posted(settings, store, console) as shown:
-        if others := set(songs) - again.keys():
-            failed |= run_songs(settings, store, home, shown, others, None, RunOptions())
+        for line in lines_about_stored(wanted, stored):
+            console.print(escape(line), highlight=False, soft_wrap=True)
         if again:
-            text = f"Separated again, because stored stems lack {' or '.join(wanted.stems)}: "
-            console.print(escape(f"{text}{counted(len(again), 'song')}."), highlight=False, soft_wrap=True)
             options = RunOptions(recompute=True)
             failed |= run_songs(settings, store, home, shown, set(again), OF_STEMS, options)
+        # All songs: one that was separated again may lack other tables.
+        failed |= run_songs(settings, store, home, shown, set(songs), None, RunOptions())
     return failed
+
+
+def lines_about_stored(wanted: Wanted, stored: Mapping[str, Stored]) -> list[str]:
+    """A line about each reason for which stems in the store are computed again, or kept although they are another's."""
+    same, replaced, kept = (list[Stored](), list[Stored](), list[Stored]())
+    for found in stored.values():
+        if found.separator == wanted.separator:
+            same += [found] * wanted.again(found)
+        else:
+            (replaced if wanted.again(found) else kept).append(found)
+    lines: list[str] = []
+    if same:
+        lacking = f"Separated again, because stored stems lack {' or '.join(wanted.stems)}"
+        lines.append(f"{lacking}: {counted(len(same), 'song')}.")
+    if replaced:
+        lines.append(
+            f"Separated again with {wanted.separator}, which replaces all stems of {_separators(replaced)}: "
+            f"{counted(len(replaced), 'song')}."
+        )
+    if kept:
+        lines.append(
+            f"Stems of {_separators(kept)} are kept: {counted(len(kept), 'song')}. To replace them by those of "
+            f"{wanted.separator}, repeat the command with {PREFIX}SEPARATOR={wanted.separator}."
+        )
+    return lines
+
+
+def _separators(stored: Iterable[Stored]) -> str:
+    return " and ".join(sorted({found.separator for found in stored}))
 
 
 def _in_force(stems: Sequence[str] | None) -> Settings:

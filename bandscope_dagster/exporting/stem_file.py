@@ -18,11 +18,11 @@ from bandscope_dagster.exporting.flat_export import (
 from bandscope_dagster.exporting.song import ExportError, Song, read_song
 from bandscope_dagster.exporting.sound_file import SoundFile
 from bandscope_dagster.exporting.stem_atom import COLOURS, add_stem_atom
+from bandscope_dagster.separation.chosen_stems import stems_of
 from bandscope_dagster.storage.objects.open_store import open_folder
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 
-FITTING: Final = ("htdemucs", "htdemucs_ft", "htdemucs_6s")
-"""The separators whose stems fill a stem file; the two more stems of the last become part of "other"."""
+SUGGESTED: Final = "htdemucs"  # a separator whose stems fill a stem file
 
 
 def parts_of_stem_file(song: Song) -> list[Part]:
@@ -32,8 +32,7 @@ def parts_of_stem_file(song: Song) -> list[Part]:
         ExportError: the song lacks one of these stems; the message says how to get it.
     """
     if lacking := [stem for stem in COLOURS if stem not in song.stems]:
-        separator, *more = FITTING
-        if song.separator in FITTING:
+        if set(COLOURS) <= set(stems_of(song.separator)):
             raise ExportError(
                 f"{song.song_id} has no {', no '.join(lacking)}: only {' and '.join(song.stems)} were computed, and a"
                 f" stem file needs {', '.join(COLOURS)}. To compute all: unset BANDSCOPE_STEMS, then"
@@ -42,8 +41,8 @@ def parts_of_stem_file(song: Song) -> list[Part]:
         raise ExportError(
             f"{song.song_id} has no {', no '.join(lacking)}: {song.separator} separates into"
             f" {' and '.join(song.stems)}, and a stem file needs {', '.join(COLOURS)}. To separate it anew:"
-            f" bandscope models pull {separator}, then BANDSCOPE_SEPARATOR={separator} bandscope run --recompute"
-            f" --songs {song.song_id} ({' and '.join(more)} fit too)"
+            f" bandscope models pull {SUGGESTED}, then BANDSCOPE_SEPARATOR={SUGGESTED} bandscope run --recompute"
+            f" --songs {song.song_id} (every separator with these four stems fits)"
         )
     further = [stem for stem in song.stems if stem not in COLOURS]
     sources = {stem: [stem, *further] if stem == "other" else [stem] for stem in COLOURS}

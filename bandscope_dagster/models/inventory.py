@@ -139,12 +139,10 @@ class Model:
     licence_file: str | None = None  # the licence's text, beside embedded weights
     unlisted: UnlistedFiles | None = None  # its files that are not in ``files``
     evidence: tuple[Evidence, ...] = ()  # of the licence, oldest first
-    provenance: str | None = (
-        None  # of size, digest and the network's parameters, if no one of us saw the files
-    )
-    network: Network | None = (
-        None  # for architectures of which we have the network, and models only its weights
-    )
+    # Of size, digest and the network's parameters, if no one of us saw the files.
+    provenance: str | None = None
+    # For architectures of which we have the network, and models only its weights.
+    network: Network | None = None
     stems: tuple[str, ...] = ()  # of a separator, in the order of its output
 
     @property

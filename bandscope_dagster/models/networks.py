@@ -13,9 +13,8 @@ class Chunking:
     """The chunks in which a network separates a song, as its publisher's inference cuts them."""
 
     frames: int  # of a chunk, at 44.1 kHz
-    overlap: (
-        int  # the number of chunks that contain a frame; a chunk starts every ``frames // overlap`` frames
-    )
+    # The number of chunks that contain a frame; a chunk starts every ``frames // overlap`` frames.
+    overlap: int
     normalised: bool  # True if the song is shifted and scaled to zero mean and unit deviation first
 
     def __post_init__(self) -> None:
@@ -29,9 +28,8 @@ class ScnetNetwork:
 
     stems: tuple[str, ...]  # in the order of the outputs
     chunks: Chunking
-    channels: tuple[
-        int, ...
-    ]  # of the spectrogram (real and imaginary part of two channels), then of each encoder
+    # Of the spectrogram (real and imaginary part of two channels), then of each encoder.
+    channels: tuple[int, ...]
     n_fft: int  # frames; the window is rectangular
     hop: int  # frames
     band_shares: tuple[float, ...]  # of all frequencies
@@ -72,13 +70,11 @@ class ScnetNetwork:
 class RoformerNetwork:
     """A band-split or mel-band RoFormer (https://arxiv.org/abs/2309.02612, https://arxiv.org/abs/2310.01809)."""
 
-    stems: tuple[
-        str, ...
-    ]  # the estimated stems; "accompaniment" may follow, which is the mixture without them
+    # The estimated stems; "accompaniment" may follow, which is the mixture without them.
+    stems: tuple[str, ...]
     chunks: Chunking
-    bands: (
-        tuple[int, ...] | Literal["mel"]
-    )  # frequencies in each band; or 60 overlapping bands of the mel scale
+    # Frequencies in each band; or 60 overlapping bands of the mel scale.
+    bands: tuple[int, ...] | Literal["mel"]
     width: int  # features of a band at a time
     depth: int  # pairs of a transformer over time and one over bands
     heads: int

@@ -31,6 +31,9 @@ class VerifiedModel:
 
     files: Mapping[str, bytes]  # by file name
     sha256: str  # of these weights; differs from the inventory's if a file was converted
+    digests: Mapping[
+        str, str
+    ]  # SHA-256 by file name, as found here: of a converted file, not that of its pickle
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,7 @@ def read_verified(model: Model, folder: Path) -> VerifiedModel:
             found digest, and the command that gets it.
     """
     contents: dict[str, bytes] = {}
-    digests: list[str] = []
+    digests: dict[str, str] = {}
     for file in model.files:
         path = folder / file.name
         if not path.is_file():
@@ -132,8 +135,8 @@ def read_verified(model: Model, folder: Path) -> VerifiedModel:
         if status.state != "present":
             raise ModelFileError(str(status))
         contents[file.name] = content
-        digests.append(digest)
-    return VerifiedModel(contents, digest_of_weights(digests))
+        digests[file.name] = digest
+    return VerifiedModel(contents, digest_of_weights(digests.values()), digests)
 
 
 def inspect(model: Model, file: ModelFile, folder: Path) -> FileStatus:

@@ -1,4 +1,4 @@
-"""Separators whose network takes each chunk of a song for itself: SCNet and the RoFormers.
+"""Separators whose network processes each chunk of a song on its own: SCNet and the RoFormers.
 
 The output equals the published inference to 1e-5: ``demix`` of ZFTurbo/Music-Source-Separation-Training (MIT) with one
 chunk in a batch. With more, that code drops the fade-out of all chunks of the last batch, so that its output depends on
@@ -8,6 +8,7 @@ the size of the batches; ours does not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-FADES: Final = (
-    10  # of a chunk's length, one part fades in and one fades out; ``demix``: fade_size = chunk_size // 10
-)
+# Of a chunk's length, one part fades in and one fades out; ``demix``: fade_size = chunk_size // 10.
+FADES: Final = 10
 SHORTER: Final = (2, 4, 8, 16)
 """Divisors of a chunk's length when memory runs out. The shortest chunk also measures the speed: on two cores a whole
 one of BS-RoFormer-SW takes a minute.
@@ -53,7 +53,9 @@ def load_chunked(model: Model, folder: Path, device: str, options: SeparationOpt
     verified = read_verified(model, folder)
     (content,) = verified.files.values()
     module = load_module(network, content, model.name)
-    return Chunked(model.name, verified.sha256, network, module, device, options)
+    separator = Chunked(model.name, verified.sha256, network, module, device, options)
+    separator.identity = replace(separator.identity, files=verified.digests)
+    return separator
 
 
 def refuse_wrong_results(name: str, network: Network, device: str) -> None:

@@ -29,5 +29,5 @@ class SeparationOptions:
             if getattr(self, name) is not None:
                 raise SettingsError(
                     f"BANDSCOPE_{name.upper()}={getattr(self, name)} has no meaning for {model}: unset it, or "
-                    f"choose one of the demucs models with BANDSCOPE_SEPARATOR"
+                    f"choose a BANDSCOPE_SEPARATOR that has it"
                 )

@@ -33,9 +33,8 @@ class _Pass:
         self.queued = 0  # segments
         self.added = 0  # segments
         self._plan = plan
-        self._lead: int | None = (
-            None if plan.reflected else lead
-        )  # None: not known before the song's length is
+        # None: not known before the song's length is.
+        self._lead: int | None = None if plan.reflected else lead
         self._normalised = normalisation != Normalisation()
         self._mean, self._scale = torch.tensor([normalisation.mean, normalisation.scale], device=device)
         overlap = plan.overlap

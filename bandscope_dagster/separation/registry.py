@@ -72,13 +72,16 @@ def _load_model(model: Model, models_folder: Path, device: str, options: Separat
 def _load_ensemble(
     preset: Preset, models: list[Model], models_folder: Path, device: str, options: SeparationOptions
 ) -> Ensemble:
-    """The models of a preset, each once, and with the stems that are needed of it."""
+    """The models of a preset, each once, and with the stems that are needed of it. All share the same options."""
     stems_of = preset.models(options.stems)
     members: dict[str, Separator] = {}
     for model in models:
         stems = stems_of[model.name]
         chosen = replace(options, stems=None if stems == model.stems else stems)
-        members[model.name] = _load_model(model, models_folder, device, chosen)
+        try:
+            members[model.name] = _load_model(model, models_folder, device, chosen)
+        except SettingsError as error:
+            raise SettingsError(f"preset {preset.name}: {error}") from None
     numbers = {name: number for number, name in enumerate(members)}
     computed = {
         stem: tuple((numbers[name], members[name].stems.index(stem)) for name in preset.recipes[stem])
@@ -90,7 +93,7 @@ def _load_ensemble(
         MODELS: {
             model.name: {
                 "sha256": members[model.name].identity.sha256,
-                "files": {file.name: file.sha256 for file in model.files},
+                "files": dict(members[model.name].identity.files),
                 "params": members[model.name].identity.params,
             }
             for model in models

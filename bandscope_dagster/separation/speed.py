@@ -10,15 +10,16 @@ from typing import Final
 from bandscope_dagster.audio.blocks import SAMPLE_RATE
 from bandscope_dagster.separation.ensemble import AnySeparator, Ensemble
 
-SHORT_S: Final = 1.0  # a call that took less is repeated once: the first one also prepares kernels and memory
+SHORT_S: Final = 1.0  # a call on the CPU that took less is repeated once: the first one also prepares memory
 
 
 @cache
 def measure_speed(separator: AnySeparator) -> float:
     """Seconds of computing per second of a song; measured once per separator of a process.
 
-    One call with noise, and two if the first was short. The segments are the shortest that the model takes, because a
-    long one takes many seconds on a CPU; there are as many as in a batch of the model.
+    One call with noise, and two if the first was short or on an accelerator. The segments are the shortest that the
+    model takes, because a long one takes many seconds on a CPU; there are as many as in a batch of the model. The time
+    of attention over time grows with the square of a segment's length, so that a RoFormer takes longer than this.
     """
     import torch
 
@@ -36,7 +37,8 @@ def measure_speed(separator: AnySeparator) -> float:
 
     def shortest_call() -> float:
         first = call()
-        return first if first >= SHORT_S else call()
+        # On an accelerator the first call also loads libraries and kernels, which may take seconds.
+        return first if separator.device == "cpu" and first >= SHORT_S else call()
 
     # In a thread that ends: torch's workers end with it. In this one they would stay, beside those of the thread that
     # runs the model later, and a network on the CPU takes 6 % longer with more workers than cores.

@@ -120,6 +120,7 @@ class Spleeter:
                 "segment_frames": SEGMENT_FRAMES,
                 "accompaniment": "mixture - vocals",
             },
+            files=verified.digests,
         )
         # A second segment gains nothing on a CPU and takes 150 MB more; it fills an accelerator better.
         self.batch = options.batch or (1 if device == "cpu" else 8)

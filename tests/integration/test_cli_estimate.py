@@ -12,6 +12,7 @@ from known_models import Shares
 from rich.console import Console
 
 from bandscope_dagster.cli.estimate import SpeedUnknown, print_estimate, speed_line, tells_speed
+from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.separation.registry import SEPARATORS
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.status import SOURCES
@@ -65,7 +66,7 @@ def test_the_time_of_known_songs_is_told_in_all_and_of_others_per_minute(
     assert abs(int(found[2]) - float(found[1]) * 40) <= 2
     unknown = printed(settings, {"one", "new"})
     assert re.search(r"; 2 songs: about \d+ (s|min) for each minute of audio\n$", unknown), unknown
-    assert speed_line(settings) == known.partition(";")[0]
+    assert speed_line(Console(quiet=True), settings) == known.partition(";")[0]
     assert printed(settings, set()) == ""
 
 
@@ -75,7 +76,11 @@ def test_nothing_is_told_of_fast_models_and_of_clusters(
     fast = with_speed(monkeypatch, 0.0, tmp_path)
     assert printed(fast, {"new"}) == "" and tells_speed(fast)
     embedded = Settings(storage=str(tmp_path), device="cpu")
-    assert not tells_speed(embedded) and printed(embedded, {"new"}) == "" and speed_line(embedded) is None
+    assert (
+        not tells_speed(embedded)
+        and printed(embedded, {"new"}) == ""
+        and speed_line(Console(quiet=True), embedded) is None
+    )
     assert not tells_speed(fast.model_copy(update={"executor": "ray"}))
 
 
@@ -84,4 +89,33 @@ def test_a_probe_that_fails_does_not_stop_a_run(tmp_path: Path, monkeypatch: pyt
     said = printed(settings, {"new"})
     assert "the speed of htdemucs cannot be measured: RuntimeError: not enough memory" in said
     with pytest.raises(SpeedUnknown):
-        speed_line(settings)
+        speed_line(Console(quiet=True), settings)
+
+
+def test_a_model_that_cannot_be_loaded_is_named_and_a_bandscope_error_stays_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(error: Exception) -> Settings:
+        def load(*_: object) -> Slow:
+            raise error
+
+        settings = with_speed(monkeypatch, 0.0, tmp_path / type(error).__name__)
+        monkeypatch.setitem(SEPARATORS, "htdemucs", load)
+        return settings
+
+    said = printed(refuse(RuntimeError("no kernel image")), {"new"})
+    assert said == "the speed of htdemucs cannot be measured: RuntimeError: no kernel image\n"
+    with pytest.raises(ModelFileError, match="missing"):
+        printed(refuse(ModelFileError("missing")), {"new"})
+
+
+def test_a_roformer_takes_at_least_what_its_shortest_chunk_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SEPARATORS, "bs-roformer", lambda *_: Slow(seconds=0.3))  # pyright: ignore
+    folder = str(tmp_path)
+    settings = Settings(separator="bs-roformer", device="cpu", storage=folder, models_folder=folder)
+    said = printed(settings, {"new"})
+    assert re.search(
+        r": at least 0\.\d+ \u00d7 the length of a song; 1 song: at least \d+ s for each", said
+    ), said

@@ -19,7 +19,7 @@ from tiny_demucs import tiny_network
 from bandscope_dagster.cli import terminal
 from bandscope_dagster.cli.models import require_models
 from bandscope_dagster.errors import ModelFileError
-from bandscope_dagster.models.inventory import UNKNOWN, Evidence, Model, load_inventory
+from bandscope_dagster.models.inventory import UNKNOWN, Evidence, Model, find_model, load_inventory
 from bandscope_dagster.models.store import require
 
 
@@ -120,6 +120,13 @@ def test_a_model_that_is_named_must_be_complete(bandscope: CommandLine, copies: 
     bandscope("models", "add", "tiny", "--from", copies[0], "--from", copies[1])
     done = bandscope("models", "verify", "tiny")
     assert done.code == 0 and verdicts(done.out) == dict.fromkeys(CONTENTS, "ok")
+
+
+def test_presets_are_checked_as_their_models_each_once(bandscope: CommandLine) -> None:
+    done = bandscope("models", "verify", "karaoke", "six-stems")
+    assert done.code == 1
+    files = [file.name for name in ("htdemucs_ft", "htdemucs_6s") for file in find_model(name).files]
+    assert [done.out.count(f"{file} of model") for file in files] == [1] * 5, done.out
 
 
 def test_a_model_that_is_here_in_part_is_not_right(bandscope: CommandLine, copies: list[Path]) -> None:

@@ -81,9 +81,12 @@ def test_only_named_stems_are_computed_and_more_of_them_later(tmp_path: Path) ->
     report, _ = bandscope(store, home, "report", song_id).communicate(timeout=600)
     assert (store / "song_pages" / f"{song_id}.html").is_file(), report
 
+    lost = store / "instrument_tags" / file.name
+    lost.unlink()
     code, said = separate("--stem", "accompaniment")
     assert code == 0, said
     assert "Separated again, because stored stems lack accompaniment: 1 song" in said
+    assert lost.is_file(), "the song lacked more than a stem"
     assert pl.read_parquet(file)["stem"].unique(maintain_order=True).to_list() == ["vocals", "accompaniment"]
     lineage = read_lineage(opened, STEMS, song_id)
     assert lineage is not None and "stems" not in json.loads(lineage.params), "both stems are all stems"

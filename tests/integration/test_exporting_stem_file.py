@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from audio_files import stempeg_song
 from command_line import CommandLine
 from page_songs import noise, store_song, tone
 
+from bandscope_dagster.exporting.song import ExportError, read_song
 from bandscope_dagster.exporting.stem_atom import COLOURS, add_stem_atom
-from bandscope_dagster.exporting.stem_file import FITTING
+from bandscope_dagster.exporting.stem_file import SUGGESTED, parts_of_stem_file
+from bandscope_dagster.separation.chosen_stems import stems_of
 from bandscope_dagster.separation.registry import SEPARATORS
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -137,5 +140,16 @@ def test_options_that_a_stem_file_does_not_have_are_an_error(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_fitting_separators_exist() -> None:
-    assert set(FITTING) <= SEPARATORS.keys()
+def test_the_suggested_separator_exists_and_fits() -> None:
+    assert SUGGESTED in SEPARATORS and set(COLOURS) <= set(stems_of(SUGGESTED))
+
+
+@pytest.mark.parametrize("separator", ["htdemucs", "scnet-large", "bs-roformer-sw", "htdemucs-mean"])
+def test_of_a_separator_that_fits_the_lacking_stems_were_not_chosen(
+    separator: str, store: ObjectStore
+) -> None:
+    song = replace(read_song(store, "two"), separator=separator, stems=("vocals",))
+    with pytest.raises(
+        ExportError, match=r"only vocals were computed.* unset BANDSCOPE_STEMS, then bandscope run"
+    ):
+        parts_of_stem_file(song)

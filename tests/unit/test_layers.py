@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "input_digests": {"models", "storage.tables"},
     "songs": {"errors", "audio", "separation", "tagging", "input_digests"} | STORAGE,
     "describing": {"errors", "models", "tagging", "songs"} | STORAGE,
-    "exporting": {"errors", "audio", "songs"} | STORAGE,
+    "exporting": {"errors", "audio", "separation", "songs"} | STORAGE,
     "pages": {"errors", "audio", "separation", "pictures", "songs"} | STORAGE,
     "pipeline": {"errors", "allocator", "audio", "models", "separation", "tagging", "pictures"}
     | {"settings", "input_digests", "songs"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_shares import Shares
 
+from bandscope_dagster.separation import speed
 from bandscope_dagster.separation.protocol import SegmentPlan
 from bandscope_dagster.separation.speed import in_words, measure_speed
 
@@ -54,6 +55,12 @@ def test_the_speed_is_the_time_for_a_second_of_a_song(separator: Slow, factor: f
 def test_a_long_call_is_not_repeated() -> None:
     separator = Slow(plan(1.0, 0), seconds=1.05)
     assert measure_speed(separator) >= 1.05 and len(separator.calls) == 1
+
+
+def test_the_first_call_on_an_accelerator_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "SHORT_S", 0.01)
+    separator = Slow(plan(1.0, 0), device="meta")  # a device without hardware, as an accelerator that is slow
+    assert measure_speed(separator) >= 0.05 and len(separator.calls) == 2
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -63,7 +64,9 @@ def load_demucs(model: Model, folder: Path, device: str, options: SeparationOpti
                 f"{', '.join(model.stems)}."
             )
     rows = None if weights is None else [weights[index] for index in needed]
-    return Demucs(model.name, verified.sha256, networks, device, options, rows)
+    separator = Demucs(model.name, verified.sha256, networks, device, options, rows)
+    separator.identity = replace(separator.identity, files=verified.digests)
+    return separator
 
 
 def _needed(

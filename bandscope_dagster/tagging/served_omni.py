@@ -29,7 +29,6 @@ from bandscope_dagster.tagging.qwen_omni import SAMPLE_RATE, window_plan
 logger = logging.getLogger(__name__)
 
 START_PATIENCE_S: Final = 10.0  # for the first requests of a run, before any song has begun
-PROBE_S: Final = 1.0  # seconds of silence in the first question
 UNKNOWN: Final = "unknown"
 NOT_HASHED: Final = "on a server; Bandscope has not hashed them"
 
@@ -101,7 +100,7 @@ def load_served_omni(name: str, model: str, server: ServerOptions, options: Tagg
     client = chat_server(server)
     try:
         facts = server_facts(server, model)
-        structured = _takes_schemas(client, facts.model, dialogue)
+        structured = _takes_schemas(client, facts.model, dialogue, plan.length)
     except ServerUnavailable as error:
         unasked = ServerFacts(server.model or model, UNKNOWN)
         identities = (_identity(name, plan, dialogue, unasked, server, structured=s) for s in (True, False))
@@ -109,9 +108,12 @@ def load_served_omni(name: str, model: str, server: ServerOptions, options: Tagg
     return ServedOmni(name, client, facts, dialogue, options, structured=structured)
 
 
-def _takes_schemas(client: ChatServer, model: str, dialogue: Dialogue) -> bool:
-    """Ask the last question about a moment of silence, with its schema; False if only the schema is refused."""
-    silence = _wav(np.zeros(round(PROBE_S * SAMPLE_RATE), np.float32))
+def _takes_schemas(client: ChatServer, model: str, dialogue: Dialogue, length: int) -> bool:
+    """Ask the last question about a silent window, with its schema; False if only the schema is refused.
+
+    The window has the full ``length`` in samples, because a server may refuse audio that is too long for its model.
+    """
+    silence = _wav(np.zeros(length, np.float32))
     conversation = Conversation(dialogue)
     (question,) = dialogue.questions[-1:]
 

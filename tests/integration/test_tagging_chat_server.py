@@ -150,6 +150,21 @@ def test_a_server_that_comes_back_in_time_answers_everything(served: ChatComplet
     assert [future.result(LONG_S) for future in futures] == ["done"] * 10
 
 
+def test_questions_that_a_stopping_server_keeps_without_an_answer_are_asked_again(
+    served: ChatCompletions,
+) -> None:
+    here = client(served, timeout_s=1.0)
+    served.answer = lambda asked: Reply("late", delay_s=LONG_S)
+    futures = [asked(here) for _ in range(5)]
+    while served.most_in_flight < 5:
+        time.sleep(0.01)
+    served.stop(silently=True)
+    served.answer = lambda asked: Reply("done")
+    served.start()
+    assert [future.result(LONG_S / 2) for future in futures] == ["done"] * 5
+    assert len(served.asked) == 10
+
+
 def test_an_answer_that_takes_too_long_is_given_up(
     served: ChatCompletions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,23 @@ def test_a_server_that_refuses_audio_is_an_error_before_any_song(served: ChatCom
     assert served.questions == []
 
 
+def test_a_window_that_is_too_long_for_the_server_is_an_error_before_any_song(
+    served: ChatCompletions,
+) -> None:
+    limit_s = 5.0  # vLLM 0.32.0 gives this answer to audio of more tokens than --max-model-len
+
+    def answer(asked: Asked) -> Reply:
+        if len(asked.window) <= limit_s * RATE:
+            return Reply()
+        return refusal(400, "Input length (5932) exceeds model's maximum context length (4096).")
+
+    served.answer = answer
+    tagger(served, TaggingOptions(window_s=limit_s))
+    with pytest.raises(SettingsError, match="exceeds model's maximum context length"):
+        tagger(served, TaggingOptions(window_s=limit_s + 1))
+    assert served.questions == []
+
+
 def test_a_model_that_is_not_served_is_an_error_that_names_those_that_are(served: ChatCompletions) -> None:
     served.model = "my-qwen"
     with pytest.raises(

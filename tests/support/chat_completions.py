@@ -122,9 +122,9 @@ class ChatCompletions:
         """Listen, on the port of before."""
         self._run(self._start())
 
-    def stop(self) -> None:
-        """Go away: all connections break."""
-        self._run(self._stop())
+    def stop(self, *, silently: bool = False) -> None:
+        """Go away: all connections break. ``silently``: open ones stay, without a word, as when vLLM gets SIGTERM."""
+        self._run(self._stop(silently))
 
     def close(self) -> None:
         """End the server and its thread."""
@@ -140,11 +140,11 @@ class ChatCompletions:
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def _stop(self) -> None:
+    async def _stop(self, silently: bool) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
-        for writer in list(self._writers):
+        for writer in [] if silently else list(self._writers):
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -176,6 +176,7 @@ def _text_config(vocabulary: Vocabulary, head: int, **more: Any) -> dict[str, An
         "num_hidden_layers": 2,
         "num_attention_heads": WIDTH // head,
         "num_key_value_heads": WIDTH // head // 2,
+        "tie_word_embeddings": False,  # vLLM reads it here, transformers in the section of the thinker
         **more,
     }
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.sdr import measured_stems
 from benchmarks.sdr_figures import FRAME, SdrMeter, StemFigures, summarize
 
 Audio = NDArray[np.floating]
@@ -128,26 +127,3 @@ def test_the_summary_is_over_tracks() -> None:
     summary = summarize(tracks)["vocals"]
     assert (summary.v4_median, summary.v4_mean) == (6.0, 6.0)
     assert (summary.mdx_median, summary.mdx_mean) == (4.0, 5.0)
-
-
-@pytest.mark.parametrize(
-    ("stems", "measured"),
-    [
-        (("vocals", "accompaniment"), {"vocals": ["vocals"], "accompaniment": ["accompaniment"]}),
-        (("drums", "vocals"), {"drums": ["drums"], "vocals": ["vocals"]}),
-        (
-            ("drums", "bass", "other", "vocals", "guitar", "piano"),
-            {
-                "drums": ["drums"],
-                "bass": ["bass"],
-                "other": ["other", "guitar", "piano"],
-                "vocals": ["vocals"],
-            },
-        ),
-        (("guitar",), {}),
-    ],
-)
-def test_stems_that_musdb_lacks_are_part_of_other(
-    stems: tuple[str, ...], measured: dict[str, list[str]]
-) -> None:
-    assert measured_stems(stems) == measured

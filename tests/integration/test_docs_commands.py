@@ -30,6 +30,9 @@ NOT_RUN = {
     "bandscope results --follow": "does not end",
     "bandscope results --after": "its cursor is an example; tests/integration/test_cli_results.py has real ones",
     "bandscope models pull": "needs the model hub; tests/integration/test_models_hub.py has one",
+    "vllm serve": "needs vLLM; scripts/try_vllm.py installs it",
+    "  --limit-mm-per-prompt": "the same command",
+    "export BANDSCOPE_TAGGER=qwen2.5-omni BANDSCOPE_TAGGER_URL=": "needs the same server",
     "bandscope models add": "its file is a placeholder; tests/integration/test_models_provision.py has one",
 }
 """Beginning of a command → the reason why it does not run here."""

@@ -25,8 +25,9 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
 }
 """Table → version. Increase it whenever the same input gives other rows: Dagster then shows stored rows as outdated."""
 
-NO_INPUTS: Final = frozenset({"server"})
-"""Parameters that the lineage records, and that make nothing outdated: the software of the server that ran a tagger."""
+NO_INPUTS: Final = frozenset({"server", "structured"})
+"""Parameters that the lineage records, and that make nothing outdated: the software of the server that ran a tagger,
+and whether it held answers to a schema."""
 
 FLAC_BITS: Final = "flac_bits"  # of all audio tables; all other parameters belong to the separator
 

@@ -91,7 +91,14 @@ class ServerUnavailable(BandscopeError):
 
 
 class ServerRefused(CannotAnalyze):
-    """The server of a tagger answers, and refuses the request: the same request is refused each time."""
+    """The server of a tagger answers, and refuses the request: the same request is refused each time.
+
+    ``status`` is that of HTTP; None if the request could not even be sent.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ModelFileError(BandscopeError):

@@ -7,7 +7,6 @@ computes a digest before a run. ``songs/provenance.py`` computes it again from t
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import Any, Final
 
 from bandscope_dagster.models.identity import ModelIdentity
@@ -25,8 +24,9 @@ CODE_VERSIONS: Final[Mapping[str, str]] = {
 }
 """Table → version. Increase it whenever the same input gives other rows: Dagster then shows stored rows as outdated."""
 
-NO_INPUTS: Final = frozenset({"server"})
-"""Parameters that the lineage records, and that make nothing outdated: the software of the server that ran a tagger."""
+NO_INPUTS: Final = frozenset({"server", "structured"})
+"""Parameters that the lineage records, and that make nothing outdated: the software of the server that ran a tagger,
+and whether it held answers to a schema."""
 
 FLAC_BITS: Final = "flac_bits"  # of all audio tables; all other parameters belong to the separator
 
@@ -51,7 +51,7 @@ def of_waveform(song_hash: str, flac_bits: int) -> str:
 
 def of_stems(song_hash: str, flac_bits: int, separator: ModelIdentity) -> str:
     """The digest for ``stems``."""
-    return digest(song_hash, {FLAC_BITS: flac_bits}, asdict(separator))
+    return digest(song_hash, {FLAC_BITS: flac_bits}, inputs_of(separator))
 
 
 def of_mixture_tags(song_hash: str, tagger: ModelIdentity) -> str:
@@ -64,10 +64,11 @@ def of_stem_tags(stems_digest: str, tagger: ModelIdentity) -> str:
     return digest(stems_digest, inputs_of(tagger))
 
 
-def inputs_of(tagger: ModelIdentity) -> dict[str, Any]:
-    """The part of a tagger's identity that tags depend on."""
-    params = {name: value for name, value in tagger.params.items() if name not in NO_INPUTS}
-    return asdict(replace(tagger, params=params))
+def inputs_of(model: ModelIdentity) -> dict[str, Any]:
+    """The part of a model's identity that its results depend on."""
+    params = {name: value for name, value in model.params.items() if name not in NO_INPUTS}
+    # Exactly these names: another one would make every stored result outdated.
+    return {"name": model.name, "sha256": model.sha256, "params": params}
 
 
 def of_rejection(song_id: str, error: str) -> str:

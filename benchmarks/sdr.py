@@ -24,7 +24,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -227,7 +227,7 @@ class Loaded:
     def __init__(self, settings: Settings) -> None:
         self.separator = Models(settings).separator
 
-    def tagger(self) -> Tagger:
+    def tagger(self, stopped: Callable[[], bool]) -> Tagger:
         raise NotImplementedError("this benchmark does not tag")
 
 

@@ -126,7 +126,7 @@ class OneModel:
     def __init__(self, load: Callable[[], Separator]) -> None:
         self.separator = load
 
-    def tagger(self) -> Tagger:
+    def tagger(self, stopped: Callable[[], bool]) -> Tagger:
         raise NotImplementedError("this benchmark does not tag")
 
 

@@ -1,6 +1,6 @@
 """The resources of the assets: the settings, the object store, and the models, each loaded once per process."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -58,11 +58,16 @@ class Models:
 
         Thread(target=load, name="load-models", daemon=True).start()
 
-    def tagger(self) -> Tagger:
-        """The tagger, on the device of the settings, or on their server, which is asked for its facts each time."""
+    def tagger(self, stopped: Callable[[], bool] = lambda: False) -> Tagger:
+        """The tagger, on the device of the settings, or on their server, which is asked for its facts each time.
+
+        The wait for a server ends with KeyboardInterrupt once ``stopped`` is true.
+        """
         settings = self._settings
         if (server := settings.tagger_server) is not None:
-            return load_tagger(settings.tagger, settings.models_path, ON_A_SERVER, settings.tagging, server)
+            return load_tagger(
+                settings.tagger, settings.models_path, ON_A_SERVER, settings.tagging, server, stopped
+            )
         device = resolve_device(settings.models_device)
         with _LOADING:
             model = _tagger(settings.tagger, settings.models_path, device, settings.tagging)

@@ -13,7 +13,7 @@ from bandscope_dagster.pipeline.outcomes import SongAnalyzed, SongFailed
 from bandscope_dagster.pipeline.plan import SongPlan, SongPlanner, read_song
 from bandscope_dagster.pipeline.progress import Stage, report, reporting
 from bandscope_dagster.pipeline.resource_usage import timed
-from bandscope_dagster.pipeline.stop import check_stop
+from bandscope_dagster.pipeline.stop import check_stop, is_stopping
 from bandscope_dagster.pipeline.stream import analyze_songs
 from bandscope_dagster.pipeline.uploads import is_replaced
 from bandscope_dagster.separation.ensemble import AnySeparator
@@ -37,7 +37,7 @@ class ModelSource(Protocol):
     """Loads models on request; a call may take as long as loading."""
 
     def separator(self) -> AnySeparator: ...
-    def tagger(self) -> Tagger: ...
+    def tagger(self, stopped: Callable[[], bool]) -> Tagger: ...
 
 
 def analyze_batch(
@@ -92,11 +92,13 @@ def _outcomes(
 
     def without_tagger(row: Mapping[str, Any], error: TaggerUnavailable) -> SongAnalyzed | SongFailed:
         """The song, if all its results are stored; else its failure."""
-        for identity in error.identities:
-            planned = plan(row, replace(planner, tagger=with_vocabulary(identity)))
-            if isinstance(planned, SongPlan) and not planned.compute:
-                return SongAnalyzed(plan=planned, written={}, seconds=0.0)
+        planned = plan(row, replace(planner, tagger=with_vocabulary(error.identity)))
+        if isinstance(planned, SongPlan) and not planned.compute:
+            return SongAnalyzed(plan=planned, written={}, seconds=0.0)
         return SongFailed(row["song_id"], error)
+
+    def ends() -> bool:
+        return is_stopping() or stopped.is_set()
 
     told = damage_told_of(store, song_ids)
     planner = SongPlanner(run_id, settings.flac_bits)
@@ -117,7 +119,7 @@ def _outcomes(
                 planner = replace(planner, separator=separator.identity)
             if tagged := [table for table in tables if TABLES[table].model == "tagger"]:
                 try:
-                    tagger, seconds = timed(models.tagger)
+                    tagger, seconds = timed(lambda: models.tagger(ends))
                 except TaggerUnavailable as error:  # a later try of the step may find it
                     yield from (without_tagger(row, error) for row in rows if row["error"] is None)
                     rows = [row for row in rows if row["error"] is not None]

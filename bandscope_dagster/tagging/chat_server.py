@@ -1,45 +1,49 @@
 """Requests to a server with OpenAI's interface of chat completions: many at once, from one thread, with retries.
 
-Errors that may pass (429, 5xx, broken connections, no answer in time, an answer that is none) are tried again for a
-while; all others are refusals. Answers are read up to a limit.
+Errors that may pass (429, 5xx, broken connections, an answer that is not a completion) are tried again for a while; all
+others are refusals. Answers are read up to a limit.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import ipaddress
-import json
+import logging
+import math
 import random
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from concurrent.futures import Future, wait
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import unquote
 
 from bandscope_dagster.errors import BandscopeError, ServerRefused, ServerUnavailable
 from bandscope_dagster.tagging.answers.labels import plain_text
 from bandscope_dagster.tagging.options import ServerOptions
+from bandscope_dagster.tagging.server_answers import EXCERPT, message_of, pause_s_of, text_of
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient, Headers
 
 T = TypeVar("T")
 
+logger = logging.getLogger(__name__)
+
 CONNECT_S: Final = 10.0
 PATIENCE_S: Final = 120.0  # from the first failure on: time for a server to be restarted
 BUSY_PATIENCE_S: Final = 600.0  # the same while it answers that it has too many requests
 FIRST_WAIT_S: Final = 0.5  # doubles with each try
 LONGEST_WAIT_S: Final = 15.0
-MOST_BYTES: Final = 2**20  # of an answer; 512 tokens have about 3 kB
-EXCERPT: Final = 300  # characters of a server's own message
+GET_S: Final = 10.0  # for the answer to a GET, which needs no model
+LOOK_EVERY_S: Final = 0.2  # interval at which a wait for an answer checks if it shall end
+MOST_BYTES: Final = 2**20  # of a list of models
+MOST_BYTES_OF_COMPLETION: Final = 2**16  # 512 tokens have about 3 kB
 
 TOO_MANY: Final = 429
 MAY_PASS: Final = frozenset({408, 425, TOO_MANY, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529})
 """Statuses that the same request may not have a little later; those above 504 are of proxies and of busy services."""
+NOT_FOUND: Final = 404
+"""Passes only if the server has completed chats before: gateways answer it while the server behind them is away."""
 UNTRUSTED: Final = "CERTIFICATE_VERIFY_FAILED"  # in the text of OpenSSL's error
 
 _REMEDIES: Final = {
@@ -53,21 +57,30 @@ _REMEDIES: Final = {
 
 
 class AnswerTooLong(BandscopeError):
-    """The server sent more than ``MOST_BYTES``."""
+    """The server sent more than ``MOST_BYTES``, or ``MOST_BYTES_OF_COMPLETION``."""
 
 
 class _Trouble(Exception):
     """One try has failed, and another may succeed."""
 
-    def __init__(self, problem: str, *, busy: bool = False, pause_s: float = 0.0) -> None:
+    def __init__(self, problem: str, *, busy: bool = False, late: bool = False, pause_s: float = 0.0) -> None:
         super().__init__(problem)
         self.busy = busy  # True: the server works, and has too many requests
+        self.late = late  # True: there was no answer in time
         self.pause_s = pause_s  # that the server asks for
 
 
-@cache
+_chat_server_lock: Final = threading.Lock()
+
+
 def chat_server(options: ServerOptions) -> ChatServer:
     """The process's one client of a server: all runs share its connections and its places."""
+    with _chat_server_lock:  # `cache` alone lets two threads make two clients
+        return _chat_server(options)
+
+
+@cache
+def _chat_server(options: ServerOptions) -> ChatServer:
     return ChatServer(options)
 
 
@@ -80,11 +93,28 @@ class ChatServer:
         self._loop = asyncio.new_event_loop()
         self._down_since: float | None = None  # on the loop's clock; None while the server answers
         self._last_trouble = 0.0  # on the loop's clock
+        self._answered_at = -math.inf  # likewise, the last time
+        self._has_completed = False
         threading.Thread(target=self._loop.run_forever, name="tagger-server", daemon=True).start()
 
     def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine in the thread of the client; returns its future."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def result(self, work: Coroutine[Any, Any, T], stopped: Callable[[], bool] = lambda: False) -> T:
+        """Wait for the result of a coroutine in the thread of the client.
+
+        Raises:
+            KeyboardInterrupt: ``stopped`` became true; the coroutine is given up.
+        """
+        future = self.start(work)
+        try:
+            while not wait([future], LOOK_EVERY_S).done:
+                if stopped():
+                    raise KeyboardInterrupt
+            return future.result()
+        finally:
+            future.cancel()
 
     async def get(self, path: str, read: Callable[[bytes], T], patience_s: float | None = None) -> T:
         """Read the document at ``path`` below the URL by ``read``; see ``request``."""
@@ -92,15 +122,19 @@ class ChatServer:
 
     async def complete(self, body: bytes, patience_s: float | None = None) -> str:
         """The text of a chat completion, which may be empty, for a request as JSON; see ``request``."""
-        return await self.request("POST", "/chat/completions", body, _text_of, patience_s)
+        text = await self.request("POST", "/chat/completions", body, text_of, patience_s)
+        self._has_completed = True
+        return text
 
     async def request(
         self, method: str, path: str, body: bytes | None, read: Callable[[bytes], T], patience_s: float | None
     ) -> T:
         """The answer to a request, as ``read`` makes it of the bytes. Failed tries are repeated for ``patience_s``.
 
-        Its default is ``PATIENCE_S``, or ``BUSY_PATIENCE_S`` for a server that answers that it is busy. A path that
-        begins with "//" is beside the interface's ``/v1``, not below it.
+        By default, for ``PATIENCE_S`` since the server's last answer to any request, or ``BUSY_PATIENCE_S`` if it says
+        that it is busy. A late answer is asked for once more, or not at all if the server has already answered nothing
+        for a while: it hangs.
+        A path that begins with "//" is beside the interface's ``/v1``, not below it.
 
         Raises:
             ServerUnavailable: it failed for the whole time.
@@ -110,66 +144,82 @@ class ChatServer:
         first = None
         tries = 0
         while True:
+            began = self._loop.time()
             try:
                 found = await self._try(method, path, body, read)
                 self._down_since = None
+                self._answered_at = self._loop.time()
                 return found
             except _Trouble as trouble:
                 tries += 1
                 now = self._loop.time()
                 first = now if first is None else first
-                failing_s = now - min(first, self._down(now, trouble))
-                usual_s = BUSY_PATIENCE_S if trouble.busy else PATIENCE_S
-                left_s = (usual_s if patience_s is None else patience_s) - failing_s
+                if patience_s is not None:
+                    failing_s = now - first
+                    left_s = patience_s - failing_s
+                else:
+                    was_down = self._down_since is not None and self._down_since < began
+                    failing_s = now - min(first, self._down(now, trouble))
+                    hangs = trouble.late and was_down and self._answered_at < began
+                    left_s = 0.0 if hangs else (BUSY_PATIENCE_S if trouble.busy else PATIENCE_S) - failing_s
                 wait_s = min(FIRST_WAIT_S * 2 ** (tries - 1), LONGEST_WAIT_S) * random.uniform(0.75, 1.25)
                 wait_s = max(wait_s, trouble.pause_s)
                 if wait_s > left_s:
                     raise self._unavailable(trouble, tries, failing_s) from None
+                if patience_s is not None and tries == 1:
+                    problem = self.options.masked(str(trouble))
+                    logger.warning("%s %s. Waiting for it, up to %.0f s.", self._named, problem, patience_s)
                 await asyncio.sleep(wait_s)
 
     async def _try(self, method: str, path: str, body: bytes | None, read: Callable[[bytes], T]) -> T:
         """One try. Raises _Trouble, ServerRefused and AnswerTooLong."""
         import httpx2
 
+        timeout_s = min(GET_S, self.options.timeout_s) if method == "GET" else self.options.timeout_s
         try:
-            async with asyncio.timeout(self.options.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 status, headers, content = await self._exchange(method, self._url(path), body)
         except TimeoutError:
-            raise _Trouble(f"has not answered within {self.options.timeout_s:g} s") from None
+            raise _Trouble(f"has not answered within {timeout_s:g} s", late=True) from None
         except (ImportError, ValueError) as error:
-            raise ServerRefused(
-                f"{self._named} cannot be asked by the proxy that the environment names: {error}"
+            raise self._refused(f"cannot be asked by the proxy that the environment names: {error}") from None
+        except (httpx2.LocalProtocolError, httpx2.InvalidURL) as error:
+            raise self._refused(
+                f"cannot be sent such a request; correct BANDSCOPE_TAGGER_URL or BANDSCOPE_TAGGER_KEY ({error})"
             ) from None
         except (httpx2.RequestError, OSError) as error:
             if UNTRUSTED in str(error):
-                raise ServerRefused(
-                    f"{self._named} has a certificate that is not trusted; set SSL_CERT_FILE to a file with the "
-                    f"certificate of your authority ({error})"
+                raise self._refused(
+                    "has a certificate that is not trusted; set SSL_CERT_FILE to a file with the certificate of your "
+                    f"authority ({error})"
                 ) from None
             raise _Trouble(f"cannot be reached ({type(error).__name__}: {error or 'no message'})") from None
-        if status in MAY_PASS:
+        if status in MAY_PASS or (status == NOT_FOUND and self._has_completed):
             said = f"answers with status {status}: {self._excerpt(content)}"
-            pause_s = _pause_s(headers.get("retry-after", ""))
+            pause_s = pause_s_of(headers.get("retry-after", ""))
             raise _Trouble(said, busy=status == TOO_MANY, pause_s=pause_s)
         if status != 200:
             remedy = _REMEDIES.get(status, "the same request will be refused again")
-            raise ServerRefused(
-                f"{self._named} refuses the request with status {status}: {self._excerpt(content)}; {remedy}"
+            raise self._refused(
+                f"refuses the request with status {status}: {self._excerpt(content)}; {remedy}", status
             )
         try:
             return read(content)
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise _Trouble(
                 f"answers, but not as a server of chat completions: {self._excerpt(content)}"
             ) from None
 
     async def _exchange(self, method: str, url: str, body: bytes | None) -> tuple[int, Headers, bytes]:
         content = bytearray()
+        most = MOST_BYTES if method == "GET" else MOST_BYTES_OF_COMPLETION
         async with self._client.stream(method, url, content=body) as answer:
             async for piece in answer.aiter_bytes():
                 content += piece
-                if len(content) > MOST_BYTES:
-                    raise AnswerTooLong(f"the server sent more than {MOST_BYTES:,} bytes in one answer")
+                if len(content) > most and answer.status_code != 200:
+                    break  # a long page with an error is an error like others
+                if len(content) > most:
+                    raise AnswerTooLong(f"the server sent more than {most:,} bytes in one answer")
         return answer.status_code, answer.headers, bytes(content)
 
     @cached_property
@@ -177,19 +227,21 @@ class ChatServer:
         """The HTTP client. Loopback is never asked through a proxy of the environment."""
         import httpx2
 
-        parts, key = self.options.parts, self.options.key
+        logging.getLogger("httpx2").setLevel(
+            logging.WARNING
+        )  # below, it logs every URL, also with a secret query
+        key, basic = self.options.key, self.options.basic
         headers = {"User-Agent": "bandscope", "Content-Type": "application/json"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        elif parts.username is not None:
-            user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
+        elif basic is not None:
+            headers["Authorization"] = f"Basic {basic}"
         return httpx2.AsyncClient(
             headers=headers,
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=self.options.requests),
             verify=httpx2.create_ssl_context(),  # the system's certificates, or those of SSL_CERT_FILE
-            trust_env=not _is_loopback(parts.hostname or ""),  # the proxies of the environment
+            trust_env=not _is_loopback(self.options.parts.hostname or ""),  # the proxies of the environment
         )
 
     def _url(self, path: str) -> str:
@@ -205,60 +257,32 @@ class ChatServer:
         """
         if trouble.busy:
             return now
-        if self._down_since is None or now - self._last_trouble > PATIENCE_S:
+        # A server that hangs shows it so rarely.
+        rare_s = max(PATIENCE_S, self.options.timeout_s) + LONGEST_WAIT_S
+        if self._down_since is None or now - self._last_trouble > rare_s:
             self._down_since = now
         self._last_trouble = now
         return self._down_since
 
     def _unavailable(self, trouble: _Trouble, tries: int, failing_s: float) -> ServerUnavailable:
+        problem = self.options.masked(str(trouble))
         return ServerUnavailable(
-            f"{self._named} {trouble} ({tries} {'try' if tries == 1 else 'tries'}, failing for {failing_s:.0f} s). "
+            f"{self._named} {problem} ({tries} {'try' if tries == 1 else 'tries'}, failing for {failing_s:.0f} s). "
             f"Start it, or correct BANDSCOPE_TAGGER_URL; `bandscope doctor` examines it, and the next run computes "
             f"the song"
         )
+
+    def _refused(self, problem: str, status: int | None = None) -> ServerRefused:
+        return ServerRefused(f"{self._named} {self.options.masked(problem)}", status)
 
     @property
     def _named(self) -> str:
         return f"The server of the tagger, {self.options.shown},"
 
     def _excerpt(self, content: bytes) -> str:
-        """The server's own message, shortened, without our key."""
-        text = plain_text(_message_of(content))
-        secrets = (self.options.key, self.options.parts.password)
-        for secret in secrets:
-            text = text.replace(secret, "…") if secret else text
+        """The server's own message, shortened, without our secrets, which a cut could make unrecognizable."""
+        text = self.options.masked(plain_text(message_of(content)))
         return repr(text[:EXCERPT]) if text else "no message"
-
-
-def _text_of(content: bytes) -> str:
-    """The text of a chat completion. Raises ValueError, LookupError or TypeError if it is none."""
-    text = json.loads(content)["choices"][0]["message"]["content"]
-    if not isinstance(text, str | None):
-        raise TypeError(f"content is {type(text).__name__}")
-    return text or ""
-
-
-def _message_of(content: bytes) -> str:
-    """The message in a server's answer with an error: that of OpenAI's interface, or else the beginning of it all."""
-    text = content[: 10 * EXCERPT].decode(errors="replace")
-    try:
-        document: Any = json.loads(content)
-        return str(document.get("error", document).get("message", text))
-    except (ValueError, AttributeError):
-        return text
-
-
-def _pause_s(retry_after: str) -> float:
-    """The seconds that a Retry-After asks for: a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        due = parsedate_to_datetime(retry_after)
-        return max(0.0, (due - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
 
 
 def _is_loopback(host: str) -> bool:

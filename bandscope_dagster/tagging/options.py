@@ -1,13 +1,17 @@
 """The options of a tagger; the tagger chooses each one that is not set. And the server that runs it, if one does."""
 
+import base64
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from typing import Final, Literal
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.tagging.protocol import WindowPlan
 
 Mode = Literal["list", "layers"]
+
+TELLING: Final = 8  # characters from which a user name beside a password, or a value in the query, is masked
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,12 @@ class TaggingOptions:
 class ServerOptions:
     """A server that runs the tagger, with OpenAI's interface of chat completions, as vLLM has it.
 
-    URL and key may contain secrets, and are in no text about this object.
+    URL and key may contain secrets, and are in no text about this object. White space around them, such as the line
+    break at the end of a file with a key, does not belong to them.
 
     Raises:
-        SettingsError: the URL is none of the web, or has a user although there is a key.
+        SettingsError: the URL is not an http or https URL, or has a user although there is a key; or the key has
+            characters that cannot be sent.
     """
 
     url: str = field(
@@ -63,6 +69,8 @@ class ServerOptions:
     timeout_s: float = 300.0  # seconds, from sending a request to the end of its answer
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "url", self.url.strip())
+        object.__setattr__(self, "key", (self.key or "").strip() or None)
         try:
             parts = self.parts
             usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -71,6 +79,11 @@ class ServerOptions:
         if not usable:
             raise SettingsError(
                 "BANDSCOPE_TAGGER_URL must be the address of a server's interface, such as http://127.0.0.1:8000/v1"
+            )
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
+            raise SettingsError(
+                "BANDSCOPE_TAGGER_KEY has characters other than printable ASCII, which cannot be sent: set it to one "
+                "line of letters, digits and signs"
             )
         if self.key is not None and self.parts.username is not None:
             raise SettingsError(
@@ -89,3 +102,33 @@ class ServerOptions:
         return (
             parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl().rstrip("/")
         )
+
+    @property
+    def basic(self) -> str | None:
+        """User and password of the URL as HTTP's basic authentication sends them; None without a user."""
+        if self.parts.username is None:
+            return None
+        user = f"{unquote(self.parts.username)}:{unquote(self.parts.password or '')}"
+        return base64.b64encode(user.encode()).decode()
+
+    def masked(self, text: str) -> str:
+        """``text`` without the key and the secrets in the URL: user, password, and values of the query."""
+        for secret in sorted(set(self._secrets()), key=len, reverse=True):
+            text = text.replace(secret, "…")
+        return text
+
+    def _secrets(self) -> Iterator[str]:
+        """The secrets as they are, as they are encoded, and as Python shows them within quotes."""
+        parts = self.parts
+        user, password = parts.username or "", parts.password or ""
+        values = [pair.partition("=")[2] for pair in parts.query.split("&")]
+        found = [
+            self.key or "",
+            self.basic or "",
+            password,
+            *(each for each in values if len(each) >= TELLING),
+        ]
+        if not password or len(user) >= TELLING:  # a token; a short name is often part of other words
+            found.append(user)
+        for secret in filter(None, found):
+            yield from (secret, unquote(secret), repr(secret)[1:-1])

@@ -30,6 +30,9 @@ TAGGERS: Final[Mapping[str, Loader]] = {
 SERVED: Final = ("qwen2.5-omni", "qwen3-omni")
 """The taggers that a server can run instead of this process."""
 
+WITHOUT_SCORES: Final = ("qwen2.5-omni", "qwen3-omni")
+"""The taggers whose tags have no scores: every instrument that they name counts as present."""
+
 _ONE_BOUND: Final[Mapping[str | None, float]] = {"musicnn": 0.2, "ast": 0.2, None: 0.5}
 """Tagger → the lowest score of an instrument that counts as present in a window; None → the default of the others.
 
@@ -51,11 +54,19 @@ def present_from(setting: float | None, audible_db: float) -> PresentFrom:
 
 
 def load_tagger(
-    name: str, models_folder: Path, device: str, options: TaggingOptions, server: ServerOptions | None = None
+    name: str,
+    models_folder: Path,
+    device: str,
+    options: TaggingOptions,
+    server: ServerOptions | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Tagger:
     """The tagger ``name``: with verified weights, on ``device``, a device name of torch ("cuda:0"); or on a server.
 
+    A server may take minutes to answer; the wait ends once ``stopped`` is true.
+
     Raises:
+        KeyboardInterrupt: ``stopped`` became true.
         SettingsError: the tagger does not exist, an option does not fit it, or the server does not serve it.
         ModelFileError: one of its files is missing or is not the one in the inventory.
         ServerUnavailable: the server does not answer.
@@ -63,7 +74,7 @@ def load_tagger(
     require_known(name, server)
     model = find_model(name)
     if server is not None:
-        return load_served_omni(name, served_name(name, server), server, options)
+        return load_served_omni(name, served_name(name, server), server, options, stopped)
     return TAGGERS[name](model, model_folder(model, models_folder), device, options)
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import wave
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -25,10 +26,15 @@ from bandscope_dagster.tagging.options import ServerOptions, TaggingOptions
 from bandscope_dagster.tagging.prompts import Dialogue, Question, load_dialogue
 from bandscope_dagster.tagging.protocol import ON_A_SERVER, Heard, WindowPlan
 from bandscope_dagster.tagging.qwen_omni import SAMPLE_RATE, window_plan
+from bandscope_dagster.tagging.server_answers import whole_characters
 
 logger = logging.getLogger(__name__)
 
-START_PATIENCE_S: Final = 10.0  # for the first requests of a run, before any song has begun
+START_PATIENCE_S: Final = 600.0  # for the first requests of a run: time for a server to load its model
+LOOK_PATIENCE_S: Final = 10.0  # for the same requests, if a person waits for the answer
+FACT: Final = 100  # characters of a statement of the server that are kept
+SHOWN_MODELS: Final = 10  # in a message
+NO_SCHEMAS: Final = (400, 422, 501)  # with which servers refuse a part of a request that they do not have
 UNKNOWN: Final = "unknown"
 NOT_HASHED: Final = "on a server; Bandscope has not hashed them"
 
@@ -42,51 +48,73 @@ class ServerFacts:
 
 
 class TaggerUnavailable(ServerUnavailable):
-    """The server does not answer. Songs whose results are stored need it no more: ``identities`` are those of the
-    tagger, with and without schemas, as far as they decide if a result is current."""
+    """The server does not answer. Songs whose results are stored need it no more: ``identity`` is that of the tagger,
+    as far as it decides whether a result is current."""
 
-    def __init__(self, message: str, identities: tuple[ModelIdentity, ...]) -> None:
+    def __init__(self, message: str, identity: ModelIdentity) -> None:
         super().__init__(message)
-        self.identities = identities
+        self.identity = identity
 
 
-def server_facts(options: ServerOptions, model: str) -> ServerFacts:
-    """Ask the server for its models and its version. ``model`` is the name that counts if the options have none.
+def server_facts(
+    options: ServerOptions,
+    model: str,
+    patience_s: float | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> ServerFacts:
+    """Ask the server for its models, among which ``model`` must be, and its version.
+
+    ``patience_s`` is the time for a server that does not answer; its default is that of a person.
 
     Raises:
+        KeyboardInterrupt: ``stopped`` became true.
         SettingsError: it does not serve the model, or refuses to answer.
         ServerUnavailable: it does not answer.
     """
     server = chat_server(options)
     try:
-        return server.start(_facts(server, options.model or model)).result()
+        patience_s = LOOK_PATIENCE_S if patience_s is None else patience_s
+        return server.result(_facts(server, model, patience_s), stopped)
     except ServerRefused as error:
         raise SettingsError(str(error)) from error
 
 
-async def _facts(server: ChatServer, model: str) -> ServerFacts:
+async def _facts(server: ChatServer, model: str, patience_s: float) -> ServerFacts:
     def models(content: bytes) -> dict[str, str]:
-        return {each["id"]: str(each.get("owned_by") or "") for each in json.loads(content)["data"]}
+        return {str(each["id"]): _fact(each.get("owned_by") or "") for each in json.loads(content)["data"]}
 
-    served = await server.get("/models", models, START_PATIENCE_S)
+    served = await server.get("/models", models, patience_s)
     if model not in served:
+        others = ", ".join(server.options.masked(_fact(name)) for name in list(served)[:SHOWN_MODELS])
         raise SettingsError(
             f"The server of the tagger, {server.options.shown}, does not serve {model!r}, only "
-            f"{', '.join(served) or 'nothing'}: set BANDSCOPE_TAGGER_MODEL to the name of the model there"
+            f"{others or 'nothing'}: set BANDSCOPE_TAGGER_MODEL to the name of the model there"
         )
     try:
-        version = await server.get("//version", lambda content: str(json.loads(content)["version"]), 0.0)
+        version = await server.get("//version", lambda content: _fact(json.loads(content)["version"]), 0.0)
     except Exception:  # vLLM has this document; the interface of OpenAI does not
         version = ""
     return ServerFacts(model, " ".join(part for part in (served[model], version) if part) or UNKNOWN)
 
 
-def load_served_omni(name: str, model: str, server: ServerOptions, options: TaggingOptions) -> "ServedOmni":
-    """The model ``name`` of the inventory on a server that serves it as ``model``, unless the server's options differ.
+def _fact(stated: object) -> str:
+    """A statement of the server as text that every table takes."""
+    return whole_characters(str(stated)[:FACT])
+
+
+def load_served_omni(
+    name: str,
+    model: str,
+    server: ServerOptions,
+    options: TaggingOptions,
+    stopped: Callable[[], bool] = lambda: False,
+) -> "ServedOmni":
+    """The model ``name`` of the inventory on a server that serves it as ``model``.
 
     Asks the server for its facts, and one short question: if it refuses a JSON Schema, all questions go without one.
 
     Raises:
+        KeyboardInterrupt: ``stopped`` became true.
         SettingsError: the options do not fit the model, or the server refuses the questions.
         TaggerUnavailable: the server does not answer.
     """
@@ -99,16 +127,19 @@ def load_served_omni(name: str, model: str, server: ServerOptions, options: Tagg
     dialogue = load_dialogue(options.mode or "list")
     client = chat_server(server)
     try:
-        facts = server_facts(server, model)
-        structured = _takes_schemas(client, facts.model, dialogue, plan.length)
+        facts = server_facts(server, model, START_PATIENCE_S, stopped)
+        structured = _takes_schemas(client, model, dialogue, plan.length, stopped)
     except ServerUnavailable as error:
-        unasked = ServerFacts(server.model or model, UNKNOWN)
-        identities = (_identity(name, plan, dialogue, unasked, server, structured=s) for s in (True, False))
-        raise TaggerUnavailable(str(error), tuple(identities)) from error
+        unasked = ServerFacts(model, UNKNOWN)
+        raise TaggerUnavailable(
+            str(error), _identity(name, plan, dialogue, unasked, server, structured=True)
+        ) from error
     return ServedOmni(name, client, facts, dialogue, options, structured=structured)
 
 
-def _takes_schemas(client: ChatServer, model: str, dialogue: Dialogue, length: int) -> bool:
+def _takes_schemas(
+    client: ChatServer, model: str, dialogue: Dialogue, length: int, stopped: Callable[[], bool]
+) -> bool:
     """Ask the last question about a silent window, with its schema; False if only the schema is refused.
 
     The window has the full ``length`` in samples, because a server may refuse audio that is too long for its model.
@@ -120,12 +151,14 @@ def _takes_schemas(client: ChatServer, model: str, dialogue: Dialogue, length: i
     def probe(structured: bool) -> None:
         least = replace(question, max_new_tokens=1)
         body = _body(model, conversation, least, silence, structured=structured)
-        client.start(client.complete(body, START_PATIENCE_S)).result()
+        client.result(client.complete(body, START_PATIENCE_S), stopped)
 
     try:
         probe(structured=True)
         return True
     except ServerRefused as refused:
+        if refused.status not in NO_SCHEMAS:
+            raise SettingsError(str(refused)) from refused
         try:
             probe(structured=False)
         except ServerRefused as error:
@@ -214,11 +247,11 @@ def _identity(
             "prompts_sha256": dialogue.sha256,
             "max_new_tokens": [question.max_new_tokens for question in questions],
             "temperature": 0,
-            "structured": structured,
+            "structured": structured,  # in the lineage, and not in the input digest
             "served_model": facts.model,
             "revision": server.revision or UNKNOWN,
             "weights": NOT_HASHED,
-            "server": facts.software,  # in the lineage, and not in the input digest
+            "server": facts.software,  # likewise
         },
     )
 

@@ -35,8 +35,8 @@ class WindowFlow:
     """
 
     def __init__(self, tagger: RemoteTagger, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Once ``stopped`` is true, nothing waits any more. Windows that are not asked then count as waiting for ever,
-        so that no song is stored without them."""
+        """Once ``stopped`` is true, nothing waits any more. Windows that were not asked about then stay counted as
+        waiting, so that no song is stored without them."""
         self.tagger = tagger
         self.batch = tagger.batch
         self._stopped = stopped

@@ -48,6 +48,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_server, "LONGEST_WAIT_S", 0.2)
     monkeypatch.setattr(chat_server, "PATIENCE_S", 0.5)
     monkeypatch.setattr(served_omni, "START_PATIENCE_S", 0.2)
+    monkeypatch.setattr(served_omni, "LOOK_PATIENCE_S", 0.2)
 
 
 @pytest.fixture

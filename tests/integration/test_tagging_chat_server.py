@@ -1,11 +1,12 @@
 """tagging/chat_server: what is tried again and for how long, what is refused at once, and what is in no message."""
 
+import logging
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bandscope_dagster.errors import CannotAnalyze, ServerRefused, ServerUnavail
 from bandscope_dagster.tagging import chat_server
 from bandscope_dagster.tagging.chat_server import AnswerTooLong, ChatServer
 from bandscope_dagster.tagging.options import ServerOptions
+from bandscope_dagster.tagging.server_answers import pause_s_of
 
 SECRET = "hunter2-do-not-print"
 BODY = b'{"model": "Qwen/Qwen2.5-Omni-7B", "messages": [], "max_tokens": 256}'
@@ -58,6 +60,7 @@ PASSING = {
     "a page instead of JSON": Reply(body=b"<html>Welcome</html>"),
     "JSON that is no completion": Reply(body=b'{"choices": []}'),
     "a list": Reply(body=b"[1, 2]"),
+    "JSON as deep as a well": Reply(body=b"[" * 60_000),
     "content that is no text": Reply(body=b'{"choices": [{"message": {"content": 5}}]}'),
 }
 
@@ -103,7 +106,7 @@ def test_a_pause_longer_than_the_patience_is_no_pause(served: ChatCompletions) -
     [("7", 7), ("1.5", 1.5), ("-3", 0), ("soon", 0), ("", 0), ("Fri, 01 Jan 1999 00:00:00 GMT", 0)],
 )
 def test_retry_after_is_a_number_or_a_date_or_nothing(text: str, seconds: float) -> None:
-    assert chat_server._pause_s(text) == seconds
+    assert pause_s_of(text) == seconds
 
 
 REFUSED = {
@@ -170,13 +173,76 @@ def test_an_answer_that_takes_too_long_is_given_up(
 ) -> None:
     monkeypatch.setattr(chat_server, "PATIENCE_S", 0.3)
     served.answer = lambda asked: Reply(delay_s=20)
-    with pytest.raises(ServerUnavailable, match=r"has not answered within 0\.2 s"):
-        asked(client(served, timeout_s=0.2)).result(LONG_S)
+    here = client(served, timeout_s=0.2)
+    for requests in (2, 3):
+        with pytest.raises(ServerUnavailable, match=r"has not answered within 0\.2 s"):
+            asked(here).result(LONG_S)
+        assert len(served.asked) == requests, "only the first question is repeated: then the server hangs"
+
+
+def test_a_late_answer_is_asked_for_again_while_the_server_answers_others(served: ChatCompletions) -> None:
+    served.answer = lambda asked: Reply("done", delay_s=20.0 if asked.number == 0 else 0.0)
+    here = client(served, timeout_s=1.5)
+    late = asked(here)
+    while not served.asked:
+        time.sleep(0.01)
+    assert asked(here).result(LONG_S) == "done"
+    assert late.result(LONG_S) == "done" and len(served.asked) == 3
+
+
+def test_a_server_that_was_down_before_gets_the_whole_patience_that_is_asked_for(
+    served: ChatCompletions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(chat_server, "PATIENCE_S", 0.1)
+    here = client(served)
+    served.stop()
+    with pytest.raises(ServerUnavailable):
+        asked(here).result(LONG_S)
+    time.sleep(0.2)
+    threading.Timer(0.5, served.start).start()
+    assert here.result(here.complete(BODY, LONG_S)) == "[]"
+    assert "Waiting for it, up to 60 s." in caplog.text
+
+
+def test_a_wait_for_a_server_that_accepts_and_never_answers_ends_as_soon_as_it_shall(
+    served: ChatCompletions,
+) -> None:
+    served.answer = lambda asked: Reply(delay_s=30)
+    here = client(served)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        here.result(here.complete(BODY, LONG_S), lambda: bool(served.asked))
+    assert time.monotonic() - began < 20
+
+
+def test_a_gateway_without_its_server_passes_once_the_server_has_answered(served: ChatCompletions) -> None:
+    gone = refusal(404, "no healthy upstream")
+    served.answer = lambda asked: gone if asked.number == 1 else Reply("done")
+    here = client(served)
+    assert [asked(here).result(LONG_S) for _ in range(2)] == ["done"] * 2
+    assert len(served.asked) == 3
+
+
+def test_half_a_character_in_an_answer_is_replaced(served: ChatCompletions) -> None:
+    served.answer = lambda asked: Reply("a\ud83cb")
+    assert asked(client(served)).result(LONG_S) == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_a_long_page_with_an_error_is_an_error_like_others(served: ChatCompletions) -> None:
+    served.answer = first_then(Reply(status=502, body=b"<html>" * 20_000))
+    assert asked(client(served)).result(LONG_S) == "done"
+
+
+def test_threads_that_ask_at_once_get_one_client(served: ChatCompletions) -> None:
+    options = ServerOptions(served.url, requests=3)
+    with ThreadPoolExecutor(8) as threads:
+        clients = list(threads.map(lambda _: chat_server.chat_server(options), range(8)))
+    assert len(set(map(id, clients))) == 1
 
 
 def test_an_answer_without_an_end_is_not_read_to_its_end(served: ChatCompletions) -> None:
     served.answer = lambda asked: Reply(body=b'"piano", ' * 1000, endless=True)
-    with pytest.raises(AnswerTooLong, match="1,048,576 bytes"):
+    with pytest.raises(AnswerTooLong, match="65,536 bytes"):
         asked(client(served)).result(LONG_S)
     assert len(served.asked) == 1
 
@@ -209,6 +275,48 @@ def test_the_key_is_sent_and_is_in_no_message_even_if_the_server_repeats_it(serv
         asked(ChatServer(options)).result(LONG_S)
     assert SECRET not in f"{refused.value!r} {options!r}"
     assert served.asked[0].headers["authorization"] == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_the_end_of_a_file_with_a_key_does_not_belong_to_the_key(end: str, served: ChatCompletions) -> None:
+    served.key = SECRET
+    assert asked(client(served, key=SECRET + end)).result(LONG_S) == "[]"
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\n2", f"{SECRET}\x00", f"{SECRET}é"])
+def test_a_key_that_cannot_be_sent_is_refused_by_the_name_of_its_setting(key: str) -> None:
+    with pytest.raises(SettingsError, match="BANDSCOPE_TAGGER_KEY") as refused:
+        ServerOptions("http://host/v1", key=key)
+    assert SECRET not in str(refused.value)
+
+
+def test_an_error_of_the_client_is_no_passing_one_and_has_no_key(served: ChatCompletions) -> None:
+    options = ServerOptions(served.url, key=SECRET)
+    object.__setattr__(options, "key", f"{SECRET}\n")  # past the check
+    with pytest.raises(ServerRefused, match=r"BANDSCOPE_TAGGER_KEY.*Illegal header value") as refused:
+        asked(ChatServer(options)).result(LONG_S)
+    assert SECRET not in f"{refused.value!r}" and not served.asked
+
+
+@pytest.mark.parametrize(
+    ("user", "query", "secret"),
+    [
+        (f"{SECRET}@", "", SECRET),
+        ("mia:p%40ss-word@", "", "p@ss-word"),
+        ("mia:p%40ss-word@", "", "p%40ss-word"),
+        ("", f"?sig={SECRET}", SECRET),
+    ],
+)
+def test_a_secret_anywhere_in_the_url_is_in_no_message_and_no_log(
+    user: str, query: str, secret: str, served: ChatCompletions, caplog: pytest.LogCaptureFixture
+) -> None:
+    served.answer = lambda asked: refusal(400, f"not for {secret}")
+    options = ServerOptions(served.url.replace("127.0.0.1", f"{user}127.0.0.1") + query)
+    with caplog.at_level(logging.DEBUG):
+        assert options.masked(f"not for {secret}") == "not for …"
+        with pytest.raises((ServerRefused, ServerUnavailable)) as failed:
+            asked(ChatServer(options)).result(LONG_S)
+    assert secret not in f"{failed.value} {caplog.text}"
 
 
 def test_user_and_password_of_the_url_are_sent_and_in_no_message(served: ChatCompletions) -> None:

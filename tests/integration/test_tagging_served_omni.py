@@ -2,6 +2,7 @@
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +46,8 @@ def served() -> Iterator[ChatCompletions]:
 
 
 def tagger(server: ChatCompletions, options: TaggingOptions = SHORT, **more: Any) -> ServedOmni:
-    return load_served_omni("qwen2.5-omni", MODEL, ServerOptions(server.url, **more), options)
+    options_of_server = ServerOptions(server.url, **more)
+    return load_served_omni("qwen2.5-omni", more.get("model") or MODEL, options_of_server, options)
 
 
 def noises(windows: int) -> NDArray[np.float32]:
@@ -130,7 +132,7 @@ def test_an_answer_without_an_end_is_an_error_of_its_window_alone(served: ChatCo
     heard = here.tag(noises(2))
     assert sorted(each.error or "" for each in heard) == [
         "",
-        "unparseable: the server sent more than 1,048,576 bytes in one answer",
+        "unparseable: the server sent more than 65,536 bytes in one answer",
     ]
 
 
@@ -146,6 +148,51 @@ def test_a_server_without_schemas_is_asked_without_and_the_log_says_so_once(
     here.tag(noises(4))
     assert all("response_format" not in asked.body for asked in served.questions)
     assert len(served.questions) == 4 and here.identity.params["structured"] is False
+
+
+@pytest.mark.parametrize("status", [403, 413, 418])
+def test_another_refusal_of_the_first_question_is_not_one_of_the_schema(
+    status: int, served: ChatCompletions
+) -> None:
+    served.answer = lambda asked: refusal(status, "not now") if asked.number == 0 else Reply()
+    with pytest.raises(SettingsError, match=f"status {status}"):
+        tagger(served)
+    assert len(served.asked) == 1
+
+
+def test_answers_with_and_without_a_schema_are_equally_current(served: ChatCompletions) -> None:
+    held = tagger(served).identity
+    served.takes_schemas = False
+    free = tagger(served).identity
+    assert (held.params["structured"], free.params["structured"]) == (True, False)
+    assert of_mixture_tags("ab", held) == of_mixture_tags("ab", free)
+
+
+def test_a_server_that_starts_is_waited_for(served: ChatCompletions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served_omni, "START_PATIENCE_S", 60.0)
+    served.stop()
+    threading.Timer(0.7, served.start).start()
+    assert tagger(served).tag(noises(1))[0].error is None
+
+
+def test_a_load_of_a_tagger_ends_if_the_run_is_stopped(
+    served: ChatCompletions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_omni, "START_PATIENCE_S", 60.0)
+    served.answer = lambda asked: Reply(delay_s=60)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        load_served_omni("qwen2.5-omni", MODEL, ServerOptions(served.url), SHORT, lambda: bool(served.asked))
+    assert time.monotonic() - began < 30
+
+
+def test_statements_of_the_server_are_kept_short(served: ChatCompletions) -> None:
+    served.version = "9" * 10_000 + "\ud800"
+    assert len(tagger(served).identity.params["server"]) <= 2 * served_omni.FACT + 1
+    served.model = "m" * 10_000
+    with pytest.raises(SettingsError) as refused:
+        tagger(served)
+    assert len(str(refused.value)) < 600
 
 
 def test_a_server_that_refuses_audio_is_an_error_before_any_song(served: ChatCompletions) -> None:

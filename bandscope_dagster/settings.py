@@ -136,7 +136,8 @@ class Settings(BaseSettings):
 
     history_days: int = Field(default=30, ge=1, le=3650)
     """Days for which earlier versions of the catalogs are kept in their Delta tables (`bandscope history`). A refresh
-    deletes the files of older ones, at most once a day; so long do rows of forgotten songs stay in these files."""
+    deletes the files of older ones, at most once a day. Until then these files still have the rows of forgotten
+    songs."""
 
     alert_webhook: SecretStr | None = None
     """URL to which a sensor posts each failed run as JSON. If unset, the failure is only in the sensor's log."""

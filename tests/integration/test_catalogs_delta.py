@@ -94,8 +94,10 @@ def files_of(store: ObjectStore, table: Table) -> set[str]:
 
 
 def data_key(store: ObjectStore, table: Table) -> str:
-    """The key of a data file of the newest version."""
-    return f"{delta_key(table)}/{sorted(files_of(store, table))[0]}"
+    """The key of the data file of the newest version with the first song, which is read if this song changes."""
+    found = newest_version(store, table)
+    assert found is not None
+    return f"{delta_key(table)}/{min(found.files, key=lambda each: each.first).path}"
 
 
 def versions(store: ObjectStore, table: Table) -> list[int]:

@@ -1,4 +1,4 @@
-"""The Delta form of each catalog: a table with all its versions, beside the plain file, made by the same refresh.
+"""The Delta form of each catalog: a table with all its versions, beside the plain file, made after it by its refresh.
 
 Layout: ``delta/<catalog>/``. A version belongs to one refresh: its commit has the refresh's id. The difference between
 two refreshes is that of their states (``storage/tables/catalog_state.py``), so a table that fell behind, because a
@@ -8,34 +8,33 @@ refresh was killed, is taken to the newest state by the next refresh.
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
 
+from bandscope_dagster.catalogs.catalog import Catalog
 from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import UNREADABLE, read_state
 from bandscope_dagster.storage.tables.damage import DamagedFile
-from bandscope_dagster.storage.tables.delta_files import missing_files, replace_songs, write_all
+from bandscope_dagster.storage.tables.delta_files import FileWriter, missing_files
 from bandscope_dagster.storage.tables.delta_log import (
-    LOG,
     DamagedDelta,
     DataFile,
     DeltaVersion,
     can_have_delta,
     commit,
     delta_key,
+    has_commit,
     newest_version,
     table_properties,
 )
-from bandscope_dagster.storage.tables.delta_upkeep import CHECKPOINT_EVERY, delete_delta, tidy
+from bandscope_dagster.storage.tables.delta_upkeep import CHECKPOINT_EVERY, delete_delta, tidy, upkeep_is_due
 from bandscope_dagster.storage.tables.lineage import PREFIX, maker_entries
 from bandscope_dagster.storage.tables.sorted_table import Layout
 
 logger = logging.getLogger(__name__)
 
 HISTORY_DAYS: Final = 30
-VACUUM_AFTER: Final = timedelta(days=1)  # a vacuum lists the folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,7 @@ class DeltaBase:
     version: DeltaVersion | None  # None if there is none that can be read
     damaged: bool = False  # True if its log cannot be read
     impossible: bool = False  # True if no Delta table can be in this store
+    fault: OSError | None = None  # the store did not answer
 
     @property
     def refresh_id(self) -> str | None:
@@ -56,11 +56,9 @@ class DeltaBase:
 class DeltaTarget:
     """The version that a refresh makes."""
 
-    layout: Layout
-    made_with: str
+    catalog: Catalog
     refresh_id: str
     versions: pl.DataFrame  # of the songs' files, as in ``SongFiles``
-    compared: Sequence[str]  # the columns of ``versions`` that a song's rows depend on
     parts: Sequence[pl.LazyFrame]  # all rows
     everything: bool  # True if all rows were made again
     since: str | None = None  # a refresh, and
@@ -85,7 +83,7 @@ class _Songs:
 
 
 def delta_base(store: ObjectStore, layout: Layout) -> DeltaBase:
-    """The newest version of a catalog's Delta table."""
+    """The newest version of a catalog's Delta table. A fault is kept: it must not stop the plain file."""
     if not can_have_delta(store):
         logger.warning("no Delta tables in %s: its path has an escape of URLs, such as %%20", store.url)
         return DeltaBase(None, impossible=True)
@@ -94,10 +92,14 @@ def delta_base(store: ObjectStore, layout: Layout) -> DeltaBase:
     except DamagedDelta as error:
         logger.warning("the Delta table of %s is damaged (%s)", layout.table.name, error)
         return DeltaBase(None, damaged=True)
+    except OSError as error:
+        return DeltaBase(None, fault=error)
 
 
 def is_at(store: ObjectStore, layout: Layout, base: DeltaBase, refresh_id: str) -> bool:
-    """True if the table has the rows of this refresh, and all its files are there."""
+    """True if the table has the rows of this refresh, and all its files are there. Raises the fault of ``base``."""
+    if base.fault is not None:
+        raise base.fault
     if base.version is None or base.refresh_id != refresh_id:
         return base.impossible
     return not _lacks_files(store, layout, base.version)
@@ -113,12 +115,16 @@ def follow(
     """Take the table from ``base`` to ``target``, in one commit. ``known`` has states that were read already.
 
     A table without a readable log is deleted and begun anew. In one that lacks files, or has other columns or
-    settings, all rows are written again, as a new version.
+    settings, all rows are written again, as a new version. All files are looked for once a day; in between, a lost
+    file is found when it must be read, or when a refresh has nothing else to do.
 
     Raises:
-        ObjectChanged: another refresh made a version after ``base``; nothing was changed.
+        ObjectChanged: another refresh made a version after ``base``.
+        OSError: the store does not answer. No file of the failed version stays.
     """
-    layout = target.layout
+    layout = target.catalog.layout
+    if base.fault is not None:
+        raise base.fault
     if base.impossible:
         return
     if base.damaged:
@@ -126,30 +132,35 @@ def follow(
     version = base.version
     before = None if version is None else _state(store, version.refresh_id, target, known)
     songs = _Songs.between(
-        target.versions.clear() if before is None else before, target.versions, target.compared
+        target.versions.clear() if before is None else before, target.versions, target.catalog.compared
     )
-    added: Sequence[DataFile]
-    removed: Sequence[DataFile]
-    written = None
-    if (
+    can_replace = (
         version is not None
         and before is not None
         and not target.everything
-        and version.made_with == target.made_with
-    ):
-        written = _replaced(store, target, version, songs)
-    if written is None:
-        removed = version.files if version else ()
-        added = write_all(store, layout, target.parts, target.versions["song_id"])
-    else:
-        added, removed = written
+        and version.made_with == target.catalog.made_with
+        and not (upkeep_is_due(store, layout.table) and _lacks_files(store, layout, version))
+    )
+    writer = FileWriter(store, layout)
     try:
-        number = commit(
-            store, layout.table, version, added, removed, _info(target, songs), table_properties(days)
-        )
+        written = _replaced(writer, target, version, songs) if version is not None and can_replace else None
+        if written is None:
+            removed: Sequence[DataFile] = version.files if version else ()
+            added: Sequence[DataFile] = writer.write_all(target.parts, target.versions["song_id"])
+        else:
+            added, removed = written
+    except BaseException:
+        writer.discard()
+        raise
+    info, properties = _info(target, songs), table_properties(days)
+    try:
+        number = commit(store, layout.table, version, added, removed, info, properties)
     except ObjectChanged:
-        for each in added:
-            store.delete(f"{delta_key(layout.table)}/{each.path}")
+        writer.discard()
+        raise
+    except OSError:
+        if not has_commit(store, layout.table, 0 if version is None else version.number + 1):
+            writer.discard()
         raise
     keep_tidy(store, layout, number, days, committed=True)
 
@@ -159,12 +170,12 @@ def keep_tidy(store: ObjectStore, layout: Layout, number: int, days: int, *, com
 
     A fault is only a warning: the table is whole, and the next refresh tries again.
     """
-    last = store.head(f"{delta_key(layout.table)}/{LOG}/_last_checkpoint")
-    old = last is None or datetime.now(UTC) - last.modified > VACUUM_AFTER
-    if not number or not (old or (committed and number % CHECKPOINT_EVERY == 0)):
+    if not number:  # there are no old versions
         return
     try:
-        tidy(store, layout.table, days, vacuum=old)
+        due = upkeep_is_due(store, layout.table)
+        if due or (committed and number % CHECKPOINT_EVERY == 0):
+            tidy(store, layout.table, days, vacuum=due)
     except (OSError, DamagedDelta) as error:
         logger.warning("old versions of %s could not be removed: %s", delta_key(layout.table), error)
 
@@ -185,23 +196,22 @@ def _state(
     if refresh_id in known or not refresh_id:
         return known.get(refresh_id)
     try:
-        return read_state(store, target.layout.table, refresh_id, target.compared)
+        return read_state(store, target.catalog.table, refresh_id, target.catalog.compared)
     except (FileNotFoundError, *UNREADABLE):
         return None
 
 
 def _replaced(
-    store: ObjectStore, target: DeltaTarget, version: DeltaVersion, songs: _Songs
+    writer: FileWriter, target: DeltaTarget, version: DeltaVersion, songs: _Songs
 ) -> tuple[Sequence[DataFile], Sequence[DataFile]] | None:
     """The new files and the old ones that they replace; None if a file is damaged, so that all must be written."""
     changed, gone = pl.concat([songs.added, songs.changed]), pl.concat([songs.changed, songs.removed])
-    if _lacks_files(store, target.layout, version):
-        return None
     parts = target.new if version.refresh_id == target.since else target.parts
     try:
-        return replace_songs(store, target.layout, version.files, parts, changed, gone)
+        return writer.replace_songs(version.files, parts, changed, gone)
     except (FileNotFoundError, DamagedFile) as error:
-        name = delta_key(target.layout.table)
+        writer.discard()
+        name = delta_key(target.catalog.table)
         logger.warning("a file of %s cannot be read (%s); all rows are written again", name, error)
         return None
 
@@ -215,7 +225,7 @@ def _lacks_files(store: ObjectStore, layout: Layout, version: DeltaVersion) -> b
 
 def _info(target: DeltaTarget, songs: _Songs) -> dict[str, str]:
     """The entries of the commit about its refresh; the first three are also in the footer of the plain file."""
-    makers = {name.removeprefix(PREFIX): text for name, text in maker_entries(target.layout.table).items()}
+    makers = {name.removeprefix(PREFIX): text for name, text in maker_entries(target.catalog.table).items()}
     counts = {
         "songs": target.versions.height,
         "songs_added": len(songs.added),
@@ -226,7 +236,7 @@ def _info(target: DeltaTarget, songs: _Songs) -> dict[str, str]:
     }
     return {
         "refresh_id": target.refresh_id,
-        "made_with": target.made_with,
+        "made_with": target.catalog.made_with,
         **makers,
         **{name: str(count) for name, count in counts.items()},
     }

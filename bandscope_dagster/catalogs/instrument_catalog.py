@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from bandscope_dagster.catalogs.refresh import Catalog
+from bandscope_dagster.catalogs.catalog import Catalog
 from bandscope_dagster.songs.presence import PresentFrom, as_setting, instruments_of
 from bandscope_dagster.storage.tables.catalog_columns import display_name
 from bandscope_dagster.storage.tables.schemas import INSTRUMENT_CATALOG, SONGS, TAG_TABLES

@@ -1,7 +1,7 @@
 """The recipes of all catalogs, in the order in which they are refreshed."""
 
+from bandscope_dagster.catalogs.catalog import Catalog
 from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
-from bandscope_dagster.catalogs.refresh import Catalog
 from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
 from bandscope_dagster.input_digests import CODE_VERSIONS

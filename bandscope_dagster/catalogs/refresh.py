@@ -6,20 +6,19 @@ Layout: ``<catalog>/<catalog>.parquet``, one sorted zstd file, replaced as a who
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 
+from bandscope_dagster.catalogs.catalog import Catalog, Changes
 from bandscope_dagster.catalogs.delta import (
     HISTORY_DAYS,
     DeltaBase,
@@ -44,9 +43,9 @@ from bandscope_dagster.storage.tables.catalog_state import (
 )
 from bandscope_dagster.storage.tables.delta_log import DamagedDelta
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
-from bandscope_dagster.storage.tables.song_files import UPLOAD, SongFiles, list_song_files
+from bandscope_dagster.storage.tables.song_files import SongFiles, list_song_files
 from bandscope_dagster.storage.tables.song_tables import Written
-from bandscope_dagster.storage.tables.sorted_table import Layout, SpilledRows, write_sorted
+from bandscope_dagster.storage.tables.sorted_table import SpilledRows, write_sorted
 
 logger = logging.getLogger(__name__)
 
@@ -55,60 +54,6 @@ REPORT_EVERY_S = 5.0
 
 ReportProgress = Callable[[str], object]
 """Takes a sentence about the progress of a refresh, for example the ``info`` of a logger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Catalog:
-    """The recipe of a catalog. The rows of a song depend on its files in ``sources`` and on ``settings``."""
-
-    layout: Layout
-    sources: tuple[Table, ...]
-    settings: Mapping[str, Any]  # JSON, with the code version; a change rebuilds all rows
-    # Rows of one song are sorted; the songs are not.
-    rows: Callable[[SongFiles], pl.DataFrame]
-    marks_uploads: bool = False  # True if the rows also depend on the state of the song's upload
-
-    @property
-    def table(self) -> Table:
-        """The table that analysts query."""
-        return self.layout.table
-
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """The columns of ``SongFiles.versions`` that a song's rows depend on."""
-        return (*(table.name for table in self.sources), *([UPLOAD] if self.marks_uploads else []))
-
-    @property
-    def made_with(self) -> str:
-        """Settings and columns. If this JSON differs from the stored one, the catalog is rebuilt."""
-        columns = [(column.name, str(column.type), column.description) for column in self.table.columns]
-        digest = hashlib.sha256(repr((columns, self.layout.order)).encode()).hexdigest()
-        return json.dumps({**self.settings, "columns": digest}, sort_keys=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """The work of one refresh of a catalog."""
-
-    songs: int  # in the store
-    to_read: SongFiles  # the new and changed songs
-    removed: pl.Series  # the ids of deleted songs
-    full: bool  # True if the catalog is rebuilt from all songs
-
-    @property
-    def any(self) -> bool:
-        """True if there is anything to do."""
-        return self.full or len(self.to_read) > 0 or len(self.removed) > 0
-
-    @classmethod
-    def since(cls, old: StoredCatalog | None, files: SongFiles, compared: tuple[str, ...]) -> Changes:
-        """Compare the columns ``compared`` of the files' versions with those of the ``old`` catalog."""
-        if old is None:
-            return cls(len(files), files, pl.Series([], dtype=pl.String), full=True)
-        same = files.versions.join(old.versions, on=["song_id", *compared], nulls_equal=True, how="semi")
-        changed = files.song_ids.filter(~files.song_ids.is_in(same["song_id"].implode()))
-        removed = old.versions["song_id"].filter(~old.versions["song_id"].is_in(files.song_ids.implode()))
-        return cls(len(files), files.of(changed), removed, full=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +77,27 @@ def refresh(
 ) -> Iterator[Refreshed]:
     """Update the catalogs, one after another, for all songs in ``songs`` or ``song_failures``.
 
-    The songs' files are listed once for all catalogs. Without changes, nothing is written. Of several refreshes at the
-    same time one makes the next version of the Delta table, and the others start again from there. Then each
-    replaces the plain file: readers see the old file or the new one. If the last one to do so is not the one with
-    the newest version, or if a refresh is killed between the two, the next refresh makes them equal again. The
-    versions of the last ``history_days`` days are kept.
+    The songs' files are listed once for all catalogs. Without changes, nothing is written. The plain file is replaced
+    first: readers see the old file or the new one. Then its rows become the next version of the Delta table. Of several
+    refreshes at the same time one makes this version, and the others start again from there. If a refresh is killed
+    between the two, the next refresh makes them equal. The versions of the last ``history_days`` days are kept.
+
+    A fault of a Delta table stops no plain file and no other table; the first one is raised after all catalogs.
     """
+    faults: list[Exception] = []
+    yield from _refresh(store, catalogs, report_progress, history_days, faults)
+    if faults:
+        raise faults[0]
+
+
+def _refresh(
+    store: ObjectStore,
+    catalogs: Sequence[Catalog],
+    report_progress: ReportProgress,
+    history_days: int,
+    faults: list[Exception],
+) -> Iterator[Refreshed]:
+    """Update the catalogs; the faults of Delta tables are added to ``faults``."""
     started = time.monotonic()
     # Read the stored catalogs first. Our listing is then at least as new as theirs.
     stored = [stored_catalog(store, each.table, each.made_with, each.compared) for each in catalogs]
@@ -145,17 +105,23 @@ def refresh(
     files = list_song_files(store, [table for each in catalogs for table in each.sources])
     files = _with_upload_states(files, catalogs)
     for catalog, old, base in zip(catalogs, stored, bases, strict=True):
+
+        def apply(
+            old: StoredCatalog | None, catalog: Catalog = catalog, base: DeltaBase = base
+        ) -> tuple[Written, Changes]:
+            return _apply(store, catalog, files, old, base, report_progress, history_days, faults)
+
         try:
             try:
-                file, changes = _apply(store, catalog, files, old, base, report_progress, history_days)
+                file, changes = apply(old)
             except _OldCatalogUnreadable as error:
                 logger.warning(
                     "%s cannot be read (%s); rebuilding it from all songs", catalog.table.name, error
                 )
-                file, changes = _apply(store, catalog, files, None, base, report_progress, history_days)
+                file, changes = apply(None)
         except ObjectChanged:
-            # Another refresh replaced the catalog that this one started from: start again from the new one.
-            (again,) = refresh(store, [catalog], report_progress, history_days)
+            # Another refresh changed the catalog that this one started from: start again from the new one.
+            (again,) = _refresh(store, [catalog], report_progress, history_days, faults)
             file, changes = again.file, again.changes
         yield Refreshed(file, changes, time.monotonic() - started)
         started = time.monotonic()
@@ -202,15 +168,15 @@ def _apply(
     base: DeltaBase,
     report_progress: ReportProgress,
     history_days: int,
+    faults: list[Exception],
 ) -> tuple[Written, Changes]:
     changes = Changes.since(old, files, catalog.compared)
     if old is not None and not changes.any:
         if not is_whole(store, catalog.table):
             raise _OldCatalogUnreadable("its file is damaged")
-        _catch_up(store, catalog, old, base, history_days)
+        with _kept_for_the_end(catalog, faults):
+            _catch_up(store, catalog, old, base, history_days)
         return old.file, changes
-    known = {old.refresh_id: old.versions} if old else {}
-    delta_fault: Exception | None = None
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         spilled = SpilledRows(catalog.layout, Path(folder))
         _read_songs(catalog, changes.to_read, spilled, report_progress)
@@ -223,25 +189,19 @@ def _apply(
         report_progress(f"{catalog.table.name}: writing")
         refresh_id = uuid.uuid4().hex
         write_state(store, catalog.table, refresh_id, files.versions)
-        target = _target(catalog, refresh_id, files.versions, parts, everything=changes.full)
-        target = replace(target, since=old.refresh_id if old else None, new=new)
         try:
-            try:
-                follow(store, base, target, known, history_days)
-            except ObjectChanged:
-                delete_old_states(store, catalog.table, current=(), replaced=[refresh_id])
-                raise
-            except (OSError, DamagedDelta) as error:
-                delta_fault = error  # the plain file needs no Delta table
             file = write_sorted(store, catalog.layout, parts, footer_entries(refresh_id, catalog.made_with))
         except UNREADABLE as error:
             if old is None:
                 raise
             raise _OldCatalogUnreadable(str(error)) from error
-    if delta_fault is not None:
-        raise delta_fault
-    replaced = [each for each in (old and old.refresh_id, base.refresh_id) if each]
-    delete_old_states(store, catalog.table, current=[refresh_id], replaced=replaced)
+        since = old.refresh_id if old else None
+        target = DeltaTarget(catalog, refresh_id, files.versions, parts, changes.full, since, new)
+        with _kept_for_the_end(catalog, faults):
+            follow(store, base, target, {old.refresh_id: old.versions} if old else {}, history_days)
+            # Only now: until then the Delta table may have the rows of the old file. The state of another refresh,
+            # which the table also may have, is left to the age at which it belongs to none.
+            delete_old_states(store, catalog.table, current=[refresh_id], replaced=[since] if since else [])
     return file, changes
 
 
@@ -256,23 +216,20 @@ def _catch_up(
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         rows = pl.scan_parquet(_copy(store, catalog.table, old, Path(folder)), glob=False)
         lost = base.refresh_id == old.refresh_id
-        target = _target(catalog, old.refresh_id, old.versions, [rows], everything=lost)
+        target = DeltaTarget(catalog, old.refresh_id, old.versions, [rows], everything=lost)
         follow(store, base, target, {old.refresh_id: old.versions}, history_days)
-    replaced = [base.refresh_id] if base.refresh_id else []
-    delete_old_states(store, catalog.table, current=[old.refresh_id], replaced=replaced)
 
 
-def _target(
-    catalog: Catalog,
-    refresh_id: str,
-    versions: pl.DataFrame,
-    parts: Sequence[pl.LazyFrame],
-    *,
-    everything: bool,
-) -> DeltaTarget:
-    return DeltaTarget(
-        catalog.layout, catalog.made_with, refresh_id, versions, catalog.compared, parts, everything
-    )
+@contextmanager
+def _kept_for_the_end(catalog: Catalog, faults: list[Exception]) -> Generator[None]:
+    """Add a fault of the Delta table to ``faults``, except that another refresh was faster."""
+    try:
+        yield
+    except ObjectChanged:
+        raise
+    except (OSError, DamagedDelta) as error:
+        logger.warning("the Delta form of %s waits for the next refresh: %s", catalog.table.name, error)
+        faults.append(error)
 
 
 def _read_songs(

@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from bandscope_dagster.catalogs.refresh import Catalog
+from bandscope_dagster.catalogs.catalog import Catalog
 from bandscope_dagster.songs.presence import (
     PresentFrom,
     all_instruments,

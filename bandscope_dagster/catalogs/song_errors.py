@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from bandscope_dagster.catalogs.refresh import Catalog
+from bandscope_dagster.catalogs.catalog import Catalog
 from bandscope_dagster.songs.status import SOURCES, Problem, read_evidence
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import read_rows

@@ -132,7 +132,7 @@ def forget_songs(
         _refresh(store, settings)
         undo = f"`bandscope forget --undo {done[0]}`" if len(done) == 1 else "`bandscope forget --undo SONG…`"
         space = f"To free the space, delete {store.uri(TRASH)}."
-        past = f"Earlier versions of the catalogs, in {store.uri(DELTA)}, keep rows: {settings.history_days} days."
+        past = f"Earlier catalogs, in {store.uri(DELTA)}, still have their rows for {settings.history_days} days."
         _print(console, f"Forgotten: {counted(len(done), 'song')}. To bring back: {undo}. {space} {past}")
         return len(done) == len(chosen)
 

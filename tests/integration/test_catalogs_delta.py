@@ -1,6 +1,8 @@
 """The Delta tables of the catalogs have the rows of the plain files, in versions, whatever happens to a refresh."""
 
+import errno
 import json
+import os
 import random
 import shutil
 import threading
@@ -42,10 +44,13 @@ from song_rows import lineage, song_row, tag_row
 
 from bandscope_dagster.catalogs.refresh import Catalog, are_current, outdated_catalogs, refresh
 from bandscope_dagster.songs.status import SOURCES
+from bandscope_dagster.storage.objects.local import LocalStore
 from bandscope_dagster.storage.objects.open_store import open_store
-from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
+from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore, PendingObject
+from bandscope_dagster.storage.tables.delta_files import FileWriter
 from bandscope_dagster.storage.tables.delta_history import NoSuchVersion, catalog_versions, files_at
 from bandscope_dagster.storage.tables.delta_log import (
+    DataFile,
     commit,
     delta_key,
     newest_version,
@@ -89,8 +94,10 @@ def files_of(store: ObjectStore, table: Table) -> set[str]:
 
 
 def data_key(store: ObjectStore, table: Table) -> str:
-    """The key of a data file of the newest version."""
-    return f"{delta_key(table)}/{sorted(files_of(store, table))[0]}"
+    """The key of the data file of the newest version with the first song, which is read if this song changes."""
+    found = newest_version(store, table)
+    assert found is not None
+    return f"{delta_key(table)}/{min(found.files, key=lambda each: each.first).path}"
 
 
 def versions(store: ObjectStore, table: Table) -> list[int]:
@@ -308,7 +315,7 @@ def cut_data(store: ObjectStore) -> None:
 
 
 def lose_newest_commit(store: ObjectStore) -> None:
-    """The state after a kill before the commit, if the plain file had been replaced first."""
+    """The state after a kill between the plain file and the commit."""
     store.delete(newest_log(store, SONG_CATALOG.table))
 
 
@@ -376,8 +383,8 @@ def test_bytes_of_a_file_that_are_damaged_are_found_when_it_is_written_again(tmp
     assert_equal_forms(store, catalog.table)
 
 
-def test_a_refresh_that_was_killed_between_both_forms_is_completed_by_the_next(store: ObjectStore):
-    """The plain file and its state of before, as a kill after the commit leaves them."""
+def test_a_plain_file_that_is_older_than_the_table_is_completed_by_the_next_refresh(store: ObjectStore):
+    """As a refresh leaves it that replaces the plain file of a faster one, and is killed before the commit."""
     for song in ("a", "b"):
         titled(store, song, "first")
     [*refresh(store, [SONG_CATALOG])]
@@ -386,6 +393,7 @@ def test_a_refresh_that_was_killed_between_both_forms_is_completed_by_the_next(s
     titled(store, "a", "second")
     titled(store, "c", "first")
     [*refresh(store, [SONG_CATALOG])]
+    newer = {each.key for each in store.list("_state/song_catalog")}
     for key, data in kept.items():
         overwrite(store, key, data)
     assert not are_current(store, [SONG_CATALOG], list_song_files(store, SOURCES))
@@ -394,7 +402,9 @@ def test_a_refresh_that_was_killed_between_both_forms_is_completed_by_the_next(s
     assert_equal_forms(store, SONG_CATALOG.table)
     newest = catalog_versions(store, SONG_CATALOG.table)[0]
     assert (newest.added, newest.changed, newest.removed) == (0, 0, 0), "both were in the version before"
-    assert len(list(store.list("_state/song_catalog"))) == 1
+    states = {each.key for each in store.list("_state/song_catalog")}
+    assert newer < states, "the refresh of the table may be running, and is about to write its plain file"
+    assert state.key not in states and len(states) == 2
 
 
 def test_of_two_commits_on_one_version_one_is_refused(store: ObjectStore):
@@ -509,7 +519,7 @@ def test_the_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.Monk
     log = tmp_path / delta_key(table) / "_delta_log"
     assert len(list(log.glob("*.json"))) == 5
     assert list(log.glob(f"{3:020}.checkpoint.parquet")), "readers read the commits after it only"
-    for path in log.iterdir():
+    for path in [*log.iterdir(), log.parent / "_last_vacuum"]:
         set_time(str(path), 3 * 86_400)
     for turn in range(5, 9):
         titled(store, "a", str(turn))
@@ -517,6 +527,89 @@ def test_the_log_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.Monk
     assert not (log / f"{0:020}.json").exists()
     assert sorted(int(path.stem) for path in log.glob("*.json")) == [3, 4, 5, 6, 7, 8]
     assert_equal_forms(store, table)
+
+
+def test_of_checkpoints_one_a_day_is_kept_and_every_version_can_be_read(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    table = SONG_CATALOG.table
+    for turn in range(7):
+        titled(store, "a", str(turn))
+        [*refresh(store, [SONG_CATALOG])]
+        tidy(store, table, 30, vacuum=False)
+    log = tmp_path / delta_key(table) / "_delta_log"
+    checkpoints = sorted(log.glob("*.checkpoint.parquet"))
+    noon = datetime.now(UTC).replace(hour=12, minute=0).timestamp()
+    for path, days_ago in zip(checkpoints, [3, 3, 3, 2, 2, 0, 0], strict=True):
+        if days_ago:
+            os.utime(path, (noon - days_ago * 86_400,) * 2)
+    tidy(store, table, 30, vacuum=True)
+    assert [int(path.name[:20]) for path in sorted(log.glob("*.checkpoint.parquet"))] == [2, 4, 5, 6]
+    for turn in range(7):
+        assert delta_rows(store, table, turn)["title"].to_list() == [str(turn)]
+    day = 86_400
+    for path in log.glob("*.json"):
+        set_time(str(path), (40 if int(path.stem) < 4 else 0) * day)
+    tidy(store, table, 30, vacuum=True)
+    assert versions(store, table) == [6, 5, 4, 3, 2], "the checkpoint before the version of 30 days ago"
+    assert delta_rows(store, table, 3)["title"].to_list() == ["3"]
+
+
+def counted_vacuums(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """One entry per upkeep: True if it was a vacuum."""
+    seen: list[bool] = []
+
+    def counted(store: ObjectStore, table: Table, days: int, *, vacuum: bool) -> None:
+        seen.append(vacuum)
+        tidy(store, table, days, vacuum=vacuum)
+
+    monkeypatch.setattr("bandscope_dagster.catalogs.delta.tidy", counted)
+    return seen
+
+
+def test_a_store_with_a_checkpoint_every_hour_has_its_vacuum_once_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bandscope_dagster.catalogs.delta.CHECKPOINT_EVERY", 2)
+    store = open_store(str(tmp_path))
+    seen = counted_vacuums(monkeypatch)
+    for turn in range(5):
+        titled(store, "a", str(turn))
+        [*refresh(store, [SONG_CATALOG])]
+    assert seen == [True, False, False]
+    marker = tmp_path / delta_key(SONG_CATALOG.table) / "_last_vacuum"
+    set_time(str(marker), 90_000)  # the checkpoints are young
+    titled(store, "a", "5")
+    [*refresh(store, [SONG_CATALOG])]
+    assert seen == [True, False, False, True]
+    tidy(store, SONG_CATALOG.table, 0, vacuum=True)
+    assert marker.exists(), "a vacuum leaves it alone"
+
+
+def test_a_store_without_changes_has_its_vacuum_once_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = open_store(str(tmp_path))
+    seen = counted_vacuums(monkeypatch)
+    for turn in range(2):
+        titled(store, "a", str(turn))
+        [*refresh(store, [SONG_CATALOG])]
+    folder = tmp_path / delta_key(SONG_CATALOG.table)
+    for path in folder.rglob("*"):
+        set_time(str(path), 90_000)
+    for _ in range(3):
+        [*refresh(store, [SONG_CATALOG])]
+    assert seen == [True, True], "that of the second version, and one for the next day"
+
+
+def test_a_fault_of_the_upkeep_is_a_warning(
+    s3_server: S3Server, faulty_proxy: FaultyProxy, caplog: pytest.LogCaptureFixture
+):
+    store = s3_server.place(faulty_proxy.endpoint).open()
+    titled(store, "a", "0")
+    [*refresh(store, [SONG_CATALOG])]
+    titled(store, "a", "1")
+    rule = faulty_proxy.fail("_last_vacuum", "403", method="PUT")
+    [*refresh(store, [SONG_CATALOG])]
+    assert rule.matched and "could not be removed" in caplog.text
+    assert_equal_forms(store, SONG_CATALOG.table)
 
 
 def test_a_new_retention_is_that_of_the_next_version(tmp_path: Path):
@@ -581,6 +674,139 @@ def test_a_fault_of_the_delta_form_is_an_error_that_names_the_folder_and_the_pla
     (tmp_path / "delta").unlink()
     [*refresh(store, [SONG_CATALOG])]
     assert_equal_forms(store, SONG_CATALOG.table)
+
+
+def test_a_fault_of_one_table_stops_neither_the_plain_files_nor_the_other_tables(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    analyze(store, "a", harp("a"))
+    refresh_all(store)
+    analyze(store, "b", harp("b"))
+    broken = tmp_path / delta_key(INSTRUMENT_CATALOG.table)  # the first of the catalogs
+    broken.rename(tmp_path / "aside")
+    broken.write_text("a file in the place of the folder")
+    names: list[str] = []
+    with pytest.raises(OSError, match=broken.name):
+        for done in refresh(store, CATALOGS):
+            names.append(done.file.key)
+    assert names == [catalog_key(each.table) for each in CATALOGS]
+    assert {row["song_id"] for row in rows_of(store, INSTRUMENT_CATALOG.table)} == {"a", "b"}
+    others = [table for table in TABLES if table is not INSTRUMENT_CATALOG.table]
+    assert_equal_forms(store, *others)
+    broken.unlink()
+    (tmp_path / "aside").rename(broken)
+    refresh_all(store)
+    assert_equal_forms(store, *TABLES)
+    assert catalog_versions(store, INSTRUMENT_CATALOG.table)[0].added == 1, "its state was kept"
+
+
+def test_on_s3_a_table_that_cannot_be_opened_stops_no_plain_file(
+    s3_server: S3Server, faulty_proxy: FaultyProxy
+):
+    store = s3_server.place(faulty_proxy.endpoint).open()
+    titled(store, "a", "0")
+    refresh_all(store)
+    titled(store, "a", "1")
+    faulty_proxy.fail("delta/", "403")
+    with pytest.raises(OSError, match="delta"):
+        [*refresh(store, CATALOGS)]
+    assert [row["title"] for row in rows_of(store, SONG_CATALOG.table)] == ["1"]
+    faulty_proxy.heal()
+    refresh_all(store)
+    assert_equal_forms(store, *TABLES)
+
+
+@pytest.mark.parametrize("broken", ["data", "commit"])
+def test_a_version_that_fails_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str):
+    store = open_store(str(tmp_path))
+    catalog = small(SONG_CATALOG)
+    for number in range(8):
+        titled(store, f"song-{number}", "0")
+    [*refresh(store, [catalog])]
+    before = sorted(tmp_path.glob("delta/**/*.parquet"))
+    create = LocalStore.create
+
+    def create_until_full(self: LocalStore, key: str) -> PendingObject:
+        if key.startswith("delta/") and len(list(tmp_path.glob("delta/**/*.parquet"))) > len(before) + 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return create(self, key)
+
+    def put_nothing(self: LocalStore, key: str, data: bytes) -> bool:
+        raise OSError(errno.EROFS, f"Read-only file system: {key}")
+
+    with monkeypatch.context() as patched:
+        if broken == "data":
+            patched.setattr(LocalStore, "create", create_until_full)
+        else:
+            patched.setattr(LocalStore, "put_new", put_nothing)
+        for number in range(8):
+            titled(store, f"song-{number}", "1")
+        with pytest.raises(OSError, match=r"No space|Read-only"):
+            [*refresh(store, [catalog])]
+    assert sorted(tmp_path.glob("delta/**/*.parquet")) == before
+    [*refresh(store, [catalog])]
+    assert_equal_forms(store, catalog.table)
+
+
+def test_a_commit_that_is_made_although_it_fails_keeps_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = open_store(str(tmp_path))
+    titled(store, "a", "0")
+    put_new = LocalStore.put_new
+
+    def put_and_fail(self: LocalStore, key: str, data: bytes) -> bool:
+        put_new(self, key, data)
+        raise OSError(errno.EROFS, f"Read-only file system: {key}")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "put_new", put_and_fail)
+        with pytest.raises(OSError, match="Read-only"):
+            [*refresh(store, [SONG_CATALOG])]
+    assert_equal_forms(store, SONG_CATALOG.table)
+    assert are_current(store, [SONG_CATALOG], list_song_files(store, SOURCES))
+
+
+def test_a_bounded_number_of_new_songs_is_in_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bandscope_dagster.storage.tables.delta_files.SONGS_AT_ONCE", 3)
+    heights: list[int] = []
+    write = FileWriter._write
+
+    def measured(self: FileWriter, rows: pl.DataFrame) -> list[DataFile]:
+        heights.append(rows.height)
+        return write(self, rows)
+
+    monkeypatch.setattr(FileWriter, "_write", measured)
+    store = open_store(str(tmp_path))
+    for number in range(4):
+        titled(store, f"song-{number}", "first")
+    [*refresh(store, [SONG_CATALOG])]
+    for number in range(3, 11):
+        titled(store, f"song-{number}", "second")
+    [*refresh(store, [SONG_CATALOG])]
+    assert heights == [3, 1, 3, 3, 2]
+    assert_equal_forms(store, SONG_CATALOG.table)
+
+
+def test_a_refresh_with_changes_asks_for_files_that_it_does_not_read_once_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = open_store(str(tmp_path))
+    catalog = small(SONG_CATALOG)
+    for turn in range(2):
+        for number in range(8):
+            titled(store, f"song-{number}", str(turn))
+        [*refresh(store, [catalog])]
+    found = newest_version(store, catalog.table)
+    assert found is not None
+    (last,) = [each for each in found.files if each.last == "song-7"]
+    store.delete(f"{delta_key(catalog.table)}/{last.path}")
+    titled(store, "song-0", "2")
+    [*refresh(store, [catalog])]
+    assert last.path in files_of(store, catalog.table), "not looked for"
+    set_time(str(tmp_path / delta_key(catalog.table) / "_last_vacuum"), 90_000)
+    titled(store, "song-0", "3")
+    [*refresh(store, [catalog])]
+    assert_equal_forms(store, catalog.table)
 
 
 def test_on_s3_wrong_keys_are_named_and_never_printed(s3_server: S3Server):

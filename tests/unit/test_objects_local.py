@@ -180,11 +180,12 @@ def test_a_disk_that_fails_twice_is_asked_a_third_time(tmp_path: Path):
     assert store.call("a", operation) == "done"
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
 def test_on_a_disk_without_second_names_a_new_object_is_still_put_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ):
     def refused(*_: object) -> None:
-        raise OSError(errno.EPERM, "Operation not permitted")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", refused)
     store = open_store(str(tmp_path))
@@ -192,3 +193,24 @@ def test_on_a_disk_without_second_names_a_new_object_is_still_put_once(
     assert not store.put_new("log/0.json", b"second")
     assert (tmp_path / "log" / "0.json").read_bytes() == b"first"
     assert keys(store) == ["log/0.json"] and list((tmp_path / ".pending").iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EEXIST])
+def test_a_new_object_that_a_mount_stores_but_reports_as_a_fault_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+):
+    """NFS repeats a request whose answer was lost, and then says that the name is taken."""
+    link, calls = os.link, 0
+
+    def link_then_fail(source: Path, target: Path) -> None:
+        nonlocal calls
+        calls += 1
+        link(source, target)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link_then_fail)
+    store = open_store(str(tmp_path))
+    assert store.put_new("log/0.json", b"first")
+    assert calls == (2 if number == errno.EIO else 1)
+    assert not store.put_new("log/0.json", b"second")
+    assert store.read("log/0.json") == b"first"

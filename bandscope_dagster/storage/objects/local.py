@@ -145,7 +145,7 @@ class LocalStore:
         assert isinstance(pending, PendingFile)
         with pending:
             pending.write(data)
-            return pending.commit_new()
+            return pending.commit_new() or self.read(key) == data
 
     def delete(self, key: str) -> None:
         """See ``ObjectStore.delete``."""

@@ -15,7 +15,8 @@ PENDING_FOLDER = ".pending"  # hidden, and not below a table: globs such as stem
 SUFFIX = ".part"
 _BEFORE_RENAME_NS = 1_000_000  # the time of a published file is this much earlier: `StoredObject.may_grow`
 
-NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)  # of exFAT, and of some mounts
+# Of exFAT, and of some mounts.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 
 Call = Callable[[str, Callable[[], None]], None]
 
@@ -79,15 +80,19 @@ class PendingFile(PendingObject):
         _sync_folder(self._target.parent)
 
     def commit_new(self) -> bool:
-        """Make the file visible unless another one has its place; returns True if it is visible."""
+        """Make the file visible unless another one has its place; returns True if it is visible.
+
+        False does not prove that the other file has other bytes: a network mount may carry a link out, and then report
+        a fault, after which the repeated link finds its own file.
+        """
         self._ended = True
+        is_new: list[bool] = []
         try:
             self.file.flush()
             os.fsync(self.file.fileno())
-            is_new = _link(self._pending, self._target)
-            if is_new:
-                _sync_folder(self._target.parent)
-            return is_new
+            self._call(self.key, lambda: is_new.append(_link(self._pending, self._target)))
+            _sync_folder(self._target.parent)
+            return is_new[-1]
         finally:
             self._discard()
             self.file.close()

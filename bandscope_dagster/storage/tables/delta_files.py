@@ -1,10 +1,11 @@
 """The Parquet files of a catalog's Delta table: each has the rows of some songs, in the catalog's order.
 
-A commit writes a file with the rows of the changed songs, and writes again the files that had rows of them. Each file
-has neighbours by song id as far as they came together, so that few files are written again. Small files, of which every
-commit adds one, are merged when there are many.
+A commit writes again, without the changed songs, the files that had rows of them, and adds the new rows of these songs
+as a file. Songs that are written together are sorted by id before they are divided into files. Each commit adds a small
+file; when there are many small files, a commit writes their rows as few large ones.
 """
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,51 +22,109 @@ from bandscope_dagster.storage.tables.lineage import maker_entries
 from bandscope_dagster.storage.tables.schemas import ArrowTable
 from bandscope_dagster.storage.tables.sorted_table import Layout, repeating
 
+logger = logging.getLogger(__name__)
+
 A = TypeVar("A")
 B = TypeVar("B")
 
-SONGS_AT_ONCE: Final = 10_000  # whose rows are in memory while all files are written
+SONGS_AT_ONCE: Final = 10_000  # whose rows are in memory at once
 FILES_AT_ONCE: Final = 4  # parallel reads and writes of files
 SMALL: Final = 4  # a file is small if it has less than a quarter of the rows of a full one
 MOST_SMALL: Final = 24  # small files, before they are merged
 
 
-def write_all(
-    store: ObjectStore, layout: Layout, parts: Sequence[pl.LazyFrame], songs: pl.Series
-) -> list[DataFile]:
-    """Write the rows of all ``songs`` (ids, sorted) in ``parts`` as new files."""
-    written: list[DataFile] = []
-    for start in range(0, len(songs), SONGS_AT_ONCE):
-        some = songs.slice(start, SONGS_AT_ONCE)
-        of_some = pl.col("song_id").is_between(pl.lit(some[0]), pl.lit(some[-1]))
-        written += _write(store, layout, pl.concat(part.filter(of_some) for part in parts).collect())
-    return written
+class FileWriter:
+    """Writes the files of one version; if no commit names them, ``discard`` deletes them."""
 
+    def __init__(self, store: ObjectStore, layout: Layout) -> None:
+        self._store = store
+        self._layout = layout
+        self._keys: list[str] = []  # of files that are written, or were begun
 
-def replace_songs(
-    store: ObjectStore,
-    layout: Layout,
-    files: Sequence[DataFile],
-    parts: Sequence[pl.LazyFrame],
-    changed: pl.Series,
-    gone: pl.Series,
-) -> tuple[list[DataFile], list[DataFile]]:
-    """Write the files of the next version; returns the new files, and those of ``files`` that they replace.
+    def discard(self) -> None:
+        """Delete what was written. What cannot be deleted is left to the next vacuum, with a warning."""
+        try:
+            _each(self._store.delete, self._keys)
+        except OSError as error:
+            logger.warning("files that no version has are left in %s: %s", self._folder, error)
+        self._keys.clear()
 
-    ``changed`` are songs whose rows are in ``parts``; the files lose their rows of ``gone``.
+    def write_all(self, parts: Sequence[pl.LazyFrame], songs: pl.Series) -> list[DataFile]:
+        """Write the rows of all ``songs`` (ids, sorted) in ``parts`` as new files."""
+        written: list[DataFile] = []
+        for start in range(0, len(songs), SONGS_AT_ONCE):
+            some = songs.slice(start, SONGS_AT_ONCE)
+            of_some = pl.col("song_id").is_between(pl.lit(some[0]), pl.lit(some[-1]))
+            written += self._write(_collected(parts, of_some))
+        return written
 
-    Raises:
-        DamagedFile: a file cannot be read.
-        FileNotFoundError: a file is missing.
-    """
-    new = pl.concat(part.filter(pl.col("song_id").is_in(changed.implode())) for part in parts).collect()
-    touched = _touched(store, layout, files, gone)
-    small = [each for each in files if each not in touched and each.rows * SMALL < layout.file_rows]
-    merged = small if len(small) >= MOST_SMALL else []
-    written = _each(partial(_without, store, layout, gone=gone), touched)
-    rows = [new, *(_frame(read(store, layout, each)) for each in merged)]
-    added = _write(store, layout, pl.concat(rows))
-    return [*(each for each in written if each is not None), *added], [*touched, *merged]
+    def replace_songs(
+        self, files: Sequence[DataFile], parts: Sequence[pl.LazyFrame], changed: pl.Series, gone: pl.Series
+    ) -> tuple[list[DataFile], list[DataFile]]:
+        """Write the files of the next version; returns the new files, and those of ``files`` that they replace.
+
+        ``changed`` are songs whose rows are in ``parts``; the files lose their rows of ``gone``.
+
+        Raises:
+            DamagedFile: a file cannot be read.
+            FileNotFoundError: a file is missing.
+        """
+        touched = _touched(self._store, self._layout, files, gone)
+        small = [each for each in files if each not in touched and each.rows * SMALL < self._layout.file_rows]
+        merged = small if len(small) >= MOST_SMALL else []
+        written = [each for each in _each(partial(self._without, gone=gone), touched) if each is not None]
+        rest = [_frame(read(self._store, self._layout, each)) for each in merged]
+        ids = changed.sort()
+        for start in range(0, max(1, len(ids)), SONGS_AT_ONCE):
+            of_some = pl.col("song_id").is_in(ids.slice(start, SONGS_AT_ONCE).implode())
+            written += self._write(pl.concat([_collected(parts, of_some), *rest]))
+            rest.clear()
+        return written, [*touched, *merged]
+
+    def _without(self, file: DataFile, gone: pl.Series) -> DataFile | None:
+        """Write the file again without rows of the songs in ``gone``; None if no rows are left."""
+        rows = read(self._store, self._layout, file)
+        stays = ~_songs(rows).is_in(gone.implode())
+        kept = rows.filter(stays.to_arrow())
+        return self._write_file(kept) if kept.num_rows else None
+
+    def _write(self, rows: pl.DataFrame) -> list[DataFile]:
+        """Write rows in any order as files of about ``file_rows`` rows; all rows of a song are in one file."""
+        if rows.is_empty():
+            return []
+        number = max(1, round(rows.height / self._layout.file_rows))
+        each = -(-rows.height // number)
+        songs = rows.group_by("song_id").len().sort("song_id")
+        place = (pl.col("len").cum_sum() - pl.col("len")) // each
+        pieces = rows.join(songs.select("song_id", place.alias("piece")), on="song_id", maintain_order="left")
+        parts = pieces.partition_by("piece", include_key=False)
+
+        def write(part: pl.DataFrame) -> DataFile:
+            return self._write_file(self._layout.sort(part).to_arrow())
+
+        return _each(write, parts)
+
+    def _write_file(self, rows: ArrowTable) -> DataFile:
+        path = f"part-{uuid4().hex}.zstd.parquet"
+        key = f"{self._folder}/{path}"
+        self._keys.append(key)
+        schema = self._layout.table.schema.with_metadata(maker_entries(self._layout.table))
+        songs = _songs(rows)
+        writer: Any = pq.write_table  # its type hints lack the options per column, which it documents
+        with self._store.create(key) as pending:
+            writer(
+                rows.cast(schema),
+                pending.file,
+                compression="zstd",
+                use_dictionary=repeating(schema),
+                row_group_size=self._layout.file_group_rows,
+            )
+            size = pending.commit()
+        return DataFile(path, size, rows.num_rows, cast(str, songs.min()), cast(str, songs.max()))
+
+    @property
+    def _folder(self) -> str:
+        return delta_key(self._layout.table)
 
 
 def read(store: ObjectStore, layout: Layout, file: DataFile, columns: list[str] | None = None) -> ArrowTable:
@@ -103,46 +162,8 @@ def _touched(
     return [file for file, has in zip(files, _each(has_rows, files), strict=True) if has]
 
 
-def _without(store: ObjectStore, layout: Layout, file: DataFile, gone: pl.Series) -> DataFile | None:
-    """Write the file again without rows of the songs in ``gone``; None if no rows are left."""
-    rows = read(store, layout, file)
-    stays = ~_songs(rows).is_in(gone.implode())
-    kept = rows.filter(stays.to_arrow())
-    return _write_file(store, layout, kept) if kept.num_rows else None
-
-
-def _write(store: ObjectStore, layout: Layout, rows: pl.DataFrame) -> list[DataFile]:
-    """Write rows in any order as files of about ``layout.file_rows`` rows; all rows of a song are in one file."""
-    if rows.is_empty():
-        return []
-    number = max(1, round(rows.height / layout.file_rows))
-    each = -(-rows.height // number)
-    songs = rows.group_by("song_id").len().sort("song_id")
-    place = (pl.col("len").cum_sum() - pl.col("len")) // each
-    pieces = rows.join(songs.select("song_id", place.alias("piece")), on="song_id", maintain_order="left")
-    parts = pieces.partition_by("piece", include_key=False)
-
-    def write(part: pl.DataFrame) -> DataFile:
-        return _write_file(store, layout, layout.sort(part).to_arrow())
-
-    return _each(write, parts)
-
-
-def _write_file(store: ObjectStore, layout: Layout, rows: ArrowTable) -> DataFile:
-    path = f"part-{uuid4().hex}.zstd.parquet"
-    schema = layout.table.schema.with_metadata(maker_entries(layout.table))
-    songs = _songs(rows)
-    writer: Any = pq.write_table  # its type hints lack the options per column, which it documents
-    with store.create(f"{delta_key(layout.table)}/{path}") as pending:
-        writer(
-            rows.cast(schema),
-            pending.file,
-            compression="zstd",
-            use_dictionary=repeating(schema),
-            row_group_size=layout.file_group_rows,
-        )
-        size = pending.commit()
-    return DataFile(path, size, rows.num_rows, cast(str, songs.min()), cast(str, songs.max()))
+def _collected(parts: Sequence[pl.LazyFrame], where: pl.Expr) -> pl.DataFrame:
+    return pl.concat(part.filter(where) for part in parts).collect()
 
 
 def _frame(rows: ArrowTable) -> pl.DataFrame:

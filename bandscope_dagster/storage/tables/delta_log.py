@@ -190,6 +190,14 @@ def commit(
     return number
 
 
+def has_commit(store: ObjectStore, table: Table, number: int) -> bool:
+    """True if a version is committed, or if the store does not say: its files must stay then."""
+    try:
+        return store.head(_commit_key(table, number)) is not None
+    except OSError:
+        return True
+
+
 def explained(store: ObjectStore, key: str, operation: Callable[[], T]) -> T:
     """The result of ``operation``, which uses deltalake. A fault of the store is an OSError with store and cause.
 

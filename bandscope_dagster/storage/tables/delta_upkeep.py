@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -10,14 +11,25 @@ from bandscope_dagster.storage.tables.delta_log import LOG, delta_key, explained
 from bandscope_dagster.storage.tables.schemas import Table
 
 CHECKPOINT_EVERY: Final = 10  # versions: so many commits are read to open the table
+EVERY: Final = timedelta(days=1)  # a vacuum lists the folder
+READ_WITHIN: Final = timedelta(hours=1)  # a reader that has found a checkpoint has opened it
+DELETIONS_AT_ONCE: Final = 16  # requests
 _LOG_NAME: Final = re.compile(r"/(\d{20})\.(json|checkpoint)[^/]*$")
+
+
+def upkeep_is_due(store: ObjectStore, table: Table) -> bool:
+    """True if the last vacuum was a day ago or more, or if there was none."""
+    last = store.head(_marker(table))
+    return last is None or datetime.now(UTC) - last.modified > EVERY
 
 
 def tidy(store: ObjectStore, table: Table, days: int, *, vacuum: bool) -> None:
     """Make a checkpoint; with ``vacuum``, also delete what only versions before the last ``days`` days have.
 
     A file is deleted ``days`` days after a commit removed it, and a file of a killed refresh when it is that old. The
-    log is kept from the checkpoint before the version that was the newest ``days`` days ago.
+    log is kept from the checkpoint before the version that was the newest ``days`` days ago. Of the checkpoints, which
+    all name the files that were removed in these days, one a day is kept: with the commits after it, every version can
+    be read.
     """
     opened = open_delta(store, table)
     key = delta_key(table)
@@ -30,11 +42,41 @@ def tidy(store: ObjectStore, table: Table, days: int, *, vacuum: bool) -> None:
         # Only its list: its own deletion writes two commits.
         return opened.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
 
-    for path in explained(store, key, work):
-        store.delete(f"{key}/{path}")
-    if vacuum:
-        for each in _old_log(list(store.list(f"{key}/{LOG}")), datetime.now(UTC) - timedelta(days=days)):
-            store.delete(each)
+    unused = explained(store, key, work)
+    if not vacuum:
+        return
+    _delete(store, [f"{key}/{path}" for path in unused])
+    log = list(store.list(f"{key}/{LOG}"))
+    now = datetime.now(UTC)
+    superseded = set(_superseded(log, now - READ_WITHIN))
+    # The log begins with a checkpoint, and so with one that stays.
+    staying = [each for each in log if each.key not in superseded]
+    _delete(store, [*superseded, *_old_log(staying, now - timedelta(days=days))])
+    with store.create(
+        _marker(table)
+    ) as pending:  # not before: what failed is tried again by the next refresh
+        pending.write(f"{now.isoformat()}\n".encode())
+
+
+def _delete(store: ObjectStore, keys: Collection[str]) -> None:
+    with ThreadPoolExecutor(DELETIONS_AT_ONCE) as pool:
+        list(pool.map(store.delete, keys))
+
+
+def _marker(table: Table) -> str:
+    """The key whose time is that of the last vacuum. Delta leaves names with ``_`` alone."""
+    return f"{delta_key(table)}/_last_vacuum"
+
+
+def _superseded(log: Collection[StoredObject], before: datetime) -> Iterator[str]:
+    """The keys of checkpoints from before this time, except the last of each day (UTC)."""
+    found = [
+        (int(name[1]), each) for each in log if (name := _LOG_NAME.search(each.key)) and name[2] != "json"
+    ]
+    newest = {each.modified.date(): number for number, each in sorted(found, key=lambda pair: pair[0])}
+    for number, each in found:
+        if each.modified <= before and number != newest[each.modified.date()]:
+            yield each.key
 
 
 def _old_log(log: Collection[StoredObject], before: datetime) -> Iterator[str]:
@@ -53,5 +95,4 @@ def _old_log(log: Collection[StoredObject], before: datetime) -> Iterator[str]:
 def delete_delta(store: ObjectStore, table: Table) -> None:
     """Delete the table with its history, the log first."""
     for folder in (f"{delta_key(table)}/{LOG}", delta_key(table)):
-        for found in list(store.list(folder)):
-            store.delete(found.key)
+        _delete(store, [found.key for found in store.list(folder)])

@@ -29,7 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "settings": {"errors", "audio", "storage.objects", "separation", "tagging"},
     "input_digests": {"models", "storage.tables"},
     "songs": {"errors", "audio", "separation", "tagging", "input_digests"} | STORAGE,
-    "describing": {"errors", "models", "tagging", "songs"} | STORAGE,
+    "describing": {"errors", "models", "separation", "tagging", "songs"} | STORAGE,
     "exporting": {"errors", "audio", "songs"} | STORAGE,
     "pages": {"errors", "audio", "separation", "pictures", "songs"} | STORAGE,
     "pipeline": {"errors", "allocator", "audio", "models", "separation", "tagging", "pictures"}

@@ -4,6 +4,7 @@ Its YAML head is what hubs of data sets read: a store that is copied to one load
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final
@@ -11,9 +12,11 @@ from typing import Final
 from bandscope_dagster.describing.holdings import Holdings, UsedModel
 from bandscope_dagster.describing.own_file import marked
 from bandscope_dagster.describing.stated import Stated, plain
+from bandscope_dagster.models.inventory import Model
 from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, SONG_CATALOG, Table, catalog_key
 from bandscope_dagster.tagging.instruments import NAME as OUR_TAGGER
 from bandscope_dagster.tagging.presence_rule import PresenceRule, PresentFrom
+from bandscope_dagster.tagging.registry import WITHOUT_SCORES
 
 CARD_KEY: Final = "README.md"
 
@@ -67,8 +70,8 @@ def _head(holdings: Holdings, stated: Stated) -> str:
     size = next((name for bound, name in SIZES if holdings.songs < bound), "n>1M")
     lines = [
         "---",
-        f"pretty_name: {json.dumps(stated.name)}",
-        f"license: {json.dumps(stated.licence or 'unknown')}",
+        f"pretty_name: {_yaml(stated.name)}",
+        *_licence_lines(stated.licence),
         "tags: [music, audio, source-separation, instrument-recognition, bandscope]",
         f"size_categories: [{json.dumps(size)}]",
         "configs:",
@@ -78,6 +81,21 @@ def _head(holdings: Holdings, stated: Stated) -> str:
         lines += [f"- config_name: {table.name}", f'  data_files: "{_files(table)}"']
         lines += ["  default: true"] if table is SONG_CATALOG else []
     return "\n".join([*lines, "---"])
+
+
+def _yaml(text: str) -> str:
+    """A text as YAML: JSON, but with characters as they are, because YAML reads JSON's pairs of surrogates as two."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _licence_lines(licence: str | None) -> list[str]:
+    """The licence as hubs take it: an identifier in lower case, or "other" with a name and, for a URL, a link."""
+    if licence is None:
+        return ["license: unknown"]
+    if re.fullmatch(r"[A-Za-z0-9.+-]+", licence):
+        return [f"license: {_yaml(licence.lower())}"]
+    link = [f"license_link: {_yaml(licence)}"] if re.match(r"https?://", licence) else []
+    return ["license: other", f"license_name: {_yaml(licence)}", *link]
 
 
 def _summary(holdings: Holdings, written_at: datetime) -> str:
@@ -139,9 +157,13 @@ def _models(holdings: Holdings) -> str:
         f"| {plain(model.name)} | {model.kind} | {model.songs:,} | {_licence(model)} | {_weights(model)} |"
         for model in holdings.models
     ]
-    cited = [
-        f"- {plain(model.name)}: {plain(model.known.citation)}" for model in holdings.models if model.known
-    ]
+    known = {
+        name: entry
+        for model in holdings.models
+        for name, entry in {model.name: model.known, **model.members}.items()
+        if entry
+    }
+    cited = [f"- {plain(name)}: {plain(entry.citation)}" for name, entry in known.items()]
     head = (
         "| model | kind | songs | licence of the weights | SHA-256 of the weights |",
         "|---|---|---|---|---|",
@@ -150,13 +172,21 @@ def _models(holdings: Holdings) -> str:
 
 
 def _licence(model: UsedModel) -> str:
-    return model.known.licence if model.known else "unknown to this version of Bandscope"
+    if model.members:  # a preset has no licence of its own
+        return "; ".join(f"{plain(name)}: {_licence_of(entry)}" for name, entry in model.members.items())
+    return _licence_of(model.known)
+
+
+def _licence_of(entry: Model | None) -> str:
+    return entry.licence if entry else "unknown to this version of Bandscope"
 
 
 def _weights(model: UsedModel) -> str:
-    shown = [f"`{plain(sha256)}`" for sha256 in model.weights[:SHOWN_WEIGHTS] if sha256]
-    more = len(model.weights) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if shown and more > 0 else "") or "not sampled"
+    digests = [f"`{plain(sha256)}`" for sha256 in model.weights if sha256]
+    served = [f"on a server, not hashed: {plain(name)}" for name in model.served]
+    shown = [*digests[:SHOWN_WEIGHTS], *served[:SHOWN_WEIGHTS]]
+    more = len(digests) + len(served) - len(shown)
+    return "; ".join(shown) + (f" and {more} more" if more else "") or "not sampled"
 
 
 def _scores(holdings: Holdings, rules: PresentFrom) -> Iterator[str]:
@@ -166,19 +196,22 @@ def _scores(holdings: Holdings, rules: PresentFrom) -> Iterator[str]:
     others = [plain(name) for name in taggers if name != OUR_TAGGER]
     if others:
         yield (
-            f"{', '.join(others)}: how strongly the label of the model answers, in [0, 1], which is no probability; "
+            f"{', '.join(others)}: how strongly the model answers for the label, in [0, 1], which is no probability; "
             "null if the model has no scores. Compare scores of one tagger only."
         )
     for name in taggers:
-        yield f"{plain(name)}: {_rule(rules.get(name, rules[None]))}"
+        yield f"{plain(name)}: {_rule(rules.get(name, rules[None]), scored=name not in WITHOUT_SCORES)}"
     yield (
         "`score` in `instrument_catalog` is the mean over all windows, also those in which the instrument rests; "
         "`score_max` is that of its best window. Use `seconds_present > 0` to ask if an instrument is there."
     )
 
 
-def _rule(rule: PresenceRule) -> str:
-    """The rule by which an instrument counts as present, in words."""
+def _rule(rule: PresenceRule, *, scored: bool) -> str:
+    """The rule by which an instrument counts as present, in words; ``scored``: the tagger gives scores."""
+    softer = f"Windows of a stem that are {-rule.audible_db:g} dB softer than the song never count."
+    if not scored:
+        return f"it has no scores; an instrument is present in all windows in which it is named. {softer}"
     bounds = sorted({rule.bound, *rule.bounds.values()}) if not rule.bounds else sorted(rule.bounds.values())
     bound = f"{bounds[0]:.3g}" if len(bounds) == 1 else f"its own bound, {bounds[0]:.3g} to {bounds[-1]:.3g}"
     share = (
@@ -187,7 +220,4 @@ def _rule(rule: PresenceRule) -> str:
         else f", and the mean of the best {rule.best_share:.0%} of the windows of a source (at least {rule.fewest}) "
         "reaches it too"
     )
-    return (
-        f"an instrument is present in the windows in which its score reaches {bound}{share}. Windows of a stem that "
-        f"are {-rule.audible_db:g} dB softer than the song never count."
-    )
+    return f"an instrument is present in the windows in which its score reaches {bound}{share}. {softer}"

@@ -4,6 +4,7 @@ Counts come from the catalogs, so they are those of their last refresh. The vers
 the footers of some songs, because reading all would take minutes in a large store.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import polars as pl
 
 from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.models.inventory import Model, load_inventory
+from bandscope_dagster.separation.presets import MODELS
 from bandscope_dagster.songs.status import Status
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import read_rows
@@ -49,6 +51,10 @@ class UsedModel:
     songs: int
     weights: tuple[str, ...]  # SHA-256, of the sampled songs; the most frequent first
     known: Model | None  # its entry in the inventory; None for a model that this version does not know
+    members: Mapping[str, Model | None]  # of a preset, in the sampled songs: name → its entry, likewise
+    served: tuple[
+        str, ...
+    ]  # "NAME, revision X" on servers, whose weights have no digest; of the sampled songs
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +100,8 @@ def read_holdings(store: ObjectStore) -> Holdings:
     )
 
 
-_Origin: TypeAlias = tuple[str, str, Mapping[str, str]]
-"""Model, SHA-256 of its weights, and package → version."""
+_Origin: TypeAlias = tuple[str, str, Mapping[str, Any], Mapping[str, str]]
+"""Model, SHA-256 of its weights, its parameters, and package → version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,24 +111,34 @@ class _Seen:
     songs: int
     weights: Mapping[str, Counter[str]]  # model → SHA-256 → songs
     software: Mapping[str, Sequence[str]]  # package → versions
+    members: Mapping[str, set[str]]  # preset → names of its models
+    served: Mapping[str, set[str]]  # model → its names and revisions on servers
 
 
 def _sample(store: ObjectStore, songs: pl.DataFrame) -> _Seen:
     computed = songs.filter(pl.col("separator").is_not_null() | pl.col("tagger").is_not_null())
-    chosen = computed["song_id"].gather_every(max(1, computed.height // SAMPLED_SONGS)).head(SAMPLED_SONGS)
+    chosen = computed["song_id"].gather_every(
+        max(1, -(-computed.height // SAMPLED_SONGS))
+    )  # from first to last
     weights: dict[str, Counter[str]] = {}
     software: dict[str, set[str]] = {}
+    members: dict[str, set[str]] = {}
+    served: dict[str, set[str]] = {}
 
     def origins(song_id: str) -> list[_Origin]:
         return list(_origins(store, song_id))
 
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         for of_song in pool.map(origins, chosen):
-            for model, sha256, packages in of_song:
+            for model, sha256, params, packages in of_song:
+                members.setdefault(model, set()).update(params.get(MODELS) or ())
+                if name := params.get("served_model"):
+                    served.setdefault(model, set()).add(f"{name}, revision {params.get('revision')}")
                 weights.setdefault(model, Counter())[sha256] += 1
                 for package, version in packages.items():
                     software.setdefault(package, set()).add(version)
-    return _Seen(len(chosen), weights, {package: sorted(found) for package, found in software.items()})
+    versions = {package: sorted(found) for package, found in software.items()}
+    return _Seen(len(chosen), weights, versions, members, served)
 
 
 def _origins(store: ObjectStore, song_id: str) -> Iterator[_Origin]:
@@ -136,14 +152,16 @@ def _origins(store: ObjectStore, song_id: str) -> Iterator[_Origin]:
         except DamagedFile:
             continue
         if lineage.model:
-            yield lineage.model, lineage.model_sha256, Maker.of(footer).software
+            yield lineage.model, lineage.model_sha256, json.loads(lineage.params), Maker.of(footer).software
 
 
 def _models(names: pl.Series, kind: str, seen: _Seen) -> Iterator[UsedModel]:
     inventory = load_inventory()
     for name, songs in _counts(names).items():
         weights = tuple(sha256 for sha256, _ in seen.weights.get(name, Counter()).most_common())
-        yield UsedModel(name, kind, songs, weights, inventory.get(name))
+        members = {member: inventory.get(member) for member in sorted(seen.members.get(name, ()))}
+        served = tuple(sorted(seen.served.get(name, ())))
+        yield UsedModel(name, kind, songs, weights, inventory.get(name), members, served)
 
 
 def _counts(values: pl.Series) -> dict[str, int]:

@@ -12,19 +12,22 @@ import yaml
 from catalog_songs import CATALOGS, reject
 from command_line import CommandLine, Ended
 from page_songs import noise, store_song
-from song_rows import NOW, lineage, tag_row
+from song_rows import NOW, block_rows, lineage, tag_row
 
 from bandscope_dagster.catalogs.refresh import refresh
+from bandscope_dagster.describing import holdings
 from bandscope_dagster.describing.croissant import CONTEXT, croissant
-from bandscope_dagster.describing.data_card import CALIBRATION
-from bandscope_dagster.describing.holdings import read_holdings
+from bandscope_dagster.describing.data_card import CALIBRATION, data_card
+from bandscope_dagster.describing.holdings import Holdings, read_holdings
 from bandscope_dagster.describing.own_file import NotOurs, is_identified, is_marked, marked, replace_own
 from bandscope_dagster.describing.stated import Stated, plain
 from bandscope_dagster.models.inventory import find_model
+from bandscope_dagster.separation import presets
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS, TABLES
+from bandscope_dagster.storage.tables.schemas import INSTRUMENT_TAGS, STEM_INSTRUMENT_TAGS, STEMS, TABLES
 from bandscope_dagster.storage.tables.song_tables import write_table
+from bandscope_dagster.tagging.registry import present_from
 
 HOSTILE = "<script>alert(1)</script> ![x](http://example.com/x.png) | `x`\n# Title\n---\nlicense: mit"
 ROOT = Path(__file__).parents[2]
@@ -124,6 +127,55 @@ def test_the_card_has_the_counts_the_models_and_how_they_are_to_be_read(describe
     assert re.search(r"Versions in the files of 2 songs: .*pyarrow \d", body)
 
 
+def test_the_head_of_the_card_is_what_hubs_read(describe: Described) -> None:
+    assert describe("--name", "Night 🎵", "--licence", "https://example.org/terms").code == 0
+    head, _ = head_and_body(describe.text("README.md"))
+    assert head["pretty_name"] == "Night 🎵" and head["license"] == "other"
+    assert head["license_name"] == head["license_link"] == "https://example.org/terms"
+
+
+def test_the_card_names_the_models_of_a_preset_and_those_on_a_server(store: ObjectStore) -> None:
+    stems = [row | {"model": "karaoke"} for row in block_rows("song", 0, ("vocals", "accompaniment"))]
+    members = {"htdemucs_ft": {}, "of-another-version": {}}
+    write_table(
+        store,
+        STEMS,
+        stems,
+        lineage("song", model="karaoke", params=json.dumps({presets.MODELS: members})),
+    )
+    params = json.dumps({"served_model": "Qwen/Omni", "revision": "abc"})
+    tags = [tag_row("song", "guitar", None, 0.0, model="qwen2.5-omni")]
+    made = lineage("song", model="qwen2.5-omni", model_sha256="", params=params)
+    write_table(store, INSTRUMENT_TAGS, tags, made)
+    songs = pl.DataFrame({"song_id": ["song"], "separator": ["karaoke"], "tagger": ["qwen2.5-omni"]})
+    seen = holdings._sample(store, songs)
+    models = [
+        *holdings._models(songs["separator"], "separator", seen),
+        *holdings._models(songs["tagger"], "tagger", seen),
+    ]
+    found = Holdings(NOW, 1, {"ok": 1}, 0.0, {}, models, {}, 1, [])
+    card = data_card(found, Stated("songs"), present_from(None, -25.0), NOW)
+    network = find_model("htdemucs_ft")
+    assert (
+        f"htdemucs&#95;ft: {network.licence}; of-another-version: unknown to this version of Bandscope"
+        in card
+    )
+    assert f"- htdemucs&#95;ft: {plain(network.citation)}" in card
+    assert f"on a server, not hashed: {plain('Qwen/Omni, revision abc')}" in card
+    assert "it has no scores; an instrument is present in all windows in which it is named" in card
+
+
+def test_the_songs_whose_footers_are_read_are_spread_over_the_store(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "SAMPLED_SONGS", 4)
+    asked: list[str] = []
+    monkeypatch.setattr(holdings, "_origins", lambda store, song: asked.append(song) or [])
+    names = [f"{number}" for number in range(7)]
+    songs = pl.DataFrame({"song_id": names, "separator": ["m"] * 7, "tagger": ["t"] * 7})
+    assert holdings._sample(store, songs).songs == 4 and sorted(asked) == ["0", "2", "4", "6"]
+
+
 def test_the_figures_of_the_card_are_those_of_the_page_about_the_tagger() -> None:
     page = (ROOT / "docs" / "tagging.md").read_text()
     for row in (
@@ -155,7 +207,7 @@ def test_no_text_of_a_song_is_in_a_description_and_that_of_the_owner_is_only_tex
     card = describe.text("README.md")
     assert "<script>" not in card.replace(json.dumps(HOSTILE), "") and "Night Bus" not in card
     head, body = head_and_body(card)
-    assert head["pretty_name"] == head["license"] == HOSTILE
+    assert head["pretty_name"] == head["license_name"] == HOSTILE and head["license"] == "other"
     assert "](" not in body and "# Title" not in body and "<" not in body.split("<!-- written by")[0]
     assert describe.croissant["name"] == HOSTILE and "Night Bus" not in describe.text("croissant.json")
 
@@ -198,7 +250,7 @@ def test_our_own_file_is_replaced_and_follows_the_catalogs(describe: Described) 
 def test_a_file_of_to_is_replaced_only_if_asked(describe: Described, tmp_path: Path) -> None:
     card = tmp_path / "card.md"
     assert describe("--to", card, "--licence", "CC0-1.0").code == 0
-    assert head_and_body(card.read_text())[0]["license"] == "CC0-1.0"
+    assert head_and_body(card.read_text())[0]["license"] == "cc0-1.0"
     assert not (describe.folder / "README.md").exists()
     ended = describe("--to", card)
     assert ended.code == 1 and f"{card} already exists" in ended.err
@@ -244,11 +296,9 @@ def test_the_python_of_the_page_about_data_sets_runs(describe: Described) -> Non
 
 def test_a_store_of_each_kind_is_described_at_its_root(store: ObjectStore) -> None:
     fill(store)
-    holdings = read_holdings(store)
-    assert (
-        holdings.statuses == {"rejected": 3, "ok": 2} and [table.name for table in holdings.tables] == FILLED
-    )
-    document = croissant(store, holdings, Stated("songs"), NOW)
+    held = read_holdings(store)
+    assert held.statuses == {"rejected": 3, "ok": 2} and [table.name for table in held.tables] == FILLED
+    document = croissant(store, held, Stated("songs"), NOW)
     for file in document["distribution"]:
         if "sha256" in file:
             assert hashlib.sha256(store.read(file["contentUrl"])).hexdigest() == file["sha256"]

@@ -29,8 +29,8 @@ ROOMS: dict[str, set[str]] = {
     "settings": {"errors", "audio", "storage.objects", "separation", "tagging"},
     "input_digests": {"models", "storage.tables"},
     "songs": {"errors", "audio", "separation", "tagging", "input_digests"} | STORAGE,
-    "describing": {"errors", "models", "separation", "tagging", "songs"},
-    "exporting": {"errors", "audio", "separation", "songs"},
+    "describing": {"errors", "models", "separation", "tagging", "songs"} | STORAGE,
+    "exporting": {"errors", "audio", "separation", "songs"} | STORAGE,
     "pages": {"errors", "audio", "separation", "pictures", "songs"} | STORAGE,
     "pipeline": {"errors", "allocator", "audio", "models", "separation", "tagging", "pictures"}
     | {"settings", "input_digests", "songs"}

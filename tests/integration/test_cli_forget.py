@@ -88,7 +88,9 @@ def test_a_song_leaves_and_comes_back_and_nothing_makes_it_again_meanwhile(
         # With its upload, which keeps its time on the way: it is the same song when it is back.
         with_upload = bandscope("forget", a, "--upload", "--yes")
         assert with_upload.code == 0
-        assert f"{store.uri('delta')}, keep rows: 30 days" in with_upload.out, "what stays is said"
+        assert f"{store.uri('delta')}, still have their rows for 30 days" in with_upload.out, (
+            "what stays is said"
+        )
         assert keys(store, "uploads") == ["uploads/b.wav", "uploads/c.wav"]
         assert json.loads(store.read(f"forgotten/{a}.json"))["upload_key"] == "uploads/a.wav"
         assert bandscope("forget", "--undo", "a.wav").code == 0

@@ -28,7 +28,7 @@ def download_asset(model: Model, source: ReleaseSource, name: str, size: int, do
         ModelFileError: the release has no such asset, or the download failed several times.
         OSError: the file cannot be written to the disk.
     """
-    from huggingface_hub.utils import tqdm
+    from tqdm import tqdm
 
     url = f"{GITHUB}/{source.repository}/releases/download/{source.release}/{name}"
     arrived = download_folder / name

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.separation.ensemble import AnySeparator, Ensemble
 from bandscope_dagster.separation.protocol import Separator
+from bandscope_dagster.separation.wrapped import WrappedSeparator
 from bandscope_dagster.tagging.protocol import Heard, RemoteTagger, Tagger
 
 if TYPE_CHECKING:
@@ -39,16 +40,10 @@ class ModelThread:
         return tagger if isinstance(tagger, RemoteTagger) else _TaggerInTurns(tagger, self._thread)
 
 
-class _SeparatorInTurns:
+class _SeparatorInTurns(WrappedSeparator):
     def __init__(self, separator: Separator, thread: ThreadPoolExecutor) -> None:
-        self._separator, self._thread = separator, thread
-        self.identity = separator.identity
-        self.stems = separator.stems
-        self.plan = separator.plan
-        self.shorter_plans = separator.shorter_plans
-        self.batch = separator.batch
-        self.device = separator.device
-        self.normalised = separator.normalised
+        super().__init__(separator)
+        self._thread = thread
 
     def separate(self, segments: Tensor) -> Tensor:
         return self._thread.submit(self._separator.separate, segments).result()

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from bandscope_dagster.errors import SettingsError
-from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import load_inventory
 from bandscope_dagster.separation.presets import RECIPES, find_preset, name_of
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from bandscope_dagster.separation.protocol import Separator
 
 PARAMETER: Final = "stems"
 """Name of the chosen stems in the parameters of a separator, and so in the lineage; absent if all are computed."""
@@ -73,31 +66,3 @@ def chosen_stems(params: Mapping[str, Any]) -> tuple[str, ...] | None:
 def stored_stems(model: str, params: Mapping[str, Any]) -> tuple[str, ...]:
     """The stems that a lineage of stems tells of, by its model and parameters; empty if the model is not known."""
     return chosen_stems(params) or tuple(params.get(RECIPES, ())) or stems_of(model)
-
-
-class ChosenStems:
-    """A separator that returns only some stems of another one, which may have left out the others itself."""
-
-    def __init__(self, separator: Separator, stems: Sequence[str]) -> None:
-        """``stems`` are in the order of the separator.
-
-        Raises:
-            SettingsError: the separator lacks one of the stems.
-        """
-        own = separator.identity
-        require_stems(stems, own.name, separator.stems)
-        self._separator = separator
-        self._rows = [separator.stems.index(stem) for stem in stems]
-        self._selects = len(stems) < len(separator.stems)
-        self.identity: ModelIdentity = replace(own, params=own.params | {PARAMETER: list(stems)})
-        self.stems = tuple(stems)
-        self.plan = separator.plan
-        self.shorter_plans = separator.shorter_plans
-        self.batch = separator.batch
-        self.device = separator.device
-        self.normalised = separator.normalised
-
-    def separate(self, segments: Tensor) -> Tensor:
-        """``(batch, 2, length)`` → ``(batch, chosen stems, 2, length)``, both float32 on ``device``."""
-        stems = self._separator.separate(segments)
-        return stems[:, self._rows] if self._selects else stems

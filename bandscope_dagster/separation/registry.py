@@ -9,7 +9,7 @@ from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.identity import ModelIdentity
 from bandscope_dagster.models.inventory import Model, digest_of_weights, find_model
 from bandscope_dagster.models.store import model_folder
-from bandscope_dagster.separation.chosen_stems import PARAMETER, ChosenStems
+from bandscope_dagster.separation.chosen_stems import PARAMETER
 from bandscope_dagster.separation.chunked import load_chunked
 from bandscope_dagster.separation.demucs.model import load_demucs
 from bandscope_dagster.separation.ensemble import AnySeparator, Ensemble
@@ -18,6 +18,7 @@ from bandscope_dagster.separation.presets import BUILT_IN, MODELS, RECIPES, Pres
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.spleeter import NAME as SPLEETER
 from bandscope_dagster.separation.spleeter import Spleeter
+from bandscope_dagster.separation.wrapped import ChosenStems
 
 Loader = Callable[[Model, Path, str, SeparationOptions], Separator]  # the model, its folder, device, options
 

@@ -1,8 +1,7 @@
 """SCNet and the RoFormers in chunks, against the published inference with pymss-core's networks."""
 
-import random
-from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from long_forms import quick_or_long
 from numpy.typing import NDArray
+from separated_songs import separate as separate_in_blocks
+from separated_songs import separate_mixed
 from tiny_chunked import (
     BAND_SPLIT,
     MEL,
@@ -28,38 +29,19 @@ from bandscope_dagster.errors import ModelFileError, SettingsError
 from bandscope_dagster.models.inventory import load_inventory
 from bandscope_dagster.models.networks import Network
 from bandscope_dagster.models.provision import add
-from bandscope_dagster.separation.chunked import Chunked, load_chunked, load_module, require_parameters
+from bandscope_dagster.separation.chunked import load_chunked, load_module, require_parameters
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.options import SeparationOptions
-from bandscope_dagster.separation.streaming import Results, Separated, StreamingSeparation
 
 Audio = NDArray[np.float32]
 
 EXACT = 1e-5
+separate = partial(separate_in_blocks, block=1000)  # frames, less than a chunk of the tiny networks
 FAMILIES = pytest.mark.parametrize("network", TINY.values(), ids=TINY.keys())
 
 
 def noise(frames: int, seed: int = 0) -> Audio:
     return np.random.default_rng(seed).uniform(-1, 1, (2, frames)).astype(np.float32)
-
-
-def stems_of(results: Results) -> dict[str, Audio]:
-    pieces: defaultdict[str, list[Audio]] = defaultdict(list)
-    for result in results:
-        assert isinstance(result, Separated), result
-        pieces[result.song].append(result.stems)
-    return {name: np.concatenate(parts, axis=-1) for name, parts in pieces.items()}
-
-
-def separate(
-    separator: Chunked, mixture: Audio, block: int = 1000, normalisation: Normalisation | None = None
-) -> Audio:
-    streaming = StreamingSeparation(separator)
-    streaming.open("song", normalisation or Normalisation())
-    results: Results = []
-    for start in range(0, mixture.shape[1], block):
-        results += streaming.push("song", mixture[:, start : start + block])
-    return stems_of([*results, *streaming.finish("song"), *streaming.flush()])["song"]
 
 
 def assert_equal(stems: Audio, wanted: Audio) -> None:
@@ -94,20 +76,7 @@ def test_any_length_block_batch_and_mix_of_songs_equals_the_published_inference(
 ) -> None:
     network, frames = chosen
     songs = {f"song {index}": noise(length, seed + index) for index, length in enumerate(frames)}
-    streaming = StreamingSeparation(tiny_chunked(network, batch=batch))
-    results: Results = []
-    order = random.Random(seed)
-    left = {name: 0 for name in songs}
-    for name in songs:
-        streaming.open(name, Normalisation())
-    while left:  # songs are interleaved at random
-        name = order.choice(list(left))
-        results += streaming.push(name, songs[name][:, left[name] : left[name] + block])
-        left[name] += block
-        if left[name] >= songs[name].shape[1]:
-            results += streaming.finish(name)
-            del left[name]
-    stems = stems_of([*results, *streaming.flush()])
+    stems = separate_mixed(tiny_chunked(network, batch=batch), songs, block, seed)
     for name, mixture in songs.items():
         assert_equal(stems[name], published_inference(network, mixture))
 

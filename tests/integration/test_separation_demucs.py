@@ -3,7 +3,6 @@
 import hashlib
 import io
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -21,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from long_forms import quick_or_long
 from numpy.typing import NDArray
+from separated_songs import separate, separate_mixed
 from tiny_demucs import (
     FOUR,
     SEGMENT,
@@ -38,7 +38,6 @@ from bandscope_dagster.models.inventory import Model, ModelFile, find_model
 from bandscope_dagster.separation.demucs.model import BAGS, MAX_SHIFT, Demucs, load_demucs
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.options import SeparationOptions
-from bandscope_dagster.separation.streaming import Results, Separated, StreamingSeparation
 
 Audio = NDArray[np.float32]
 
@@ -69,26 +68,6 @@ def noise(frames: int, seed: int = 0) -> Audio:
     return np.random.default_rng(seed).uniform(-1, 1, (2, frames)).astype(np.float32)
 
 
-def separate(
-    separator: Demucs, mixture: Audio, normalisation: Normalisation | None = None, block: int = 100_000
-) -> Audio:
-    """``(stems, 2, frames)``."""
-    streaming = StreamingSeparation(separator)
-    streaming.open("song", normalisation or Normalisation())
-    results: Results = []
-    for start in range(0, mixture.shape[1], block):
-        results += streaming.push("song", mixture[:, start : start + block])
-    return stems_of([*results, *streaming.finish("song"), *streaming.flush()])["song"]
-
-
-def stems_of(results: Results) -> dict[str, Audio]:
-    pieces: defaultdict[str, list[Audio]] = defaultdict(list)
-    for result in results:
-        assert isinstance(result, Separated), result
-        pieces[result.song].append(result.stems)
-    return {name: np.concatenate(parts, axis=-1) for name, parts in pieces.items()}
-
-
 def expected(mixture: Audio, *networks: Any, **options: Any) -> Audio:
     return reference(torch.from_numpy(mixture), *networks, **options).numpy()
 
@@ -117,20 +96,7 @@ def test_any_length_block_batch_and_mix_of_songs_equals_apply_model(
 ) -> None:
     nets, weights = (networks(), BAGGED) if bag else (networks()[:1], None)
     songs = {f"song {index}": noise(frames, seed + index) for index, frames in enumerate(lengths)}
-    streaming = StreamingSeparation(separator_of(bag, batch, onednn))
-    results: Results = []
-    order = random.Random(seed)
-    left = {name: 0 for name in songs}
-    for name in songs:
-        streaming.open(name, Normalisation())
-    while left:  # songs are interleaved at random
-        name = order.choice(list(left))
-        results += streaming.push(name, songs[name][:, left[name] : left[name] + block])
-        left[name] += block
-        if left[name] >= songs[name].shape[1]:
-            results += streaming.finish(name)
-            del left[name]
-    stems = stems_of([*results, *streaming.flush()])
+    stems = separate_mixed(separator_of(bag, batch, onednn), songs, block, seed)
     for name, mixture in songs.items():
         assert_equal(stems[name], expected(mixture, *nets, weights=weights))
 

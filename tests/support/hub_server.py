@@ -11,11 +11,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from http_servers import new_server, serving
 from huggingface_hub import constants
 
 from bandscope_dagster.models.inventory import HubSource, Model, ModelFile
@@ -145,18 +146,12 @@ def run_hub_server(contents: Mapping[str, bytes] = CONTENTS) -> Iterator[HubServ
 
         do_HEAD = do_GET
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield hub
-    finally:
-        hub.ended.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    server, hub.endpoint = new_server(Handler)
+    with serving(server):
+        try:
+            yield hub
+        finally:
+            hub.ended.set()
 
 
 def use_hub(server: HubServer, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

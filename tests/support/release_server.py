@@ -1,11 +1,12 @@
 """A server of release assets with GitHub's addresses: a redirect to a second address, ranges, and faults."""
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Literal
+
+from http_servers import new_server, serving
 
 Fault = Literal["half", "500", "404", "no ranges", "endless"]
 
@@ -54,14 +55,6 @@ def run_release_server(repository: str, release: str, assets: Mapping[str, bytes
             self.wfile.write(body[: len(body) // 2] if fault == "half" else body)
             self.close_connection = True
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    running.endpoint = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    server, running.endpoint = new_server(Handler)
+    with serving(server):
         yield running
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -143,6 +143,26 @@ class S3Store:
     def polars_access(self) -> dict[str, Any]:
         """See ``ObjectStore.polars_access``."""
         access = self._bucket.access
+        return {
+            "storage_options": self._access_options(),
+            "credential_provider": None if access.anonymous else access.for_polars,
+        }
+
+    def delta_options(self) -> dict[str, str]:
+        """See ``ObjectStore.delta_options``."""
+        return self._bucket.call("the Delta tables", self._delta_options)
+
+    def _delta_options(self) -> dict[str, str]:
+        options = self._access_options() | {
+            "max_retries": str(s3_bucket.REQUEST_RETRIES),
+            "retry_timeout": f"{s3_bucket.REQUEST_RETRIES_FOR_S:g}s",
+        }
+        access = self._bucket.access
+        return options if access.anonymous else options | access.for_polars()[0]
+
+    def _access_options(self) -> dict[str, str]:
+        """The server and how to reach it, by the names that polars and deltalake share."""
+        access = self._bucket.access
         options = {
             "aws_region": access.region,
             "aws_endpoint_url": access.endpoint,
@@ -153,30 +173,6 @@ class S3Store:
             "connect_timeout": f"{s3_bucket.CONNECT_TIMEOUT_S}s",
             "read_timeout": f"{s3_bucket.STALL_TIMEOUT_S}s",
         }
-        return {
-            "storage_options": {name: value for name, value in options.items() if value is not None},
-            "credential_provider": None if access.anonymous else access.for_polars,
-        }
-
-    def delta_options(self) -> dict[str, str]:
-        """See ``ObjectStore.delta_options``."""
-        return self._bucket.call("the Delta tables", self._delta_options)
-
-    def _delta_options(self) -> dict[str, str]:
-        access = self._bucket.access
-        options = {
-            "aws_region": access.region,
-            "aws_endpoint_url": access.endpoint,
-            "aws_virtual_hosted_style_request": str(access.virtual_host).lower(),
-            "aws_skip_signature": str(access.anonymous).lower(),
-            "aws_allow_http": str(access.plain_http).lower(),
-            "connect_timeout": f"{s3_bucket.CONNECT_TIMEOUT_S}s",
-            "read_timeout": f"{s3_bucket.STALL_TIMEOUT_S}s",
-            "max_retries": str(s3_bucket.REQUEST_RETRIES),
-            "retry_timeout": f"{s3_bucket.REQUEST_RETRIES_FOR_S:g}s",
-        }
-        if not access.anonymous:
-            options |= access.for_polars()[0]
         return {name: value for name, value in options.items() if value is not None}
 
     def call(self, key: str, operation: Callable[[], T]) -> T:

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     s3_virtual_host: bool = False
     """Send requests to bucket.host (true) or to host/bucket (false). Some servers take only one of them."""
 
-    separator: str = "spleeter-2stems"
+    separator: str = SMALL_SEPARATOR
     """Model that separates songs into stems, or a preset, which names the models of each stem, or the path of a preset
     of your own (.toml; see models.md). `bandscope models list` shows all."""
     tagger: str = "bandscope-instruments"

@@ -23,9 +23,10 @@ from pathlib import Path
 
 import polars as pl
 
+from bandscope_dagster.catalogs.catalog import Catalog
 from bandscope_dagster.catalogs.delta import DeltaTarget, delta_base, follow
 from bandscope_dagster.catalogs.instrument_catalog import instrument_catalog
-from bandscope_dagster.catalogs.refresh import Catalog, refresh
+from bandscope_dagster.catalogs.refresh import refresh
 from bandscope_dagster.catalogs.song_catalog import song_catalog
 from bandscope_dagster.catalogs.song_errors import song_errors
 from bandscope_dagster.storage.objects.open_store import open_store
@@ -162,9 +163,7 @@ def version(store: ObjectStore, catalog: Catalog, refresh_id: str, what: str, st
     write_sorted(store, catalog.layout, step.parts, {})
     plain = time.perf_counter() - plain
     base, before = delta_base(store, catalog.layout), delta_mb(store)
-    target = DeltaTarget(
-        catalog.layout, catalog.made_with, refresh_id, step.versions, catalog.compared, step.parts, False
-    )
+    target = DeltaTarget(catalog, refresh_id, step.versions, step.parts, everything=False)
     known: dict[str, pl.DataFrame] = {}
     if base.version is not None:  # as a refresh has read it
         known[base.version.refresh_id] = read_state(

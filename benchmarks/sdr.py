@@ -24,7 +24,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,8 +49,8 @@ from bandscope_dagster.settings import Settings, load_settings
 from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import STEMS
-from bandscope_dagster.tagging.protocol import Tagger
 from benchmarks.sdr_figures import SdrMeter, StemFigures, summarize
+from benchmarks.separation import OneModel
 
 Audio = NDArray[np.float32]
 
@@ -221,16 +221,6 @@ class _Truth:
         return self._block[source]
 
 
-class Loaded:
-    """Models for the pipeline: the separator of the settings, loaded once, and no tagger."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.separator = Models(settings).separator
-
-    def tagger(self, stopped: Callable[[], bool]) -> Tagger:
-        raise NotImplementedError("this benchmark does not tag")
-
-
 def print_table(tracks: Sequence[Mapping[str, StemFigures]]) -> None:
     """The summary of every stem."""
     found = summarize(tracks)
@@ -253,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if given.separator is not None:
             settings = settings.model_copy(update={"separator": given.separator})
         models_here(settings, [STEMS.name])  # an unknown name is refused before the tracks are looked for
-        models = Loaded(settings)
+        models = OneModel(Models(settings).separator)
         found: list[dict[str, StemFigures]] = []
         for track in find_tracks(given.folder)[: given.tracks]:
             found.append(measure_track(track, settings, models))

@@ -48,6 +48,7 @@ from bandscope_dagster.pipeline.outcomes import SongFailed
 from bandscope_dagster.pipeline.plan import SongPlanner
 from bandscope_dagster.pipeline.uploads import UPLOADS, list_uploads
 from bandscope_dagster.pipeline.validate import check_songs
+from bandscope_dagster.separation.ensemble import AnySeparator
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.options import SeparationOptions
 from bandscope_dagster.separation.protocol import Separator
@@ -123,7 +124,7 @@ def cut(mixture: Audio, separator: Separator) -> list[torch.Tensor]:
 class OneModel:
     """Models for the pipeline: this separator, and no tagger."""
 
-    def __init__(self, load: Callable[[], Separator]) -> None:
+    def __init__(self, load: Callable[[], AnySeparator]) -> None:
         self.separator = load
 
     def tagger(self, stopped: Callable[[], bool]) -> Tagger:

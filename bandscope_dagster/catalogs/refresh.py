@@ -201,7 +201,7 @@ def _apply(
             follow(store, base, target, {old.refresh_id: old.versions} if old else {}, history_days)
             # Only now: until then the Delta table may have the rows of the old file. The state of another refresh,
             # which the table also may have, is left to the age at which it belongs to none.
-            delete_old_states(store, catalog.table, current=[refresh_id], replaced=[since] if since else [])
+            delete_old_states(store, catalog.table, current=refresh_id, replaced=since)
     return file, changes
 
 

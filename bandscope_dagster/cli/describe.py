@@ -1,27 +1,21 @@
 """``bandscope describe``: writes the data card of the store, or its description as Croissant."""
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
 
 from rich.console import Console
 from rich.markup import escape
 
+from bandscope_dagster.cli.new_file import new_file, require_new
 from bandscope_dagster.describing.croissant import CROISSANT_KEY, croissant
 from bandscope_dagster.describing.data_card import CARD_KEY, data_card
 from bandscope_dagster.describing.holdings import read_holdings
 from bandscope_dagster.describing.own_file import replace_own
 from bandscope_dagster.describing.stated import Stated
-from bandscope_dagster.errors import BandscopeError
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.tagging.registry import present_from
-
-
-class CannotWrite(BandscopeError):
-    """The file exists already, or cannot be written; the message says what to do."""
 
 
 def describe(
@@ -44,10 +38,8 @@ def describe(
         NotOurs: a person wrote or edited the file in the store.
         NothingToDescribe: the store has no catalog of songs.
     """
-    if to is not None and to.exists() and not force:
-        raise CannotWrite(f"{to} already exists; use another name, or --force to replace it")
-    if to is not None and not to.parent.is_dir():
-        raise CannotWrite(f"the folder {to.parent} does not exist; create it first, or use another one")
+    if to is not None:
+        require_new(to, force=force)
     holdings = read_holdings(store)
     now = datetime.now(UTC)
     if as_croissant:
@@ -57,12 +49,8 @@ def describe(
     if to is None:
         written = replace_own(store, CROISSANT_KEY if as_croissant else CARD_KEY, text)
     else:
-        unfinished = to.with_name(f".{to.name}.{uuid4().hex}.part")
-        try:
-            unfinished.write_text(text, encoding="utf-8")
-            os.replace(unfinished, to)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with new_file(to, force=force) as file:
+            file.write(text.encode())
         written = str(to)
     console.print(escape(written), highlight=False, soft_wrap=True)
     if stated.missing:

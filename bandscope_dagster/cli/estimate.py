@@ -3,17 +3,17 @@
 from collections.abc import Collection
 from typing import Final
 
-import polars as pl
 from rich.console import Console
 from rich.markup import escape
 
 from bandscope_dagster.errors import BandscopeError, counted
 from bandscope_dagster.models.networks import RoformerNetwork
 from bandscope_dagster.orchestration.resources import Models, models_here
+from bandscope_dagster.pipeline.disk_space import known_seconds
 from bandscope_dagster.separation.presets import name_of
 from bandscope_dagster.separation.speed import device_in_words, in_words, measure_speed
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.storage.tables.schemas import SONGS, STEMS
+from bandscope_dagster.storage.tables.schemas import STEMS
 from bandscope_dagster.storage.tables.song_files import SongFiles
 
 
@@ -54,10 +54,7 @@ def print_estimate(console: Console, settings: Settings, files: SongFiles, songs
         return
     if factor is None or factor < WORTH_TELLING:
         return
-    known = files.of(pl.Series(sorted(songs), dtype=pl.String)).read(
-        SONGS, lambda rows: rows.select("song_id", "duration_s", "error")
-    )
-    seconds = {song: 0.0 if error else duration_s or 0.0 for song, duration_s, error in known.iter_rows()}
+    seconds = known_seconds(files, songs)
     total = sum(seconds.values())
     bound = _bound(settings)
     if all(song in seconds for song in songs):

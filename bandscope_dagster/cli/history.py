@@ -42,7 +42,7 @@ def print_history(store: ObjectStore, console: Console, catalog: str | None, *, 
 
 def _versions(store: ObjectStore, table: Table) -> list[CatalogVersion]:
     try:
-        return catalog_versions(store, table)
+        return list(catalog_versions(store, table))
     except DamagedDelta as error:
         raise HistoryError(f"{error}; `bandscope run` makes it again") from None
 

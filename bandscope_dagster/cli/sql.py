@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, cast
-from uuid import uuid4
 
 import polars as pl
 import polars.selectors as cs
 
+from bandscope_dagster.cli.new_file import new_file, require_new
 from bandscope_dagster.cli.terminal import one_line, printable
 from bandscope_dagster.errors import counted
 from bandscope_dagster.pages.text import megabytes
@@ -52,15 +52,16 @@ def show(
     replaces an existing one only with ``force``.
 
     Raises:
-        QueryError: the query fails, or its result does not fit the format or the file.
+        QueryError: the query fails, or its result does not fit the format.
+        CannotWrite: the file cannot be written, or exists and ``force`` is not given.
     """
     chosen = answer_format or _format_of(to)
     if to is not None and chosen == "table":
         raise QueryError("--to cannot write a table; use --format csv, json or parquet")
     if to is None and chosen == "parquet":
         raise QueryError("--format parquet needs a file; use --to FILE")
-    if to is not None and to.exists() and not force:
-        raise QueryError(f"{to} already exists; use another name, or --force to replace it")
+    if to is not None:
+        require_new(to, force=force)
     described = DESCRIBE.fullmatch(sql.strip())
     answer = _columns(described[1]) if described else lazy_query(store, sql, as_of)
     with polars_errors(tables_at(as_of)):
@@ -71,7 +72,7 @@ def show(
         if to is None:
             _pipe(answer, chosen)
             return
-        with _new_file(to, force=force) as file:
+        with new_file(to, force=force) as file:
             _write(answer, chosen, file)
         rows = _rows_in(to, chosen)
     say(f"{to}: {counted(rows, 'row')}, {megabytes(to.stat().st_size)}")
@@ -253,21 +254,3 @@ class _JsonArray:
         """Close the array after the last line."""
         self._file.write(b"[]\n" if self._next == b"[\n" else b"\n]\n")
         self._file.flush()
-
-
-@contextmanager
-def _new_file(path: Path, *, force: bool) -> Generator[BinaryIO]:
-    """A file that becomes ``path`` at the end of the block, and is removed if the block raises."""
-    if not path.parent.is_dir():
-        raise QueryError(f"the folder {path.parent} does not exist; create it first, or use another one")
-    unfinished = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    try:
-        with unfinished.open("xb") as file:
-            yield file
-        if path.exists() and not force:
-            raise QueryError(
-                f"another program created {path} meanwhile; use another name, or --force to replace it"
-            )
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

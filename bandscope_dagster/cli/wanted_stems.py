@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from bandscope_dagster.separation.chosen_stems import chosen_stems, require_stems, stems_of, stored_stems
 from bandscope_dagster.separation.presets import name_of
@@ -10,6 +12,7 @@ from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.lineage import read_lineage
 from bandscope_dagster.storage.tables.schemas import STEMS
+from bandscope_dagster.storage.tables.song_files import FOOTERS_AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,10 @@ def wanted_stems(settings: Settings, names: Collection[str]) -> Wanted:
 
 def stored_of(store: ObjectStore, songs: Collection[str]) -> Mapping[str, Stored]:
     """Those of ``songs`` that have stems, each with what it has."""
-    found = ((song, _stored(store, song)) for song in sorted(songs))
-    return {song: stored for song, stored in found if stored is not None}
+    ordered = sorted(songs)
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        found = list(pool.map(partial(_stored, store), ordered))
+    return {song: stored for song, stored in zip(ordered, found, strict=True) if stored is not None}
 
 
 def _stored(store: ObjectStore, song: str) -> Stored | None:

@@ -96,10 +96,7 @@ def _needed(
     """The bytes that the missing files of ``songs`` will have: probably, and at least."""
     per_second = _bytes_per_second(settings)
     incomplete = [song for song in songs if song in lacking.missing]
-    known = files.of(pl.Series(incomplete, dtype=pl.String)).read(
-        SONGS, lambda rows: rows.select("song_id", "duration_s", "error")
-    )
-    seconds = {song: 0.0 if error else duration_s or 0.0 for song, duration_s, error in known.iter_rows()}
+    seconds = known_seconds(files, incomplete)
     uploads = listing.by_song
     totals = [0.0, 0.0]
     for song in incomplete:
@@ -109,6 +106,14 @@ def _needed(
         rates = sum(per_second.get(table, 0.0) for table in lacking.missing[song])
         totals = [total + OTHER_BYTES + length * rates for total, length in zip(totals, lengths, strict=True)]
     return totals[0], totals[1]
+
+
+def known_seconds(files: SongFiles, songs: Collection[str]) -> dict[str, float]:
+    """Song → its duration, of the songs that have a row; 0 for those with an error, of which nothing is computed."""
+    known = files.of(pl.Series(sorted(songs), dtype=pl.String)).read(
+        SONGS, lambda rows: rows.select("song_id", "duration_s", "error")
+    )
+    return {song: 0.0 if error else duration_s or 0.0 for song, duration_s, error in known.iter_rows()}
 
 
 def _bytes_per_second(settings: Settings) -> dict[str, float]:

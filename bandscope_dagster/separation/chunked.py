@@ -144,8 +144,7 @@ class Chunked:
                 shorter than a window, the overlap is shorter than a fade, or the device lacks the precision.
         """
         options.refuse("shifts", model=name)
-        if options.precision == "tf32" and not device.startswith("cuda"):
-            raise SettingsError(f"BANDSCOPE_PRECISION=tf32 needs a CUDA device, and {name} runs on {device}")
+        options.require_precision(name, device)
         chunks = network.chunks
         length = chunks.frames if options.segment_s is None else int(SAMPLE_RATE * options.segment_s)
         if not network.n_fft <= length <= chunks.frames:

@@ -23,6 +23,11 @@ class SeparationOptions:
     onednn: OneDnn = "auto"  # HTDemucs on a CPU; changes the speed only, so it is not in the lineage
     stems: tuple[str, ...] | None = None  # to compute, in the model's order; all if it is None
 
+    def require_precision(self, model: str, device: str) -> None:
+        """Raise SettingsError if the device does not have the precision of ``model``."""
+        if self.precision == "tf32" and not device.startswith("cuda"):
+            raise SettingsError(f"BANDSCOPE_PRECISION=tf32 needs a CUDA device, and {model} runs on {device}")
+
     def refuse(self, *names: str, model: str) -> None:
         """Raise SettingsError if one of these options is set: the model does not have it."""
         for name in names:

@@ -30,7 +30,7 @@ TAGGERS: Final[Mapping[str, Loader]] = {
 SERVED: Final = ("qwen2.5-omni", "qwen3-omni")
 """The taggers that a server can run instead of this process."""
 
-WITHOUT_SCORES: Final = ("qwen2.5-omni", "qwen3-omni")
+WITHOUT_SCORES: Final = SERVED
 """The taggers whose tags have no scores: every instrument that they name counts as present."""
 
 _ONE_BOUND: Final[Mapping[str | None, float]] = {"musicnn": 0.2, "ast": 0.2, None: 0.5}

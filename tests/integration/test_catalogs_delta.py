@@ -261,7 +261,7 @@ def test_a_table_with_other_columns_or_settings_has_all_rows_in_one_new_version(
     assert delta_rows(store, table).columns == list(table.names)
     assert delta_rows(store, table, 0).columns == list(table.names[:-1]), "the old version has its columns"
     assert_equal_forms(store, table)
-    newest = catalog_versions(store, table)[0]
+    newest = next(catalog_versions(store, table))
     assert (newest.added, newest.changed, newest.removed) == (0, 2, 0)
 
 
@@ -270,7 +270,7 @@ def test_an_earlier_version_is_read_by_number_and_by_time(store: ObjectStore):
     for turn in range(3):
         titled(store, "a", str(turn))
         [*refresh(store, [SONG_CATALOG])]
-    times = [each.committed_at for each in reversed(catalog_versions(store, table))]
+    times = [each.committed_at for each in reversed([*catalog_versions(store, table)])]
     for turn in range(3):
         assert delta_rows(store, table, turn)["title"].to_list() == [str(turn)]
         keys = files_at(store, table, times[turn])
@@ -400,7 +400,7 @@ def test_a_plain_file_that_is_older_than_the_table_is_completed_by_the_next_refr
     (done,) = refresh(store, [SONG_CATALOG])
     assert len(done.changes.to_read) == 2 and not done.changes.full
     assert_equal_forms(store, SONG_CATALOG.table)
-    newest = catalog_versions(store, SONG_CATALOG.table)[0]
+    newest = next(catalog_versions(store, SONG_CATALOG.table))
     assert (newest.added, newest.changed, newest.removed) == (0, 0, 0), "both were in the version before"
     states = {each.key for each in store.list("_state/song_catalog")}
     assert newer < states, "the refresh of the table may be running, and is about to write its plain file"
@@ -696,7 +696,7 @@ def test_a_fault_of_one_table_stops_neither_the_plain_files_nor_the_other_tables
     (tmp_path / "aside").rename(broken)
     refresh_all(store)
     assert_equal_forms(store, *TABLES)
-    assert catalog_versions(store, INSTRUMENT_CATALOG.table)[0].added == 1, "its state was kept"
+    assert next(catalog_versions(store, INSTRUMENT_CATALOG.table)).added == 1, "its state was kept"
 
 
 def test_on_s3_a_table_that_cannot_be_opened_stops_no_plain_file(

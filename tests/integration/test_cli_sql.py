@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from song_rows import block_rows, lineage, song_row
 
+from bandscope_dagster.cli.new_file import CannotWrite
 from bandscope_dagster.cli.sql import SHOWN_ROWS, Format, show
 from bandscope_dagster.pages.text import megabytes
 from bandscope_dagster.songs.query import QueryError, query
@@ -177,7 +178,7 @@ def test_what_cannot_be_answered_in_this_way_is_said_and_leaves_no_file(
 ) -> None:
     folder = tmp_path / "answers"
     folder.mkdir()
-    with pytest.raises(QueryError, match=says):
+    with pytest.raises((QueryError, CannotWrite), match=says):
         said(filled, sql, answer_format, folder / to if to else None)
     assert list(folder.iterdir()) == []
 
@@ -187,7 +188,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force_and_only_by_a_whole_answ
 ) -> None:
     file = tmp_path / "a.csv"
     file.write_text("precious")
-    with pytest.raises(QueryError, match=r"a\.csv already exists; use another name, or --force"):
+    with pytest.raises(CannotWrite, match=r"a\.csv already exists; use another name, or --force"):
         said(filled, TITLES, to=file)
     with pytest.raises(QueryError, match="conversion"):
         said(filled, "SELECT CAST(title AS INT) FROM song_catalog", to=file, force=True)

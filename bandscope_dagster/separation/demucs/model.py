@@ -160,8 +160,7 @@ class Demucs:
             raise SettingsError(
                 f"BANDSCOPE_SEGMENT_S={segment_s:g} is longer than the {trained:g} s that {name} was trained for"
             )
-        if options.precision == "tf32" and not device.startswith("cuda"):
-            raise SettingsError(f"BANDSCOPE_PRECISION=tf32 needs a CUDA device, and {name} runs on {device}")
+        options.require_precision(name, device)
         overlap = OVERLAP if options.overlap is None else options.overlap
         shifts = options.shifts or 0
         self._precision: Precision = options.precision or "fp32"

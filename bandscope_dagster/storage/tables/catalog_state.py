@@ -8,7 +8,7 @@ catalog selects the right one. A catalog without its state is rebuilt.
 
 import io
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import BinaryIO
@@ -148,15 +148,13 @@ def write_state(store: ObjectStore, table: Table, refresh_id: str, versions: pl.
         versions.write_parquet(pending.file, compression="zstd")
 
 
-def delete_old_states(
-    store: ObjectStore, table: Table, current: Collection[str], replaced: Collection[str]
-) -> None:
-    """Delete the states of ``replaced`` refreshes, and those that killed ones left over; ``current`` ones stay."""
-    kept = {_state_key(table, each) for each in current}
-    old = {_state_key(table, each) for each in replaced}
+def delete_old_states(store: ObjectStore, table: Table, current: str, replaced: str | None) -> None:
+    """Delete the state of the ``replaced`` catalog, and states that killed refreshes left over."""
     for found in list(store.list(f"{STATES}/{table.name}")):
         orphaned = datetime.now(UTC) - found.modified > ORPHANED_AFTER
-        if found.key not in kept and (orphaned or found.key in old):
+        if found.key != _state_key(table, current) and (
+            orphaned or (replaced is not None and found.key == _state_key(table, replaced))
+        ):
             store.delete(found.key)
 
 

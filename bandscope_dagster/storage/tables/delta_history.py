@@ -1,6 +1,7 @@
 """The versions of a catalog in its Delta table: which there are, and the files of an earlier one."""
 
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,30 +52,32 @@ class CatalogVersion:
         return f"{self.committed_at:%F %T} UTC"
 
 
-def catalog_versions(store: ObjectStore, table: Table) -> list[CatalogVersion]:
+def catalog_versions(store: ObjectStore, table: Table) -> Iterator[CatalogVersion]:
     """The versions of a catalog whose commits are kept, the newest first; none if it has no Delta table.
+
+    Commits are read as the versions are asked for, some at once.
 
     Raises:
         DamagedDelta: the table's log cannot be read.
     """
     if not has_delta(store, table):
-        return []
+        return
     opened = open_delta(store, table)
     found = _DAYS.fullmatch(opened.metadata().configuration.get(CONFIGURATION[0], ""))
     oldest = datetime.now(UTC) - timedelta(days=int(found[1])) if found else datetime.min.replace(tzinfo=UTC)
     names = (each.key.rpartition("/")[2] for each in store.list(f"{delta_key(table)}/{LOG}"))
     numbers = sorted((int(name[:20]) for name in names if _COMMIT.fullmatch(name)), reverse=True)
-    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        commits = list(pool.map(partial(commit_info, store, table), numbers))
-    versions: list[CatalogVersion] = []
     later: datetime | None = None
-    for number, commit in zip(numbers, commits, strict=True):
-        if "timestamp" not in commit:  # deleted since it was listed
-            continue
-        # A file is deleted so long after the commit that removed it: a version is whole until then.
-        versions.append(_version(number, commit, kept=later is None or later > oldest))
-        later = versions[-1].committed_at
-    return versions
+    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
+        for start in range(0, len(numbers), FOOTERS_AT_ONCE):
+            some = numbers[start : start + FOOTERS_AT_ONCE]
+            for number, commit in zip(some, pool.map(partial(commit_info, store, table), some), strict=True):
+                if "timestamp" not in commit:  # deleted since it was listed
+                    continue
+                # A file is deleted so long after the commit that removed it: a version is whole until then.
+                version = _version(number, commit, kept=later is None or later > oldest)
+                later = version.committed_at
+                yield version
 
 
 def files_at(store: ObjectStore, table: Table, when: datetime) -> list[str]:
@@ -83,22 +86,23 @@ def files_at(store: ObjectStore, table: Table, when: datetime) -> list[str]:
     Raises:
         NoSuchVersion: there was none, or it is no longer kept.
     """
+    begin = "`bandscope run` makes the first version"
     try:
-        versions = catalog_versions(store, table)
-        wanted = next((each for each in versions if each.committed_at <= when and each.kept), None)
-        if wanted is not None:
-            opened = open_delta(store, table, wanted.number)
-            paths = explained(store, delta_key(table), lambda: [each.path for each in data_files(opened)])
-            return [f"{delta_key(table)}/{path}" for path in paths]
+        for version in catalog_versions(store, table):
+            if not version.kept:
+                break
+            if version.committed_at <= when:
+                opened = open_delta(store, table, version.number)
+                paths = explained(store, delta_key(table), lambda opened=opened: _paths(opened))
+                return [f"{delta_key(table)}/{path}" for path in paths]
+            begin = f"the oldest version that is kept is of {version.time_text}"
     except DamagedDelta as error:
         raise NoSuchVersion(f"{error}; `bandscope run` makes it again") from None
-    kept = [each.time_text for each in versions if each.kept]
-    begin = (
-        f"the oldest version that is kept is of {kept[-1]}"
-        if kept
-        else "`bandscope run` makes the first version"
-    )
     raise NoSuchVersion(f"{table.name} as of {when.astimezone(UTC):%F %T} UTC is gone, or never was: {begin}")
+
+
+def _paths(opened: Any) -> list[str]:
+    return [each.path for each in data_files(opened)]
 
 
 def _version(number: int, commit: dict[str, Any], *, kept: bool) -> CatalogVersion:

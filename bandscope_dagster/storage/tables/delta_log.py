@@ -82,7 +82,7 @@ def has_delta(store: ObjectStore, table: Table) -> bool:
     return next(store.list(f"{delta_key(table)}/{LOG}"), None) is not None
 
 
-def open_delta(store: ObjectStore, table: Table, version: int | datetime | None = None) -> Any:
+def open_delta(store: ObjectStore, table: Table, version: int | None = None) -> Any:
     """The table as deltalake's ``DeltaTable``, in its newest version, or in one that is still kept.
 
     Raises:

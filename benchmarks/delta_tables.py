@@ -116,7 +116,7 @@ def measure(folder: Path, songs: int) -> dict[str, float]:
             for name, value in version(store, catalog, f"{number:032x}", what, step).items():
                 share = value / SMALL_VERSIONS if what == "five_new" else value
                 report[f"{what}_{name}"] = report.get(f"{what}_{name}", 0.0) + share
-    report["slowest_query_s"] = max(query_delta(store, *each) for each in QUERIES)
+    report["slowest_query_s"] = max(query_delta(store, table, ask) for table, ask, _ in QUERIES)
     report["slowest_plain_query_s"] = max(query(folder / "store", *each) for each in QUERIES)
     vacuum(store)
     return report

@@ -2,7 +2,8 @@
 
 A song that its step reported as failed for another cause is not lost: it waits for people, or for `bandscope retry`. A
 new request over songs for which the disk was full waits until the disk has room for them. Dagster itself may
-repeat a run (run retries), and so may people; the songs of such a run belong to its successor.
+repeat a run (run retries), and so may people; the songs of such a run belong to its successor. If Dagster has not
+repeated a run by the time it is due here, Dagster's announcement is withdrawn, so that no run gets two successors.
 """
 
 import time
@@ -24,6 +25,7 @@ from bandscope_dagster.orchestration.run_tags import (
     RESUMES_TAG,
     REUSE_TAG,
     STEP_FAILED,
+    WILL_RETRY_TAG,
     is_of_command,
     is_over_songs,
     run_key,
@@ -55,6 +57,7 @@ class LostSongs:
     attempt: int  # the number of this run, from 1
     due: float  # when the songs are requested again (seconds since 1970)
     disk_was_full: bool  # the run did not die
+    left_to_dagster: bool  # Dagster announced that it repeats the run, and has not done so yet
 
     @property
     def given_up(self) -> bool:
@@ -73,7 +76,7 @@ class LostSongs:
             return f"{begin} requested again when the disk of the store has room for them: make room"
         if now < self.due:
             return f"{begin} requested again at {datetime.fromtimestamp(self.due, UTC):%H:%M:%S} UTC"
-        return f"{begin} requested again now"
+        return f"{begin} requested again {'in the next tick' if self.left_to_dagster else 'now'}"
 
 
 def lost_requests(
@@ -104,7 +107,11 @@ def lost_requests(
             has_room = lost.given_up or room.take(by_song[song] for song in wanted) or not lost.disk_was_full
             told.append(lost.told(now, has_room=has_room))
             all_settled = all_settled and lost.given_up
-            if is_due and fits and has_room:
+            if is_due and fits and has_room and lost.left_to_dagster:
+                # After the daemon was down, its first look at failed runs and this tick come at the same time, and both
+                # would repeat the run. A tick later, Dagster's run exists or will never come.
+                instance.add_run_tags(lost.run_id, {WILL_RETRY_TAG: "false"})
+            elif is_due and fits and has_room:
                 taken.update(wanted)
                 parts = song_ranges(songs, wanted, settings.songs_per_run)
                 requests += [(part, _resuming(lost, part, by_song)) for part in parts]
@@ -187,7 +194,12 @@ def _lost_by(
     attempt = int(run.tags.get(ATTEMPT_TAG, "1"))
     ended = record.end_time or record.update_timestamp.timestamp()
     due = ended + FIRST_WAIT_S * 2 ** (attempt - 1)
-    return LostSongs(run.run_id, left, computed, attempt, due, not ending.died) if left else None
+    left_to_dagster = run.tags.get(WILL_RETRY_TAG) == "true"
+    return (
+        LostSongs(run.run_id, left, computed, attempt, due, not ending.died, left_to_dagster)
+        if left
+        else None
+    )
 
 
 def _ending(instance: dg.DagsterInstance, run: dg.DagsterRun) -> _Ending:

@@ -41,6 +41,7 @@ from bandscope_dagster.orchestration.run_tags import (
     RUN_KEY_TAG,
     SENSOR_TAG,
     SONGS_TAG,
+    WILL_RETRY_TAG,
 )
 from bandscope_dagster.orchestration.sensors import new_uploads
 from bandscope_dagster.orchestration.sensors.new_uploads import (
@@ -119,9 +120,12 @@ class SensorHouse(Platform):
         if run.status == dg.DagsterRunStatus.NOT_STARTED:
             self.end(run, dg.DagsterEventType.RUN_STARTING)
 
-    def end(self, run: dg.DagsterRun, event: dg.DagsterEventType) -> None:
-        """Report an event of a run."""
+    def end(
+        self, run: dg.DagsterRun, event: dg.DagsterEventType, *, dagster_repeats_it: bool = False
+    ) -> None:
+        """Report an event of a run. Dagster announces with a failure whether it will repeat the run."""
         self.instance.report_dagster_event(dg.DagsterEvent(event.value, run.job_name), run.run_id)
+        self.instance.add_run_tags(run.run_id, {WILL_RETRY_TAG: str(dagster_repeats_it).lower()})
 
     def tick(self) -> dg.SensorResult:
         """Complete a tick: launch all requested runs, and store the cursor."""
@@ -299,6 +303,25 @@ def test_the_songs_of_a_dead_run_are_requested_again_after_a_wait(
     house.end(living, DIED)
     house.tick()
     assert house.covered()[3:] == [house.songs[3:]]
+
+
+def test_a_run_that_dagster_has_not_repeated_in_time_gets_one_successor(
+    house: SensorHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lost_songs, "FIRST_WAIT_S", 0.0)
+    house.add_uploads(*names(5))
+    house.tick()
+    late, in_time = house.runs()
+    for run in (late, in_time):
+        house.end(run, DIED, dagster_repeats_it=True)
+
+    assert skipped(house).count("requested again in the next tick") == 2
+    tags = [run.tags[WILL_RETRY_TAG] for run in house.runs()]
+    assert tags == ["false", "false"], "from now on, Dagster leaves them alone"
+    # It had looked at this run before, and creates its successor only now.
+    house.instance.create_run_for_job(house.job, tags={PARENT_RUN_TAG: in_time.run_id})
+    (request,) = requests(house.tick())
+    assert request.tags[RESUMES_TAG] == late.run_id
 
 
 def test_the_waits_grow_and_the_last_run_is_not_repeated(
@@ -656,7 +679,10 @@ def test_a_daemon_that_is_killed_many_times_loses_no_upload_and_starts_none_twic
             raise
         assert len(house.songs) == KILLS * SONGS_PER_WAVE
         succeeded = house.covered(dg.DagsterRunStatus.SUCCESS)
-        assert sorted(chain.from_iterable(succeeded)) == sorted(house.songs), "each in exactly one run"
+        runs = [(run.run_id[:8], run.status.value, dict(run.tags)) for run in house.runs()]
+        assert sorted(chain.from_iterable(succeeded)) == sorted(house.songs), (
+            "each in exactly one run; these ran:\n" + "\n".join(map(str, runs)) + home.printed()[-4000:]
+        )
         checked = house.instance.fetch_materializations(dg.AssetKey("songs"), limit=1000).records
         assert sorted(str(record.partition_key) for record in checked) == sorted(house.songs), (
             "each checked once"

@@ -16,7 +16,7 @@ from bandscope_dagster.catalogs.catalog import Catalog
 from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import UNREADABLE, read_state
 from bandscope_dagster.storage.tables.damage import DamagedFile
-from bandscope_dagster.storage.tables.delta_files import FileWriter, missing_files
+from bandscope_dagster.storage.tables.delta_files import FileWriter, missing_files, unreadable_files
 from bandscope_dagster.storage.tables.delta_log import (
     DamagedDelta,
     DataFile,
@@ -97,12 +97,12 @@ def delta_base(store: ObjectStore, layout: Layout) -> DeltaBase:
 
 
 def is_at(store: ObjectStore, layout: Layout, base: DeltaBase, refresh_id: str) -> bool:
-    """True if the table has the rows of this refresh, and all its files are there. Raises the fault of ``base``."""
+    """True if the table has the rows of this refresh, and all of them can be read. Raises the fault of ``base``."""
     if base.fault is not None:
         raise base.fault
     if base.version is None or base.refresh_id != refresh_id:
         return base.impossible
-    return not _lacks_files(store, layout, base.version)
+    return not _has_lost(store, layout, unreadable_files(store, layout, base.version.files))
 
 
 def follow(
@@ -115,8 +115,8 @@ def follow(
     """Take the table from ``base`` to ``target``, in one commit. ``known`` has states that were read already.
 
     A table without a readable log is deleted and begun anew. In one that lacks files, or has other columns or
-    settings, all rows are written again, as a new version. All files are looked for once a day; in between, a lost
-    file is found when it must be read, or when a refresh has nothing else to do.
+    settings, all rows are written again, as a new version. All files are looked for once a day, and read when a refresh
+    has nothing else to do; in between, a lost or damaged file is found when it must be read.
 
     Raises:
         ObjectChanged: another refresh made a version after ``base``.
@@ -139,7 +139,10 @@ def follow(
         and before is not None
         and not target.everything
         and version.made_with == target.catalog.made_with
-        and not (upkeep_is_due(store, layout.table) and _lacks_files(store, layout, version))
+        and not (
+            upkeep_is_due(store, layout.table)
+            and _has_lost(store, layout, missing_files(store, layout, version.files))
+        )
     )
     writer = FileWriter(store, layout)
     try:
@@ -216,10 +219,11 @@ def _replaced(
         return None
 
 
-def _lacks_files(store: ObjectStore, layout: Layout, version: DeltaVersion) -> bool:
-    if lost := missing_files(store, layout, version.files):
+def _has_lost(store: ObjectStore, layout: Layout, lost: Sequence[str]) -> bool:
+    """True if the table has ``lost`` files, which a warning says."""
+    if lost:
         name = store.uri(delta_key(layout.table))
-        logger.warning("%s lacks %s; all rows are written again", name, lost[0])
+        logger.warning("%s lacks %s, or it is damaged; all rows are written again", name, lost[0])
     return bool(lost)
 
 

@@ -24,7 +24,11 @@ from bandscope_dagster.orchestration.result_webhook import Receiver
 from bandscope_dagster.orchestration.used_stores import check_store
 from bandscope_dagster.pipeline.plan import ANALYSIS_TABLES
 from bandscope_dagster.settings import Settings, load_settings, unknown_variables
-from bandscope_dagster.storage.objects.probe import require_writable, without_trace
+from bandscope_dagster.storage.objects.probe import (
+    require_conditional_writes,
+    require_writable,
+    without_trace,
+)
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_CATALOG, SONGS
 from bandscope_dagster.tagging.options import ServerOptions
@@ -154,6 +158,7 @@ def _storage(settings: Settings) -> str:
     check_store(store, home_path())
     with without_trace(store):
         require_writable(store)
+        require_conditional_writes(store)
     return f"writing, reading and deleting work in {store.url}"
 
 

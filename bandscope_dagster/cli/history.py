@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from itertools import islice
 
 from rich.console import Console
 from rich.markup import escape
@@ -18,8 +19,10 @@ class HistoryError(BandscopeError):
     """There is no such catalog, or its history cannot be read."""
 
 
-def print_history(store: ObjectStore, console: Console, catalog: str | None, *, as_json: bool) -> None:
-    """Print one line per version, the newest first.
+def print_history(
+    store: ObjectStore, console: Console, catalog: str | None, *, last: int | None = None, as_json: bool
+) -> None:
+    """Print one line per version, the newest first; only the ``last`` versions of each catalog, if it is given.
 
     Raises:
         HistoryError: ``catalog`` is no catalog, or its Delta table is damaged.
@@ -28,7 +31,7 @@ def print_history(store: ObjectStore, console: Console, catalog: str | None, *, 
     if catalog is not None and catalog not in known:
         raise HistoryError(f"{catalog} is no catalog; the catalogs are {', '.join(known)}")
     for table in [known[catalog]] if catalog else known.values():
-        versions = _versions(store, table)
+        versions = _versions(store, table, last)
         if as_json:
             for each in versions:
                 values = asdict(each) | {"committed_at": each.committed_at.isoformat()}
@@ -40,9 +43,9 @@ def print_history(store: ObjectStore, console: Console, catalog: str | None, *, 
             console.print(escape(f"  {_line(each)}"), highlight=False, soft_wrap=True)
 
 
-def _versions(store: ObjectStore, table: Table) -> list[CatalogVersion]:
+def _versions(store: ObjectStore, table: Table, last: int | None) -> list[CatalogVersion]:
     try:
-        return list(catalog_versions(store, table))
+        return list(islice(catalog_versions(store, table), last))
     except DamagedDelta as error:
         raise HistoryError(f"{error}; `bandscope run` makes it again") from None
 

@@ -78,6 +78,9 @@ def history(
         str | None,
         typer.Argument(help="song_catalog, instrument_catalog or song_errors. Default: all three."),
     ] = None,
+    last: Annotated[
+        int | None, typer.Option("--last", min=1, help="Only the newest N versions of each.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per version.")] = False,
 ) -> None:
     """List the versions of the catalogs, the newest first: when, by which refresh, and how many songs it changed.
@@ -87,7 +90,7 @@ def history(
     from bandscope_dagster.cli.history import print_history
 
     _, store = settings_and_store()
-    print_history(store, console, catalog, as_json=as_json)
+    print_history(store, console, catalog, last=last, as_json=as_json)
 
 
 def vocabulary(

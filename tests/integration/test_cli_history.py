@@ -60,6 +60,12 @@ def test_each_version_has_its_refresh_its_time_and_what_it_changed(
     assert newest["refresh_id"] in lines[1] and lines[2].startswith("  version 0  ")
 
 
+def test_the_newest_versions_can_be_asked_for(refreshed: ObjectStore, bandscope: CommandLine):
+    assert versions(bandscope, "song_catalog", "--last", "1") == versions(bandscope, "song_catalog")[:1]
+    assert len(versions(bandscope, "--last", "9")) == 2 * len(CATALOGS)
+    assert bandscope("history", "--last", "0").code == 2
+
+
 def test_without_a_name_all_catalogs_are_listed(refreshed: ObjectStore, bandscope: CommandLine):
     found = [(each["catalog"], each["number"]) for each in versions(bandscope)]
     assert found == [

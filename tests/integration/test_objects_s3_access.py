@@ -13,12 +13,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 from botocore.credentials import SSOProvider
+from faulty_proxy import FaultyProxy
 from recording_server import RecordingServer, Request, recording_server
 from s3_server import S3Place, S3Server
 
 from bandscope_dagster.storage.objects import retries
 from bandscope_dagster.storage.objects.open_store import open_store
-from bandscope_dagster.storage.objects.probe import StoreNotWritable, require_writable
+from bandscope_dagster.storage.objects.probe import (
+    StoreNotWritable,
+    require_conditional_writes,
+    require_writable,
+)
 from bandscope_dagster.storage.objects.protocol import ObjectStore, S3Options
 
 NOWHERE = "http://127.0.0.1:9"  # nothing listens there
@@ -387,6 +392,26 @@ def test_what_cannot_be_read_either_is_not_called_readable(s3_server: S3Server) 
         assert "only read" not in told and "probe" not in told
     reader = open_store(place.url, S3Options(place.endpoint, "test-reader", place.secret_access_key))
     assert "Commands that only read, such as `bandscope status`, work" in error_of(reader)
+
+
+def test_a_server_that_ignores_or_refuses_the_condition_of_a_write_is_found(
+    store: ObjectStore, s3_server: S3Server, faulty_proxy: FaultyProxy
+) -> None:
+    require_conditional_writes(store)
+    assert list(store.list()) == [], "the probe leaves nothing"
+    behind = s3_server.place(faulty_proxy.endpoint).open()
+    require_conditional_writes(behind)
+    faulty_proxy.fail("/probe", "unconditional", method="PUT")
+    with pytest.raises(StoreNotWritable, match="it replaces an object"):
+        require_conditional_writes(behind)
+    faulty_proxy.heal()
+    faulty_proxy.fail("/probe", "501", method="PUT")
+    with pytest.raises(
+        StoreNotWritable, match=r"does not support the condition If-None-Match .* newer version"
+    ):
+        require_conditional_writes(behind)
+    faulty_proxy.heal()
+    assert list(behind.list()) == []
 
 
 @pytest.mark.parametrize("status", [200, 301, 403, 404, 501])

@@ -10,16 +10,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
 from random import Random
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-Fault = Literal["403", "500", "503", "reset", "truncated", "silent", "slow", "lost", "stale"]
+Fault = Literal[
+    "403", "500", "501", "503", "reset", "truncated", "silent", "slow", "lost", "stale", "unconditional"
+]
 PASSING: tuple[Fault, ...] = ("500", "503", "reset", "truncated", "silent", "slow", "lost", "stale")
 """The faults of object stores and networks. "lost": the server carries the request out, but the answer never arrives.
 "stale": the listing as it was before."""
+# Two that do not pass are of servers that do not know If-None-Match: "501" refuses it, and "unconditional" ignores it,
+# and answers that the object was replaced.
 
 SLOW_PIECES, SLOW_S = 10, 0.1  # a slow answer comes in pieces, with a pause before each
 SILENT_S = 60.0  # at most; until the client gives up
@@ -100,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer one request."""
         body = self._body()
         fault = self.proxy.fault_for(self.command, unquote(self.path))
+        if fault == "501" and "If-None-Match" not in self.headers:
+            fault = None
         if fault == "reset":
             self._reset()
         elif fault == "silent":
@@ -107,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
             with suppress(OSError):
                 self.connection.recv(1)  # until the client gives up
             self.close_connection = True
-        elif fault in ("403", "500", "503"):
+        elif fault in ("403", "500", "501", "503"):
             self._answer(int(fault), [], b"<Error><Code>Broken</Code><Message>by a rule</Message></Error>")
         else:
             # The Host header must not change: the signature covers it.
@@ -123,7 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
                 before = self.proxy.listings.get(self.path, data)
                 self.proxy.listings[self.path] = data
                 data = before if fault == "stale" else data
-            if fault == "lost":
+            if fault == "unconditional" and response.status == HTTPStatus.PRECONDITION_FAILED:
+                self._answer(HTTPStatus.OK, [("ETag", '"replaced"')], b"")
+            elif fault == "lost":
                 self._reset()
             else:
                 self._answer(response.status, headers, data, cut=fault == "truncated", slow=fault == "slow")

@@ -11,6 +11,7 @@ from bandscope_dagster.storage.objects.protocol import ObjectStore
 
 KEY = "probe"  # in no folder, which would stay
 PROBED = b"bandscope"
+ATTEMPTS = 3  # another process may delete the object of the probe in between
 
 
 class StoreNotWritable(BandscopeError):
@@ -42,6 +43,30 @@ def require_writable(store: ObjectStore) -> None:
         raise StoreNotWritable(f"the {kind} {store.url} cannot be written ({cause}).{hint}") from error
     if found != PROBED:
         raise StoreNotWritable(f"the store {store.url} returned other bytes than were written to it")
+
+
+def require_conditional_writes(store: ObjectStore) -> None:
+    """Try to write an object only if there is none, where there is one. The versions of the catalogs depend on it.
+
+    Raises:
+        StoreNotWritable: the object was replaced, or the store refuses the condition.
+    """
+    try:
+        for _ in range(ATTEMPTS):
+            with store.create(KEY) as pending:
+                pending.write(PROBED)
+            if not store.put_new(KEY, PROBED + b" again"):
+                return
+        cause = "it replaces an object that was to be written only if there is none"
+    except OSError as error:
+        cause = str(error).removeprefix(f"{KEY} in the store {store.url}: ")
+    finally:
+        with suppress(OSError):
+            store.delete(KEY)
+    raise StoreNotWritable(
+        f"the store {store.url} does not support the condition If-None-Match ({cause}). Without it, of two refreshes of"
+        " the catalogs at once, one can overwrite what the other has written. Use a newer version of the server."
+    )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.damage import parse
+from bandscope_dagster.storage.tables.damage import DamagedFile, parse
 from bandscope_dagster.storage.tables.delta_log import DataFile, delta_key
 from bandscope_dagster.storage.tables.lineage import maker_entries
 from bandscope_dagster.storage.tables.schemas import ArrowTable
@@ -145,6 +145,23 @@ def missing_files(store: ObjectStore, layout: Layout, files: Collection[DataFile
 
     # Not by a listing: the folder also has the files of all earlier versions.
     return [file.path for file, there in zip(files, _each(is_there, files), strict=True) if not there]
+
+
+def unreadable_files(store: ObjectStore, layout: Layout, files: Collection[DataFile]) -> list[str]:
+    """The paths of files that are missing, or that cannot be read to their ends."""
+
+    def rows_pass(source: BinaryIO) -> None:
+        for _ in pq.ParquetFile(source).iter_batches():  # memory does not grow with the rows
+            pass
+
+    def is_whole(file: DataFile) -> bool:
+        try:
+            parse(store, f"{delta_key(layout.table)}/{file.path}", rows_pass)
+        except (FileNotFoundError, DamagedFile):
+            return False
+        return True
+
+    return [file.path for file, whole in zip(files, _each(is_whole, files), strict=True) if not whole]
 
 
 def _touched(

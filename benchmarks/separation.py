@@ -254,6 +254,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", help="SCNet and the RoFormers instead: these, or all")
     parser.add_argument("--threads", type=int, help="with --networks: of torch (default: as many as cores)")
     parser.add_argument("--chunk", type=float, help="with --networks: seconds (default: as published)")
+    parser.add_argument("--song", type=float, help="with --networks: only time a song of so many seconds")
     parser.add_argument("--process", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
@@ -262,10 +263,13 @@ def main() -> None:
         pipeline(arguments.process, lambda: random_separator(arguments.process, device, SeparationOptions()))
         return
     if arguments.networks is not None:
-        from benchmarks.separation_networks import measure_networks
+        from benchmarks.separation_networks import measure_networks, measure_song
 
         rounds = 1 if arguments.quick else arguments.rounds
         threads = arguments.threads or os.cpu_count() or 1
+        if arguments.song is not None:
+            measure_song(arguments.networks, device, arguments.song, threads)
+            return
         measure_networks(arguments.networks, device, rounds, threads, arguments.chunk)
         return
     seconds, rounds = (8.0, 2) if arguments.quick else (arguments.seconds, arguments.rounds)

@@ -1,6 +1,7 @@
 """SCNet and the RoFormers against pymss-core: one chunk of each published network, and memory by the length of a song.
 
     python -m benchmarks.separation --networks [NAME ...] [--quick] [--rounds 3] [--threads N] [--chunk S]
+    python -m benchmarks.separation --networks [NAME ...] --song S [--threads N]
 
 The networks have the published architecture and the same random weights, which cost the same as the published ones. One
 chunk goes through our network and through pymss-core's in turn, each in a process of its own. Every ratio is computed
@@ -9,6 +10,8 @@ network and one chunk, and of the making of its random weights. ``--chunk`` take
 
 The memory of the chunks does not depend on the network. So it is measured with the plan of each model and a network
 that returns its input for every stem, on songs of 3 and of 60 minutes.
+
+``--song`` streams one song of so many seconds through each of our networks instead: its time and peak memory.
 """
 
 import json
@@ -31,6 +34,7 @@ from bandscope_dagster.models.networks import Network
 from bandscope_dagster.separation.chunked import Chunked, build_module
 from bandscope_dagster.separation.normalisation import Normalisation
 from bandscope_dagster.separation.options import SeparationOptions
+from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.streaming import StreamingSeparation
 from benchmarks.measuring import Spent, peak_mib, spent, spread
 
@@ -84,13 +88,18 @@ def pymss_with_values(network: Network) -> torch.nn.Module:
     return module
 
 
-def our_task(network: Network, name: str, device: str) -> Callable[[], torch.Tensor]:
-    """Our separator of one chunk; all settings of torch as in the product."""
+def our_separator(network: Network, name: str, device: str) -> Chunked:
+    """Our separator with random weights; all settings of torch as in the product."""
     share_freed_memory()
     with cheap_linear_layers():
         module = build_module(network)
     module.load_state_dict(pymss_with_values(network).state_dict(), assign=True)
-    separator = Chunked(name, "0" * 64, network, module, device, SeparationOptions())
+    return Chunked(name, "0" * 64, network, module, device, SeparationOptions())
+
+
+def our_task(network: Network, name: str, device: str) -> Callable[[], torch.Tensor]:
+    """Our separator of one chunk."""
+    separator = our_separator(network, name, device)
     chunk = chunk_of(network, device)
     return lambda: separator.separate(chunk)[:, : len(network.estimated)]
 
@@ -194,19 +203,51 @@ class Returns:
         return segments[:, None].repeat(1, len(self.stems), 1, 1)
 
 
-def stream_noise(name: str, minutes: int, connection: Connection) -> None:
-    """Run in a process: stream a song of noise and send the peak in MiB."""
-    streaming = StreamingSeparation(Returns(name))
+def stream_noise(separator: Separator, seconds: float) -> None:
+    """Stream a song of noise, of whole blocks."""
+    streaming = StreamingSeparation(separator)
     streaming.open("song", Normalisation())
     block = np.random.default_rng(0).uniform(-1, 1, (2, BLOCK_FRAMES)).astype(np.float32)
-    frames = 0
-    for _ in range(round(minutes * 60 * SAMPLE_RATE / BLOCK_FRAMES)):
+    frames, blocks = 0, round(seconds * SAMPLE_RATE / BLOCK_FRAMES)
+    for _ in range(blocks):
         for piece in streaming.push("song", block.copy()):
             frames += piece.stems.shape[-1]  # pyright: ignore[reportAttributeAccessIssue]
     for piece in [*streaming.finish("song"), *streaming.flush()]:
         frames += piece.stems.shape[-1]  # pyright: ignore[reportAttributeAccessIssue]
-    assert frames == round(minutes * 60 * SAMPLE_RATE / BLOCK_FRAMES) * BLOCK_FRAMES
+    assert frames == blocks * BLOCK_FRAMES
+
+
+def memory_of_noise(name: str, minutes: int, connection: Connection) -> None:
+    """Run in a process: stream a song through the chunks of a model, and send the peak in MiB."""
+    stream_noise(Returns(name), minutes * 60)
     connection.send(peak_mib())
+
+
+def song_of_noise(name: str, device: str, seconds: float, threads: int, connection: Connection) -> None:
+    """Run in a process: stream a song through a model, and send the time and the peak in MiB."""
+    separator = our_separator(network_of(name), name, device)
+    torch.set_num_threads(threads)  # tests/support sets one
+    took = spent(lambda: stream_noise(separator, seconds))
+    connection.send((took.wall, took.cpu, peak_mib()))
+
+
+def measure_song(chosen: Sequence[str], device: str, seconds: float, threads: int) -> None:
+    """Print the figures of a song through each of the models ``chosen``, or all. The last line is JSON."""
+    context = multiprocessing.get_context("spawn")
+    found: dict[str, dict[str, float]] = {}
+    for name in chosen or names():
+        receiver, sender = context.Pipe()
+        process = context.Process(target=song_of_noise, args=(name, device, seconds, threads, sender))
+        process.start()
+        wall, cpu, peak = receiver.recv()
+        process.join()
+        print(
+            f"{name}: {seconds:g} s of audio in {wall:.1f} s ({wall / seconds:.1f} times real time), CPU {cpu:.1f} s,"
+            f" peak {peak:.0f} MiB",
+            flush=True,
+        )
+        found[name] = {"wall_s": round(wall, 1), "cpu_s": round(cpu, 1), "peak_mib": round(peak)}
+    print(json.dumps(found))
 
 
 def memory_by_length(name: str) -> dict[str, float]:
@@ -215,7 +256,7 @@ def memory_by_length(name: str) -> dict[str, float]:
     context = multiprocessing.get_context("spawn")
     for minutes in MINUTES:
         receiver, sender = context.Pipe()
-        process = context.Process(target=stream_noise, args=(name, minutes, sender))
+        process = context.Process(target=memory_of_noise, args=(name, minutes, sender))
         process.start()
         peaks.append(receiver.recv())
         process.join()

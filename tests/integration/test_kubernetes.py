@@ -31,7 +31,15 @@ ROOT = KUBERNETES.parent.parent
 README = (KUBERNETES / "README.md").read_text()
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 IMAGE = f"registry.example.org/bandscope-worker:{VERSION}"
-MANIFESTS = ["settings.yaml", "secrets.example.yaml", "weights.yaml", "network-policy.yaml", "vllm.yaml"]
+VARIANTS = ["network-policy-in-cluster.yaml", "network-policy-nodelocal-dns.yaml"]
+MANIFESTS = [
+    "settings.yaml",
+    "secrets.example.yaml",
+    "weights.yaml",
+    "network-policy.yaml",
+    "vllm.yaml",
+    *VARIANTS,
+]
 OPS = ["songs", "analyze", "catalogs", "song_pages"]
 WRITABLE = {"/tmp", "/opt/dagster/dagster_home"}
 
@@ -216,6 +224,33 @@ def test_each_network_policy_selects_existing_pods(jobs: dict[str, dict[str, Any
         assert not other["spec"]["podSelector"]["matchLabels"].items() <= labels.items(), name
 
 
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """True if a label selector of Kubernetes selects a pod with these labels."""
+    some = (each for each in selector.get("matchExpressions", ()))
+    return selector.get("matchLabels", {}).items() <= labels.items() and all(
+        each["operator"] == "In" and labels.get(each["key"]) in each["values"] for each in some
+    )
+
+
+def test_the_variants_of_the_network_policies_select_runs_and_steps_and_allow_only_what_they_name(
+    jobs: dict[str, dict[str, Any]],
+) -> None:
+    labels = {name: job["spec"]["template"]["metadata"]["labels"] for name, job in jobs.items()}
+    for (policy,) in map(documents, VARIANTS):
+        assert all(selects(policy["spec"]["podSelector"], each) for each in labels.values())
+        assert policy["spec"]["policyTypes"] == ["Egress"]
+        assert all(rule["to"] and rule["ports"] for rule in policy["spec"]["egress"])
+    to_api, dns = documents("network-policy-cilium.yaml")
+    assert to_api["spec"]["egress"] == [{"toEntities": ["kube-apiserver"]}]
+    assert [name for name, each in labels.items() if selects(to_api["spec"]["endpointSelector"], each)] == [
+        "run"
+    ]
+    assert all(selects(dns["spec"]["endpointSelector"], each) for each in labels.values())
+    assert {policy["apiVersion"] for policy in (to_api, dns)} == {"cilium.io/v2"}
+    for name in (*VARIANTS, "network-policy-cilium.yaml"):
+        assert f"({name})" in README
+
+
 def test_the_server_of_the_tagger_has_a_gpu_the_weights_and_a_service_that_steps_reach(
     jobs: dict[str, dict[str, Any]],
 ) -> None:
@@ -350,5 +385,5 @@ def test_versions_agree() -> None:
     )
     assert len(charts) >= 2
     assert {chart.rstrip(":.") for chart in charts} == {pinned["dagster"]}
-    for image in (VALUES["postgresql"]["image"], VALUES["busybox"]["image"]):
-        assert re.match(r"\d+\.\d+", image["tag"]), image
+    assert re.match(r"\d+\.\d+", VALUES["postgresql"]["image"]["tag"])
+    assert VALUES["busybox"]["image"]["tag"] == "1.28", "from 1.29 on, the chart's wait never ends"

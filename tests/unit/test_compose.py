@@ -171,6 +171,25 @@ def test_the_long_running_services_are_watched_and_restarted() -> None:
         assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
 
 
+def test_no_service_fills_the_disk_with_its_output_or_has_needless_rights() -> None:
+    for name, service in SERVICES.items():
+        assert service["logging"]["driver"] == "json-file", name
+        assert {"max-size", "max-file"} == service["logging"]["options"].keys(), name
+        assert service["cap_drop"] == ["ALL"] and "no-new-privileges:true" in service["security_opt"], name
+    more = {name: service["cap_add"] for name, service in SERVICES.items() if "cap_add" in service}
+    assert more == {"postgres": ["CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"]}
+
+
+def test_what_keeps_data_has_time_to_stop() -> None:
+    for name in ("postgres", "s3", "code", "watch", "vllm"):
+        assert SERVICES[name]["stop_grace_period"].endswith("m"), name
+
+
+def test_the_store_takes_objects_on_a_disk_with_little_room() -> None:
+    (limit,) = [part for part in SERVICES["s3"]["command"] if part.startswith("-master.volumeSizeLimitMB=")]
+    assert int(limit.partition("=")[2]) <= 1024
+
+
 def test_what_watches_is_started_on_request_and_ended_as_by_ctrl_c() -> None:
     watch = SERVICES["watch"]
     assert watch["profiles"] == ["watch"] and watch["restart"] == "unless-stopped"

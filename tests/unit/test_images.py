@@ -40,7 +40,7 @@ def pinned() -> dict[str, str]:
 def packages(arguments: list[str]) -> list[str]:
     """The packages and files in an install's arguments, without options and their values."""
     found = list(arguments)
-    for option in ("-c", "-r", "--extra", "--build-constraints"):
+    for option in ("-c", "-r", "--extra", "--build-constraints", "--target"):
         while option in found:
             at = found.index(option)
             del found[at : at + 2]
@@ -81,8 +81,8 @@ def test_everything_is_installed_at_the_versions_of_constraints_txt(image: str) 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_all_stages_have_one_python_of_an_exact_version_that_the_package_takes(image: str) -> None:
-    bases = {rest.split()[0] for word, rest in instructions(image) if word == "FROM"}
-    (base,) = bases
+    stages = [rest.split() for word, rest in instructions(image) if word == "FROM"]
+    (base,) = {stage[0] for stage in stages} - {stage[-1] for stage in stages if "AS" in stage}
     version = re.fullmatch(r"python:(\d+\.\d+\.\d+)-slim-bookworm", base)
     assert version is not None, base
     assert version[1].startswith("3.11."), "constraints.txt was written under this version"
@@ -114,6 +114,22 @@ def test_the_worker_image_has_what_the_package_and_the_extras_of_a_cluster_need(
 def test_torch_comes_before_what_would_bring_another_build_of_it() -> None:
     order = [packages(arguments) for arguments in installs("worker")]
     assert order == [["uv"], ["torch"], [], ["."]]
+
+
+def test_our_code_is_a_layer_of_its_own_after_the_libraries() -> None:
+    worker = instructions("worker")
+    copies = [rest.split() for word, rest in worker if word == "COPY" and rest.startswith("--from")]
+    assert [copy[0] for copy in copies] == ["--from=libraries", "--from=code"]
+    (ours,) = {copy[1] for copy in copies if copy[0] == "--from=code"}
+    (install,) = [arguments for arguments in installs("worker") if packages(arguments) == ["."]]
+    assert install[install.index("--target") + 1] == ours
+    (path,) = [rest for word, rest in worker if word == "RUN" and rest.startswith("echo /")]
+    assert path.split()[1] == ours and path.endswith('site-packages)/bandscope.pth"')
+    (of_code,) = [
+        at for at, (word, rest) in enumerate(worker) if (word, rest) == ("FROM", "libraries AS code")
+    ]
+    copied = [at for at, (word, rest) in enumerate(worker) if word == "COPY" and "bandscope_dagster" in rest]
+    assert all(at > of_code for at in copied), "a change of our code leaves the layers of the libraries alone"
 
 
 def test_processes_of_the_worker_image_start_with_the_settings_of_the_allocator() -> None:

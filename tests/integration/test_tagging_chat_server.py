@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from chat_completions import Asked, ChatCompletions, Reply, chat_completions, refusal
+from daemon import wait_for
 
 from bandscope_dagster.errors import CannotAnalyze, ServerRefused, ServerUnavailable, SettingsError
 from bandscope_dagster.tagging import chat_server
@@ -144,11 +145,12 @@ def test_a_server_that_is_down_is_waited_for_once_and_not_by_every_request(serve
 
 def test_a_server_that_comes_back_in_time_answers_everything(served: ChatCompletions) -> None:
     here = client(served)
-    served.answer = lambda asked: Reply("done", delay_s=0.2)
+    back = threading.Event()
+    served.answer = lambda asked: Reply("done", until=back.is_set)
     futures = [asked(here) for _ in range(10)]
-    while served.most_in_flight < 10:
-        time.sleep(0.01)
+    wait_for("all are asked", lambda: served.most_in_flight == 10, every_s=0.01)
     served.stop()
+    back.set()
     threading.Timer(0.4, served.start).start()
     assert [future.result(LONG_S) for future in futures] == ["done"] * 10
 
@@ -159,8 +161,7 @@ def test_questions_that_a_stopping_server_keeps_without_an_answer_are_asked_agai
     here = client(served, timeout_s=1.0)
     served.answer = lambda asked: Reply("late", delay_s=LONG_S)
     futures = [asked(here) for _ in range(5)]
-    while served.most_in_flight < 5:
-        time.sleep(0.01)
+    wait_for("all are asked", lambda: served.most_in_flight == 5, every_s=0.01)
     served.stop(silently=True)
     served.answer = lambda asked: Reply("done")
     served.start()
@@ -184,8 +185,7 @@ def test_a_late_answer_is_asked_for_again_while_the_server_answers_others(served
     served.answer = lambda asked: Reply("done", delay_s=20.0 if asked.number == 0 else 0.0)
     here = client(served, timeout_s=1.5)
     late = asked(here)
-    while not served.asked:
-        time.sleep(0.01)
+    wait_for("it is asked", lambda: served.asked, every_s=0.01)
     assert asked(here).result(LONG_S) == "done"
     assert late.result(LONG_S) == "done" and len(served.asked) == 3
 
@@ -248,22 +248,23 @@ def test_an_answer_without_an_end_is_not_read_to_its_end(served: ChatCompletions
 
 
 def test_all_requests_share_one_thread(served: ChatCompletions) -> None:
-    served.answer = lambda asked: Reply(delay_s=1.0)
     here = client(served)
     asked(here).result(LONG_S)
     before = threading.active_count()
+    counted = threading.Event()
+    served.answer = lambda asked: Reply(until=counted.is_set)
     futures = [asked(here) for _ in range(64)]
-    while served.most_in_flight < 64:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    wait_for("all are asked", lambda: served.most_in_flight == 64, every_s=0.01)
+    now = threading.active_count()
+    counted.set()
+    assert now == before
     assert [future.result(LONG_S) for future in futures] == ["[]"] * 64
 
 
 def test_a_request_that_is_given_up_breaks_its_connection(served: ChatCompletions) -> None:
     served.answer = lambda asked: Reply(delay_s=30)
     future = asked(client(served))
-    while not served.asked:
-        time.sleep(0.01)
+    wait_for("it is asked", lambda: served.asked, every_s=0.01)
     assert future.cancel()
 
 

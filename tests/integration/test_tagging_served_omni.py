@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_completions import MODEL, Asked, ChatCompletions, Reply, chat_completions, refusal
+from daemon import wait_for
 from long_forms import quick_or_long
 from numpy.typing import NDArray
 
@@ -371,23 +372,26 @@ def test_a_thousand_windows_of_many_songs_keep_all_places_taken_and_get_their_ow
 def test_nothing_is_lost_or_doubled_if_the_server_goes_away_and_comes_back(served: ChatCompletions) -> None:
     here = tagger(served, requests=16)
     delays = random.Random(3)
-    gone = iter((40, 41, 120))
-    due = next(gone)
+    goes_on = threading.Event()
+    goes_on.set()
 
     def answer(asked: Asked) -> Reply:
-        return Reply(f'["instrument {number_of(asked)}"]', delay_s=delays.uniform(0.05, 0.15))
+        text = f'["instrument {number_of(asked)}"]'
+        return Reply(text, delay_s=delays.uniform(0.05, 0.15), until=goes_on.is_set)
 
     served.answer = answer
     flow, song = WindowFlow(here), SourceTags("mixture", here, RATE)
     for number in range(200):
+        if number in (24, 104):
+            goes_on.clear()
         flow.add(song, song.push(numbered(number)))
         flow.collect(wait=False)
-        if number == due:
-            while served.in_flight < 8:
-                time.sleep(0.01)
+        if number in (40, 41, 120):
+            wait_for("many are asked", lambda: served.in_flight >= 8, every_s=0.01)
             served.stop()
             served.start()
-            due = next(gone, -1)
+        if number in (41, 120):
+            goes_on.set()
     flow.add(song, song.finish())
     flow.flush()
     assert song.error is None

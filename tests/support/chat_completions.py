@@ -159,6 +159,8 @@ class ChatCompletions:
                 self._in_flight += path.endswith("/chat/completions")
                 try:
                     reply = await self._reply(method, path, headers, content)
+                    while not (reply.until() or writer.is_closing()):
+                        await asyncio.sleep(0.01)
                     await self._send(writer, reply)
                 finally:
                     self._in_flight -= path.endswith("/chat/completions")
@@ -196,8 +198,6 @@ class ChatCompletions:
             return refusal(400, "response_format is not supported")
         reply = await asyncio.to_thread(self._in_turn, asked) if self.slow_answers else self.answer(asked)
         await asyncio.sleep(reply.delay_s)
-        while not reply.until():
-            await asyncio.sleep(0.01)
         return reply
 
     def _in_turn(self, asked: Asked) -> Reply:

@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from bandscope_dagster.catalogs.catalog import Catalog
+from bandscope_dagster.catalogs.catalog import Catalog, ChangedSongs
 from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import UNREADABLE, read_state
 from bandscope_dagster.storage.tables.damage import DamagedFile
@@ -65,23 +65,6 @@ class DeltaTarget:
     new: Sequence[pl.LazyFrame] = ()  # those of the parts that have all songs that changed since then
 
 
-@dataclass(frozen=True, slots=True)
-class _Songs:
-    """The songs in which two refreshes differ."""
-
-    added: pl.Series
-    changed: pl.Series
-    removed: pl.Series
-
-    @classmethod
-    def between(cls, old: pl.DataFrame, new: pl.DataFrame, compared: Sequence[str]) -> "_Songs":
-        same = new.join(old, on=["song_id", *compared], nulls_equal=True, how="semi")["song_id"].implode()
-        before, now = old["song_id"].implode(), new["song_id"]
-        other = now.filter(~now.is_in(same))
-        removed = old["song_id"].filter(~old["song_id"].is_in(now.implode()))
-        return cls(other.filter(~other.is_in(before)), other.filter(other.is_in(before)), removed)
-
-
 def delta_base(store: ObjectStore, layout: Layout) -> DeltaBase:
     """The newest version of a catalog's Delta table. A fault is kept: it must not stop the plain file."""
     if not can_have_delta(store):
@@ -131,7 +114,7 @@ def follow(
         _begin_anew(store, layout)
     version = base.version
     before = None if version is None else _state(store, version.refresh_id, target, known)
-    songs = _Songs.between(
+    songs = ChangedSongs.between(
         target.versions.clear() if before is None else before, target.versions, target.catalog.compared
     )
     can_replace = (
@@ -205,7 +188,7 @@ def _state(
 
 
 def _replaced(
-    writer: FileWriter, target: DeltaTarget, version: DeltaVersion, songs: _Songs
+    writer: FileWriter, target: DeltaTarget, version: DeltaVersion, songs: ChangedSongs
 ) -> tuple[Sequence[DataFile], Sequence[DataFile]] | None:
     """The new files and the old ones that they replace; None if a file is damaged, so that all must be written."""
     changed, gone = pl.concat([songs.added, songs.changed]), pl.concat([songs.changed, songs.removed])
@@ -227,7 +210,7 @@ def _has_lost(store: ObjectStore, layout: Layout, lost: Sequence[str]) -> bool:
     return bool(lost)
 
 
-def _info(target: DeltaTarget, songs: _Songs) -> dict[str, str]:
+def _info(target: DeltaTarget, songs: ChangedSongs) -> dict[str, str]:
     """The entries of the commit about its refresh; the first three are also in the footer of the plain file."""
     makers = {name.removeprefix(PREFIX): text for name, text in maker_entries(target.catalog.table).items()}
     counts = {

@@ -61,8 +61,9 @@ class DeltaTarget:
     versions: pl.DataFrame  # of the songs' files, as in ``SongFiles``
     parts: Sequence[pl.LazyFrame]  # all rows
     everything: bool  # True if all rows were made again
-    since: str | None = None  # a refresh, and
-    new: Sequence[pl.LazyFrame] = ()  # those of the parts that have all songs that changed since then
+    # If the table is at the refresh ``since``, the parts ``new`` are enough: they have all songs that changed after it.
+    since: str | None = None
+    new: Sequence[pl.LazyFrame] = ()
 
 
 def delta_base(store: ObjectStore, layout: Layout) -> DeltaBase:
@@ -97,9 +98,10 @@ def follow(
 ) -> None:
     """Take the table from ``base`` to ``target``, in one commit. ``known`` has states that were read already.
 
-    A table without a readable log is deleted and begun anew. In one that lacks files, or has other columns or
-    settings, all rows are written again, as a new version. All files are looked for once a day, and read when a refresh
-    has nothing else to do; in between, a lost or damaged file is found when it must be read.
+    A table whose log cannot be read is deleted and begun again. All rows are written again, as a new version, if the
+    table was made with other columns or settings, or if a missing or damaged file is found. This refresh finds such a
+    file if it must change it; once a day, it also finds every missing file. A refresh without changes reads all files
+    (``is_at``).
 
     Raises:
         ObjectChanged: another refresh made a version after ``base``.
@@ -113,6 +115,7 @@ def follow(
     if base.damaged:
         _begin_anew(store, layout)
     version = base.version
+    due = version is not None and upkeep_is_due(store, layout.table)
     before = None if version is None else _state(store, version.refresh_id, target, known)
     songs = ChangedSongs.between(
         target.versions.clear() if before is None else before, target.versions, target.catalog.compared
@@ -122,10 +125,7 @@ def follow(
         and before is not None
         and not target.everything
         and version.made_with == target.catalog.made_with
-        and not (
-            upkeep_is_due(store, layout.table)
-            and _has_lost(store, layout, missing_files(store, layout, version.files))
-        )
+        and not (due and _has_lost(store, layout, missing_files(store, layout, version.files)))
     )
     writer = FileWriter(store, layout)
     try:
@@ -148,20 +148,17 @@ def follow(
         if not has_commit(store, layout.table, 0 if version is None else version.number + 1):
             writer.discard()
         raise
-    keep_tidy(store, layout, number, days, committed=True)
+    if due or (number and number % CHECKPOINT_EVERY == 0):
+        keep_tidy(store, layout, days, vacuum=due)
 
 
-def keep_tidy(store: ObjectStore, layout: Layout, number: int, days: int, *, committed: bool) -> None:
-    """After some commits make a checkpoint, and once a day delete what is older than ``days`` days.
+def keep_tidy(store: ObjectStore, layout: Layout, days: int, *, vacuum: bool) -> None:
+    """Make a checkpoint; with ``vacuum``, also delete what only versions older than ``days`` days have.
 
     A fault is only a warning: the table is whole, and the next refresh tries again.
     """
-    if not number:  # there are no old versions
-        return
     try:
-        due = upkeep_is_due(store, layout.table)
-        if due or (committed and number % CHECKPOINT_EVERY == 0):
-            tidy(store, layout.table, days, vacuum=due)
+        tidy(store, layout.table, days, vacuum=vacuum)
     except (OSError, DamagedDelta) as error:
         logger.warning("old versions of %s could not be removed: %s", delta_key(layout.table), error)
 
@@ -190,7 +187,7 @@ def _state(
 def _replaced(
     writer: FileWriter, target: DeltaTarget, version: DeltaVersion, songs: ChangedSongs
 ) -> tuple[Sequence[DataFile], Sequence[DataFile]] | None:
-    """The new files and the old ones that they replace; None if a file is damaged, so that all must be written."""
+    """The new files, and the old files that they replace. None if a file is missing or damaged: write all rows then."""
     changed, gone = pl.concat([songs.added, songs.changed]), pl.concat([songs.changed, songs.removed])
     parts = target.new if version.refresh_id == target.since else target.parts
     try:

@@ -170,7 +170,6 @@ def _takes_schemas(
 class ServedOmni:
     """The ``RemoteTagger`` with a Qwen-Omni model on a server. Its tags have no scores."""
 
-    fixed_batch = False
     device = ON_A_SERVER
 
     def __init__(
@@ -203,15 +202,6 @@ class ServedOmni:
         """
         self.plan.check(window[None], self.identity.name)
         return self._server.start(self._converse(_wav(window)))
-
-    def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
-        """``(batch, length)`` mono float32 in [-1, 1] → the model's answer for each window, parsed.
-
-        Raises:
-            ServerUnavailable: no answer to one of them, after retries.
-            ServerRefused: the server refuses one of the requests.
-        """
-        return [asked.result() for asked in [self.ask(window) for window in windows]]
 
     async def _converse(self, audio: bytes) -> Heard:
         async with self._server.places:

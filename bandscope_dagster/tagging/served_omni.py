@@ -111,7 +111,8 @@ def load_served_omni(
 ) -> "ServedOmni":
     """The model ``name`` of the inventory on a server that serves it as ``model``.
 
-    Asks the server for its facts, and one short question: if it refuses a JSON Schema, all questions go without one.
+    Asks the server for its facts, and once in this process one short question: if it refuses a JSON Schema, all
+    questions go without one. The question is asked again if the facts change, or after the server refused a window.
 
     Raises:
         KeyboardInterrupt: ``stopped`` became true.
@@ -128,7 +129,11 @@ def load_served_omni(
     client = chat_server(server)
     try:
         facts = server_facts(server, model, START_PATIENCE_S, stopped)
-        structured = _takes_schemas(client, model, dialogue, plan.length, stopped)
+        probe = (facts, dialogue.sha256, plan.length)
+        structured = client.takes_schemas.get(probe)
+        if structured is None:
+            structured = _takes_schemas(client, model, dialogue, plan.length, stopped)
+            client.takes_schemas[probe] = structured
     except ServerUnavailable as error:
         unasked = ServerFacts(model, UNKNOWN)
         raise TaggerUnavailable(
@@ -212,6 +217,9 @@ class ServedOmni:
                     conversation.answer(await self._server.complete(body))
                 except AnswerTooLong as error:
                     return Heard([], answer=conversation.transcript, error=f"unparseable: {error}")
+                except ServerRefused:
+                    self._server.takes_schemas.clear()  # it may be another server than the one that was asked
+                    raise
             return conversation.heard
 
 

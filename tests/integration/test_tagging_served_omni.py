@@ -154,6 +154,24 @@ def test_a_server_without_schemas_is_asked_without_and_the_log_says_so_once(
     assert len(served.questions) == 4 and here.identity.params["structured"] is False
 
 
+def test_a_server_is_asked_once_if_it_takes_schemas_and_again_if_it_changes(served: ChatCompletions) -> None:
+    def probes() -> int:
+        return len(served.asked) - len(served.questions)
+
+    here = [tagger(served), tagger(served)][-1]
+    assert probes() == 1 and here.identity.params["structured"] is True
+    tagger(served, LAYERED)
+    assert probes() == 2, "another question"
+    served.version = "0.33.0"
+    here = tagger(served)
+    assert probes() == 3, "another version"
+    served.answer = lambda asked: refusal(400, "no schemas") if not asked.is_probe else Reply()
+    with pytest.raises(ServerRefused):
+        answers(here, noises(1))
+    served.takes_schemas = False  # with the same version
+    assert tagger(served).identity.params["structured"] is False
+
+
 @pytest.mark.parametrize("status", [403, 413, 418])
 def test_another_refusal_of_the_first_question_is_not_one_of_the_schema(
     status: int, served: ChatCompletions
@@ -166,7 +184,7 @@ def test_another_refusal_of_the_first_question_is_not_one_of_the_schema(
 
 def test_answers_with_and_without_a_schema_are_equally_current(served: ChatCompletions) -> None:
     held = tagger(served).identity
-    served.takes_schemas = False
+    served.takes_schemas, served.version = False, "without schemas"
     free = tagger(served).identity
     assert (held.params["structured"], free.params["structured"]) == (True, False)
     assert of_mixture_tags("ab", held) == of_mixture_tags("ab", free)

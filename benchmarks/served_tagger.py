@@ -104,7 +104,8 @@ def measure(windows: int, at_once: int, delay_s: float, spread: float) -> Measur
             if (song + 1) * WINDOWS_PER_SONG * 4 >= windows * (len(memory) + 1):
                 memory.append(resident_mib())
             assert source.error is None
-        flow.flush()
+        while flow.collect(wait=True):
+            pass
         cpu_ms = 1000 * (time.process_time() - began) / windows
         served = Served(**json.loads(process.communicate()[0]))
     assert served.windows == windows, served

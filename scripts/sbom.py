@@ -84,16 +84,6 @@ def version_of(model: Model) -> str:
             return version
 
 
-def published(model: Model) -> list[tuple[str, str | None]]:
-    """Name and digest of each file of a model, as they are published: a pickle, if that is all there is."""
-    return [
-        (file.legacy.name, file.legacy.sha256)
-        if file.sha256 is None and file.legacy
-        else (file.name, file.sha256)
-        for file in model.files
-    ]
-
-
 def model_component(model: Model) -> dict[str, Any]:
     """A model as a component, with its files."""
     source = model.source
@@ -112,11 +102,11 @@ def model_component(model: Model) -> dict[str, Any]:
         "components": [
             {
                 "type": "file",
-                "bom-ref": f"model:{model.name}/{name}",
-                "name": name,
-                "hashes": [{"alg": "SHA-256", "content": digest}],
+                "bom-ref": f"model:{model.name}/{file.name}",
+                "name": file.name,
+                "hashes": [{"alg": "SHA-256", "content": file.sha256}],
             }
-            for name, digest in published(model)
+            for file in (each.published for each in model.files)
         ],
     }
     if isinstance(source, TrainedSource):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,24 @@ class Catalog:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangedSongs:
+    """The ids of the songs in which two refreshes differ."""
+
+    added: pl.Series
+    changed: pl.Series
+    removed: pl.Series
+
+    @classmethod
+    def between(cls, old: pl.DataFrame, new: pl.DataFrame, compared: Sequence[str]) -> ChangedSongs:
+        """Compare the columns ``compared`` of the versions of the songs' files, as in ``SongFiles``."""
+        same = new.join(old, on=["song_id", *compared], nulls_equal=True, how="semi")["song_id"].implode()
+        before, now = old["song_id"], new["song_id"]
+        other, known = now.filter(~now.is_in(same)), before.implode()
+        removed = before.filter(~before.is_in(now.implode()))
+        return cls(other.filter(~other.is_in(known)), other.filter(other.is_in(known)), removed)
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """The work of one refresh of a catalog."""
 
@@ -64,7 +82,6 @@ class Changes:
         """Compare the columns ``compared`` of the files' versions with those of the ``old`` catalog."""
         if old is None:
             return cls(len(files), files, pl.Series([], dtype=pl.String), full=True)
-        same = files.versions.join(old.versions, on=["song_id", *compared], nulls_equal=True, how="semi")
-        changed = files.song_ids.filter(~files.song_ids.is_in(same["song_id"].implode()))
-        removed = old.versions["song_id"].filter(~old.versions["song_id"].is_in(files.song_ids.implode()))
-        return cls(len(files), files.of(changed), removed, full=False)
+        songs = ChangedSongs.between(old.versions, files.versions, compared)
+        to_read = files.of(pl.concat([songs.added, songs.changed]))
+        return cls(len(files), to_read, songs.removed, full=False)

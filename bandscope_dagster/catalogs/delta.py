@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from bandscope_dagster.catalogs.catalog import Catalog
+from bandscope_dagster.catalogs.catalog import Catalog, ChangedSongs
 from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
 from bandscope_dagster.storage.tables.catalog_state import UNREADABLE, read_state
 from bandscope_dagster.storage.tables.damage import DamagedFile
@@ -61,25 +61,9 @@ class DeltaTarget:
     versions: pl.DataFrame  # of the songs' files, as in ``SongFiles``
     parts: Sequence[pl.LazyFrame]  # all rows
     everything: bool  # True if all rows were made again
-    since: str | None = None  # a refresh, and
-    new: Sequence[pl.LazyFrame] = ()  # those of the parts that have all songs that changed since then
-
-
-@dataclass(frozen=True, slots=True)
-class _Songs:
-    """The songs in which two refreshes differ."""
-
-    added: pl.Series
-    changed: pl.Series
-    removed: pl.Series
-
-    @classmethod
-    def between(cls, old: pl.DataFrame, new: pl.DataFrame, compared: Sequence[str]) -> "_Songs":
-        same = new.join(old, on=["song_id", *compared], nulls_equal=True, how="semi")["song_id"].implode()
-        before, now = old["song_id"].implode(), new["song_id"]
-        other = now.filter(~now.is_in(same))
-        removed = old["song_id"].filter(~old["song_id"].is_in(now.implode()))
-        return cls(other.filter(~other.is_in(before)), other.filter(other.is_in(before)), removed)
+    # If the table is at the refresh ``since``, the parts ``new`` are enough: they have all songs that changed after it.
+    since: str | None = None
+    new: Sequence[pl.LazyFrame] = ()
 
 
 def delta_base(store: ObjectStore, layout: Layout) -> DeltaBase:
@@ -114,9 +98,10 @@ def follow(
 ) -> None:
     """Take the table from ``base`` to ``target``, in one commit. ``known`` has states that were read already.
 
-    A table without a readable log is deleted and begun anew. In one that lacks files, or has other columns or
-    settings, all rows are written again, as a new version. All files are looked for once a day, and read when a refresh
-    has nothing else to do; in between, a lost or damaged file is found when it must be read.
+    A table whose log cannot be read is deleted and begun again. All rows are written again, as a new version, if the
+    table was made with other columns or settings, or if a missing or damaged file is found. This refresh finds such a
+    file if it must change it; once a day, it also finds every missing file. A refresh without changes reads all files
+    (``is_at``).
 
     Raises:
         ObjectChanged: another refresh made a version after ``base``.
@@ -130,8 +115,9 @@ def follow(
     if base.damaged:
         _begin_anew(store, layout)
     version = base.version
+    due = version is not None and upkeep_is_due(store, layout.table)
     before = None if version is None else _state(store, version.refresh_id, target, known)
-    songs = _Songs.between(
+    songs = ChangedSongs.between(
         target.versions.clear() if before is None else before, target.versions, target.catalog.compared
     )
     can_replace = (
@@ -139,10 +125,7 @@ def follow(
         and before is not None
         and not target.everything
         and version.made_with == target.catalog.made_with
-        and not (
-            upkeep_is_due(store, layout.table)
-            and _has_lost(store, layout, missing_files(store, layout, version.files))
-        )
+        and not (due and _has_lost(store, layout, missing_files(store, layout, version.files)))
     )
     writer = FileWriter(store, layout)
     try:
@@ -165,20 +148,17 @@ def follow(
         if not has_commit(store, layout.table, 0 if version is None else version.number + 1):
             writer.discard()
         raise
-    keep_tidy(store, layout, number, days, committed=True)
+    if due or (number and number % CHECKPOINT_EVERY == 0):
+        keep_tidy(store, layout, days, vacuum=due)
 
 
-def keep_tidy(store: ObjectStore, layout: Layout, number: int, days: int, *, committed: bool) -> None:
-    """After some commits make a checkpoint, and once a day delete what is older than ``days`` days.
+def keep_tidy(store: ObjectStore, layout: Layout, days: int, *, vacuum: bool) -> None:
+    """Make a checkpoint; with ``vacuum``, also delete what only versions older than ``days`` days have.
 
     A fault is only a warning: the table is whole, and the next refresh tries again.
     """
-    if not number:  # there are no old versions
-        return
     try:
-        due = upkeep_is_due(store, layout.table)
-        if due or (committed and number % CHECKPOINT_EVERY == 0):
-            tidy(store, layout.table, days, vacuum=due)
+        tidy(store, layout.table, days, vacuum=vacuum)
     except (OSError, DamagedDelta) as error:
         logger.warning("old versions of %s could not be removed: %s", delta_key(layout.table), error)
 
@@ -205,9 +185,9 @@ def _state(
 
 
 def _replaced(
-    writer: FileWriter, target: DeltaTarget, version: DeltaVersion, songs: _Songs
+    writer: FileWriter, target: DeltaTarget, version: DeltaVersion, songs: ChangedSongs
 ) -> tuple[Sequence[DataFile], Sequence[DataFile]] | None:
-    """The new files and the old ones that they replace; None if a file is damaged, so that all must be written."""
+    """The new files, and the old files that they replace. None if a file is missing or damaged: write all rows then."""
     changed, gone = pl.concat([songs.added, songs.changed]), pl.concat([songs.changed, songs.removed])
     parts = target.new if version.refresh_id == target.since else target.parts
     try:
@@ -227,7 +207,7 @@ def _has_lost(store: ObjectStore, layout: Layout, lost: Sequence[str]) -> bool:
     return bool(lost)
 
 
-def _info(target: DeltaTarget, songs: _Songs) -> dict[str, str]:
+def _info(target: DeltaTarget, songs: ChangedSongs) -> dict[str, str]:
     """The entries of the commit about its refresh; the first three are also in the footer of the plain file."""
     makers = {name.removeprefix(PREFIX): text for name, text in maker_entries(target.catalog.table).items()}
     counts = {

@@ -42,6 +42,7 @@ from bandscope_dagster.storage.tables.catalog_state import (
     write_state,
 )
 from bandscope_dagster.storage.tables.delta_log import DamagedDelta
+from bandscope_dagster.storage.tables.delta_upkeep import upkeep_is_due
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_files import SongFiles, list_song_files
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -210,8 +211,9 @@ def _catch_up(
 ) -> None:
     """Take the Delta table to the rows of the plain file, if it has others."""
     if is_at(store, catalog.layout, base, old.refresh_id):
-        if base.version is not None:
-            keep_tidy(store, catalog.layout, base.version.number, history_days, committed=False)
+        # A table with one version has nothing to delete.
+        if base.version is not None and base.version.number and upkeep_is_due(store, catalog.table):
+            keep_tidy(store, catalog.layout, history_days, vacuum=True)
         return
     with tempfile.TemporaryDirectory(prefix="bandscope-catalog-") as folder:
         rows = pl.scan_parquet(_copy(store, catalog.table, old, Path(folder)), glob=False)

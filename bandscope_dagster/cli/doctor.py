@@ -64,7 +64,7 @@ def examine(console: Console, *, read_only: bool = False, deep: bool = False) ->
             results.append(passes("tagger", lambda: _tagger(settings.tagger, server)))
     results += [passes("models", lambda: _models(console, settings)), passes("Dagster home", _dagster_home)]
     if settings is not None and all(results) and tells_speed(settings):
-        results.append(passes("speed", lambda: speed_line(console, settings) or ""))
+        results.append(passes("speed", lambda: speed_line(console, settings)))
     if settings is not None and deep:
         results.append(passes("songs", lambda: _songs(console, settings)))
     return all(results)

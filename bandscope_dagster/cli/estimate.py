@@ -30,8 +30,8 @@ def tells_speed(settings: Settings) -> bool:
     return in_this_process and not all(model.embedded for model in models_here(settings, [STEMS.name]))
 
 
-def speed_line(console: Console, settings: Settings) -> str | None:
-    """The speed of the separator of the settings on their device; None if it need not be known.
+def speed_line(console: Console, settings: Settings) -> str:
+    """The speed of the separator of the settings on their device.
 
     It takes as long as loading the model, which a later run of this process does not do again, and a few seconds.
 
@@ -39,20 +39,19 @@ def speed_line(console: Console, settings: Settings) -> str | None:
         SpeedUnknown: the model could not be loaded, or the short call failed.
         ModelFileError, SettingsError: the model or the device cannot be used.
     """
-    factor = _factor(console, settings)
-    return None if factor is None else f"{_name(settings)}: {_bound(settings)} {_words(factor)}"
+    return f"{_name(settings)}: {_bound(settings)} {_words(_factor(console, settings))}"
 
 
 def print_estimate(console: Console, settings: Settings, files: SongFiles, songs: Collection[str]) -> None:
     """Print how long the separation of ``songs`` will take, unless that is short. Failures of the probe are printed."""
-    if not songs:
+    if not songs or not tells_speed(settings):
         return
     try:
         factor = _factor(console, settings)
     except SpeedUnknown as error:
         console.print(escape(str(error)), highlight=False, soft_wrap=True)
         return
-    if factor is None or factor < WORTH_TELLING:
+    if factor < WORTH_TELLING:
         return
     seconds = known_seconds(files, songs)
     total = sum(seconds.values())
@@ -66,9 +65,7 @@ def print_estimate(console: Console, settings: Settings, files: SongFiles, songs
     console.print(escape(line), highlight=False, soft_wrap=True)
 
 
-def _factor(console: Console, settings: Settings) -> float | None:
-    if not tells_speed(settings):
-        return None
+def _factor(console: Console, settings: Settings) -> float:
     name = name_of(settings.separator)
     try:
         with console.status(f"measuring the speed of {name}"):  # visible on a terminal only, until it is done

@@ -182,7 +182,7 @@ def _report(console: Console, model: Model, placements: Iterable[Placed], settin
 def _megabytes(model: Model, models_folder: Path) -> str:
     """The size of the files with known sizes in MB; "?" for a model whose sizes are known only after it is added."""
     folder = model_folder(model, models_folder)
-    size = sum(file.download[1] for file in known_files(model, find_pins(model, folder)))
+    size = sum(file.published.bytes for file in known_files(model, find_pins(model, folder)))
     return f"{size / 1e6:.1f}" if size else "?"
 
 

@@ -23,8 +23,8 @@ PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
-class LegacyFile:
-    """The pickle in which a file's weights were published before the safetensors file."""
+class PublishedFile:
+    """A file of a model as its authors published it."""
 
     name: str
     bytes: int
@@ -42,16 +42,17 @@ class ModelFile:
     name: str
     bytes: int | None
     sha256: str | None  # full, hexadecimal
-    legacy: LegacyFile | None = None  # if its full digest is known
+    # The pickle in which the weights were published before the safetensors file; if its full digest is known.
+    legacy: PublishedFile | None = None
     origin: str = LISTED  # source of size and digest, for messages: follows the words "the file"
 
     @property
-    def download(self) -> tuple[str, int]:
-        """Name and size of the file to download: this one, or the pickle if only that was published."""
-        if self.bytes is not None:
-            return self.name, self.bytes
+    def published(self) -> PublishedFile:
+        """The file to download: this one, or ``legacy`` if only that was published."""
+        if self.bytes is not None and self.sha256 is not None:
+            return PublishedFile(self.name, self.bytes, self.sha256)
         assert self.legacy is not None
-        return self.legacy.name, self.legacy.bytes
+        return self.legacy
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +156,7 @@ class Model:
     @property
     def published_sha256(self) -> str | None:
         """The digest of the weights as they are published, if need be as pickles; None if that of a file is unknown."""
-        published = [file.sha256 or (file.legacy.sha256 if file.legacy else "") for file in self.files]
-        return None if self.unlisted else digest_of_weights(published)
+        return None if self.unlisted else digest_of_weights(file.published.sha256 for file in self.files)
 
     @property
     def licence_is_known(self) -> bool:
@@ -171,7 +171,7 @@ def digest_of_weights(file_digests: Iterable[str]) -> str:
 
 
 def _file(entry: dict[str, Any]) -> ModelFile:
-    legacy = LegacyFile(**entry["legacy"]) if "legacy" in entry else None
+    legacy = PublishedFile(**entry["legacy"]) if "legacy" in entry else None
     if legacy is None or "sha256" in entry:
         return ModelFile(entry["name"], entry["bytes"], entry["sha256"], legacy)
     return ModelFile(entry["name"], None, None, legacy)

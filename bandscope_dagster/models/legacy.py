@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from bandscope_dagster.errors import ModelFileError
-from bandscope_dagster.models.inventory import LegacyFile
+from bandscope_dagster.models.inventory import PublishedFile
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ WRAPPERS: Final = ("state_dict", "model_state_dict", "state")
 PREFIXES: Final = ("module.", "model.")
 
 
-def convert_legacy(content: bytes, legacy: LegacyFile) -> bytes:
+def convert_legacy(content: bytes, legacy: PublishedFile) -> bytes:
     """The safetensors file with the weights of a Demucs pickle; equal weights give equal bytes.
 
     Raises:
@@ -50,7 +50,7 @@ def convert_legacy(content: bytes, legacy: LegacyFile) -> bytes:
     return _sorted_header(save(_tensors(package["state"], legacy), metadata))
 
 
-def convert_state(content: bytes, legacy: LegacyFile) -> bytes:
+def convert_state(content: bytes, legacy: PublishedFile) -> bytes:
     """The safetensors file with the tensors of a pickled state; equal weights give equal bytes.
 
     The state may be in a dict under one of ``WRAPPERS``, and all names may start with one of ``PREFIXES``, as training
@@ -81,7 +81,7 @@ def shapes_in(content: bytes) -> dict[str, tuple[int, ...]]:
     return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
 
 
-def _unpickle(content: bytes, legacy: LegacyFile, classes: list[Any]) -> Any:
+def _unpickle(content: bytes, legacy: PublishedFile, classes: list[Any]) -> Any:
     """The content of a pickle with the listed digest, by the restricted unpickler."""
     import torch
 
@@ -99,7 +99,7 @@ def _unpickle(content: bytes, legacy: LegacyFile, classes: list[Any]) -> Any:
         raise _refusal(legacy, f"the restricted unpickler refuses it: {_reason(error)}") from error
 
 
-def _tensors(state: object, legacy: LegacyFile) -> dict[str, "Tensor"]:
+def _tensors(state: object, legacy: PublishedFile) -> dict[str, "Tensor"]:
     from torch import Tensor
 
     if not isinstance(state, Mapping):
@@ -116,7 +116,7 @@ def _tensors(state: object, legacy: LegacyFile) -> dict[str, "Tensor"]:
     return tensors
 
 
-def _encode(value: object, legacy: LegacyFile) -> object:
+def _encode(value: object, legacy: PublishedFile) -> object:
     """``value`` for JSON, with fractions in the form that ``demucs.hf`` decodes."""
     match value:
         case None | bool() | int() | float() | str():
@@ -151,7 +151,7 @@ def _reason(error: Exception) -> str:
     return str(cause).partition(". Please use")[0].rstrip(".") or type(cause).__name__
 
 
-def _refusal(legacy: LegacyFile, reason: str) -> ModelFileError:
+def _refusal(legacy: PublishedFile, reason: str) -> ModelFileError:
     return ModelFileError(
         f"{legacy.name} cannot be converted: {reason}. Pull or add the safetensors file of these weights instead."
     )

@@ -16,11 +16,10 @@ from bandscope_dagster.models.conversions import RECORD, Conversion, record_conv
 from bandscope_dagster.models.hub import download, pins_of_revision
 from bandscope_dagster.models.incoming import Placed, copy_hashed, incoming, open_regular, require_space
 from bandscope_dagster.models.inventory import (
-    LISTED,
     HubSource,
-    LegacyFile,
     Model,
     ModelFile,
+    PublishedFile,
     ReleaseSource,
 )
 from bandscope_dagster.models.legacy import convert_legacy, convert_state, shapes_in
@@ -69,20 +68,15 @@ def pull(model: Model, models_folder: Path, fits: Fits | None = None) -> Iterato
             if file not in lacking:
                 yield Placed(file, "already there")
                 continue
-            if file.sha256 is None and file.legacy is not None:
-                arrived = _download(model, source, file, download_folder)
-                _require_digest(model, source, file.legacy, arrived)
-                _convert(model, file, file.legacy, arrived, fits)
+            published = file.published
+            arrived = _download(model, source, published, download_folder)
+            _require_digest(model, source, published, file.origin, arrived)
+            if published == file.legacy:
+                _convert(model, file, published, arrived, fits)
                 yield Placed(file, "downloaded and converted")
-                continue
-            arrived = inspect(model, file, _download(model, source, file, download_folder).parent)
-            if arrived.state != "present":
-                arrived.path.unlink()
-                raise _differs(
-                    model, source, file, f"{arrived.found_bytes} bytes with SHA-256 {arrived.found_sha256}"
-                )
-            os.replace(arrived.path, folder / file.name)
-            yield Placed(file, "downloaded")
+            else:
+                os.replace(arrived, folder / file.name)
+                yield Placed(file, "downloaded")
     require_present(find_strays(model, pins, folder))
 
 
@@ -127,39 +121,30 @@ def add(
 
 def _space(file: ModelFile) -> int:
     """The bytes on the disk that it takes to get a file; a pickle is there until it is converted."""
-    _, size = file.download
-    return size if file.sha256 is not None else 2 * size
+    return file.published.bytes * (2 if file.published == file.legacy else 1)
 
 
 def _download(
-    model: Model, source: HubSource | ReleaseSource, file: ModelFile, download_folder: Path
+    model: Model, source: HubSource | ReleaseSource, file: PublishedFile, download_folder: Path
 ) -> Path:
-    name, size = file.download
     if isinstance(source, HubSource):
-        return download(model, source, name, download_folder)
-    return download_asset(model, source, name, size, download_folder)
+        return download(model, source, file.name, download_folder)
+    return download_asset(model, source, file.name, file.bytes, download_folder)
 
 
 def _require_digest(
-    model: Model, source: HubSource | ReleaseSource, legacy: LegacyFile, arrived: Path
+    model: Model, source: HubSource | ReleaseSource, file: PublishedFile, origin: str, arrived: Path
 ) -> None:
     with arrived.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
         size = stream.tell()
-    if (size, found) != (legacy.bytes, legacy.sha256):
-        arrived.unlink()
-        raise _differs(model, source, legacy, f"{size} bytes with SHA-256 {found}")
-
-
-def _differs(
-    model: Model, source: HubSource | ReleaseSource, file: ModelFile | LegacyFile, found: str
-) -> ModelFileError:
-    where = "revision" if isinstance(source, HubSource) else "release"
-    at = source.revision if isinstance(source, HubSource) else source.release
-    origin = file.origin if isinstance(file, ModelFile) else LISTED
-    return ModelFileError(
-        f"{source.repository} at {where} {at} sent a {file.name} that is not the one {origin}: expected "
-        f"{describe(file)}, found {found}. It was deleted; the files of {model.name} did not change."
+    if (size, found) == (file.bytes, file.sha256):
+        return
+    arrived.unlink()
+    at = f"revision {source.revision}" if isinstance(source, HubSource) else f"release {source.release}"
+    raise ModelFileError(
+        f"{source.repository} at {at} sent a {file.name} that is not the one {origin}: expected {describe(file)}, "
+        f"found {size} bytes with SHA-256 {found}. It was deleted; the files of {model.name} did not change."
     )
 
 
@@ -180,7 +165,9 @@ def _take(model: Model, path: Path, download_folder: Path, fits: Fits | None) ->
     return None
 
 
-def _convert(model: Model, file: ModelFile, legacy: LegacyFile, arrived: Path, fits: Fits | None) -> Placed:
+def _convert(
+    model: Model, file: ModelFile, legacy: PublishedFile, arrived: Path, fits: Fits | None
+) -> Placed:
     download_folder, folder = arrived.parent, arrived.parent.parent
     if inspect(model, file, folder).state == "present":
         return Placed(file, "already there")
@@ -199,8 +186,8 @@ def _convert(model: Model, file: ModelFile, legacy: LegacyFile, arrived: Path, f
     return Placed(file, "converted")
 
 
-def _sizes(model: Model) -> set[int | None]:
-    return {known.bytes for file in model.files for known in (file, file.legacy) if known}
+def _sizes(model: Model) -> set[int]:
+    return {known.bytes for file in model.files for known in (file.published, file.legacy) if known}
 
 
 def _may_be_of(model: Model, path: Path) -> bool:
@@ -237,6 +224,6 @@ def _list_expected(files: Iterable[ModelFile]) -> str:
     lines = ""
     for file in files:
         lines += f"\n  {file.name}: {describe(file)}"
-        if file.legacy and file.sha256 is not None:
+        if file.legacy and file.legacy != file.published:
             lines += f"\n    or, for conversion, {file.legacy.name}: {describe(file.legacy)}"
     return lines

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from bandscope_dagster.errors import ModelFileError
 from bandscope_dagster.models.conversions import Conversion, find_conversion
-from bandscope_dagster.models.inventory import LISTED, LegacyFile, Model, ModelFile, digest_of_weights
+from bandscope_dagster.models.inventory import LISTED, Model, ModelFile, PublishedFile, digest_of_weights
 from bandscope_dagster.models.pins import Pin, find_pins, known_files
 
 EMBEDDED = Path(__file__).parent  # the folder of the files that are part of the package
@@ -87,11 +87,11 @@ class FileStatus:
         return "" if expected.origin == LISTED else f", the file {expected.origin}"
 
 
-def describe(file: ModelFile | LegacyFile) -> str:
+def describe(file: ModelFile | PublishedFile) -> str:
     """A file's size and digest, for error messages; for a file that is not published, those of its pickle."""
-    if isinstance(file, ModelFile) and file.sha256 is None and file.legacy is not None:
-        return f"the weights of {file.legacy.name} ({describe(file.legacy)}), converted"
-    return f"{file.bytes} bytes with SHA-256 {file.sha256}"
+    published = file.published if isinstance(file, ModelFile) else file
+    text = f"{published.bytes} bytes with SHA-256 {published.sha256}"
+    return text if published.name == file.name else f"the weights of {published.name} ({text}), converted"
 
 
 def how_to_get(model: Model) -> str:

@@ -19,7 +19,7 @@ from bandscope_dagster.separation.registry import load_separator, models_of
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
-from bandscope_dagster.tagging.protocol import ON_A_SERVER, Tagger
+from bandscope_dagster.tagging.protocol import ON_A_SERVER, AnyTagger
 from bandscope_dagster.tagging.registry import load_tagger, require_known
 
 _separator = cache(load_separator)
@@ -58,7 +58,7 @@ class Models:
 
         Thread(target=load, name="load-models", daemon=True).start()
 
-    def tagger(self, stopped: Callable[[], bool] = lambda: False) -> Tagger:
+    def tagger(self, stopped: Callable[[], bool] = lambda: False) -> AnyTagger:
         """The tagger, on the device of the settings, or on their server, which is asked for its facts each time.
 
         The wait for a server ends with KeyboardInterrupt once ``stopped`` is true.

@@ -22,7 +22,7 @@ from bandscope_dagster.songs.lacking import damage_told_of
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import TABLES
 from bandscope_dagster.storage.tables.song_tables import write_error_row
-from bandscope_dagster.tagging.protocol import Tagger
+from bandscope_dagster.tagging.protocol import AnyTagger
 from bandscope_dagster.tagging.registry import present_from
 from bandscope_dagster.tagging.served_omni import TaggerUnavailable
 from bandscope_dagster.tagging.source_tags import with_vocabulary
@@ -37,7 +37,7 @@ class ModelSource(Protocol):
     """Loads models on request; a call may take as long as loading."""
 
     def separator(self) -> AnySeparator: ...
-    def tagger(self, stopped: Callable[[], bool]) -> Tagger: ...
+    def tagger(self, stopped: Callable[[], bool]) -> AnyTagger: ...
 
 
 def analyze_batch(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bandscope_dagster.separation.ensemble import AnySeparator, Ensemble
 from bandscope_dagster.separation.protocol import Separator
 from bandscope_dagster.separation.wrapped import WrappedSeparator
-from bandscope_dagster.tagging.protocol import Heard, RemoteTagger, Tagger
+from bandscope_dagster.tagging.protocol import AnyTagger, Heard, RemoteTagger, Tagger
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class ModelThread:
             return replace(separator, members=members)
         return _SeparatorInTurns(separator, self._thread)
 
-    def tagger(self, tagger: Tagger) -> Tagger:
+    def tagger(self, tagger: AnyTagger) -> AnyTagger:
         """The same tagger, which computes in this thread; a remote one takes no turns here."""
         return tagger if isinstance(tagger, RemoteTagger) else _TaggerInTurns(tagger, self._thread)
 

@@ -31,7 +31,7 @@ from bandscope_dagster.songs.stored_audio import stored_samples
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.audio_tables import read_blocks
 from bandscope_dagster.storage.tables.schemas import STEMS
-from bandscope_dagster.tagging.protocol import ON_A_SERVER, Tagger
+from bandscope_dagster.tagging.protocol import ON_A_SERVER, AnyTagger
 from bandscope_dagster.tagging.vocabulary import load_vocabulary
 from bandscope_dagster.tagging.window_flow import queue_for
 
@@ -73,7 +73,7 @@ def analyze_songs(
     limits: Limits,
     flac_bits: Bits,
     separator: AnySeparator | None,
-    tagger: Tagger | None,
+    tagger: AnyTagger | None,
     present_from: PresentFrom,
     stopped: threading.Event | None = None,
 ) -> Iterator[SongAnalyzed | SongFailed]:

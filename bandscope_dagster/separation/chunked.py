@@ -82,9 +82,11 @@ def load_module(network: Network, content: bytes, name: str) -> Module:
     Raises:
         ModelFileError: the file has other parameters than the network.
     """
+    import torch
     from safetensors.torch import load
 
-    module = build_module(network)
+    with torch.device("meta"):  # draws no random weights, which the file's replace
+        module = build_module(network)
     weights = {key: tensor.float() for key, tensor in load(content).items()}
     require_parameters(module, {key: tuple(tensor.shape) for key, tensor in weights.items()}, name)
     module.load_state_dict(weights, assign=True)

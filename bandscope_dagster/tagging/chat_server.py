@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from concurrent.futures import Future, wait
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -90,6 +90,7 @@ class ChatServer:
     def __init__(self, options: ServerOptions) -> None:
         self.options = options
         self.places = asyncio.Semaphore(options.requests)  # for conversations that are under way
+        self.takes_schemas: dict[Hashable, bool] = {}  # what it was asked → its answer
         self._loop = asyncio.new_event_loop()
         self._down_since: float | None = None  # on the loop's clock; None while the server answers
         self._last_trouble = 0.0  # on the loop's clock

@@ -88,13 +88,18 @@ class Heard:
     error: str | None = None  # "<reason>: <message>" if the answer is unreadable; there are no tags then
 
 
-class Tagger(Protocol):
-    """Names the instruments in windows of audio."""
+class _Described(Protocol):
+    """The members that all taggers have."""
 
     identity: ModelIdentity
     plan: WindowPlan
     device: str  # a device name of torch, or ``ON_A_SERVER``
-    batch: int  # windows, the best number for one call
+    batch: int  # windows, the best number for one call, or at once
+
+
+class Tagger(_Described, Protocol):
+    """Names the instruments in windows of audio."""
+
     fixed_batch: bool  # True: calls are filled up to ``batch`` windows with silence; see WindowQueue
 
     def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
@@ -107,7 +112,7 @@ class Tagger(Protocol):
 
 
 @runtime_checkable
-class RemoteTagger(Tagger, Protocol):
+class RemoteTagger(_Described, Protocol):
     """A tagger that computes elsewhere. Windows are asked one by one, ``batch`` at once, and answered in any order."""
 
     def ask(self, window: NDArray[np.float32]) -> Future[Heard]:
@@ -120,3 +125,6 @@ class RemoteTagger(Tagger, Protocol):
             ServerRefused: the server refuses the request.
         """
         ...
+
+
+AnyTagger = Tagger | RemoteTagger

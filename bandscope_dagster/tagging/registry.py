@@ -13,7 +13,7 @@ from bandscope_dagster.tagging.ast import load_ast
 from bandscope_dagster.tagging.musicnn import Musicnn
 from bandscope_dagster.tagging.options import ServerOptions, TaggingOptions
 from bandscope_dagster.tagging.presence_rule import PresenceRule, PresentFrom
-from bandscope_dagster.tagging.protocol import Tagger
+from bandscope_dagster.tagging.protocol import AnyTagger, Tagger
 from bandscope_dagster.tagging.qwen_omni import load_qwen_omni
 from bandscope_dagster.tagging.served_omni import ServerFacts, load_served_omni, server_facts
 
@@ -60,7 +60,7 @@ def load_tagger(
     options: TaggingOptions,
     server: ServerOptions | None = None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Tagger:
+) -> AnyTagger:
     """The tagger ``name``: with verified weights, on ``device``, a device name of torch ("cuda:0"); or on a server.
 
     A server may take minutes to answer; the wait ends once ``stopped`` is true.

@@ -111,7 +111,8 @@ def load_served_omni(
 ) -> "ServedOmni":
     """The model ``name`` of the inventory on a server that serves it as ``model``.
 
-    Asks the server for its facts, and one short question: if it refuses a JSON Schema, all questions go without one.
+    Asks the server for its facts, and once in this process one short question: if it refuses a JSON Schema, all
+    questions go without one. The question is asked again if the facts change, or after the server refused a window.
 
     Raises:
         KeyboardInterrupt: ``stopped`` became true.
@@ -128,7 +129,11 @@ def load_served_omni(
     client = chat_server(server)
     try:
         facts = server_facts(server, model, START_PATIENCE_S, stopped)
-        structured = _takes_schemas(client, model, dialogue, plan.length, stopped)
+        probe = (facts, dialogue.sha256, plan.length)
+        structured = client.takes_schemas.get(probe)
+        if structured is None:
+            structured = _takes_schemas(client, model, dialogue, plan.length, stopped)
+            client.takes_schemas[probe] = structured
     except ServerUnavailable as error:
         unasked = ServerFacts(model, UNKNOWN)
         raise TaggerUnavailable(
@@ -170,7 +175,6 @@ def _takes_schemas(
 class ServedOmni:
     """The ``RemoteTagger`` with a Qwen-Omni model on a server. Its tags have no scores."""
 
-    fixed_batch = False
     device = ON_A_SERVER
 
     def __init__(
@@ -204,15 +208,6 @@ class ServedOmni:
         self.plan.check(window[None], self.identity.name)
         return self._server.start(self._converse(_wav(window)))
 
-    def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
-        """``(batch, length)`` mono float32 in [-1, 1] → the model's answer for each window, parsed.
-
-        Raises:
-            ServerUnavailable: no answer to one of them, after retries.
-            ServerRefused: the server refuses one of the requests.
-        """
-        return [asked.result() for asked in [self.ask(window) for window in windows]]
-
     async def _converse(self, audio: bytes) -> Heard:
         async with self._server.places:
             conversation = Conversation(self._dialogue)
@@ -222,6 +217,9 @@ class ServedOmni:
                     conversation.answer(await self._server.complete(body))
                 except AnswerTooLong as error:
                     return Heard([], answer=conversation.transcript, error=f"unparseable: {error}")
+                except ServerRefused:
+                    self._server.takes_schemas.clear()  # it may be another server than the one that was asked
+                    raise
             return conversation.heard
 
 

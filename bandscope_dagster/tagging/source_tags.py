@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bandscope_dagster.audio.resample import StreamResampler
 from bandscope_dagster.models.identity import ModelIdentity
-from bandscope_dagster.tagging.protocol import Heard, Tagger
+from bandscope_dagster.tagging.protocol import AnyTagger, Heard
 from bandscope_dagster.tagging.vocabulary import Vocabulary, load_vocabulary
 from bandscope_dagster.tagging.windows import Window, Windows
 
@@ -30,7 +30,7 @@ class SourceTags:
     """The tags of one source (the mixture or a stem) of one song, collected window by window."""
 
     source: str
-    tagger: Tagger
+    tagger: AnyTagger
     sample_rate: int  # Hz, of the audio that is pushed
     tagged: list[TaggedWindow] = field(default_factory=list["TaggedWindow"])
     waiting: int = 0  # windows in the queue to the tagger

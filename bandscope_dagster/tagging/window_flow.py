@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from bandscope_dagster.tagging.protocol import Heard, RemoteTagger, Tagger
+from bandscope_dagster.tagging.protocol import AnyTagger, Heard, RemoteTagger
 from bandscope_dagster.tagging.source_tags import SourceTags, TaggedWindow
 from bandscope_dagster.tagging.window_queue import WindowQueue
 from bandscope_dagster.tagging.windows import Window
@@ -68,11 +68,6 @@ class WindowFlow:
             taken = self._take(wait=True)
         return taken
 
-    def flush(self) -> None:
-        """Wait for the answers to all windows."""
-        while self.collect(wait=True):
-            pass
-
     def close(self) -> None:
         """Give up all windows without an answer."""
         for future in self._asked:
@@ -107,6 +102,6 @@ def _give(
         source.error = error if isinstance(error, Exception) else RuntimeError(str(error))
 
 
-def queue_for(tagger: Tagger, stopped: Callable[[], bool] = lambda: False) -> WindowQueue | WindowFlow:
+def queue_for(tagger: AnyTagger, stopped: Callable[[], bool] = lambda: False) -> WindowQueue | WindowFlow:
     """The queue of windows that fits the tagger."""
     return WindowFlow(tagger, stopped) if isinstance(tagger, RemoteTagger) else WindowQueue(tagger)

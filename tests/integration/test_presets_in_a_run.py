@@ -20,7 +20,7 @@ from tiny_demucs import FOUR, SEGMENT, safetensors_file, tiny_network
 
 from bandscope_dagster.errors import SettingsError
 from bandscope_dagster.models.conversions import Conversion, record_conversion
-from bandscope_dagster.models.inventory import LegacyFile, Model, ModelFile, find_model
+from bandscope_dagster.models.inventory import Model, ModelFile, PublishedFile, find_model
 from bandscope_dagster.models.store import model_folder
 from bandscope_dagster.orchestration.resources import Models
 from bandscope_dagster.pipeline import stream
@@ -44,7 +44,7 @@ drums = ["htdemucs", "htdemucs_ft"]
 other = "rest"
 """
 SECONDS = (0.9, 0.6)
-PICKLE = LegacyFile("tiny.th", 1, "1" * 64)
+PICKLE = PublishedFile("tiny.th", 1, "1" * 64)
 
 
 @dataclass

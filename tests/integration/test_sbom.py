@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from bandscope_dagster.models.inventory import load_inventory
-from scripts.sbom import bill_of_materials, licences, published, tool
+from scripts.sbom import bill_of_materials, licences, tool
 from training.sources import read_manifest
 
 VALIDATE = """
@@ -46,7 +46,9 @@ def test_every_file_of_every_model_is_there_with_its_digest(bill: dict) -> None:
         if file["type"] == "file"
     }
     assert stated == {
-        (model.name, name): digest for model in load_inventory().values() for name, digest in published(model)
+        (model.name, file.published.name): file.published.sha256
+        for model in load_inventory().values()
+        for file in model.files
     }
     pickles = {name for model, name in stated if model in ("scnet-large", "mel-band-roformer")}
     assert pickles == {"SCNet-large_starrytong_fixed.ckpt", "MelBandRoformer.ckpt"}

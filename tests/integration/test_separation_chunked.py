@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from long_forms import quick_or_long
 from numpy.typing import NDArray
+from safetensors.torch import save
 from separated_songs import separate as separate_in_blocks
 from separated_songs import separate_mixed
 from tiny_chunked import (
@@ -18,7 +19,9 @@ from tiny_chunked import (
     SCNET,
     TINY,
     checkpoint,
+    ours,
     published_inference,
+    random_state,
     theirs,
     tiny_chunked,
     tiny_model,
@@ -234,6 +237,20 @@ def test_a_published_pickle_becomes_the_separator(name: str, tmp_path) -> None:
     mixture = noise(3 * TINY[name].chunks.frames)
     assert_equal(separate(separator, mixture), published_inference(TINY[name], mixture))
     assert separator.identity.name == name and len(separator.identity.sha256) == 64
+
+
+@FAMILIES
+def test_a_loaded_network_has_the_bits_of_one_whose_random_weights_were_replaced(network: Network) -> None:
+    state = {
+        name: tensor.clone() for name, tensor in random_state(network).items()
+    }  # each with its own memory
+    loaded, replaced = load_module(network, save(state), "tiny").eval(), ours(network)
+    buffers = dict(loaded.named_buffers())
+    assert buffers.keys() == dict(replaced.named_buffers()).keys()
+    assert all(torch.equal(buffers[name], wanted) for name, wanted in replaced.named_buffers())
+    chunk = torch.from_numpy(noise(network.chunks.frames))[None]
+    with torch.inference_mode():
+        assert torch.equal(loaded(chunk), replaced(chunk))
 
 
 def shapes(network: Network) -> dict[str, tuple[int, ...]]:

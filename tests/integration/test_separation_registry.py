@@ -35,8 +35,7 @@ def test_weights_that_are_not_here_are_an_error_that_names_the_command(name: str
     with pytest.raises(ModelFileError, match="is missing") as raised:
         load(name, tmp_path)
     assert f"bandscope models pull {name}" in str(raised.value)
-    file = find_model(name).files[0]
-    assert (file.sha256 or file.legacy.sha256) in str(raised.value)
+    assert find_model(name).files[0].published.sha256 in str(raised.value)
 
 
 @pytest.mark.parametrize("name", EMBEDDED)

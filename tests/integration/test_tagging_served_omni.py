@@ -20,7 +20,7 @@ from bandscope_dagster.tagging import chat_server, served_omni
 from bandscope_dagster.tagging.answers.parse import PARSER_VERSION
 from bandscope_dagster.tagging.options import ServerOptions, TaggingOptions
 from bandscope_dagster.tagging.prompts import LAYERS_SCHEMA, LIST_SCHEMA, load_dialogue
-from bandscope_dagster.tagging.protocol import ON_A_SERVER, RemoteTagger, Tag
+from bandscope_dagster.tagging.protocol import ON_A_SERVER, Heard, RemoteTagger, Tag
 from bandscope_dagster.tagging.served_omni import NOT_HASHED, ServedOmni, load_served_omni
 from bandscope_dagster.tagging.source_tags import SourceTags
 from bandscope_dagster.tagging.window_flow import WindowFlow
@@ -51,6 +51,10 @@ def tagger(server: ChatCompletions, options: TaggingOptions = SHORT, **more: Any
     return load_served_omni("qwen2.5-omni", more.get("model") or MODEL, options_of_server, options)
 
 
+def answers(here: ServedOmni, windows: NDArray[np.float32]) -> list[Heard]:
+    return [asked.result() for asked in [here.ask(window) for window in windows]]
+
+
 def noises(windows: int) -> NDArray[np.float32]:
     random = np.random.default_rng(0)
     return random.uniform(-1, 1, (windows, round(WINDOW_S * RATE))).astype(np.float32)
@@ -59,7 +63,7 @@ def noises(windows: int) -> NDArray[np.float32]:
 def test_a_window_is_asked_with_the_same_words_as_in_this_process_greedily(served: ChatCompletions) -> None:
     served.answer = lambda asked: Reply('["piano", "drums"]')
     (window,) = noises(1)
-    (heard,) = tagger(served).tag(window[None])
+    (heard,) = answers(tagger(served), window[None])
     assert heard.tags == [Tag("piano", None), Tag("drums", None)] and heard.error is None
     (asked,) = served.questions
     dialogue = load_dialogue("list")
@@ -74,7 +78,7 @@ def test_a_window_is_asked_with_the_same_words_as_in_this_process_greedily(serve
 def test_samples_beyond_full_scale_are_clipped_and_do_not_wrap(served: ChatCompletions) -> None:
     loud = np.full((1, RATE), 1.5, np.float32)
     loud[0, ::2] = -1.5
-    tagger(served).tag(loud)
+    answers(tagger(served), loud)
     (asked,) = served.questions
     assert asked.window[1] > 0.99 and asked.window[0] < -0.99
 
@@ -82,7 +86,7 @@ def test_samples_beyond_full_scale_are_clipped_and_do_not_wrap(served: ChatCompl
 def test_in_layers_mode_the_second_question_continues_the_chat(served: ChatCompletions) -> None:
     layers = '{"background": ["pad"], "middle_ground": [], "foreground": ["voice"]}'
     served.answer = lambda asked: Reply(layers if len(asked.questions) == 2 else "A pad behind a voice.")
-    (heard,) = tagger(served, LAYERED).tag(noises(1))
+    (heard,) = answers(tagger(served, LAYERED), noises(1))
     assert heard.answer == f"[description]\nA pad behind a voice.\n\n[layers]\n{layers}"
     assert {(tag.label, tag.layer) for tag in heard.tags} == {("pad", "background"), ("voice", "foreground")}
     first, second = served.questions
@@ -106,7 +110,7 @@ def test_an_unreadable_answer_is_asked_for_once_more_and_then_an_error_of_its_wi
 
     here = tagger(served)
     served.answer = answer
-    first, second, third = here.tag(windows)
+    first, second, third = answers(here, windows)
     assert [tag.label for tag in first.tags] == ["piano"] and first.note is None
     assert [tag.label for tag in second.tags] == ["drums"]
     assert second.note is not None and second.note.startswith("asked again: the first answer was unparseable")
@@ -119,7 +123,7 @@ def test_looping_text_is_cut_by_the_limit_of_tokens_and_its_repetitions_count_on
     served: ChatCompletions,
 ) -> None:
     served.answer = lambda asked: Reply('["piano"' + ', "drums", "bass"' * 40)
-    (heard,) = tagger(served).tag(noises(1))
+    (heard,) = answers(tagger(served), noises(1))
     assert [tag.label for tag in heard.tags] == ["piano", "drums", "bass"] and heard.error is None
     assert heard.note is not None and "looping" in heard.note
 
@@ -130,7 +134,7 @@ def test_an_answer_without_an_end_is_an_error_of_its_window_alone(served: ChatCo
     served.answer = lambda asked: (
         Reply(body=b"la " * 5000, endless=True) if asked.number == first else Reply('["piano"]')
     )
-    heard = here.tag(noises(2))
+    heard = answers(here, noises(2))
     assert sorted(each.error or "" for each in heard) == [
         "",
         "unparseable: the server sent more than 65,536 bytes in one answer",
@@ -146,9 +150,27 @@ def test_a_server_without_schemas_is_asked_without_and_the_log_says_so_once(
     assert [record.message.rpartition("; ")[2] for record in caplog.records] == [
         "the same request will be refused again. Going on without a schema for the answers."
     ]
-    here.tag(noises(4))
+    answers(here, noises(4))
     assert all("response_format" not in asked.body for asked in served.questions)
     assert len(served.questions) == 4 and here.identity.params["structured"] is False
+
+
+def test_a_server_is_asked_once_if_it_takes_schemas_and_again_if_it_changes(served: ChatCompletions) -> None:
+    def probes() -> int:
+        return len(served.asked) - len(served.questions)
+
+    here = [tagger(served), tagger(served)][-1]
+    assert probes() == 1 and here.identity.params["structured"] is True
+    tagger(served, LAYERED)
+    assert probes() == 2, "another question"
+    served.version = "0.33.0"
+    here = tagger(served)
+    assert probes() == 3, "another version"
+    served.answer = lambda asked: refusal(400, "no schemas") if not asked.is_probe else Reply()
+    with pytest.raises(ServerRefused):
+        answers(here, noises(1))
+    served.takes_schemas = False  # with the same version
+    assert tagger(served).identity.params["structured"] is False
 
 
 @pytest.mark.parametrize("status", [403, 413, 418])
@@ -163,7 +185,7 @@ def test_another_refusal_of_the_first_question_is_not_one_of_the_schema(
 
 def test_answers_with_and_without_a_schema_are_equally_current(served: ChatCompletions) -> None:
     held = tagger(served).identity
-    served.takes_schemas = False
+    served.takes_schemas, served.version = False, "without schemas"
     free = tagger(served).identity
     assert (held.params["structured"], free.params["structured"]) == (True, False)
     assert of_mixture_tags("ab", held) == of_mixture_tags("ab", free)
@@ -173,7 +195,7 @@ def test_a_server_that_starts_is_waited_for(served: ChatCompletions, monkeypatch
     monkeypatch.setattr(served_omni, "START_PATIENCE_S", 60.0)
     served.stop()
     threading.Timer(0.7, served.start).start()
-    assert tagger(served).tag(noises(1))[0].error is None
+    assert answers(tagger(served), noises(1))[0].error is None
 
 
 def test_a_load_of_a_tagger_ends_if_the_run_is_stopped(
@@ -226,7 +248,7 @@ def test_a_model_that_is_not_served_is_an_error_that_names_those_that_are(served
         SettingsError, match=rf"does not serve '{MODEL}', only my-qwen.*BANDSCOPE_TAGGER_MODEL"
     ):
         tagger(served)
-    tagger(served, model="my-qwen").tag(noises(1))
+    answers(tagger(served, model="my-qwen"), noises(1))
     assert served.questions[0].body["model"] == "my-qwen"
 
 
@@ -235,7 +257,7 @@ def test_a_wrong_key_is_one_error_before_any_song(served: ChatCompletions) -> No
     with pytest.raises(SettingsError, match=r"Unauthorized.*BANDSCOPE_TAGGER_KEY"):
         tagger(served, key="wrong")
     assert served.asked == []
-    tagger(served, key="right").tag(noises(1))
+    answers(tagger(served, key="right"), noises(1))
 
 
 def test_a_server_that_is_down_may_be_back_later(served: ChatCompletions) -> None:
@@ -243,7 +265,7 @@ def test_a_server_that_is_down_may_be_back_later(served: ChatCompletions) -> Non
     with pytest.raises(ServerUnavailable, match="cannot be reached"):
         tagger(served)
     served.start()
-    assert tagger(served).tag(noises(1))[0].error is None
+    assert answers(tagger(served), noises(1))[0].error is None
 
 
 def test_a_refusal_of_one_window_is_an_error_of_its_source_alone(served: ChatCompletions) -> None:
@@ -254,7 +276,8 @@ def test_a_refusal_of_one_window_is_an_error_of_its_source_alone(served: ChatCom
     sources = [SourceTags(name, here, RATE) for name in ("vocals", "drums")]
     for source, window in zip(sources, noises(2), strict=True):
         flow.add(source, source.push(window[None]) + source.finish())
-    flow.flush()
+    while flow.collect(wait=True):
+        pass
     failed = [source for source in sources if source.error is not None]
     assert len(failed) == 1 and isinstance(failed[0].error, ServerRefused)
     assert len(served.questions) == 2, "a refusal is not tried again"
@@ -358,7 +381,8 @@ def test_a_thousand_windows_of_many_songs_keep_all_places_taken_and_get_their_ow
             flow.add(song, song.push(numbered(50 * first + window)))
             flow.collect(wait=False)
         flow.add(song, song.finish())
-    flow.flush()
+    while flow.collect(wait=True):
+        pass
 
     for first, song in enumerate(songs):
         assert song.error is None and song.waiting == 0
@@ -393,7 +417,8 @@ def test_nothing_is_lost_or_doubled_if_the_server_goes_away_and_comes_back(serve
         if number in (41, 120):
             goes_on.set()
     flow.add(song, song.finish())
-    flow.flush()
+    while flow.collect(wait=True):
+        pass
     assert song.error is None
     found = sorted((each.start_frame, [tag.label for tag in each.heard.tags]) for each in song.tagged)
     assert found == [(RATE * n, [f"instrument {n}"]) for n in range(200)]

@@ -9,7 +9,7 @@ import torch
 from demucs.htdemucs import HTDemucs
 from demucs.states import get_state, save_with_checksum
 
-from bandscope_dagster.models.inventory import HubSource, LegacyFile, Model, ModelFile
+from bandscope_dagster.models.inventory import HubSource, Model, ModelFile, PublishedFile
 
 
 def save_legacy(model: HTDemucs, folder: Path) -> Path:
@@ -34,12 +34,12 @@ def pickled(package: Any) -> bytes:
     return stream.getvalue()
 
 
-def listed(content: bytes, name: str = "f00dcafe.th") -> LegacyFile:
+def listed(content: bytes, name: str = "f00dcafe.th") -> PublishedFile:
     """The inventory's entry for a pickle."""
-    return LegacyFile(name, len(content), hashlib.sha256(content).hexdigest())
+    return PublishedFile(name, len(content), hashlib.sha256(content).hexdigest())
 
 
-def legacy_model(legacy: LegacyFile) -> Model:
+def legacy_model(legacy: PublishedFile) -> Model:
     """A model whose one file has no safetensors version in the inventory."""
     return Model(
         name="legacy",

@@ -16,7 +16,7 @@ from pymss_core.modules.bs_roformer import BSRoformer, MelBandRoformer
 from pymss_core.modules.scnet import SCNet
 from torch.nn import Module
 
-from bandscope_dagster.models.inventory import LegacyFile, Model, ModelFile, find_model
+from bandscope_dagster.models.inventory import Model, ModelFile, PublishedFile, find_model
 from bandscope_dagster.models.networks import MEL_BANDS, Chunking, Network, RoformerNetwork, ScnetNetwork
 from bandscope_dagster.separation.chunked import Chunked, build_module
 from bandscope_dagster.separation.options import SeparationOptions
@@ -210,7 +210,7 @@ def checkpoint(network: Network, wrapper: str | None = None, prefix: str = "", s
 
 def tiny_model(name: str, content: bytes) -> Model:
     """The inventory's model ``name`` with its family's tiny network, published as the pickle ``content``."""
-    legacy = LegacyFile("tiny.ckpt", len(content), hashlib.sha256(content).hexdigest())
+    legacy = PublishedFile("tiny.ckpt", len(content), hashlib.sha256(content).hexdigest())
     return replace(
         find_model(name),
         network=TINY[name],

@@ -85,8 +85,8 @@ def test_the_files_of_a_demucs_model_are_those_that_demucs_puts_together_in_its_
 def test_what_is_published_as_a_pickle_says_where_its_digest_and_its_parameters_come_from(model: Model):
     (file,) = model.files
     assert file.name == f"{model.name}.safetensors" and (file.bytes, file.sha256) == (None, None)
-    assert file.legacy and file.download == (file.legacy.name, file.legacy.bytes)
-    assert file.legacy.name.endswith(".ckpt") and model.published_sha256 == file.legacy.sha256
+    assert file.published == file.legacy and file.published.name.endswith(".ckpt")
+    assert model.published_sha256 == file.published.sha256
     assert model.provenance and "second-hand" in model.provenance
 
 

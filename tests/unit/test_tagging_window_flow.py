@@ -23,7 +23,6 @@ class Elsewhere:
     """A remote tagger whose answers the test gives, in any order; a window's answer is its level."""
 
     batch: int = 2
-    fixed_batch: bool = False
     device: str = ON_A_SERVER
     plan: WindowPlan = PLAN
     identity: ModelIdentity = field(default_factory=lambda: ModelIdentity("elsewhere", ""))
@@ -36,9 +35,6 @@ class Elsewhere:
             self.asked.append((future, float(np.abs(window).max())))
             self.has_asked.notify_all()
         return future
-
-    def tag(self, windows: Audio) -> list[Heard]:
-        raise NotImplementedError
 
     def answer(self, number: int) -> None:
         """Answer the window that was asked with this number."""
@@ -53,6 +49,12 @@ class Elsewhere:
 
 def windows_of(source: SourceTags, *levels: float) -> list:
     return source.push(level(*levels)) + source.finish()
+
+
+def finish(flow: WindowFlow) -> None:
+    """Wait for the answers to all windows."""
+    while flow.collect(wait=True):
+        pass
 
 
 def labels(source: SourceTags) -> list[tuple[int, str]]:
@@ -81,7 +83,7 @@ def test_one_answer_makes_room_for_one_window() -> None:
         tagger.answer(answered)
     thread.join(LONG_S)
     assert not thread.is_alive()
-    flow.flush()
+    finish(flow)
     assert source.waiting == 0 and source.error is None
     assert labels(source) == [(3 * RATE * n, f"{each:.4f}") for n, each in enumerate(levels)]
 
@@ -96,7 +98,7 @@ def test_whatever_the_order_of_the_answers_each_is_given_to_its_window(order: li
         flow.add(source, windows_of(source, *part) if part else [])
     for number in order:
         tagger.answer(number)
-    flow.flush()
+    finish(flow)
     for source, part in zip(sources, (levels[:split], levels[split:]), strict=True):
         assert labels(source) == [(3 * RATE * n, f"{each:.4f}") for n, each in enumerate(part)]
         assert source.waiting == 0
@@ -114,7 +116,7 @@ def test_an_error_is_that_of_its_source_and_its_other_windows_are_given_up() -> 
     assert [future.cancelled() for future, _ in tagger.asked] == [True, False, True, False, False]
     for number in (3, 4):
         tagger.answer(number)
-    flow.flush()
+    finish(flow)
     assert isinstance(bad.error, OSError) and bad.tagged == [] and bad.waiting == 0
     assert good.error is None and len(good.tagged) == 2 and good.waiting == 0
 
@@ -137,7 +139,7 @@ def test_a_stop_ends_every_wait_and_no_window_counts_as_done() -> None:
     stopped.set()
     thread.join(LONG_S)
     assert not thread.is_alive()
-    flow.flush()
+    finish(flow)
     assert (source.waiting, source.tagged) == (6, [])
     flow.close()
     assert all(future.cancelled() for future, _ in tagger.asked)

@@ -52,7 +52,8 @@ def build_roformer(shape: RoformerNetwork) -> Module:
 
         def __init__(self) -> None:
             super().__init__()
-            exponents = torch.arange(0, shape.head_width, 2).float() / shape.head_width
+            # Also under the device "meta", where a division imports torch's compiler (2 s).
+            exponents = torch.arange(0, shape.head_width, 2, device="cpu").float() / shape.head_width
             self.freqs = nn.Parameter(10_000.0**-exponents, requires_grad=False)
 
         def table(self, positions: int) -> tuple[Tensor, Tensor]:
@@ -170,7 +171,7 @@ def build_roformer(shape: RoformerNetwork) -> Module:
             self.band_split = BandSplit()
             self.mask_estimators = nn.ModuleList(MaskEstimator() for _ in shape.estimated)
             # No parameters of the published networks, so not persistent: the window, and the bands of the mel scale.
-            self.register_buffer("window", torch.hann_window(shape.n_fft), persistent=False)
+            self.register_buffer("window", torch.hann_window(shape.n_fft, device="cpu"), persistent=False)
             chosen = np.concatenate(
                 [np.add.outer(np.array(band) * VALUES, np.arange(VALUES)).ravel() for band in bands]
             )

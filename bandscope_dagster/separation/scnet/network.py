@@ -183,7 +183,7 @@ def build_scnet(shape: ScnetNetwork) -> Module:
             )
             self.separation_net = Separation(shape.channels[-1])
             # The published networks have a rectangular window. It is no parameter of theirs.
-            self.register_buffer("window", torch.ones(shape.n_fft), persistent=False)
+            self.register_buffer("window", torch.ones(shape.n_fft, device="cpu"), persistent=False)
 
         def forward(self, audio: Tensor) -> Tensor:
             frames = audio.shape[-1]

@@ -105,9 +105,21 @@ def read_state(store: ObjectStore, table: Table, refresh_id: str, columns: Seque
     return pl.read_parquet(state, columns=["song_id", *columns])
 
 
+def find_state(
+    store: ObjectStore, table: Table, refresh_id: str, columns: Sequence[str]
+) -> pl.DataFrame | None:
+    """As ``read_state``; None if the state is missing or cannot be read, or if the id is empty."""
+    if not refresh_id:
+        return None
+    try:
+        return read_state(store, table, refresh_id, columns)
+    except (FileNotFoundError, *UNREADABLE):
+        return None
+
+
 def read_rows(store: ObjectStore, table: Table, columns: Sequence[str]) -> pl.DataFrame | None:
     """The ``columns`` of the stored catalog; None if it is missing or cannot be read."""
-    found = _read(store, table, columns)
+    found = read_with_refresh(store, table, columns)
     return None if found is None else found[0]
 
 
@@ -118,23 +130,23 @@ def read_made_from(
 
     None if the catalog or its state is missing or cannot be read.
     """
-    found = _read(store, table, columns)
+    found = read_with_refresh(store, table, columns)
     if found is None:
         return None
     rows, refresh_id = found
-    try:
-        return rows, read_state(store, table, refresh_id, [each.name for each in sources])
-    except (FileNotFoundError, *UNREADABLE):
-        return None
+    versions = find_state(store, table, refresh_id, [each.name for each in sources])
+    return None if versions is None else (rows, versions)
 
 
-def _read(store: ObjectStore, table: Table, columns: Sequence[str]) -> tuple[pl.DataFrame, str] | None:
-    """The ``columns`` of the stored catalog, and the id of its refresh."""
+def read_with_refresh(
+    store: ObjectStore, table: Table, columns: Sequence[str] | None = None
+) -> tuple[pl.DataFrame, str] | None:
+    """The ``columns`` of the stored catalog, by default all, and the id of its refresh; None as in ``read_rows``."""
     try:
         content = io.BytesIO(store.read(catalog_key(table)))
         refresh_id = refresh_id_in(pq.read_metadata(content).metadata)
         content.seek(0)  # polars reads from the current position
-        return pl.read_parquet(content, columns=list(columns)), refresh_id
+        return pl.read_parquet(content, columns=None if columns is None else list(columns)), refresh_id
     except (FileNotFoundError, *UNREADABLE):
         return None
     except OSError as error:  # of the parser of footers

@@ -11,14 +11,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import BinaryIO
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.damage import DamagedFile, parse
+from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.lineage import PREFIX, footer_at
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -79,20 +78,6 @@ def stored_catalog(
         logger.warning(problem, table.name, error)
         return None
     return StoredCatalog(refresh_id, versions, Written(key, store.uri(key), footer.num_rows, found.size))
-
-
-def is_whole(store: ObjectStore, table: Table) -> bool:
-    """True if every row of the catalog can be read. The rows pass in pieces: memory does not grow with them."""
-
-    def read(file: BinaryIO) -> None:
-        for _ in pq.ParquetFile(file).iter_batches():
-            pass
-
-    try:
-        parse(store, catalog_key(table), read)
-    except (FileNotFoundError, DamagedFile):
-        return False
-    return True
 
 
 def read_state(store: ObjectStore, table: Table, refresh_id: str, columns: Sequence[str]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import polars as pl
 
 from bandscope_dagster.catalogs.catalog import Catalog, ChangedSongs
 from bandscope_dagster.storage.objects.protocol import ObjectChanged, ObjectStore
-from bandscope_dagster.storage.tables.catalog_state import UNREADABLE, read_state
+from bandscope_dagster.storage.tables.catalog_state import find_state
 from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.delta_files import FileWriter, missing_files, unreadable_files
 from bandscope_dagster.storage.tables.delta_log import (
@@ -176,12 +176,9 @@ def _state(
     store: ObjectStore, refresh_id: str, target: DeltaTarget, known: Mapping[str, pl.DataFrame]
 ) -> pl.DataFrame | None:
     """The versions of the files that the refresh had; None if they are not known any more."""
-    if refresh_id in known or not refresh_id:
-        return known.get(refresh_id)
-    try:
-        return read_state(store, target.catalog.table, refresh_id, target.catalog.compared)
-    except (FileNotFoundError, *UNREADABLE):
-        return None
+    if refresh_id in known:
+        return known[refresh_id]
+    return find_state(store, target.catalog.table, refresh_id, target.catalog.compared)
 
 
 def _replaced(

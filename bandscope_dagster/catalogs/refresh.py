@@ -36,11 +36,11 @@ from bandscope_dagster.storage.tables.catalog_state import (
     StoredCatalog,
     delete_old_states,
     footer_entries,
-    is_whole,
     refresh_id_in,
     stored_catalog,
     write_state,
 )
+from bandscope_dagster.storage.tables.damage import is_whole
 from bandscope_dagster.storage.tables.delta_log import DamagedDelta
 from bandscope_dagster.storage.tables.delta_upkeep import upkeep_is_due
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
@@ -145,7 +145,7 @@ def outdated_catalogs(
             reason = "damaged, or made with other settings or by another version" if exists else "missing"
         elif Changes.since(old, files, catalog.compared).any:
             reason = "out of date"
-        elif not is_whole(store, catalog.table):
+        elif not is_whole(store, catalog_key(catalog.table)):
             reason = "damaged"
         elif not is_at(store, catalog.layout, delta_base(store, catalog.layout), old.refresh_id):
             reason = "its Delta table is missing, damaged or out of date"
@@ -173,7 +173,7 @@ def _apply(
 ) -> tuple[Written, Changes]:
     changes = Changes.since(old, files, catalog.compared)
     if old is not None and not changes.any:
-        if not is_whole(store, catalog.table):
+        if not is_whole(store, catalog_key(catalog.table)):
             raise _OldCatalogUnreadable("its file is damaged")
         with _kept_for_the_end(catalog, faults):
             _catch_up(store, catalog, old, base, history_days)

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from itertools import islice
 
 from rich.console import Console
 from rich.markup import escape
@@ -45,7 +44,7 @@ def print_history(
 
 def _versions(store: ObjectStore, table: Table, last: int | None) -> list[CatalogVersion]:
     try:
-        return list(islice(catalog_versions(store, table), last))
+        return list(catalog_versions(store, table, last))
     except DamagedDelta as error:
         raise HistoryError(f"{error}; `bandscope run` makes it again") from None
 

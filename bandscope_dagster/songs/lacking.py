@@ -12,7 +12,7 @@ import polars as pl
 
 from bandscope_dagster.songs.status import DAMAGED, SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.catalog_state import read_made_from, read_rows
+from bandscope_dagster.storage.tables.catalog_state import find_state, read_with_refresh
 from bandscope_dagster.storage.tables.schemas import SONG_ERRORS, TABLES, Table
 from bandscope_dagster.storage.tables.song_files import SongFiles, files_of, footer_faults
 
@@ -54,7 +54,7 @@ def find_lacking(files: SongFiles, songs: Sequence[str], tables: Iterable[str]) 
 
 def damaged_files(files: SongFiles, tables: Sequence[Table]) -> dict[str, dict[str, str]]:
     """Table → song → the reason why its file cannot be used; reads the footers of files that have changed."""
-    told, changed = _compared(files, tables)
+    told, changed = _compared(files, tables, *_damaged_rows(files.store))
     for table in tables:
         told[table.name] |= footer_faults(files.store, table, changed[table.name])
     return {table: songs for table, songs in told.items() if songs}
@@ -65,49 +65,48 @@ def damage_told_of(store: ObjectStore, song_ids: Collection[str]) -> dict[str, s
 
     Only songs with such files are in the answer. Usually there are none, and then only the catalog is read.
     """
-    rows = read_rows(store, SONG_ERRORS, ("song_id", "reason"))
-    damaged = [] if rows is None else rows.filter(pl.col("reason") == DAMAGED)["song_id"]
-    songs = sorted(set(damaged).intersection(song_ids))
+    damaged, refresh_id = _damaged_rows(store)
+    songs = sorted(set(damaged["song_id"]).intersection(song_ids))
     if not songs:
         return {}
     files = SongFiles(store, pl.concat(files_of(store, song, SOURCES).versions for song in songs))
-    told, _ = _compared(files, SOURCES)
-    return {song: {table for table, damaged in told.items() if song in damaged} for song in songs}
+    told, _ = _compared(files, SOURCES, damaged, refresh_id)
+    return {song: {table for table, of_table in told.items() if song in of_table} for song in songs}
 
 
 def _compared(
-    files: SongFiles, tables: Sequence[Table]
+    files: SongFiles, tables: Sequence[Table], damaged: pl.DataFrame, refresh_id: str
 ) -> tuple[dict[str, dict[str, str]], dict[str, list[str]]]:
-    """Per table: the unchanged files that ``song_errors`` names, with its message; and the songs with changed files."""
-    stored = _damaged_rows(files.store)
+    """Per table: the unchanged files that are ``damaged``, with the message; and the songs with changed files."""
+    before = find_state(files.store, SONG_ERRORS, refresh_id, [table.name for table in tables])
     told: dict[str, dict[str, str]] = {}
     changed: dict[str, list[str]] = {}
     for table in tables:
         name = table.name
         now = files.versions.select("song_id", name).drop_nulls()
-        if stored is None:
+        if before is None:
             told[name], changed[name] = {}, now["song_id"].to_list()
             continue
-        rows, before = stored
         same = now.join(before.select("song_id", name), on=["song_id", name], how="semi")
         changed[name] = now.join(same, on="song_id", how="anti")["song_id"].to_list()
-        named = rows.filter(pl.col("table") == name).join(same, on="song_id", how="semi")
+        named = damaged.filter(pl.col("table") == name).join(same, on="song_id", how="semi")
         told[name] = dict(named.select("song_id", "message").iter_rows())
     return told, changed
 
 
-def _damaged_rows(store: ObjectStore) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-    """The damaged files by ``song_errors``: one row per song and table, and the versions of all files that it knew."""
-    columns = ("song_id", "reason", "tables", "messages")
-    stored = read_made_from(store, SONG_ERRORS, SOURCES, columns)
+def _damaged_rows(store: ObjectStore) -> tuple[pl.DataFrame, str]:
+    """The damaged files by ``song_errors``, one row per song and table, and the id of the refresh that read them.
+
+    No rows and an empty id if the catalog is missing or cannot be read.
+    """
+    stored = read_with_refresh(store, SONG_ERRORS)
+    if stored is None:
+        return pl.DataFrame(schema={"song_id": pl.String}), ""
+    rows, refresh_id = stored
+    damaged = rows.filter(pl.col("reason") == DAMAGED)
     if (
-        stored is None
-    ):  # perhaps a catalog of version 1, which had a row per table, and is rebuilt at the next refresh
-        stored = read_made_from(store, SONG_ERRORS, SOURCES, ("song_id", "reason", "table", "message"))
-        if stored is None:
-            return None
-        rows, versions = stored
-        return rows.filter(pl.col("reason") == DAMAGED), versions
-    rows, versions = stored
-    of_tables = rows.filter(pl.col("reason") == DAMAGED).explode("tables", "messages")
-    return of_tables.rename({"tables": "table", "messages": "message"}), versions
+        "tables" in rows.columns
+    ):  # not in a catalog of version 1: it has a row per table, until the next refresh
+        of_tables = damaged.explode("tables", "messages")
+        damaged = of_tables.select("song_id", table="tables", message="messages")
+    return damaged, refresh_id

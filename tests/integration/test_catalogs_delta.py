@@ -25,6 +25,7 @@ from catalog_songs import (
     reject,
     remove,
     rows_of,
+    with_a_flipped_bit,
 )
 from delta_tables import (
     READERS,
@@ -320,6 +321,12 @@ def damage_bytes(store: ObjectStore) -> None:
     overwrite(store, key, with_zeros_before_the_footer(store.read(key)))
 
 
+def flip_a_bit(store: ObjectStore) -> None:
+    """In the songs' ids."""
+    key = data_key(store, SONG_CATALOG.table)
+    overwrite(store, key, with_a_flipped_bit(store.read(key)))
+
+
 def with_zeros_before_the_footer(data: bytes) -> bytes:
     footer = int.from_bytes(data[-8:-4], "little") + 8
     return b"PAR1" + bytes(len(data) - footer - 4) + data[-footer:]
@@ -342,7 +349,7 @@ DAMAGE = [
 ]
 
 
-@pytest.mark.parametrize("damage", [*DAMAGE, damage_bytes])
+@pytest.mark.parametrize("damage", [*DAMAGE, damage_bytes, flip_a_bit])
 def test_a_table_that_is_missing_damaged_or_behind_is_made_again_also_without_changes(
     store: ObjectStore, damage: Callable[[ObjectStore], None]
 ):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine
+from faulty_proxy import FaultyProxy
+from s3_server import S3Server
 
 from bandscope_dagster.models import store
 from bandscope_dagster.models.inventory import load_inventory
@@ -94,6 +96,20 @@ def test_a_storage_that_cannot_be_written_fails(
     done = bandscope("doctor")
     assert done.code == 1
     assert findings(done.out) == dict.fromkeys(CHECKS, "ok") | {"storage": "FAIL"}
+
+
+def test_a_store_that_ignores_the_condition_of_a_write_fails(
+    bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server, faulty_proxy: FaultyProxy
+) -> None:
+    place = s3_server.place(faulty_proxy.endpoint)
+    for name, value in (place.environment() | {"BANDSCOPE_STORAGE": place.open().url}).items():
+        monkeypatch.setenv(name, value)
+    assert findings(bandscope("doctor").out) == dict.fromkeys(CHECKS, "ok")
+    faulty_proxy.fail("/probe", "unconditional", method="PUT")
+    done = bandscope("doctor")
+    assert done.code == 1 and "does not support the condition If-None-Match" in done.out
+    assert findings(done.out) == dict.fromkeys(CHECKS, "ok") | {"storage": "FAIL"}
+    assert list(place.open().list()) == [], "the checks leave nothing"
 
 
 @pytest.mark.parametrize("damage", ["one bit", "cut off", "missing"])

@@ -10,6 +10,7 @@ from command_line import CommandLine
 from song_rows import lineage, song_row
 
 from bandscope_dagster.catalogs.refresh import refresh
+from bandscope_dagster.storage.objects.local import LocalStore
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONGS
@@ -60,8 +61,15 @@ def test_each_version_has_its_refresh_its_time_and_what_it_changed(
     assert newest["refresh_id"] in lines[1] and lines[2].startswith("  version 0  ")
 
 
-def test_the_newest_versions_can_be_asked_for(refreshed: ObjectStore, bandscope: CommandLine):
-    assert versions(bandscope, "song_catalog", "--last", "1") == versions(bandscope, "song_catalog")[:1]
+def test_the_newest_versions_can_be_asked_for_and_no_older_commit_is_read(
+    refreshed: ObjectStore, bandscope: CommandLine, monkeypatch: pytest.MonkeyPatch
+):
+    every = versions(bandscope, "song_catalog")
+    seen: list[str] = []
+    read = LocalStore.read
+    monkeypatch.setattr(LocalStore, "read", lambda self, key: seen.append(key) or read(self, key))
+    assert versions(bandscope, "song_catalog", "--last", "1") == every[:1]
+    assert [key for key in seen if key.endswith(".json")] == [f"delta/song_catalog/_delta_log/{1:020}.json"]
     assert len(versions(bandscope, "--last", "9")) == 2 * len(CATALOGS)
     assert bandscope("history", "--last", "0").code == 2
 

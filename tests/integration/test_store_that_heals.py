@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from catalog_songs import with_a_flipped_bit
 from command_line import CommandLine
 from command_server import Command, start_command
 from daemon import end_group, wait_for
@@ -25,8 +26,8 @@ from bandscope_dagster.songs.query import query
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.catalog_state import is_whole
-from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES
+from bandscope_dagster.storage.tables.damage import is_whole
+from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, catalog_key
 from bandscope_dagster.storage.tables.song_files import list_all_files
 
 NAMES = ("a.wav", "b.wav", "c.wav", "d.wav", "rejected.wav")
@@ -73,7 +74,7 @@ class Place:
         assert len(files) == len(NAMES)
         lacking = find_lacking(files, files.song_ids.to_list(), PER_SONG)
         assert not lacking.songs, lacking
-        assert all(is_whole(self.store, table) for table in CATALOG_TABLES)
+        assert all(is_whole(self.store, catalog_key(table)) for table in CATALOG_TABLES)
         statuses = dict(query(self.store, "SELECT filename, status FROM song_catalog").iter_rows())
         assert statuses == dict.fromkeys(NAMES[:-1], "ok") | {NAMES[-1]: "rejected"}
         assert set(query(self.store, "SELECT reason FROM song_errors")["reason"]) == {"not_audio"}
@@ -430,6 +431,26 @@ def test_missing_catalogs_an_empty_page_and_the_missing_index_are_told_and_made_
     assert local("run")[0] == 0
     assert local.songs["b"] in local.store.read("song_pages/index.html").decode()
     assert len(local.store.read(page)) > 1000
+    assert command("doctor", "--deep").code == 0
+
+
+def test_damaged_bytes_in_a_catalog_and_in_a_file_of_a_delta_table_are_told_and_made_again(
+    local: Place, command: CommandLine
+) -> None:
+    (file,) = Path(local.store.url).glob("delta/song_catalog/*.parquet")
+    replace(local.store, f"delta/song_catalog/{file.name}", with_a_flipped_bit)
+    replace(local.store, "instrument_catalog/instrument_catalog.parquet", with_a_flipped_bit)
+
+    done = command("doctor", "--deep")
+
+    assert done.code == 1
+    for line in (
+        "Catalogs that are missing, damaged or out of date (2). Fix: `bandscope run`",
+        "song_catalog: its Delta table is missing, damaged or out of date",
+        "instrument_catalog: damaged",
+    ):
+        assert line in done.out
+    assert local("run")[0] == 0
     assert command("doctor", "--deep").code == 0
 
 

@@ -1,5 +1,6 @@
 """Songs in a store as the pipeline writes them, and their catalogs, for the tests of the catalogs."""
 
+import io
 import json
 from typing import Any
 
@@ -100,3 +101,12 @@ def refreshed(store: ObjectStore, catalog: Catalog) -> list[dict[str, Any]]:
     rows = rows_of(store, catalog.table)
     assert len(rows) == done.file.rows
     return rows
+
+
+def with_a_flipped_bit(data: bytes) -> bytes:
+    """A Parquet file with one other bit, in the last page of its first column; the footer fits as before."""
+    column = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    damaged = bytearray(data)
+    damaged[start + column.total_compressed_size - 1] ^= 1
+    return bytes(damaged)

@@ -11,6 +11,7 @@ from catalog_songs import CATALOGS, analyze
 from bandscope_dagster.catalogs.refresh import are_current, refresh
 from bandscope_dagster.songs.lacking import damage_told_of, find_lacking
 from bandscope_dagster.songs.status import SOURCES
+from bandscope_dagster.storage.objects.local import LocalStore
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_TABLES
@@ -103,6 +104,23 @@ def test_song_errors_of_version_1_with_a_row_per_table_tells_of_damage_too(store
         pq.write_table(older, pending.file)
     assert lacking(store).damaged == now
     assert damage_told_of(store, ["one", "two"]) == {"one": {"songs", "instrument_tags"}}
+
+
+@pytest.mark.parametrize("lost", ["song_errors", "_state/song_errors"])
+def test_song_errors_is_read_once_and_tells_of_nothing_without_its_state(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    replace(store, "songs/one.parquet", store.read("songs/one.parquet")[:-9])
+    assert len(list(refresh(store, CATALOGS))) == len(CATALOGS)
+    seen: list[str] = []
+    read = LocalStore.read
+    monkeypatch.setattr(LocalStore, "read", lambda self, key: seen.append(key) or read(self, key))
+    assert damage_told_of(store, ["one", "two"]) == {"one": {"songs"}}
+    assert seen.count("song_errors/song_errors.parquet") == 1
+    for found in list(store.list(lost)):
+        store.delete(found.key)
+    assert not any(damage_told_of(store, ["one", "two"]).values())
+    assert set(lacking(store).damaged) == {"songs"}, "by its footer"
 
 
 @pytest.mark.parametrize("catalog", [each.table.name for each in CATALOGS])

@@ -11,14 +11,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import BinaryIO
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.damage import DamagedFile, parse
+from bandscope_dagster.storage.tables.damage import DamagedFile
 from bandscope_dagster.storage.tables.lineage import PREFIX, footer_at
 from bandscope_dagster.storage.tables.schemas import Table, catalog_key
 from bandscope_dagster.storage.tables.song_tables import Written
@@ -81,20 +80,6 @@ def stored_catalog(
     return StoredCatalog(refresh_id, versions, Written(key, store.uri(key), footer.num_rows, found.size))
 
 
-def is_whole(store: ObjectStore, table: Table) -> bool:
-    """True if every row of the catalog can be read. The rows pass in pieces: memory does not grow with them."""
-
-    def read(file: BinaryIO) -> None:
-        for _ in pq.ParquetFile(file).iter_batches():
-            pass
-
-    try:
-        parse(store, catalog_key(table), read)
-    except (FileNotFoundError, DamagedFile):
-        return False
-    return True
-
-
 def read_state(store: ObjectStore, table: Table, refresh_id: str, columns: Sequence[str]) -> pl.DataFrame:
     """The ``columns`` of the versions from which a refresh built the catalog, as in ``SongFiles``.
 
@@ -105,9 +90,21 @@ def read_state(store: ObjectStore, table: Table, refresh_id: str, columns: Seque
     return pl.read_parquet(state, columns=["song_id", *columns])
 
 
+def find_state(
+    store: ObjectStore, table: Table, refresh_id: str, columns: Sequence[str]
+) -> pl.DataFrame | None:
+    """As ``read_state``; None if the state is missing or cannot be read, or if the id is empty."""
+    if not refresh_id:
+        return None
+    try:
+        return read_state(store, table, refresh_id, columns)
+    except (FileNotFoundError, *UNREADABLE):
+        return None
+
+
 def read_rows(store: ObjectStore, table: Table, columns: Sequence[str]) -> pl.DataFrame | None:
     """The ``columns`` of the stored catalog; None if it is missing or cannot be read."""
-    found = _read(store, table, columns)
+    found = read_with_refresh(store, table, columns)
     return None if found is None else found[0]
 
 
@@ -118,23 +115,23 @@ def read_made_from(
 
     None if the catalog or its state is missing or cannot be read.
     """
-    found = _read(store, table, columns)
+    found = read_with_refresh(store, table, columns)
     if found is None:
         return None
     rows, refresh_id = found
-    try:
-        return rows, read_state(store, table, refresh_id, [each.name for each in sources])
-    except (FileNotFoundError, *UNREADABLE):
-        return None
+    versions = find_state(store, table, refresh_id, [each.name for each in sources])
+    return None if versions is None else (rows, versions)
 
 
-def _read(store: ObjectStore, table: Table, columns: Sequence[str]) -> tuple[pl.DataFrame, str] | None:
-    """The ``columns`` of the stored catalog, and the id of its refresh."""
+def read_with_refresh(
+    store: ObjectStore, table: Table, columns: Sequence[str] | None = None
+) -> tuple[pl.DataFrame, str] | None:
+    """The ``columns`` of the stored catalog, by default all, and the id of its refresh; None as in ``read_rows``."""
     try:
         content = io.BytesIO(store.read(catalog_key(table)))
         refresh_id = refresh_id_in(pq.read_metadata(content).metadata)
         content.seek(0)  # polars reads from the current position
-        return pl.read_parquet(content, columns=list(columns)), refresh_id
+        return pl.read_parquet(content, columns=None if columns is None else list(columns)), refresh_id
     except (FileNotFoundError, *UNREADABLE):
         return None
     except OSError as error:  # of the parser of footers

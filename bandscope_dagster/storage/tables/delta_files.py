@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow.parquet as pq
 
 from bandscope_dagster.storage.objects.protocol import ObjectStore
-from bandscope_dagster.storage.tables.damage import DamagedFile, parse
+from bandscope_dagster.storage.tables.damage import is_whole, parse
 from bandscope_dagster.storage.tables.delta_log import DataFile, delta_key
 from bandscope_dagster.storage.tables.lineage import maker_entries
 from bandscope_dagster.storage.tables.schemas import ArrowTable
@@ -118,6 +118,7 @@ class FileWriter:
                 compression="zstd",
                 use_dictionary=repeating(schema),
                 row_group_size=self._layout.file_group_rows,
+                write_page_checksum=True,
             )
             size = pending.commit()
         return DataFile(path, size, rows.num_rows, cast(str, songs.min()), cast(str, songs.max()))
@@ -131,7 +132,7 @@ def read(store: ObjectStore, layout: Layout, file: DataFile, columns: list[str] 
     """The rows of a file."""
 
     def table(source: BinaryIO) -> ArrowTable:
-        return pq.read_table(source, columns=columns)
+        return pq.read_table(source, columns=columns, page_checksum_verification=True)
 
     return parse(store, f"{delta_key(layout.table)}/{file.path}", table)
 
@@ -150,18 +151,8 @@ def missing_files(store: ObjectStore, layout: Layout, files: Collection[DataFile
 def unreadable_files(store: ObjectStore, layout: Layout, files: Collection[DataFile]) -> list[str]:
     """The paths of files that are missing, or that cannot be read to their ends."""
 
-    def rows_pass(source: BinaryIO) -> None:
-        for _ in pq.ParquetFile(source).iter_batches():  # memory does not grow with the rows
-            pass
-
-    def is_whole(file: DataFile) -> bool:
-        try:
-            parse(store, f"{delta_key(layout.table)}/{file.path}", rows_pass)
-        except (FileNotFoundError, DamagedFile):
-            return False
-        return True
-
-    return [file.path for file, whole in zip(files, _each(is_whole, files), strict=True) if not whole]
+    whole = _each(lambda file: is_whole(store, f"{delta_key(layout.table)}/{file.path}"), files)
+    return [file.path for file, readable in zip(files, whole, strict=True) if not readable]
 
 
 def _touched(

@@ -52,10 +52,10 @@ class CatalogVersion:
         return f"{self.committed_at:%F %T} UTC"
 
 
-def catalog_versions(store: ObjectStore, table: Table) -> Iterator[CatalogVersion]:
+def catalog_versions(store: ObjectStore, table: Table, last: int | None = None) -> Iterator[CatalogVersion]:
     """The versions of a catalog whose commits are kept, the newest first; none if it has no Delta table.
 
-    Commits are read as the versions are asked for, some at once.
+    With ``last``, only so many of the newest. Commits are read as the versions are asked for, some at once.
 
     Raises:
         DamagedDelta: the table's log cannot be read.
@@ -66,7 +66,7 @@ def catalog_versions(store: ObjectStore, table: Table) -> Iterator[CatalogVersio
     found = _DAYS.fullmatch(opened.metadata().configuration.get(CONFIGURATION[0], ""))
     oldest = datetime.now(UTC) - timedelta(days=int(found[1])) if found else datetime.min.replace(tzinfo=UTC)
     names = (each.key.rpartition("/")[2] for each in store.list(f"{delta_key(table)}/{LOG}"))
-    numbers = sorted((int(name[:20]) for name in names if _COMMIT.fullmatch(name)), reverse=True)
+    numbers = sorted((int(name[:20]) for name in names if _COMMIT.fullmatch(name)), reverse=True)[:last]
     later: datetime | None = None
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         for start in range(0, len(numbers), FOOTERS_AT_ONCE):

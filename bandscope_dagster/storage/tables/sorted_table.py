@@ -83,7 +83,11 @@ def write_sorted(
         # Polars' own writer has only the "large" strings and lists, and no columns that must not be null.
         open_writer: Any = pq.ParquetWriter  # its type hints lack the options per column, which it documents
         with open_writer(
-            pending.file, schema, compression="zstd", use_dictionary=repeating(schema)
+            pending.file,
+            schema,
+            compression="zstd",
+            use_dictionary=repeating(schema),
+            write_page_checksum=True,
         ) as writer:
             for group in merged.collect_batches(chunk_size=layout.row_group_rows, engine="streaming"):
                 writer.write_table(group.to_arrow().cast(schema), row_group_size=layout.row_group_rows)

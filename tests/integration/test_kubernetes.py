@@ -31,7 +31,10 @@ ROOT = KUBERNETES.parent.parent
 README = (KUBERNETES / "README.md").read_text()
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 IMAGE = f"registry.example.org/bandscope-worker:{VERSION}"
-MANIFESTS = ["settings.yaml", "secrets.example.yaml", "weights.yaml", "network-policy.yaml", "vllm.yaml"]
+VARIANTS = ["network-policies/in-cluster.yaml", "network-policies/nodelocal-dns.yaml"]
+MANIFESTS = [
+    "settings.yaml", "secrets.example.yaml", "weights.yaml", "network-policy.yaml", "vllm.yaml", *VARIANTS
+]  # fmt: skip
 OPS = ["songs", "analyze", "catalogs", "song_pages"]
 WRITABLE = {"/tmp", "/opt/dagster/dagster_home"}
 
@@ -214,6 +217,49 @@ def test_each_network_policy_selects_existing_pods(jobs: dict[str, dict[str, Any
         assert selected.items() <= labels.items(), name
         other = policies["bandscope-steps" if name == "run" else "bandscope-runs"]
         assert not other["spec"]["podSelector"]["matchLabels"].items() <= labels.items(), name
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_policies_for_other_clusters_open_connections_of_runs_and_steps_and_nothing_else(
+    jobs: dict[str, dict[str, Any]], name: str
+) -> None:
+    for policy in documents(name):
+        spec = policy["spec"]
+        assert spec["policyTypes"] == ["Egress"], "ingress stays as network-policy.yaml has it: none"
+        (expression,) = spec["podSelector"]["matchExpressions"]
+        assert expression["operator"] == "In"
+        for job in jobs.values():
+            labels = job["spec"]["template"]["metadata"]["labels"]
+            assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+            assert labels[expression["key"]] in expression["values"]
+        for rule in spec["egress"]:
+            assert rule["to"] and rule["ports"], "empty would mean everything"
+            for target in rule["to"]:
+                assert set(target) in ({"ipBlock"}, {"namespaceSelector", "podSelector"})
+                assert target.get("ipBlock", {}).get("cidr", "/32").endswith("/32")
+
+
+def test_the_policy_for_cilium_opens_the_kubernetes_api_to_runs_alone(
+    jobs: dict[str, dict[str, Any]],
+) -> None:
+    (policy,) = documents("network-policies/cilium.yaml")
+    assert (policy["apiVersion"], policy["kind"]) == ("cilium.io/v2", "CiliumNetworkPolicy")
+    wanted = policy["spec"]["endpointSelector"]["matchLabels"].items()
+    selected = [
+        name
+        for name, job in jobs.items()
+        if wanted <= job["spec"]["template"]["metadata"]["labels"].items()
+    ]
+    assert selected == ["run"]
+    (rule,) = policy["spec"]["egress"]
+    assert rule["toEntities"] == ["kube-apiserver"]
+    (ports,) = rule["toPorts"]
+    assert {port["port"] for port in ports["ports"]} == {"443", "6443"}, "Cilium's ports are strings"
+
+
+def test_the_wait_for_the_code_server_can_end() -> None:
+    # The chart's `until nslookup NAME`: from 1.29 on, BusyBox's fails if one search domain does not have the name.
+    assert VALUES["busybox"]["image"]["tag"] == "1.28"
 
 
 def test_the_server_of_the_tagger_has_a_gpu_the_weights_and_a_service_that_steps_reach(

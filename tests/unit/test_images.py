@@ -40,11 +40,11 @@ def pinned() -> dict[str, str]:
 def packages(arguments: list[str]) -> list[str]:
     """The packages and files in an install's arguments, without options and their values."""
     found = list(arguments)
-    for option in ("-c", "-r", "--extra", "--build-constraints"):
+    for option in ("-c", "-r", "--extra", "--build-constraints", "--prefix"):
         while option in found:
             at = found.index(option)
             del found[at : at + 2]
-    return [argument for argument in found if not argument.startswith("-")]
+    return [argument for argument in found if not argument.startswith(("-", "$"))]  # $: an option of the shell
 
 
 def closure(names: list[str]) -> set[str]:
@@ -81,8 +81,9 @@ def test_everything_is_installed_at_the_versions_of_constraints_txt(image: str) 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_all_stages_have_one_python_of_an_exact_version_that_the_package_takes(image: str) -> None:
-    bases = {rest.split()[0] for word, rest in instructions(image) if word == "FROM"}
-    (base,) = bases
+    stages = [rest.split() for word, rest in instructions(image) if word == "FROM"]
+    named = {stage[2] for stage in stages if len(stage) == 3}
+    (base,) = {stage[0] for stage in stages} - named
     version = re.fullmatch(r"python:(\d+\.\d+\.\d+)-slim-bookworm", base)
     assert version is not None, base
     assert version[1].startswith("3.11."), "constraints.txt was written under this version"
@@ -109,6 +110,35 @@ def test_the_worker_image_has_what_the_package_and_the_extras_of_a_cluster_need(
     assert of_project[of_project.index("-r") + 1] == "pyproject.toml"
     assert [value for option, value in pairwise(of_project) if option == "--extra"] == EXTRAS
     assert set(EXTRAS) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_a_change_of_our_code_is_a_layer_of_its_own() -> None:
+    stage = ""
+    added: dict[str, list[str]] = {}  # stage → what it copies
+    for word, rest in instructions("worker"):
+        if word == "FROM":
+            stage = rest.split()[2] if " AS " in rest else "final"
+        elif word == "COPY":
+            added.setdefault(stage, []).append(rest)
+    copies = [each for each in added["final"] if each.startswith("--from")]
+    assert copies == ["--from=libraries /opt/venv /opt/venv", "--from=code /opt/code /opt/venv"]
+    ours = {"assets", "bandscope_dagster"}
+    assert {each.split()[0] for each in added["code"]} == ours
+    assert not {part for each in added["libraries"] for part in each.split()} & ours
+    (install,) = [arguments for arguments in installs("worker") if packages(arguments) == ["."]]
+    assert install[install.index("--prefix") + 1] == "/opt/code"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_certificates_of_a_company_are_trusted_by_whatever_is_built_and_runs(image: str) -> None:
+    before_libraries = instructions(image)[: [w for w, _ in instructions(image)].index("FROM", 1)]
+    assert ("COPY", "deploy/docker/certificates /usr/local/share/ca-certificates/company") in before_libraries
+    assert ("RUN", "update-ca-certificates") in before_libraries
+    (variables,) = [rest for word, rest in before_libraries if word == "ENV"]
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    assert variables.split() == [f"SSL_CERT_FILE={bundle}", f"REQUESTS_CA_BUNDLE={bundle}"]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert "deploy/docker/certificates/*.crt" in ignored
 
 
 def test_torch_comes_before_what_would_bring_another_build_of_it() -> None:

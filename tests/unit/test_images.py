@@ -40,11 +40,13 @@ def pinned() -> dict[str, str]:
 def packages(arguments: list[str]) -> list[str]:
     """The packages and files in an install's arguments, without options and their values."""
     found = list(arguments)
-    for option in ("-c", "-r", "--extra", "--build-constraints", "--target"):
+    for option in ("-c", "-r", "--extra", "--build-constraints", "--prefix"):
         while option in found:
             at = found.index(option)
             del found[at : at + 2]
-    return [argument for argument in found if not argument.startswith("-")]
+    return [
+        argument for argument in found if not argument.startswith(("-", "$"))
+    ]  # $: an option of the shell
 
 
 def closure(names: list[str]) -> set[str]:
@@ -82,7 +84,8 @@ def test_everything_is_installed_at_the_versions_of_constraints_txt(image: str) 
 @pytest.mark.parametrize("image", IMAGES)
 def test_all_stages_have_one_python_of_an_exact_version_that_the_package_takes(image: str) -> None:
     stages = [rest.split() for word, rest in instructions(image) if word == "FROM"]
-    (base,) = {stage[0] for stage in stages} - {stage[-1] for stage in stages if "AS" in stage}
+    named = {stage[2] for stage in stages if len(stage) == 3}
+    (base,) = {stage[0] for stage in stages} - named
     version = re.fullmatch(r"python:(\d+\.\d+\.\d+)-slim-bookworm", base)
     assert version is not None, base
     assert version[1].startswith("3.11."), "constraints.txt was written under this version"
@@ -111,25 +114,38 @@ def test_the_worker_image_has_what_the_package_and_the_extras_of_a_cluster_need(
     assert set(EXTRAS) <= PROJECT["optional-dependencies"].keys()
 
 
+def test_a_change_of_our_code_is_a_layer_of_its_own() -> None:
+    stage = ""
+    added: dict[str, list[str]] = {}  # stage → what it copies
+    for word, rest in instructions("worker"):
+        if word == "FROM":
+            stage = rest.split()[2] if " AS " in rest else "final"
+        elif word == "COPY":
+            added.setdefault(stage, []).append(rest)
+    copies = [each for each in added["final"] if each.startswith("--from")]
+    assert copies == ["--from=libraries /opt/venv /opt/venv", "--from=code /opt/code /opt/venv"]
+    ours = {"assets", "bandscope_dagster"}
+    assert {each.split()[0] for each in added["code"]} == ours
+    assert not {part for each in added["libraries"] for part in each.split()} & ours
+    (install,) = [arguments for arguments in installs("worker") if packages(arguments) == ["."]]
+    assert install[install.index("--prefix") + 1] == "/opt/code"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_certificates_of_a_company_are_trusted_by_whatever_is_built_and_runs(image: str) -> None:
+    before_libraries = instructions(image)[: [w for w, _ in instructions(image)].index("FROM", 1)]
+    assert ("COPY", "deploy/docker/certificates /usr/local/share/ca-certificates/company") in before_libraries
+    assert ("RUN", "update-ca-certificates") in before_libraries
+    (variables,) = [rest for word, rest in before_libraries if word == "ENV"]
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    assert variables.split() == [f"SSL_CERT_FILE={bundle}", f"REQUESTS_CA_BUNDLE={bundle}"]
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert "deploy/docker/certificates/*.crt" in ignored
+
+
 def test_torch_comes_before_what_would_bring_another_build_of_it() -> None:
     order = [packages(arguments) for arguments in installs("worker")]
     assert order == [["uv"], ["torch"], [], ["."]]
-
-
-def test_our_code_is_a_layer_of_its_own_after_the_libraries() -> None:
-    worker = instructions("worker")
-    copies = [rest.split() for word, rest in worker if word == "COPY" and rest.startswith("--from")]
-    assert [copy[0] for copy in copies] == ["--from=libraries", "--from=code"]
-    (ours,) = {copy[1] for copy in copies if copy[0] == "--from=code"}
-    (install,) = [arguments for arguments in installs("worker") if packages(arguments) == ["."]]
-    assert install[install.index("--target") + 1] == ours
-    (path,) = [rest for word, rest in worker if word == "RUN" and rest.startswith("echo /")]
-    assert path.split()[1] == ours and path.endswith('site-packages)/bandscope.pth"')
-    (of_code,) = [
-        at for at, (word, rest) in enumerate(worker) if (word, rest) == ("FROM", "libraries AS code")
-    ]
-    copied = [at for at, (word, rest) in enumerate(worker) if word == "COPY" and "bandscope_dagster" in rest]
-    assert all(at > of_code for at in copied), "a change of our code leaves the layers of the libraries alone"
 
 
 def test_processes_of_the_worker_image_start_with_the_settings_of_the_allocator() -> None:

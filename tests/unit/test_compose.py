@@ -65,7 +65,9 @@ def test_every_variable_is_a_setting_or_known() -> None:
     )
     strange = {name for name in names if name.startswith("BANDSCOPE_")} - known
     assert not strange
-    assert all(name.startswith(("BANDSCOPE_", "DAGSTER_", "POSTGRES_", "AWS_")) for name in names - {"GPU_RUNS"})
+    assert all(
+        name.startswith(("BANDSCOPE_", "DAGSTER_", "POSTGRES_", "AWS_")) for name in names - {"GPU_RUNS"}
+    )
     assert {*GPU["services"]["code"]["environment"]} <= known
 
 
@@ -262,6 +264,13 @@ def test_every_volume_and_network_is_declared() -> None:
         assert set(service["networks"]) <= COMPOSE["networks"].keys()
         for source, _ in mounts(name).values():
             assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file(), source
+
+
+def test_a_run_that_is_starting_is_no_error_of_the_daemon() -> None:
+    monitoring = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())["run_monitoring"]
+    assert monitoring["start_timeout_seconds"] >= monitoring["max_runtime_seconds"], (
+        "0 is an error for each starting run, and less ends runs that are slow to start"
+    )
 
 
 def test_the_webserver_reads_the_logs_of_runs() -> None:

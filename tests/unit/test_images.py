@@ -44,7 +44,9 @@ def packages(arguments: list[str]) -> list[str]:
         while option in found:
             at = found.index(option)
             del found[at : at + 2]
-    return [argument for argument in found if not argument.startswith(("-", "$"))]  # $: an option of the shell
+    return [
+        argument for argument in found if not argument.startswith(("-", "$"))
+    ]  # $: an option of the shell
 
 
 def closure(names: list[str]) -> set[str]:

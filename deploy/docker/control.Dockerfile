@@ -18,7 +18,8 @@ ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy VIRTUAL_ENV=/opt/venv
 WORKDIR /build
 COPY constraints.txt hashes.txt ./
 RUN pip install --no-cache-dir -c constraints.txt uv && uv venv "$VIRTUAL_ENV"
-RUN uv pip install --no-cache -c constraints.txt -c hashes.txt dagster dagster-webserver dagster-postgres dagster-k8s
+RUN uv pip install --no-cache -c constraints.txt -c hashes.txt dagster dagster-webserver dagster-postgres dagster-k8s \
+    dagster-aws
 
 FROM base
 # A numeric user, so that Kubernetes can check that it is not root.

@@ -11,7 +11,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from helm_chart import dagster_yaml, launcher_config
+from dagster._core.storage.compute_log_manager import ComputeIOType
+from dagster._serdes import ConfigurableClassData
+from helm_chart import compute_logs, dagster_yaml, launcher_config
 from kubernetes_jobs import (
     KUBERNETES,
     SETTINGS,
@@ -22,6 +24,7 @@ from kubernetes_jobs import (
     make_launcher,
 )
 from pydantic import ValidationError
+from s3_server import S3Server
 
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.tagging.options import ServerOptions
@@ -253,6 +256,41 @@ def test_the_policy_for_cilium_opens_the_kubernetes_api_to_runs_alone(
     assert rule["toEntities"] == ["kube-apiserver"]
     (ports,) = rule["toPorts"]
     assert {port["port"] for port in ports["ports"]} == {"443", "6443"}, "Cilium's ports are strings"
+
+
+def test_the_output_of_a_step_is_on_s3_for_a_webserver_that_may_only_read(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = yaml.safe_load((KUBERNETES / "logs-s3.yaml").read_text())
+    (reader,) = values["dagsterWebserver"]["envSecrets"]
+    assert set(named("Secret")[reader["name"]]["stringData"]) == {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+    }
+    (store,) = re.findall(r"s3://your-bucket/(\S+)", (KUBERNETES / "settings.yaml").read_text())
+    config = values["computeLogManager"]["config"]["s3ComputeLogManager"]
+    assert not config["prefix"].startswith(store), "the store lists what it contains"
+    config |= {"bucket": s3_server.bucket, "endpointUrl": s3_server.endpoint}
+    data = compute_logs(values["computeLogManager"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_access_key)
+
+    def as_pod(name: str, key_id: str) -> Any:
+        """The manager that a pod makes from the instance's configuration."""
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key_id)
+        folder = tmp_path / name
+        folder.mkdir()
+        text = yaml.safe_dump(data["config"] | {"local_dir": str(folder)})
+        found = ConfigurableClassData(data["module"], data["class"], text).rehydrate(as_type=object)
+        return found
+
+    log_key = ["a-run", "compute_logs", "analyze"]
+    with as_pod("step", s3_server.access_key_id).open_log_stream(log_key, ComputeIOType.STDERR) as stream:
+        stream.write("song 1 is read\n")
+    assert s3_server.reader_key_id is not None
+    read, _ = as_pod("webserver", s3_server.reader_key_id).get_log_data_for_type(
+        log_key, ComputeIOType.STDERR, offset=0, max_bytes=1000
+    )
+    assert read == b"song 1 is read\n"
 
 
 def test_the_wait_for_the_code_server_can_end() -> None:

@@ -34,7 +34,7 @@ MONITORED_YAML = (
     + """\
 run_monitoring:
   enabled: true
-  start_timeout_seconds: 0
+  start_timeout_seconds: 86400
   poll_interval_seconds: 1
   free_slots_after_run_end_seconds: 3
 """

@@ -42,6 +42,21 @@ def launcher_config(values: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
+def compute_logs(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the instance's configuration about the output of steps."""
+    if values["type"] == "NoOpComputeLogManager":
+        return {"module": "dagster._core.storage.noop_compute_log_manager", "class": values["type"]}
+    assert values["type"] == "S3ComputeLogManager", f"{values['type']}: unknown to this module"
+    fields = values["config"]["s3ComputeLogManager"]
+    known = {"bucket", "prefix", "endpointUrl", "skipEmptyFiles", "uploadInterval", "region"}
+    assert set(fields) <= known, f"{set(fields) - known}: unknown to this module"
+    return {
+        "module": "dagster_aws.s3.compute_log_manager",
+        "class": values["type"],
+        "config": {snake_case(name): value for name, value in fields.items()},
+    }
+
+
 def dagster_yaml(values: Mapping[str, Any]) -> dict[str, Any]:
     """The instance's configuration. Webserver and daemon read it and pass it to runs and steps."""
     server = values["postgresql"]
@@ -80,10 +95,7 @@ def dagster_yaml(values: Mapping[str, Any]) -> dict[str, Any]:
             "class": "K8sRunLauncher",
             "config": launcher_config(values),
         },
-        "compute_logs": {
-            "module": "dagster._core.storage.noop_compute_log_manager",
-            "class": values["computeLogManager"]["type"],
-        },
+        "compute_logs": compute_logs(values["computeLogManager"]),
         "sensors": {snake_case(name): value for name, value in daemon["sensors"].items()},
         "telemetry": values["telemetry"],
         "retention": {

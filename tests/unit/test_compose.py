@@ -266,6 +266,13 @@ def test_every_volume_and_network_is_declared() -> None:
             assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file(), source
 
 
+def test_a_run_that_is_starting_is_no_error_of_the_daemon() -> None:
+    monitoring = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())["run_monitoring"]
+    assert monitoring["start_timeout_seconds"] >= monitoring["max_runtime_seconds"], (
+        "0 is an error for each starting run, and less ends runs that are slow to start"
+    )
+
+
 def test_the_webserver_reads_the_logs_of_runs() -> None:
     logs = "/opt/dagster/dagster_home/storage"
     assert mounts("code")[logs] == mounts("daemon")[logs] == ("logs", True)

@@ -200,7 +200,7 @@ def _has_lost(store: ObjectStore, layout: Layout, lost: Sequence[str]) -> bool:
     """True if the table has ``lost`` files, which a warning says."""
     if lost:
         name = store.uri(delta_key(layout.table))
-        logger.warning("%s lacks %s, or it is damaged; all rows are written again", name, lost[0])
+        logger.warning("%s lacks %s, or it is damaged; a refresh must write all rows again", name, lost[0])
     return bool(lost)
 
 

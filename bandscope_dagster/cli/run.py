@@ -45,7 +45,7 @@ from bandscope_dagster.storage.tables.schemas import STEMS
 from bandscope_dagster.storage.tables.song_files import SongFiles, known_songs, list_all_files
 from bandscope_dagster.tagging.registry import present_from
 
-ALL_DONE: Final = "All of these songs are done. To compute them again, add `--recompute`."
+ALL_DONE: Final = "All of these songs are done. To compute them again: `bandscope run --recompute`."
 
 
 class RunError(BandscopeError):

@@ -102,11 +102,11 @@ def lines_about_stored(wanted: Wanted, stored: Mapping[str, Stored]) -> list[str
             (replaced if wanted.again(found) else kept).append(found)
     lines: list[str] = []
     if same:
-        lacking = f"Separated again, because stored stems lack {' or '.join(wanted.stems)}"
+        lacking = f"Separating again, because stored stems lack {' or '.join(wanted.stems)}"
         lines.append(f"{lacking}: {counted(len(same), 'song')}.")
     if replaced:
         lines.append(
-            f"Separated again with {wanted.separator}, which replaces all stems of {_separators(replaced)}: "
+            f"Separating again with {wanted.separator}, which replaces all stems of {_separators(replaced)}: "
             f"{counted(len(replaced), 'song')}."
         )
     if kept:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
@@ -87,6 +87,8 @@ def polars_errors(tables: Collection[Table] = TABLES.values()) -> Generator[None
 
 def _scan_version(store: ObjectStore, table: Table, as_of: datetime) -> pl.LazyFrame:
     when = as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)
+    if not when.microsecond:  # a time as `bandscope history` prints it: the whole second
+        when += timedelta(microseconds=999_999)
     keys = files_at(store, table, when)
     return scan_files(table, [store.uri(key) for key in keys], store.polars_access())
 

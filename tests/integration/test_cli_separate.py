@@ -85,7 +85,7 @@ def test_only_named_stems_are_computed_and_more_of_them_later(tmp_path: Path) ->
     lost.unlink()
     code, said = separate("--stem", "accompaniment")
     assert code == 0, said
-    assert "Separated again, because stored stems lack accompaniment: 1 song" in said
+    assert "Separating again, because stored stems lack accompaniment: 1 song" in said
     assert lost.is_file(), "the song lacked more than a stem"
     assert pl.read_parquet(file)["stem"].unique(maintain_order=True).to_list() == ["vocals", "accompaniment"]
     lineage = read_lineage(opened, STEMS, song_id)

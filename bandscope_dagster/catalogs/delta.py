@@ -28,7 +28,7 @@ from bandscope_dagster.storage.tables.delta_log import (
     newest_version,
     table_properties,
 )
-from bandscope_dagster.storage.tables.delta_upkeep import CHECKPOINT_EVERY, delete_delta, tidy, upkeep_is_due
+from bandscope_dagster.storage.tables.delta_upkeep import CHECKPOINT_EVERY, set_aside, tidy, upkeep_is_due
 from bandscope_dagster.storage.tables.lineage import PREFIX, maker_entries
 from bandscope_dagster.storage.tables.sorted_table import Layout
 
@@ -98,10 +98,10 @@ def follow(
 ) -> None:
     """Take the table from ``base`` to ``target``, in one commit. ``known`` has states that were read already.
 
-    A table whose log cannot be read is deleted and begun again. All rows are written again, as a new version, if the
-    table was made with other columns or settings, or if a missing or damaged file is found. This refresh finds such a
-    file if it must change it; once a day, it also finds every missing file. A refresh without changes reads all files
-    (``is_at``).
+    A table whose log cannot be read moves to the trash, and is begun again. All rows are written again, as a new
+    version, if the table was made with other columns or settings, or if a missing or damaged file is found. This
+    refresh looks if every file is there with its size, and reads those that it must change. A refresh without changes
+    reads all files (``is_at``).
 
     Raises:
         ObjectChanged: another refresh made a version after ``base``.
@@ -125,7 +125,7 @@ def follow(
         and before is not None
         and not target.everything
         and version.made_with == target.catalog.made_with
-        and not (due and _has_lost(store, layout, missing_files(store, layout, version.files)))
+        and not _has_lost(store, layout, missing_files(store, layout, version.files))
     )
     writer = FileWriter(store, layout)
     try:
@@ -167,7 +167,8 @@ def _begin_anew(store: ObjectStore, layout: Layout) -> None:
     try:
         newest_version(store, layout.table)
     except DamagedDelta:
-        delete_delta(store, layout.table)
+        place = set_aside(store, layout.table)
+        logger.warning("the damaged table, with its earlier versions, is now in %s; a new one begins", place)
     else:
         raise ObjectChanged(f"{store.uri(delta_key(layout.table))} was made again by another refresh")
 

@@ -33,6 +33,16 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _time(text: str) -> datetime:
+    """A time in any form of ISO 8601, or as ``bandscope history`` prints it."""
+    try:
+        return datetime.fromisoformat(text.removesuffix(" UTC"))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time; give one such as 2026-03-02, '2026-03-02 08:00:00 UTC' or 2026-03-02T08:00:00+01:00"
+        ) from None
+
+
 @app.callback()
 def options(
     version: Annotated[
@@ -211,7 +221,8 @@ def sql(
     as_of: Annotated[
         datetime | None,
         typer.Option(
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+            parser=_time,
+            metavar="TIME",
             help="The catalogs as they were at this time (UTC, or with its zone), such as 2026-03-02T08:00:00.",
         ),
     ] = None,

@@ -138,7 +138,8 @@ def export(
     summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     if 16 in bits:
         console.print(STORED_16, highlight=False, soft_wrap=True)
-    console.print(f"{summary}; the files are in {escape(str(to))}", highlight=False, soft_wrap=True)
+    where = f"; the files are in {escape(str(to))}" if counts["exported"] or counts["up to date"] else ""
+    console.print(f"{summary}{where}", highlight=False, soft_wrap=True)
     return counts["failed"]
 
 

@@ -29,7 +29,6 @@ from bandscope_dagster.pipeline.uploads import UPLOADS, Listing, Upload, list_up
 from bandscope_dagster.settings import Settings
 from bandscope_dagster.songs.find import select
 from bandscope_dagster.songs.forgotten import (
-    TRASH,
     DamagedTombstone,
     Tombstone,
     bury,
@@ -39,6 +38,7 @@ from bandscope_dagster.songs.forgotten import (
 )
 from bandscope_dagster.songs.song_ids import readable_part
 from bandscope_dagster.songs.status import SOURCES
+from bandscope_dagster.storage.objects.keys import TRASH
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.delta_log import FOLDER as DELTA
@@ -153,7 +153,7 @@ def restore_songs(
     ids = forgotten.issuperset(patterns)
     tombstones = _tombstones(store, console, forgotten.intersection(patterns) if ids else forgotten)
     known: dict[str, Names] = dict.fromkeys(sorted(forgotten), ())
-    known |= {song: (found.filename,) for song, found in tombstones.items()}
+    known |= {song: (found.filename, found.title) for song, found in tombstones.items()}
     chosen = _matching(known, patterns)
     failed = len(chosen)
     with only_one(home), open_records() as instance:
@@ -173,9 +173,7 @@ def restore_songs(
         for song in tombstones.keys() & chosen:
             key = tombstones[song].upload_key
             if key is not None and song not in uploads:
-                _print(
-                    console, f"{song}: its upload {key} is not as it was, so that it would become a new song"
-                )
+                _print(console, f"{song}: its upload {key} is not as it was: it would become a new song")
     return not failed
 
 
@@ -203,7 +201,7 @@ def _names(
     """Every song that is registered, has files or is forgotten, and its names."""
     rows = files.read(SONGS, lambda songs: songs.select("song_id", "filename", "title"))
     known: dict[str, Names] = {song: (readable_part(song),) for song in here}  # perhaps without a row
-    known |= {song: (tombstone.filename,) for song, tombstone in buried.items()}
+    known |= {song: (tombstone.filename, tombstone.title) for song, tombstone in buried.items()}
     known |= {upload.song_id: (upload.filename,) for upload in listing.uploads if upload.song_id in known}
     return known | {song: (filename, title) for song, filename, title in rows.iter_rows()}
 
@@ -241,7 +239,8 @@ def _plans(
     files = files.of(pl.Series(songs, dtype=pl.String))
     tables = {row["song_id"]: row for row in files.versions.iter_rows(named=True)}
     pages = files.store.fingerprints([FOLDER])[FOLDER].keys()
-    names = dict(files.read(SONGS, lambda rows: rows.select("song_id", "filename")).iter_rows())
+    rows = files.read(SONGS, lambda rows: rows.select("song_id", "filename", "title"))
+    names = {song: own for song, *own in rows.iter_rows()}
     uploads = {each.song_id: each for each in (*listing.uploads, *listing.hidden)}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     plans: list[_Plan] = []
@@ -254,9 +253,9 @@ def _plans(
         found = uploads.get(song)
         if found is not None and upload and found.fault is None:
             keys.append(found.key)
-        filename = found.filename if found is not None else names.get(song)
-        new = Tombstone(song, filename, found.key if found is not None else None, now, [])
-        old = buried.get(song, new)
+        filename, title = names.get(song, (None, None))
+        name, key = (filename, None) if found is None else (found.filename, found.key)
+        old = buried.get(song, Tombstone(song, name, key, now, [], title))
         moved = list(dict.fromkeys([*old.moved, *keys]))
         plans.append(_Plan(replace(old, moved=moved), found, keys))
     return plans

@@ -54,6 +54,6 @@ def _line(version: CatalogVersion) -> str:
         what = "by another program"
     else:
         changes = f"{version.added} added, {version.changed} changed, {version.removed} removed"
-        what = f"{counted(version.songs, 'song')}: {changes}; refresh {version.refresh_id}"
+        what = f"made from {counted(version.songs, 'song')}: {changes}; refresh {version.refresh_id}"
     gone = "" if version.kept else "; too old to be read"
     return f"version {version.number}  {version.time_text}  {what}{gone}"

@@ -73,13 +73,19 @@ class Given:
     complete: bool  # False if anything was left out, or skipped because a different file has its name
 
 
-def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path | None = None) -> Found:
+def find_files(
+    paths: Sequence[str | Path],
+    owner: str | None,
+    store_root: Path | None = None,
+    exports: Path | None = None,
+) -> Found:
     """The audio files at and below ``paths``, ordered by name. Subfolders are kept in the keys.
 
     In a folder, files without an extension of audio are passed over, and macOS's ``._song.mp3`` beside ``song.mp3``.
     What cannot be uploaded does not stop the others: a hidden name or another one that cannot become a key, an
     unreadable folder, an empty file, a link that leads out of the given folder, files that would become the same
-    upload, and files below ``store_root``, the store's own folder.
+    upload, and files below ``store_root``, the store's own folder. A file that is given twice, such as in a folder and
+    in one of its subfolders, is taken once. The folder ``exports`` inside a given one is passed over.
 
     Raises:
         IngestError: the owner cannot be used.
@@ -112,7 +118,10 @@ def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path 
         if path.is_dir():
             before = len(files) + len(left_out)
             root = path.resolve()
+            inside = exports is not None and root in exports.resolve().parents
             for file in sorted(_walk(path, lambda error: leave_out(Path(error.filename), error.strerror))):
+                if inside and exports is not None and file.resolve().is_relative_to(exports.resolve()):
+                    continue
                 inner = file.relative_to(path).as_posix()
                 if is_companion(file.name) or (is_hidden(inner) and not is_audio_name(file.name)):
                     continue
@@ -134,16 +143,18 @@ def find_files(paths: Sequence[str | Path], owner: str | None, store_root: Path 
             leave_out(path, "does not exist")
     if not all(map(str, paths)):
         left_out.append("an empty path: give a file or a folder")
-    files = list(
-        {(file.key, file.path.resolve()): file for file in files}.values()
-    )  # a file may be given twice
+    once: dict[str, LocalFile] = {}
+    for file in files:
+        once.setdefault(os.path.abspath(file.path), file)
+    files = list(once.values())
     keys = Counter(file.key for file in files)
     for file in files:
         if keys[file.key] > 1:
             leave_out(
                 file.path, f"several files would become {file.key}; rename them or ingest them one by one"
             )
-    return Found([file for file in files if keys[file.key] == 1], left_out, passed_over)
+    files = [file for file in files if keys[file.key] == 1]
+    return Found(files, list(dict.fromkeys(left_out)), passed_over)
 
 
 def ingest_files(
@@ -153,9 +164,13 @@ def ingest_files(
     owner: str | None,
     *,
     replace: bool,
+    exports: Path | None = None,
 ) -> Given:
-    """Upload the audio files at and below ``paths``; print the number of files by outcome, and what is left out."""
-    found = find_files(paths, owner, None if store.url.startswith("s3://") else Path(store.url))
+    """Upload the audio files at and below ``paths``; print the number of files by outcome, and what is left out.
+
+    A folder ``exports`` inside a given one is passed over.
+    """
+    found = find_files(paths, owner, None if store.url.startswith("s3://") else Path(store.url), exports)
     left_out = list(found.left_out)
     if found.files:
         require_writable(store)

@@ -14,7 +14,9 @@ from bandscope_dagster.cli.terminal import one_line
 from bandscope_dagster.cli.wanted_stems import Stored, Wanted, stored_of, wanted_stems
 from bandscope_dagster.errors import counted
 from bandscope_dagster.exporting.encodings import AudioFormat, find_encoding
+from bandscope_dagster.exporting.song import ExportError
 from bandscope_dagster.exporting.song_export import ExportOptions
+from bandscope_dagster.orchestration.resources import models_here
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import PREFIX, Settings, load_settings
 from bandscope_dagster.songs.facts import read_facts
@@ -43,10 +45,14 @@ def separate_files(
     settings name a separator, songs of another one are separated again with it, and keep only stems that it has too.
 
     Raises:
-        SettingsError: the separator has no such stem; nothing was done.
+        SettingsError: there is no such separator, or it has no such stem; nothing was done.
+        ExportError: ``to`` is a file; nothing was done.
     """
+    if to.exists() and not to.is_dir():
+        raise ExportError(f"{to} is a file; --to needs a folder for the stems")
+    models_here(settings, [STEMS.name])  # refuses a separator that is unknown
     wanted = wanted_stems(settings, [*stems, *without])
-    given = ingest_files(store, console, paths, None, replace=False)
+    given = ingest_files(store, console, paths, None, replace=False, exports=to)
     found = {upload.key: upload.song_id for upload in list_uploads(store).uploads}
     songs = {found[key] for key in given.keys if key in found}
     for key in given.keys:

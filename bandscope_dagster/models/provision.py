@@ -201,7 +201,7 @@ def _may_be_of(model: Model, path: Path) -> bool:
 def _is_embedded(model: Model) -> ModelFileError:
     return ModelFileError(
         f"Model {model.name} is part of the package and needs no download. If `bandscope models verify` finds damaged "
-        f"files, run {REINSTALL}."
+        f"files, get them with {REINSTALL}."
     )
 
 

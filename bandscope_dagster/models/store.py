@@ -18,7 +18,7 @@ from bandscope_dagster.models.pins import Pin, find_pins, known_files
 
 EMBEDDED = Path(__file__).parent  # the folder of the files that are part of the package
 ACCEPT_UNKNOWN = "--accept-unknown-licence"
-REINSTALL = "`pip install --force-reinstall bandscope`"
+REINSTALL = "a new installation of Bandscope"
 
 HASHERS: Final = min(8, os.cpu_count() or 1)  # files hashed at once: hashlib releases the interpreter lock
 

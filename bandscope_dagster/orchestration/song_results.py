@@ -18,7 +18,9 @@ from bandscope_dagster.orchestration.finished_songs import Finished, FinishedSon
 from bandscope_dagster.orchestration.home import open_records
 from bandscope_dagster.orchestration.result_cursor import Cursor
 from bandscope_dagster.orchestration.steps import keep_connections_open
+from bandscope_dagster.orchestration.used_stores import has_content
 from bandscope_dagster.settings import Settings, load_settings
+from bandscope_dagster.songs.forgotten import is_forgotten
 from bandscope_dagster.songs.presence import PresentFrom
 from bandscope_dagster.songs.status import DAMAGED
 from bandscope_dagster.songs.summary import SongSummary, read_summary
@@ -34,6 +36,7 @@ VERSION: Final = 1
 START: Final = str(Cursor())
 """The cursor before all results."""
 
+MISSING: Final = "missing"  # reason of a song whose row in ``songs`` is gone
 LOOK_EVERY_S: Final = 1.0
 LONGEST_WAIT_S: Final = 30.0  # after an error of the store or of Dagster's records
 PATIENCE_S: Final = 600.0  # with such errors without a pause
@@ -99,8 +102,10 @@ def _iso(value: object) -> str:
 def result_of(store: ObjectStore, song: Finished, rule: PresentFrom) -> SongResult:
     """The result of a finished song, with the rows of its tables.
 
+    The status of a song without a row is not known any more. It is "failed", or for a forgotten song that of its run.
+
     Raises:
-        OSError: the store did not return a file.
+        OSError: the store did not return a file, or has no song at all.
     """
     error = song.error
     try:
@@ -108,6 +113,13 @@ def result_of(store: ObjectStore, song: Finished, rule: PresentFrom) -> SongResu
     except DamagedFile as damage:
         summary = SongSummary(None, None, None, None, None, None, (), None)
         error = error or f"{DAMAGED}: {damage}"
+    if error is None and summary.upload_key is None and not is_forgotten(store, song.song_id):
+        if not has_content(store):
+            raise OSError(
+                f"the store {store.url} has neither uploads nor songs, and Dagster's records name {song.song_id}: mount"
+                " it again, or correct BANDSCOPE_STORAGE or DAGSTER_HOME"
+            )
+        error = f"{MISSING}: the store {store.url} has no row of this song"
     if error is not None or is_failure(summary.error):
         status = Outcome.FAILED
     else:

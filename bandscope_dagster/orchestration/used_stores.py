@@ -26,7 +26,7 @@ class StoreLost(BandscopeError):
 
 def check_store(store: ObjectStore, home: Path) -> None:
     """Raise StoreLost if the home has used this store, and the store has neither uploads nor songs any more."""
-    if store.url not in _used(home) or _has_content(store):
+    if store.url not in _used(home) or has_content(store):
         return
     raise StoreLost(
         f"the store {store.url} has vanished: it had uploads when {home} used it last, and now nothing is there."
@@ -79,7 +79,7 @@ def _used(home: Path) -> list[str]:
         return []
 
 
-def _has_content(store: ObjectStore) -> bool:
+def has_content(store: ObjectStore) -> bool:
     """True if there is any upload or any row of a song. Other files may be those of an empty mount point.
 
     The catalog is looked at first: to list the first of 100,000 songs in a local folder takes a third of a second.

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from bandscope_dagster.errors import BandscopeError
+from bandscope_dagster.storage.objects.keys import TRASH
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_ID
 
-TRASH: Final = "trash"
 TOMBSTONES: Final = "forgotten"
 SUFFIX: Final = ".json"
 
@@ -28,6 +28,7 @@ class Tombstone:
     upload_key: str | None  # None if the upload was gone
     forgotten_at: str  # ISO 8601, UTC
     moved: list[str]  # the keys of its files; each is in ``trash/`` under the same key
+    title: str | None = None
 
 
 class DamagedTombstone(BandscopeError):
@@ -39,6 +40,11 @@ def forgotten_songs(store: ObjectStore) -> frozenset[str]:
     names = store.fingerprints([TOMBSTONES])[TOMBSTONES]
     songs = (name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
     return frozenset(song for song in songs if SONG_ID.fullmatch(song))
+
+
+def is_forgotten(store: ObjectStore, song_id: str) -> bool:
+    """True if the song has a tombstone."""
+    return store.head(_key(song_id)) is not None
 
 
 def read_tombstone(store: ObjectStore, song_id: str) -> Tombstone:

@@ -21,6 +21,11 @@ from bandscope_dagster.storage.tables.song_files import list_all_files
 
 logger = logging.getLogger(__name__)
 
+DAMAGED_NOW: Final = "If a stored file is damaged, `bandscope doctor --deep` names it."
+DAMAGED_BEFORE: Final = (
+    "If a file of this version is damaged, the version is lost; `bandscope history` lists the others."
+)
+
 SHOWN_DAMAGED: Final = 3
 
 
@@ -79,9 +84,10 @@ def polars_errors(tables: Collection[Table] = TABLES.values()) -> Generator[None
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         cause = str(error).partition("\n\n")[0]  # without the query plan, which does not help the user
+        now = len(tables) == len(TABLES)
         if isinstance(error, pl.exceptions.ComputeError | pl.exceptions.PanicException):
-            cause += "\nIf a stored file is damaged, `bandscope doctor --deep` names it."
-        which = "The tables are" if len(tables) == len(TABLES) else "The tables with versions are"
+            cause += "\n" + (DAMAGED_NOW if now else DAMAGED_BEFORE)
+        which = "The tables are" if now else "The tables with versions are"
         raise QueryError(f"{cause}\n{which}: {', '.join(table.name for table in tables)}") from None
 
 

@@ -38,6 +38,7 @@ from delta_tables import (
     set_time,
     uri_of,
 )
+from deltalake import DeltaTable
 from faulty_proxy import Fault, FaultyProxy
 from polars.testing import assert_frame_equal
 from s3_server import S3Server
@@ -397,6 +398,49 @@ def test_bytes_of_a_file_that_are_damaged_are_found_when_it_is_written_again(tmp
     titled(store, "song-0", "second")
     [*refresh(store, [catalog])]
     assert_equal_forms(store, catalog.table)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_refresh_with_changes_finds_lost_and_overwritten_files_that_it_need_not_change(
+    store: ObjectStore, lost: bool
+):
+    catalog = small(SONG_CATALOG)
+    for turn in range(2):
+        for number in range(8):
+            titled(store, f"song-{number}", str(turn))
+        [*refresh(store, [catalog])]
+    found = newest_version(store, catalog.table)
+    assert found is not None
+    (last,) = [each for each in found.files if each.last == "song-7"]
+    key = f"{delta_key(catalog.table)}/{last.path}"
+    if lost:
+        store.delete(key)
+    else:
+        overwrite(store, key, b"junk")
+    titled(store, "song-0", "2")
+    [*refresh(store, [catalog])]
+    assert_equal_forms(store, catalog.table)
+
+
+def test_a_table_with_a_damaged_log_moves_to_the_trash_with_its_versions(
+    store: ObjectStore, caplog: pytest.LogCaptureFixture
+):
+    for title in ("first", "second"):
+        titled(store, "a", title)
+        [*refresh(store, [SONG_CATALOG])]
+    key = newest_log(store, SONG_CATALOG.table)
+    kept = store.read(key)
+    overwrite(store, key, b"{broken")
+    [*refresh(store, [SONG_CATALOG])]
+    assert delta_rows(store, SONG_CATALOG.table)["title"].to_list() == ["second"]
+    (log,) = {each.key.rpartition("/")[0] for each in store.list("trash") if "/_delta_log/" in each.key}
+    place = log.removesuffix("/_delta_log")
+    assert f"is now in {store.uri(place)}" in caplog.text
+    # A person who has the lost entry has the versions again.
+    lost = [each.key for each in store.list(log) if store.read(each.key) == b"{broken"]
+    overwrite(store, lost[0], kept)
+    rows = DeltaTable(store.uri(place), version=0, storage_options=store.delta_options()).to_pyarrow_table()
+    assert rows["title"].to_pylist() == ["first"]
 
 
 def test_a_plain_file_that_is_older_than_the_table_is_completed_by_the_next_refresh(store: ObjectStore):
@@ -801,28 +845,6 @@ def test_a_bounded_number_of_new_songs_is_in_memory_at_once(tmp_path: Path, monk
     [*refresh(store, [SONG_CATALOG])]
     assert heights == [3, 1, 3, 3, 2]
     assert_equal_forms(store, SONG_CATALOG.table)
-
-
-def test_a_refresh_with_changes_asks_for_files_that_it_does_not_read_once_a_day(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    store = open_store(str(tmp_path))
-    catalog = small(SONG_CATALOG)
-    for turn in range(2):
-        for number in range(8):
-            titled(store, f"song-{number}", str(turn))
-        [*refresh(store, [catalog])]
-    found = newest_version(store, catalog.table)
-    assert found is not None
-    (last,) = [each for each in found.files if each.last == "song-7"]
-    store.delete(f"{delta_key(catalog.table)}/{last.path}")
-    titled(store, "song-0", "2")
-    [*refresh(store, [catalog])]
-    assert last.path in files_of(store, catalog.table), "not looked for"
-    set_time(str(tmp_path / delta_key(catalog.table) / "_last_vacuum"), 90_000)
-    titled(store, "song-0", "3")
-    [*refresh(store, [catalog])]
-    assert_equal_forms(store, catalog.table)
 
 
 def test_on_s3_wrong_keys_are_named_and_never_printed(s3_server: S3Server):

@@ -71,6 +71,7 @@ def test_a_song_leaves_and_comes_back_and_nothing_makes_it_again_meanwhile(
             f"trash/song_pages/{a}.html",
             f"trash/songs/{a}.parquet",
         ]
+        assert json.loads(store.read(f"forgotten/{a}.json"))["title"] is None
         assert store.head("uploads/a.wav") is not None
         # Neither the sensor nor a run registers it again, also if another home still knows it.
         instance.add_dynamic_partitions(SONGS_NAME, [a])

@@ -57,7 +57,10 @@ def test_each_version_has_its_refresh_its_time_and_what_it_changed(
     assert len(newest["refresh_id"]) == 32 and newest["kept"]
     lines = bandscope("history", "song_catalog").out.splitlines()
     assert lines[0] == f"song_catalog: {refreshed.uri('delta/song_catalog')}"
-    assert lines[1].startswith("  version 1  2") and "2 songs: 1 added, 1 changed, 1 removed" in lines[1]
+    assert (
+        lines[1].startswith("  version 1  2")
+        and "made from 2 songs: 1 added, 1 changed, 1 removed" in lines[1]
+    )
     assert newest["refresh_id"] in lines[1] and lines[2].startswith("  version 0  ")
 
 
@@ -113,10 +116,22 @@ def test_a_query_as_of_a_time_reads_the_version_of_that_time(refreshed: ObjectSt
         datetime.fromisoformat(each["committed_at"]) for each in versions(bandscope, "song_catalog")
     )
     assert titles(bandscope, f"{newest + timedelta(seconds=1):%FT%T%z}") == [["b", "second"], ["c", "second"]]
-    shown = f"{newest:%F %T}"  # as `history` prints it, without the fraction of the second
+    shown = f"{newest:%F %T} UTC"  # as `history` prints it, without the fraction of the second
+    assert f"{shown}  made from 2 songs" in bandscope("history", "song_catalog").out
     assert titles(bandscope, shown) == [["b", "second"], ["c", "second"]]
-    if f"{first:%F %T}" != shown:
+    if f"{first:%F %T} UTC" != shown:
         assert titles(bandscope, f"{first:%F %T}") == [["a", "first"], ["b", "first"]]
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "2026-02-30", "12"])
+def test_text_that_is_no_time_is_refused_with_examples(
+    text: str, refreshed: ObjectStore, bandscope: CommandLine
+):
+    refused = bandscope("sql", "SELECT 1", "--as-of", text)
+    assert refused.code == 2
+    assert f"'{text}' is no time; give one such as 2026-03-02" in " ".join(
+        refused.err.replace("│", " ").split()
+    )
 
 
 def test_a_time_without_a_version_is_an_error_with_the_oldest_one(

@@ -113,6 +113,24 @@ def test_a_file_that_is_given_twice_is_uploaded_once(music: Path) -> None:
     ]
 
 
+def test_a_file_of_a_folder_and_of_its_subfolder_is_uploaded_once(music: Path) -> None:
+    assert keys([music, music / "mia", music / "mia" / "live" / ".." / "a.wav"]) == [
+        "uploads/c.mp3",
+        "uploads/mia/a.wav",
+        "uploads/mia/live/b.flac",
+    ]
+    (music / "mia/empty.mp3").touch()
+    (line,) = find_files([music, music / "mia"], None).left_out
+    assert "mia/empty.mp3: the file is empty" in line
+
+
+def test_earlier_exports_inside_a_given_folder_are_no_songs(music: Path) -> None:
+    found = find_files([music], None, exports=music / "mia")
+    assert [file.key for file in found.files] == ["uploads/c.mp3"] and not found.left_out
+    assert len(find_files([music], None, exports=music).files) == 3, "beside the songs themselves"
+    assert len(find_files([music / "mia/a.wav"], None, exports=music / "mia").files) == 1, "it is named"
+
+
 def test_an_empty_path_is_not_the_current_folder(
     bandscope: CommandLine, music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

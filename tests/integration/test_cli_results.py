@@ -80,6 +80,18 @@ def test_each_song_of_a_run_has_one_result_with_what_a_consumer_needs(platform: 
     assert {song.run_id for song in found.values()} == {run.run_id}
 
 
+def test_another_store_gives_no_song_a_status_that_it_does_not_have(
+    platform: Platform, bandscope: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter = next(song for song in all_of(platform) if song.filename == "letter.wav")
+    (Path(platform.settings.storage) / f"songs/{letter.song_id}.parquet").unlink()
+    (lost,) = [song for song in all_of(platform) if song.song_id == letter.song_id]
+    assert lost.status == "failed" and (lost.error or "").startswith("missing: ")
+    monkeypatch.setenv("BANDSCOPE_STORAGE", str(tmp_path / "nowhere"))
+    empty = bandscope("results")
+    assert empty.code == 1 and "has neither uploads nor songs" in empty.err and not empty.out
+
+
 def test_after_each_cursor_come_exactly_the_results_that_follow_it(platform: Platform) -> None:
     found = all_of(platform)
     assert [song.status for song in found] == ["rejected", "ok", "failed", "failed"]

@@ -5,6 +5,8 @@ import re
 LONGEST_KEY_BYTES = 1024  # of UTF-8; the limit of Amazon S3, "Naming Amazon S3 objects"
 TEMPORARY_SUFFIXES = (".part", ".partial", ".tmp", ".crdownload")  # of browsers and copy tools
 
+TRASH = "trash"  # the folder to which files move that were removed, until a person deletes it
+
 HIDDEN = "hidden, because its name or that of a folder starts with a dot; rename it"
 
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")

@@ -29,6 +29,7 @@ B = TypeVar("B")
 
 SONGS_AT_ONCE: Final = 10_000  # whose rows are in memory at once
 FILES_AT_ONCE: Final = 4  # parallel reads and writes of files
+LOOKS_AT_ONCE: Final = 32  # parallel questions if a file is there, which are waiting for the network
 SMALL: Final = 4  # a file is small if it has less than a quarter of the rows of a full one
 MOST_SMALL: Final = 24  # small files, before they are merged
 
@@ -145,7 +146,8 @@ def missing_files(store: ObjectStore, layout: Layout, files: Collection[DataFile
         return found is not None and found.size == file.size
 
     # Not by a listing: the folder also has the files of all earlier versions.
-    return [file.path for file, there in zip(files, _each(is_there, files), strict=True) if not there]
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:
+        return [file.path for file, there in zip(files, pool.map(is_there, files), strict=True) if not there]
 
 
 def unreadable_files(store: ObjectStore, layout: Layout, files: Collection[DataFile]) -> list[str]:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from bandscope_dagster.storage.objects.keys import TRASH
 from bandscope_dagster.storage.objects.protocol import ObjectStore, StoredObject
 from bandscope_dagster.storage.tables.delta_log import LOG, delta_key, explained, open_delta
 from bandscope_dagster.storage.tables.schemas import Table
@@ -92,7 +93,11 @@ def _old_log(log: Collection[StoredObject], before: datetime) -> Iterator[str]:
             yield each.key
 
 
-def delete_delta(store: ObjectStore, table: Table) -> None:
-    """Delete the table with its history, the log first."""
-    for folder in (f"{delta_key(table)}/{LOG}", delta_key(table)):
-        _delete(store, [found.key for found in store.list(folder)])
+def set_aside(store: ObjectStore, table: Table) -> str:
+    """Move the table with its history to the trash, the log first; returns its place there."""
+    key = delta_key(table)
+    place = f"{TRASH}/{key}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    for folder in (f"{key}/{LOG}", key):
+        for found in list(store.list(folder)):
+            store.move(found.key, f"{place}{found.key.removeprefix(key)}")
+    return store.uri(place)

@@ -124,7 +124,7 @@ STEMS = Table(
     "stems",
     1,
     "One row per 10 s block and stem, stored as FLAC: the columns of `decoded_waveforms`, and the stem and its "
-    "separator. The stems add up to the mixture.",
+    "separator. All stems of a separator add up to the mixture.",
     _ONLY_AN_ERROR,
     (SONG_ID_COLUMN, BLOCK_COLUMN, *STEM_COLUMNS, *BLOCK_COLUMNS),
     kind="audio",

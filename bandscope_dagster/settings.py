@@ -286,8 +286,8 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            f" (found {problem['input']!r})"
+            f"{PREFIX}{'_'.join(str(part) for part in problem['loc']).upper()}: "
+            f"{problem['msg'].removeprefix('Value error, ')} (found {problem['input']!r})"
             for problem in error.errors()
         ]
         raise SettingsError("Invalid settings:\n  " + "\n  ".join(lines)) from None

@@ -57,6 +57,11 @@ Select = Annotated[
     typer.Option(help="Only these per-song assets, separated by commas, such as stems,instrument_tags."),
 ]
 
+Songs = Annotated[
+    str | None,
+    typer.Option(help="Only songs with this id or file name, or that match a glob such as 'live*'."),
+]
+
 Outdated = Annotated[
     bool, typer.Option("--outdated", help="Only songs that other models, parameters or code computed.")
 ]
@@ -113,10 +118,7 @@ def ingest(
 
 @app.command()
 def run(
-    songs: Annotated[
-        str | None,
-        typer.Option(help="Only songs with this id or file name, or that match a glob such as 'live*'."),
-    ] = None,
+    songs: Songs = None,
     select: Select = None,
     recompute: Annotated[
         bool, typer.Option("--recompute", help="Compute again what is already up to date.")
@@ -168,13 +170,14 @@ def run(
 def retry(
     select: Select = None,
     outdated: Outdated = False,
+    songs: Songs = None,
 ) -> None:
     """Ask the Dagster daemon to compute failed or missing results, as one backfill. Finished results are kept."""
     from bandscope_dagster.cli.retry import retry as request_retry
     from bandscope_dagster.orchestration.home import dagster_home
 
     settings, store = settings_and_store()
-    request_retry(settings, store, dagster_home(), console, select or None, outdated=outdated)
+    request_retry(settings, store, dagster_home(), console, select or None, outdated=outdated, pattern=songs)
 
 
 @app.command()

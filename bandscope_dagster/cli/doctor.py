@@ -52,9 +52,14 @@ def examine(console: Console, *, read_only: bool = False, deep: bool = False) ->
         return healthy
 
     results = [passes("settings", _settings)]
-    settings = load_settings() if results[0] else None
+    settings = _valid_settings()
+    if settings is None:
+        unchecked = "storage" if read_only else "storage, device, tagger"
+        console.print(
+            f"[yellow]—[/yellow]    {unchecked}: not checked, because the settings are wrong", highlight=False
+        )
     if read_only:
-        return all(results) and settings is not None and passes("storage", lambda: _reading(settings))
+        return settings is not None and passes("storage", lambda: _reading(settings)) and all(results)
     if settings is not None:
         results += [
             passes("storage", lambda: _reading(settings) if deep else _storage(settings)),
@@ -138,6 +143,13 @@ def _fix(kind: str, subjects: Sequence[str], store: ObjectStore) -> str:
     if kind == "left_over":
         return f"Fix: `rm {shlex.quote(subjects[0])}`{', and the same for the others' if each else ''}"
     return "Fix: `bandscope run`"
+
+
+def _valid_settings() -> Settings | None:
+    try:
+        return load_settings()
+    except SettingsError:
+        return None
 
 
 def _settings() -> str:

@@ -53,14 +53,11 @@ def print_models(console: Console, settings: Settings) -> None:
     console.print(descriptions)
     console.print()
     console.print(f"Presets, which combine separators: {', '.join(BUILT_IN)}\n", highlight=False)
-    known = [model.name for model in missing if model.licence_is_known]
     unknown = [model.name for model in missing if not model.licence_is_known]
-    hints = [f"To download the missing models: bandscope models pull {' '.join(known)}"] if known else []
-    if unknown:
-        hints.append(
-            f"Those of unknown licence, if you may use them: bandscope models pull {' '.join(unknown)} {ACCEPT_UNKNOWN}"
-        )
     if missing:
+        hints = ["To download a missing model or preset: bandscope models pull NAME"]
+        if unknown:
+            hints.append(f"With {ACCEPT_UNKNOWN}, if you may use them: {', '.join(unknown)}")
         hints.append(
             f"On a machine without a network: bandscope models add {missing[0].name} --from FILE-OR-FOLDER"
         )

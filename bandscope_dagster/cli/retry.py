@@ -22,13 +22,17 @@ def retry(
     select: str | None,
     *,
     outdated: bool = False,
+    pattern: str | None = None,
 ) -> None:
     """Request a backfill of unfinished or ``outdated`` songs in the selected assets, by default all, and print it.
+
+    ``pattern`` is the id or file name of a song, or a glob; by default, all songs.
 
     Raises:
         RunError: an unknown asset is selected.
         ModelFileError: the weights of a needed model are missing or wrong; nothing was requested.
         CannotRetry: no daemon is running to start the runs, or a ``bandscope run`` computes the same songs.
+        NoSuchSong: no song matches ``pattern``.
     """
     assets = selected(select)
     require(models_here(settings, assets), settings.models_path)
@@ -38,7 +42,7 @@ def retry(
                 f"no Dagster daemon runs on {home}, and only a daemon starts these runs: start one with `dg dev`, or"
                 " compute the songs in this process with `bandscope run`"
             )
-        found = retry_songs(instance, store, assets, settings, outdated=outdated)
+        found = retry_songs(instance, store, assets, settings, outdated=outdated, pattern=pattern)
     what = "outdated" if outdated else "failed or missing"
     if found.in_progress:
         songs = counted(found.in_progress, "song")
@@ -51,7 +55,8 @@ def retry(
         )
     if found.backfill_id is None:
         other = "other " if found.in_progress or found.left_out else ""
-        console.print(f"No {other}song is {what}.", highlight=False)
+        of_these = "" if pattern is None else " of these"
+        console.print(f"No {other}song{of_these} is {what}.", highlight=False)
         return
     console.print(
         f"{what.capitalize()}: {counted(found.unfinished, 'song')}. Backfill {found.backfill_id} computes them in"

@@ -14,7 +14,7 @@ from bandscope_dagster.orchestration.run_tags import is_over_songs
 from bandscope_dagster.orchestration.steps import step_failures
 from bandscope_dagster.pipeline.uploads import Listing
 from bandscope_dagster.storage.tables.schemas import SONGS
-from bandscope_dagster.storage.tables.song_files import SongFiles
+from bandscope_dagster.storage.tables.song_files import SongFiles, list_song_files
 
 LOOKED_AT: Final = 50  # failed runs, the newest first
 
@@ -40,6 +40,10 @@ def print_registered(
     if not songs or not (known | listing.by_song.keys()).intersection(registered):
         return
     found = instance.get_status_by_partition(dg.AssetKey(SONGS.name), songs, SONGS_PARTITIONS) or {}
+    if dg.AssetPartitionStatus.MATERIALIZED in found.values():  # perhaps stored since the store was listed
+        since = set(list_song_files(files.store, [SONGS]).song_ids)
+        if not (songs := [song for song in songs if song not in since]):
+            return
     failed = {song for song in songs if found.get(song) == dg.AssetPartitionStatus.FAILED}
     causes = dict(_causes(instance, failed)) if failed else {}
     console.print(f"Registered, and without any file: {counted(len(songs), 'song')}", highlight=False)

@@ -30,6 +30,7 @@ from bandscope_dagster.orchestration.unfinished import find_unfinished
 from bandscope_dagster.orchestration.used_stores import check_not_empty
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import Settings
+from bandscope_dagster.songs.find import select
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.song_files import list_all_files
@@ -67,11 +68,12 @@ def retry_songs(
     settings: Settings,
     *,
     outdated: bool = False,
+    pattern: str | None = None,
 ) -> Retry:
     """Request a backfill of the songs that failed or are missing in one of ``assets``, in the records or in ``store``.
 
     With ``outdated``, of the songs instead that were computed with other models, parameters or code than those in
-    force.
+    force. ``pattern``, if given, is the id or file name of a song, or a glob: only matching songs are requested.
 
     Failed songs are scattered, and Dagster batches only neighbours. The ranges therefore include finished songs, which
     the runs keep (by the reuse tag). That costs a tenth of a second per song; one more run would start a process and
@@ -80,6 +82,7 @@ def retry_songs(
     Raises:
         CannotRetry: a ``bandscope run`` or an earlier retry computes the same songs now.
         StoreLost: the store is empty.
+        NoSuchSong: no song matches ``pattern``.
     """
     if is_in_use(Path(instance.root_directory)):
         raise CannotRetry("`bandscope run` is computing these songs; wait for it, or stop it")
@@ -93,21 +96,22 @@ def retry_songs(
     songs = list(instance.get_dynamic_partitions(SONGS_NAME))
     files, listing = list_all_files(store, SOURCES), list_uploads(store)
     check_not_empty(store, Path(instance.root_directory), listing, files, songs)
+    named = {song: (listing.names.get(song),) for song in songs}
+    chosen = set(songs if pattern is None else select(named, pattern))
     found = find_unfinished(instance, files, listing, songs, assets)
     todo, others = found.songs, set[str]()
     if outdated:
         todo, others = find_outdated(instance, store, settings, songs, assets).songs_to_report, found.songs
     # Those of `found.songs` are to be done, also without upload: the run keeps their results, and reports them.
-    wanted = todo - found.in_progress - (found.left_out if outdated else set[str]())
+    wanted = (todo & chosen) - found.in_progress - (found.left_out if outdated else set[str]())
     may_pass_over = set(songs) - todo - others - found.in_progress - found.left_out
     ranges = song_ranges(songs, wanted, settings.songs_per_run, may_pass_over=may_pass_over)
     backfill_id = None
     if ranges:
         title = f"{'Update' if outdated else 'Retry'} of {counted(len(wanted), 'song')}"
         backfill_id = _request(instance, assets, ranges, title)
-    return Retry(
-        len(wanted), len(found.in_progress), len(found.given_up | found.cannot_complete), ranges, backfill_id
-    )
+    given_up = found.given_up | found.cannot_complete
+    return Retry(len(wanted), len(found.in_progress & chosen), len(given_up & chosen), ranges, backfill_id)
 
 
 def _request(

@@ -13,7 +13,7 @@ from bandscope_dagster.songs.lacking import damaged_files
 from bandscope_dagster.songs.read_only import READING, refused_word
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.damage import DamagedFile
-from bandscope_dagster.storage.tables.delta_history import files_at
+from bandscope_dagster.storage.tables.delta_history import NoSuchVersion, files_at
 from bandscope_dagster.storage.tables.frames import empty_frame, scan_files
 from bandscope_dagster.storage.tables.lineage import footer_at
 from bandscope_dagster.storage.tables.schemas import CATALOG_TABLES, SONGS, TABLES, Table, table_key
@@ -27,6 +27,7 @@ DAMAGED_BEFORE: Final = (
 )
 
 SHOWN_DAMAGED: Final = 3
+CLOCKS_DIFFER: Final = timedelta(minutes=5)  # between the machines that write and read
 
 
 class QueryError(BandscopeError):
@@ -48,7 +49,7 @@ def lazy_query(store: ObjectStore, sql: str, as_of: datetime | None = None) -> p
 
     Raises:
         QueryError: the statement would write, or polars does not understand it.
-        NoSuchVersion: there is no version of that time, or it is no longer kept.
+        NoSuchVersion: there is no version of that time, or it is no longer kept, or the time is to come.
     """
     try:
         sql.encode()
@@ -93,6 +94,10 @@ def polars_errors(tables: Collection[Table] = TABLES.values()) -> Generator[None
 
 def _scan_version(store: ObjectStore, table: Table, as_of: datetime) -> pl.LazyFrame:
     when = as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)
+    if when > datetime.now(UTC) + CLOCKS_DIFFER:
+        raise NoSuchVersion(
+            f"{when.isoformat(' ', 'seconds')} is in the future; without a time, a query reads the catalog of now"
+        )
     if not when.microsecond:  # a time as `bandscope history` prints it: the whole second
         when += timedelta(microseconds=999_999)
     keys = files_at(store, table, when)

@@ -1,7 +1,7 @@
 """``bandscope history`` lists the versions of the catalogs, and ``bandscope sql --as-of`` reads one."""
 
 import json
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -147,8 +147,17 @@ def test_a_time_without_a_version_is_an_error_with_the_oldest_one(
 def test_a_table_without_versions_is_refused_with_those_that_have_some(
     refreshed: ObjectStore, bandscope: CommandLine
 ):
-    refused = bandscope("sql", "SELECT song_id FROM songs", "--as-of", "2030-01-01")
+    now = datetime.now(UTC).isoformat()
+    refused = bandscope("sql", "SELECT song_id FROM songs", "--as-of", now)
     assert refused.code == 1
     assert "The tables with versions are: song_catalog, instrument_catalog, song_errors" in refused.err
-    answered = bandscope("sql", "SELECT count(*) AS songs FROM song_catalog", "--as-of", "2030-01-01")
+    answered = bandscope("sql", "SELECT count(*) AS songs FROM song_catalog", "--as-of", now)
     assert answered.code == 0 and "2" in answered.out
+
+
+def test_a_time_to_come_is_refused_because_its_answer_would_change(
+    refreshed: ObjectStore, bandscope: CommandLine
+):
+    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%F}T23:00"
+    refused = bandscope("sql", "SELECT song_id FROM song_catalog", "--as-of", tomorrow)
+    assert refused.code == 1 and "is in the future" in refused.err

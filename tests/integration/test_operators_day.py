@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from time import time
@@ -291,3 +291,11 @@ def test_status_lists_registered_songs_that_the_store_does_not_know(
     print_registered(day.platform.instance, files, uploads, Console(file=text, width=200))
     assert "Registered, and without any file: 1 song" in text.getvalue()
     assert f"{TYPED}  failed: unavailable: no upload has this key: " in text.getvalue()
+
+
+def test_a_song_that_was_stored_after_the_store_was_listed_is_not_reported_as_without_file(day: Day) -> None:
+    files, uploads = list_song_files(day.platform.store, SOURCES), list_uploads(day.platform.store)
+    earlier = replace(files, versions=files.versions.clear())
+    text = StringIO()
+    print_registered(day.platform.instance, earlier, uploads, Console(file=text, width=200))
+    assert "the store has no file" not in text.getvalue()

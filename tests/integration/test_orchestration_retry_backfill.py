@@ -27,6 +27,7 @@ from bandscope_dagster.orchestration.retry_backfill import (
     retry_songs,
 )
 from bandscope_dagster.orchestration.run_tags import REUSE_TAG
+from bandscope_dagster.songs.find import NoSuchSong
 
 NAMES = [f"{name}.wav" for name in "abcdefgh"]
 TAGS = ("songs", "instrument_tags")
@@ -86,6 +87,14 @@ def test_only_the_selected_assets_are_retried(scattered: Platform) -> None:
         )
         == "h"
     )
+
+
+def test_only_the_chosen_songs_are_retried_and_counted(scattered: Platform) -> None:
+    with pytest.raises(NoSuchSong, match=r"'x\.wav'"):
+        retry_songs(scattered.instance, scattered.store, TAGS, scattered.settings, pattern="x.wav")
+    found = retry_songs(scattered.instance, scattered.store, TAGS, scattered.settings, pattern="[dg].wav")
+    assert [letters(part.songs) for part in found.ranges] == ["d"]
+    assert (found.unfinished, found.in_progress) == (1, 1), "d failed, g is in a run; b and h were not chosen"
 
 
 def test_an_asset_without_results_is_missing_for_every_song(scattered: Platform) -> None:

@@ -30,7 +30,7 @@ from training.notes import Half
 
 STEPS: Final = ("fetch", "bank", "features", "ear", "perceptron", "write", "calibrate", "evaluate")
 FEATURE_MIXTURES, EAR_MIXTURES, PERCEPTRON_EPOCHS = 40_960, 110_000, 24
-HELD_OUT_MIXTURES: Final = 1_536
+HELD_OUT_MIXTURES: Final = 3_072
 WEIGHTS, BOUNDS = "bandscope-instruments.safetensors", "instruments_bounds.toml"
 
 
@@ -43,7 +43,7 @@ class Work:
     """The work folder, and the steps of training in it."""
 
     def __init__(self, folder: Path, seed: int, jobs: int, notes: Path | None) -> None:
-        """``jobs`` processes render at once; ``notes`` is a folder of recorded notes, or None."""
+        """``jobs`` processes work at once; ``notes`` is a folder of recorded notes, or None."""
         self.folder = folder
         self.seed = seed
         self.jobs = jobs
@@ -63,7 +63,7 @@ class Work:
 
     def make_bank(self) -> None:
         """Render and record every origin, ``jobs`` at once."""
-        from training.origins import Origins
+        from training.origins import Origins, make_origin
         from training.sources import Sources
 
         self.bank.mkdir(exist_ok=True)
@@ -75,12 +75,10 @@ class Work:
 
     def features(self) -> None:
         """The trunk's features of mixtures, and both branches' inputs of held-out mixtures."""
-        from training.bank import Bank
-        from training.fitting import extract, untrained_network
-        from training.mixing import Mixer
+        from training.fitting import extract
 
-        mixer = Mixer(Bank(self.bank_files(held_out=False)), self.seed)
-        extract(mixer, untrained_network(), FEATURE_MIXTURES, self.folder / "features", note)
+        files = self.bank_files(held_out=False)
+        extract(files, self.seed, FEATURE_MIXTURES, self.folder / "features", self.jobs, note)
 
     def ear(self) -> None:
         """Train the ear."""
@@ -147,24 +145,6 @@ class Work:
         report(self._real(network, "b"), read_bounds(self.folder / BOUNDS), self.folder, note)
 
 
-def make_origin(job: tuple[Path, int, str]) -> tuple[str, float, float]:
-    """Make one bank file: ``(work folder, seed, origin)`` → its name, seconds of audio, seconds taken."""
-    import numpy as np
-    import torch
-
-    from training.bank import write_bank
-    from training.origins import Origins
-    from training.sources import Sources
-
-    torch.set_num_threads(1)
-    folder, seed, name = job
-    began = time.monotonic()
-    rng = np.random.default_rng([seed, *name.encode()])
-    takes = Origins(Sources(folder / "sources"), folder / "bank").makers[name](rng)
-    seconds = write_bank(folder / "bank" / f"{name}.npz", takes)
-    return name, seconds, time.monotonic() - began
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the steps that are not done."""
     parser = argparse.ArgumentParser(
@@ -175,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--notes", type=Path, help="folder of recorded notes with labels.csv, for bounds and figures"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that render at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at once")
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1], help="the last step to run")
     chosen = parser.parse_args(arguments)
     work = Work(chosen.work, chosen.seed, chosen.jobs, chosen.notes)

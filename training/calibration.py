@@ -64,6 +64,17 @@ def fit_logistic(inputs: Floats, truth: NDArray[np.bool_], weights: Floats, star
     return minimize(loss, begin, jac=True, method="L-BFGS-B", bounds=bounds).x
 
 
+def highest_other(logits: Floats) -> Floats:
+    """``(windows, classes)``: for each class, the highest logit of the others."""
+    order = np.sort(logits, 1)
+    return np.where(logits == order[:, -1:], order[:, -2:-1], order[:, -1:])
+
+
+def calibrated(logits: Floats, scales: Floats, rivals: Floats, offsets: Floats) -> Floats:
+    """``(windows, classes)`` logits → probabilities."""
+    return expit(scales * logits - rivals * highest_other(logits) + offsets)
+
+
 def fit_branches(trunk: Floats, ear: Floats, truth: NDArray[np.bool_]) -> Floats:
     """``(2, classes)``: the weights of both branches' logits, fitted on rendered windows."""
     even = np.ones(len(truth))
@@ -99,9 +110,10 @@ class Windows:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Of one class: probability = sigmoid(scale × logit + offset), and the bound of presence."""
+    """Of one class: probability = sigmoid(scale × logit − rivals × highest other logit + offset), and the bound."""
 
     scale: float
+    rivals: float
     offset: float
     present_from: float
     chosen_on: str
@@ -119,23 +131,27 @@ def calibrate(rendered: Windows, real: Sequence[Windows]) -> dict[str, Calibrati
     count = sum(len(windows.logits) for windows in real)
     share = len(rendered.logits) / count * REAL_SHARE / (1 - REAL_SHARE) if count else 0.0
     weights = np.concatenate([np.ones(len(rendered.logits)), np.full(count, share)])
+    others = highest_other(logits)
     fitted = np.array(
-        [fit_logistic(logits[:, [c]], truth[:, c], weights, (1.0, 0.0)) for c in range(len(CLASSES))]
+        [
+            fit_logistic(np.stack([logits[:, c], -others[:, c]], 1), truth[:, c], weights, (1.0, 0.0, 0.0))
+            for c in range(len(CLASSES))
+        ]
     )
 
     def scores(windows: Windows) -> Floats:
-        return pooled(expit(fitted[:, 0] * windows.logits + fitted[:, 1]), windows.pieces, windows.count)
+        return pooled(calibrated(windows.logits, *fitted.T), windows.pieces, windows.count)
 
     sets = [(scores(windows), windows.truth_of_pieces()) for windows in real]
     with_notes = sorted({column for _, right in sets for column in np.flatnonzero(right.any(0))})
-    others = [column for column in range(len(CLASSES)) if column not in with_notes]
+    without = [column for column in range(len(CLASSES)) if column not in with_notes]
     on_rendered, right = scores(rendered), rendered.truth_of_pieces()
     bounds = np.array(
         [best_bound(on_rendered[:, column], right[:, column]) for column in range(len(CLASSES))]
     )
     for found, _ in sets:
-        bounds[others] = np.maximum(
-            bounds[others], np.quantile(found[:, others], 1 - MOST_FALSE, axis=0) + 1e-3
+        bounds[without] = np.maximum(
+            bounds[without], np.quantile(found[:, without], 1 - MOST_FALSE, axis=0) + 1e-3
         )
     bounds = np.clip(bounds, LOWEST_BOUND, HIGHEST_BOUND)
     if sets:
@@ -143,7 +159,8 @@ def calibrate(rendered: Windows, real: Sequence[Windows]) -> dict[str, Calibrati
     return {
         name: Calibration(
             scale=round(float(fitted[column, 0]), 4),
-            offset=round(float(fitted[column, 1]), 4),
+            rivals=round(float(fitted[column, 1]), 4),
+            offset=round(float(fitted[column, 2]), 4),
             present_from=round(float(bounds[column]), 3),
             chosen_on="real notes" if column in with_notes else "rendered audio",
         )

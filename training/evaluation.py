@@ -8,11 +8,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from bandscope_dagster.tagging.instruments_network import CLASSES
 from benchmarks.tagging_quality import average_precision
-from training.calibration import Calibration, Floats, Rule, Windows, pooled
+from training.calibration import Calibration, Floats, Rule, Windows, calibrated, pooled
 
 DRAWS: Final = 1000  # of the bootstrap
 
@@ -33,9 +32,9 @@ class Figures:
 
 def probabilities(windows: Windows, calibration: Mapping[str, Calibration]) -> Floats:
     """``(windows, classes)``."""
-    scale = np.array([calibration[name].scale for name in CLASSES])
-    offset = np.array([calibration[name].offset for name in CLASSES])
-    return expit(scale * windows.logits + offset)
+    each = [calibration[name] for name in CLASSES]
+    scales, rivals, offsets = np.array([(one.scale, one.rivals, one.offset) for one in each]).T
+    return calibrated(windows.logits, scales, rivals, offsets)
 
 
 def judged(scores: Floats, truth: NDArray[np.bool_], bounds: Floats, seed: int = 1) -> Figures:

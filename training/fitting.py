@@ -1,8 +1,10 @@
 """Train the two branches on mixtures from a bank."""
 
 import copy
+import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,7 @@ from bandscope_dagster.tagging.instruments_network import (
     build_perceptron,
     ear_input,
 )
+from training.bank import Bank
 from training.mixing import Mixer
 
 TRUNK_FILE: Final = "musicnn-mtt.safetensors"
@@ -43,29 +46,60 @@ def scaling(features: Tensor) -> tuple[Tensor, Tensor]:
     return features.mean(0), 1 / (features.std(0) + 1e-3)
 
 
-def extract(mixer: Mixer, network: nn.Module, count: int, folder: Path, note: Callable[[str], None]) -> None:
-    """Write the trunk's features of ``count`` mixtures, in files of ``SHARD``; files that exist are kept."""
+def extract(
+    bank_files: Sequence[Path],
+    seed: int,
+    count: int,
+    folder: Path,
+    jobs: int,
+    note: Callable[[str], None],
+    *,
+    shard: int = SHARD,
+    progress: float = 1.0,
+) -> None:
+    """Write the trunk's features of ``count`` mixtures, in files of ``shard``; files that exist are kept.
+
+    ``jobs`` processes make them. Each file has a seed of its own, so they can be made in any order. ``progress`` is
+    that of ``Mixer.batch``.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    for number in range(count // SHARD):
-        path = folder / f"{number:04}.npz"
-        features: list[Tensor] = []
-        heard: list[Tensor] = []
-        if path.exists():
-            for _ in range(SHARD // 32):
-                mixer.batch(32)
-            continue
-        with torch.inference_mode():
-            for _ in range(SHARD // 32):
-                batch = mixer.batch(32)
-                # One by one: on a CPU, larger calls of the trunk lose their gain to page faults.
-                features += [network.features(patch).half() for patch in batch.trunk.split(1)]
-                heard.append(batch.heard.bool())
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            np.savez(file, features=torch.cat(features).numpy(), heard=torch.cat(heard).numpy())
-        part.replace(path)
-        note(f"features {(number + 1) * SHARD} of {count}, {time.monotonic() - began:.0f} s")
+    paths = {number: folder / f"{number:04}.npz" for number in range(count // shard)}
+    todo = [(number, path, shard, progress) for number, path in paths.items() if not path.exists()]
+    spawning = multiprocessing.get_context("spawn")
+    prepare = (tuple(bank_files), seed)
+    with ProcessPoolExecutor(jobs, spawning, initializer=_prepare_shards, initargs=prepare) as pool:
+        for done, _ in enumerate(pool.map(_write_shard, todo), 1):
+            note(f"features {done * shard} of {len(todo) * shard}, {time.monotonic() - began:.0f} s")
+
+
+def _prepare_shards(bank_files: Sequence[Path], seed: int) -> None:
+    """In each process of ``extract``: read the bank once."""
+    global _of_this_process
+    torch.set_num_threads(1)
+    _of_this_process = (Bank(bank_files), seed, untrained_network())
+
+
+_of_this_process: tuple[Bank, int, nn.Module] | None = None
+
+
+def _write_shard(job: tuple[int, Path, int, float]) -> None:
+    assert _of_this_process is not None
+    bank, seed, network = _of_this_process
+    number, path, shard, progress = job
+    mixer = Mixer(bank, seed + 1000 * (number + 1))
+    features: list[Tensor] = []
+    heard: list[Tensor] = []
+    with torch.inference_mode():
+        for _ in range(shard // 32):
+            batch = mixer.batch(32, progress)
+            # One by one: on a CPU, larger calls of the trunk lose their gain to page faults.
+            features += [network.features(patch).half() for patch in batch.trunk.split(1)]
+            heard.append(batch.heard.bool())
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.savez(file, features=torch.cat(features).numpy(), heard=torch.cat(heard).numpy())
+    part.replace(path)
 
 
 def read_features(folder: Path) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,15 @@
 """The bank files: what each is made from. ``val-`` files are held out: training never sees their sounds."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import torch
+
 from bandscope_dagster.tagging.instruments_network import SAMPLE_RATE
-from training.bank import Take
+from training.bank import Take, write_bank
 from training.classes import PROGRAMS, RECORDED, STYLES, SUSTAINED, Program
 from training.kits import folder_kit, freepats_kit, hydrogen_kit, percussion_kit
 from training.phrases import Rng, Song, phrase
@@ -28,6 +32,8 @@ from training.voices import Speaker, recorded_speaker, synthetic_speaker
 FONTS: Final = {
     "fluid": ("fluid-soundfont-gm", "usr/share/sounds/sf2/FluidR3_GM.sf2"),
     "musescore": ("musescore-general-soundfont", "usr/share/sounds/sf3/MuseScore_General_Full.sf3"),
+    "generaluser": ("minuet-data", "usr/share/minuet/soundfonts/GeneralUser-v1.47.sf2"),
+    "airfont": ("denemo-data", "usr/share/sounds/sf2/A320U.sf2"),
     "csound": ("csound-soundfont", "usr/share/sounds/sf2/sf_GMbank.sf2"),
     "val-timgm": ("timgm6mb-soundfont", "usr/share/sounds/sf2/TimGM6mb.sf2"),
 }
@@ -84,7 +90,7 @@ class Origins:
             "rec-percussion": self._percussion,
             "negatives": negative_takes,
             "val-voices": lambda rng: voice_takes(self.speakers("val-voices", rng), rng),
-            "val-negatives": lambda rng: negative_takes(rng, each=10),
+            "val-negatives": lambda rng: negative_takes(rng, each=40),
         }
         for name in FONTS:
             self.makers[name] = lambda rng, name=name: font_takes(
@@ -199,3 +205,17 @@ class Origins:
                 )
             )
         return players
+
+
+def make_origin(job: tuple[Path, int, str]) -> tuple[str, float, float]:
+    """Make one bank file: ``(work folder, seed, origin)`` → its name, seconds of audio, seconds taken.
+
+    In this module, because a new process cannot import what is in ``__main__`` of a package.
+    """
+    torch.set_num_threads(1)
+    folder, seed, name = job
+    began = time.monotonic()
+    rng = np.random.default_rng([seed, *name.encode()])
+    takes = Origins(Sources(folder / "sources"), folder / "bank").makers[name](rng)
+    seconds = write_bank(folder / "bank" / f"{name}.npz", takes)
+    return name, seconds, time.monotonic() - began

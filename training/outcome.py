@@ -143,13 +143,15 @@ def real_windows(network: nn.Module, notes: Path, half: Half, kept: Path) -> dic
 def write_bounds(calibration: Mapping[str, Calibration], path: Path) -> None:
     """Write the calibration as TOML."""
     lines = [
-        "# Written by `python -m training`. Per class: probability = sigmoid(scale * logit + offset), and the",
-        "# probability from which the instrument counts as present, with what this bound was chosen on.",
+        "# Written by `python -m training`. Per class: the score is a probability,",
+        "# sigmoid(scale * logit - rivals * highest logit of another class + offset). From `present_from` on, the",
+        "# instrument counts as present; `chosen_on` says what this bound was chosen on.",
     ]
     for name in CLASSES:
         values = calibration[name]
-        lines += ["", f'["{name}"]', f"scale = {values.scale}", f"offset = {values.offset}"]
-        lines += [f"present_from = {values.present_from}", f'chosen_on = "{values.chosen_on}"']
+        lines += ["", f'["{name}"]', f"scale = {values.scale}", f"rivals = {values.rivals}"]
+        lines += [f"offset = {values.offset}", f"present_from = {values.present_from}"]
+        lines.append(f'chosen_on = "{values.chosen_on}"')
         if name in AUDIOSET:
             assert name == "speech" or AUDIOSET[name] in INSTRUMENT_CLASSES
             lines.append(f'audioset = "{AUDIOSET[name]}"')
@@ -159,7 +161,7 @@ def write_bounds(calibration: Mapping[str, Calibration], path: Path) -> None:
 def read_bounds(path: Path) -> dict[str, Calibration]:
     """The calibration of every class."""
     stored = tomllib.loads(path.read_text())
-    fields = ("scale", "offset", "present_from", "chosen_on")
+    fields = ("scale", "rivals", "offset", "present_from", "chosen_on")
     return {name: Calibration(**{field: stored[name][field] for field in fields}) for name in CLASSES}
 
 

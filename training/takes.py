@@ -114,7 +114,7 @@ def voice_takes(speakers: Sequence[Speaker], rng: Rng, seconds: float = SPEAKER_
         yield Take((class_index("choir"),), "choir", produced(audio, SAMPLE_RATE, rng))
 
 
-def negative_takes(rng: Rng, each: int = 40) -> Iterator[Take]:
+def negative_takes(rng: Rng, each: int = 160) -> Iterator[Take]:
     """``each`` takes of every synthesized sound with no instrument."""
     for make in MAKERS:
         for _ in range(each):

@@ -73,9 +73,12 @@ class Instruments:
         network = build_network()
         network.load_state_dict(load(verified.files[model.files[0].name]), strict=True)
         self._network = network.eval().requires_grad_(False).to(device)
-        bounds = load_bounds()
-        scales, offsets = [each.scale for each in bounds.values()], [each.offset for each in bounds.values()]
-        self._scales, self._offsets = torch.tensor(scales).to(device), torch.tensor(offsets).to(device)
+        bounds = load_bounds().values()
+        scales, offsets = [each.scale for each in bounds], [each.offset for each in bounds]
+        rivals = [each.rivals for each in bounds]
+        self._scales, self._rivals, self._offsets = (
+            torch.tensor(values).to(device) for values in (scales, rivals, offsets)
+        )
         self.identity = ModelIdentity(
             name=NAME,
             sha256=verified.sha256,
@@ -87,6 +90,7 @@ class Instruments:
                 "precision": "fp32",
                 "labels": list(CLASSES),
                 "scales": scales,
+                "rivals": rivals,
                 "offsets": offsets,
             },
         )
@@ -102,7 +106,9 @@ class Instruments:
         )
         with torch.inference_mode(), exact:
             logits = self._network(torch.from_numpy(windows).to(self.device))
-            return torch.sigmoid(self._scales * logits + self._offsets).cpu().numpy()
+            first, second = logits.topk(2).values.split(1, dim=1)
+            others = torch.where(logits == first, second, first)  # the highest logit of another class
+            return torch.sigmoid(self._scales * logits - self._rivals * others + self._offsets).cpu().numpy()
 
     def tag(self, windows: NDArray[np.float32]) -> list[Heard]:
         """``(batch, lead + length)`` mono float32 in [-1, 1] → the probabilities of all classes in each window."""

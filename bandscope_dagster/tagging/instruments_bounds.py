@@ -17,14 +17,18 @@ from bandscope_dagster.tagging.instruments_network import CLASSES
 
 FILE: Final = Path(__file__).with_name("instruments_bounds.toml")
 CHOSEN_ON: Final = ("real notes", "rendered audio")
-_NUMBERS: Final = ("scale", "offset", "present_from")
+_NUMBERS: Final = ("scale", "rivals", "offset", "present_from")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassBounds:
-    """One class of the network: its score is sigmoid(scale × logit + offset), a probability (Platt scaling)."""
+    """One class of the network: its score is a probability, sigmoid(scale × logit − rivals × highest other + offset).
+
+    That is Platt scaling with a second input: a clarinet that is heard beside a clearer oboe is less likely one.
+    """
 
     scale: float  # above 0
+    rivals: float  # at least 0; weight of the highest logit of another class
     offset: float
     present_from: float  # in [0, 1], lowest score at which the instrument counts as present
     chosen_on: str  # the audio that ``present_from`` was chosen on, one of ``CHOSEN_ON``
@@ -73,6 +77,8 @@ def _wrong_values(table: Mapping[str, Any]) -> list[str]:
             wrong.append(f"{key} must be a finite number, not {value!r}")
         elif key == "scale" and value <= 0:
             wrong.append(f"scale must be above 0, not {value}")
+        elif key == "rivals" and value < 0:
+            wrong.append(f"rivals must be at least 0, not {value}")
         elif key == "present_from" and not 0 <= value <= 1:
             wrong.append(f"present_from must be from 0 to 1, not {value}")
     if table.get("chosen_on") not in CHOSEN_ON:

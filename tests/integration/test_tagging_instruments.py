@@ -60,12 +60,15 @@ def test_the_score_is_the_logit_after_the_calibration_of_its_class(
 
     with torch.inference_mode():
         logits = tagger._network(torch.from_numpy(windows)).double().numpy()
-    scale, offset = (
-        np.array([getattr(each, name) for each in load_bounds().values()]) for name in ("scale", "offset")
+    scale, rivals, offset = (
+        np.array([getattr(each, name) for each in load_bounds().values()])
+        for name in ("scale", "rivals", "offset")
     )
+    others = np.array([[np.delete(row, column).max() for column in range(len(row))] for row in logits])
     np.testing.assert_allclose(
-        tagger.scores(windows), 1 / (1 + np.exp(-(scale * logits + offset))), atol=1e-6
+        tagger.scores(windows), 1 / (1 + np.exp(-(scale * logits - rivals * others + offset))), atol=1e-6
     )
+    assert rivals.any(), "otherwise this tests nothing of them"
 
 
 def test_a_window_is_scored_alike_alone_and_in_a_batch(tagger: Instruments, windows: Audio) -> None:

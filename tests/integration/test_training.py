@@ -1,6 +1,8 @@
 """The training of the embedded tagger, on made-up sounds: bank, mixtures, both branches, bounds, figures."""
 
+import ast
 import csv
+import io
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+import training
 from bandscope_dagster.tagging import musicnn
 from bandscope_dagster.tagging.instruments_network import (
     CLASSES,
@@ -23,7 +26,7 @@ from bandscope_dagster.tagging.instruments_network import (
 )
 from training import fitting, outcome
 from training.bank import NOTHING, Bank, Take, class_index, log_mels, write_bank
-from training.calibration import Windows, best_bound, calibrate, fit_logistic, pooled
+from training.calibration import Windows, best_bound, calibrate, calibrated, fit_logistic, pooled
 from training.evaluation import expected_calibration_error, judged, probabilities
 from training.mixing import Mixer
 from training.negatives import MAKERS
@@ -137,17 +140,20 @@ def test_the_ear_learns_and_a_stopped_training_goes_on(bank_files, tmp_path):
         assert logits[right, column].mean() > logits[~right, column].mean()
 
 
-def test_features_are_kept_and_the_perceptron_learns_from_them(bank_files, tmp_path, monkeypatch):
-    monkeypatch.setattr(fitting, "SHARD", 32)
-    network = fitting.untrained_network()
-    mixer = Mixer(Bank(bank_files), 2)
-    usual = mixer.batch
-    mixer.batch = lambda size: usual(size, 0.0)
-    fitting.extract(mixer, network, 96, tmp_path, print)
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+def test_features_are_kept_and_the_perceptron_learns_from_them(bank_files, tmp_path):
+    def extract():
+        fitting.extract(bank_files, 2, 96, tmp_path, 1, print, shard=32, progress=0.0)
+
+    extract()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert len(before) == 3
-    fitting.extract(mixer, network, 96, tmp_path, print)
-    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = next(iter(before))
+    again.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    extract()
+    assert kept.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}.items()
+    with np.load(again) as made, np.load(io.BytesIO(before[again])) as earlier:
+        assert all(np.array_equal(made[name], earlier[name]) for name in earlier.files)
 
     features, heard = fitting.read_features(tmp_path)
     mean, scale = fitting.scaling(features)
@@ -165,6 +171,28 @@ def test_platt_scaling_is_found_again():
     scale, offset = fit_logistic(logits[:, None], truth, np.ones(len(truth)), (1.0, 0.0))
     assert scale == pytest.approx(0.6, abs=0.03)
     assert offset == pytest.approx(-1, abs=0.1)
+
+
+def test_each_class_is_weighed_against_the_highest_other_and_equal_ones_against_each_other():
+    logits = np.array([[3.0, 1.0, -2.0], [1.0, 1.0, -2.0]])
+    ones, half = np.ones(3), np.array([0.5, 0.5, 0.0])
+    expected = [[3 - 0.5, 1 - 1.5, -2.0], [1 - 0.5, 1 - 0.5, -2.0]]
+    found = calibrated(logits, ones, half, np.zeros(3))
+    assert found == pytest.approx(1 / (1 + np.exp(-np.array(expected))))
+
+
+def test_what_the_command_runs_in_other_processes_is_imported():
+    """They cannot import ``__main__`` of a package. (The origins themselves need packages that tests do without.)"""
+    tree = ast.parse((Path(training.__file__).parent / "__main__.py").read_text())
+    imported = {
+        name.asname or name.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    mapped = [call.args[0] for call in calls if ast.unparse(call.func) == "pool.map"]
+    assert mapped and {ast.unparse(function) for function in mapped} <= imported
 
 
 def test_a_bound_separates_what_can_be_separated():

@@ -9,7 +9,7 @@ from bandscope_dagster.tagging.audioset import INSTRUMENT_CLASSES
 from bandscope_dagster.tagging.instruments_bounds import ClassBounds, load_bounds, read_bounds
 from bandscope_dagster.tagging.instruments_network import CLASSES
 
-GOOD = 'scale = 1.5\noffset = -0.25\npresent_from = 0.4\nchosen_on = "real notes"\n'
+GOOD = 'scale = 1.5\nrivals = 0.2\noffset = -0.25\npresent_from = 0.4\nchosen_on = "real notes"\n'
 
 
 def write(folder: Path, changed: dict[str, str]) -> Path:
@@ -34,7 +34,7 @@ def test_bounds_are_read_by_class_whatever_their_order_in_the_file(tmp_path: Pat
     swapped.write_text(swapped.read_text() + f"[piano]\n{GOOD}")
     bounds = read_bounds(swapped)
     assert list(bounds) == list(CLASSES)
-    assert bounds["piano"] == ClassBounds(1.5, -0.25, 0.4, "real notes")
+    assert bounds["piano"] == ClassBounds(1.5, 0.2, -0.25, 0.4, "real notes")
     assert bounds["harp"].audioset == "Harp"
 
 
@@ -44,6 +44,7 @@ def test_bounds_are_read_by_class_whatever_their_order_in_the_file(tmp_path: Pat
         ("", "class 'harp' is missing"),
         (GOOD.replace("1.5", "nan"), "class 'harp': scale must be a finite number, not nan"),
         (GOOD.replace("1.5", "0.0"), "class 'harp': scale must be above 0, not 0.0"),
+        (GOOD.replace("0.2\n", "-0.2\n"), "class 'harp': rivals must be at least 0, not -0.2"),
         (GOOD.replace("-0.25", "inf"), "class 'harp': offset must be a finite number, not inf"),
         (GOOD.replace("-0.25", '"much"'), "class 'harp': offset must be a finite number, not 'much'"),
         (GOOD.replace("offset = -0.25\n", ""), "class 'harp': offset must be a finite number, not None"),

@@ -32,6 +32,13 @@ def test_a_cut_file_names_what_is_missing(name, named):
     assert missing.share == pytest.approx(0.1, abs=0.02)
 
 
+def test_the_last_byte_of_the_audio_is_missed():
+    data = encoded("wav16")
+    end = data.index(b"data") + 8 + struct.unpack_from("<I", data, data.index(b"data") + 4)[0]
+    assert missing_part(io.BytesIO(data[:end])) is None
+    assert "data" in missing_part(io.BytesIO(data[: end - 1])).message
+
+
 def test_an_mp4_without_its_index_is_found():
     data = encoded("m4a_aac")
     assert "moov" in missing_part(io.BytesIO(data[: data.rindex(b"moov") - 4])).message

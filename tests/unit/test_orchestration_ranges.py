@@ -28,3 +28,10 @@ def test_scattered_failures_of_one_batch_become_one_run() -> None:
     wanted = {"song-1", "song-4", "song-9"}
     assert len(song_ranges(SONGS, wanted, 64, may_pass_over=set(SONGS) - wanted)) == 1
     assert len(song_ranges(SONGS, wanted, 64)) == 3
+
+
+def test_a_range_is_as_long_as_a_run_may_be() -> None:
+    assert [len(part.songs) for part in song_ranges(SONGS, set(SONGS), 10)] == [10, 10, 10]
+    wanted = {"song-0", "song-9", "song-19"}  # ten songs from the first to the second, eleven to the third
+    between = set(SONGS) - wanted
+    assert [len(part.songs) for part in song_ranges(SONGS, wanted, 10, may_pass_over=between)] == [10, 1]

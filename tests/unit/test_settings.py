@@ -228,6 +228,7 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_misspelt_variable_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BANDSCOPE_TAGGER", "musicnn")
+    monkeypatch.setenv("BANDSCOPE_separator", "htdemucs")  # case does not matter
     assert unknown_variables() == []
     monkeypatch.setenv("BANDSCOPE_SEPERATOR", "htdemucs")
     assert unknown_variables() == ["BANDSCOPE_SEPERATOR"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bandscope_dagster.device import available_devices, resolve_device
+from bandscope_dagster.device import available_devices, is_out_of_memory, resolve_device
 from bandscope_dagster.errors import SettingsError
 
 
@@ -37,3 +37,17 @@ def test_an_absent_device_is_an_error_that_says_what_is_there(absent: str) -> No
     message = str(raised.value)
     assert f"BANDSCOPE_DEVICE={absent!r}" in message
     assert ", ".join(available_devices()) in message
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_only_an_error_that_says_so_means_that_memory_ran_out(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected

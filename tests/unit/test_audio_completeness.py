@@ -58,6 +58,12 @@ def test_an_rf64_file_states_its_size_in_ds64():
     assert str(2 * len(samples)) in missing_part(io.BytesIO(rf64(2 * len(samples)))).message
 
 
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_a_matroska_file_that_ends_in_its_first_size_states_none(cut):
+    data = encoded("matroska")
+    assert missing_part(io.BytesIO(data[: 4 + cut])) is None
+
+
 @pytest.mark.parametrize("size", [0, 0x7FFFF000, 0xFFFFFFFF])
 def test_sizes_that_mean_unknown_miss_nothing(size):
     data = bytearray(encoded("wav16"))

@@ -57,3 +57,21 @@ def test_songs_that_are_done_or_forgotten_are_not_computed_again(clock: list[flo
     songs.keep(["left", "other"])
     clock[0] += FIRST_WAIT_S
     assert songs.take(never) == (["left"], 0)
+
+
+def test_the_next_song_is_the_one_that_is_due_first(clock: list[float]) -> None:
+    songs = SongsAgain()
+    songs.failed("early", disk_was_full=False)
+    clock[0] += FIRST_WAIT_S / 2
+    songs.failed("late", disk_was_full=False)
+    assert songs.next_in_s == FIRST_WAIT_S / 2
+
+
+def test_a_disk_that_is_full_after_failures_does_not_give_the_song_up_but_the_next_failure_does(
+    clock: list[float],
+) -> None:
+    songs = SongsAgain()
+    for _ in range(ATTEMPTS - 1):
+        assert songs.failed("song", disk_was_full=False)
+    assert songs.failed("song", disk_was_full=True)
+    assert not songs.failed("song", disk_was_full=False)

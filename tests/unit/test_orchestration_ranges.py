@@ -1,10 +1,11 @@
 """Ranges of songs: Dagster runs only contiguous ranges."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandscope_dagster.orchestration.ranges import song_ranges
-from bandscope_dagster.orchestration.run_tags import RANGE_END_TAG, RANGE_START_TAG
+from bandscope_dagster.orchestration.ranges import song_ranges, songs_of_tags
+from bandscope_dagster.orchestration.run_tags import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 
 SONGS = [f"song-{number}" for number in range(30)]
 subsets = st.sets(st.sampled_from(SONGS))
@@ -35,3 +36,19 @@ def test_a_range_is_as_long_as_a_run_may_be() -> None:
     wanted = {"song-0", "song-9", "song-19"}  # ten songs from the first to the second, eleven to the third
     between = set(SONGS) - wanted
     assert [len(part.songs) for part in song_ranges(SONGS, wanted, 10, may_pass_over=between)] == [10, 1]
+
+
+@pytest.mark.parametrize(
+    ("tags", "songs"),
+    [
+        ({RANGE_START_TAG: "song-3", RANGE_END_TAG: "song-5"}, {"song-3", "song-4", "song-5"}),
+        ({RANGE_START_TAG: "song-3", RANGE_END_TAG: "song-3"}, {"song-3"}),
+        ({RANGE_START_TAG: "gone", RANGE_END_TAG: "song-3"}, set()),
+        ({RANGE_START_TAG: "song-3", RANGE_END_TAG: "gone"}, set()),
+        ({RANGE_START_TAG: "song-3"}, set()),
+        ({PARTITION_TAG: "song-3"}, {"song-3"}),
+        ({}, set()),
+    ],
+)
+def test_the_tags_of_a_run_name_its_songs_as_far_as_they_are_registered(tags, songs) -> None:
+    assert songs_of_tags(tags, {song: place for place, song in enumerate(SONGS)}) == songs

@@ -9,7 +9,7 @@ from bandscope_dagster.pages import text
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0.7, "0:00.7"), (0.97, "0:01"), (59.99, "0:59"), (187.2, "3:07"), (3727, "1:02:07")],
+    [(0.7, "0:00.7"), (0.97, "0:01"), (1.0, "0:01"), (59.99, "0:59"), (187.2, "3:07"), (3727, "1:02:07")],
 )
 def test_a_duration_is_shown_as_in_music_players(seconds: float, shown: str) -> None:
     assert text.clock(seconds) == shown
@@ -31,7 +31,10 @@ def test_a_positive_share_is_never_shown_as_zero(share: float, shown: str) -> No
     assert text.percent(share) == shown
 
 
-@pytest.mark.parametrize(("size", "shown"), [(0, "0 bytes"), (99_900, "99.9 kB"), (3_420_000, "3.4 MB")])
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (99_900, "99.9 kB"), (3_420_000, "3.4 MB")],
+)
 def test_a_size_has_the_unit_that_fits(size: int, shown: str) -> None:
     assert text.megabytes(size) == shown
 

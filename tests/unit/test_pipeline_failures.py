@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from bandscope_dagster.errors import CannotAnalyze
-from bandscope_dagster.pipeline.failures import FailureLog, failure_text
+from bandscope_dagster.pipeline.failures import FailureLog, failure_text, is_disk_full
 from bandscope_dagster.storage.objects.open_store import open_store
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.schemas import SONG_FAILURES, table_key
@@ -86,3 +86,15 @@ def test_a_store_that_cannot_be_listed_is_an_error_before_any_song_is_processed(
     (tmp_path / "song_failures").symlink_to("/etc")
     with pytest.raises(PermissionError, match="link out of the store"):
         FailureLog(open_store(str(tmp_path)), "run")
+
+
+@pytest.mark.parametrize(
+    ("cause", "full"),
+    [
+        ("OSError: [Errno 28] No space left on device: 'x'", True),
+        ("OSError: [Errno 122] Disk quota exceeded", True),
+        ("OSError: [Errno 5] Input/output error", False),
+    ],
+)
+def test_a_full_disk_is_known_by_any_of_its_words(cause: str, full: bool) -> None:
+    assert is_disk_full(cause) is full

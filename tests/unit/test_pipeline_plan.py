@@ -80,6 +80,7 @@ def test_a_plan_knows_what_it_reads(
     carry_out(store, plan(store, ("stems",)))
     made = plan(store, tables, reuse=False)
     assert (made.needs_upload, made.reads_stored_stems) == (upload, stored_stems)
+    assert made.times_read == [upload, stored_stems].count(True)
 
 
 def test_the_input_digest_of_a_table_depends_on_all_its_inputs(store: ObjectStore) -> None:

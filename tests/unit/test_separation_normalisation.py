@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from bandscope_dagster.audio.levels import SongMeter
-from bandscope_dagster.separation.normalisation import Normalisation
+from bandscope_dagster.separation.normalisation import EPSILON, LEAST_MONO_SHARE, Normalisation
 
 
 def measured(mixture: np.ndarray) -> Normalisation:
@@ -56,3 +56,10 @@ def test_silence_stays_as_it_is(frames: int) -> None:
 
 def test_a_song_of_one_frame_stays_as_it_is() -> None:
     assert measured(np.full((2, 1), 0.5)) == Normalisation()
+
+
+def test_the_level_of_the_channels_counts_below_the_share_and_the_mono_mix_from_it_on() -> None:
+    rms_dbfs = -20.0  # an RMS of 0.1
+    least = LEAST_MONO_SHARE * 10 ** (rms_dbfs / 20)
+    assert Normalisation.of_song(0.3, least, rms_dbfs) == Normalisation(0.3, least + EPSILON)
+    assert Normalisation.of_song(0.3, least * 0.999, rms_dbfs) == Normalisation(0.0, 0.1 + EPSILON)

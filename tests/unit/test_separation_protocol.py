@@ -10,6 +10,11 @@ def test_a_plan_that_would_lose_frames_is_refused(length: int, stride: int, lead
         SegmentPlan(length, stride, (lead,))
 
 
+def test_each_lead_must_be_within_the_stride() -> None:
+    with pytest.raises(ValueError, match="0 <= lead < stride"):
+        SegmentPlan(8, 4, (0, 4))
+
+
 @pytest.mark.parametrize("weights", [np.ones(7), np.array([0, 1, 1, 1, 1, 1, 1, 1])], ids=["short", "zero"])
 def test_weights_that_cannot_be_divided_by_are_refused(weights: np.ndarray) -> None:
     with pytest.raises(ValueError, match="8 values, all above zero"):

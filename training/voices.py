@@ -71,8 +71,18 @@ def synthetic_speaker(
 
 
 def speech(speaker: Speaker, seconds: float, sample_rate: int, rng: Rng) -> NDArray[np.float32]:
-    """``(frames,)`` of ``seconds``: recordings of a speaker, one after the other with pauses, at equal levels."""
-    return _fill(_levelled(_clips(speaker, rng), sample_rate, rng), seconds, sample_rate)
+    """``(frames,)`` of ``seconds``: recordings of a speaker, one after the other with pauses, at equal levels.
+
+    Half of them, at random, went through the pitch processing of ``singing`` with their own melody. Its traces would
+    else be what tells singing from speech.
+    """
+
+    def spoken() -> Iterator[NDArray[np.float32]]:
+        for clip in _clips(speaker, rng):
+            respoken = _respoken(clip, sample_rate, rng) if rng.random() < 0.5 else None
+            yield clip if respoken is None else respoken
+
+    return _fill(_levelled(spoken(), sample_rate, rng), seconds, sample_rate)
 
 
 def singing(
@@ -120,6 +130,24 @@ def _fill(parts: Iterator[NDArray[np.float32]], seconds: float, sample_rate: int
     while sum(map(len, taken)) < frames:
         taken.append(next(parts))
     return np.concatenate(taken)[:frames].astype(np.float32)
+
+
+def _respoken(clip: NDArray[np.float32], sample_rate: int, rng: Rng) -> NDArray[np.float32] | None:
+    """One recording, a little higher or lower and slower or faster; None if Praat finds nothing voiced in it."""
+    sound = parselmouth.Sound(clip.astype(np.float64), sample_rate)
+    try:
+        manipulation = call(sound, "To Manipulation", 0.01, 70, 500)
+        durations = call("Create DurationTier", "tempo", 0, sound.duration)
+        call(durations, "Add point", 0, rng.uniform(0.85, 1.2))
+        call([durations, manipulation], "Replace duration tier")
+        pitches = call(manipulation, "Extract pitch tier")
+        call(pitches, "Multiply frequencies", 0, sound.duration, rng.uniform(0.85, 1.2))
+        call([pitches, manipulation], "Replace pitch tier")
+        spoken = call(manipulation, "Get resynthesis (overlap-add)")
+    except parselmouth.PraatError:
+        return None
+    audio = spoken.values[0].astype(np.float32)
+    return audio if np.abs(audio).max(initial=0) > 1e-4 else None
 
 
 def _bent(

@@ -7,7 +7,7 @@ import dagster as dg
 
 from assets.checks import SONG_CHECKS, song_checks
 from bandscope_dagster.orchestration.executors import resource_requests
-from bandscope_dagster.orchestration.in_force import VERSIONS
+from bandscope_dagster.orchestration.in_force import versions_in_force
 from bandscope_dagster.orchestration.partitions import SONGS_PARTITIONS
 from bandscope_dagster.orchestration.policies import BACKFILL_POLICY, RETRY_POLICY
 from bandscope_dagster.orchestration.pool_turn import MODELS_POOL, has_place
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
             group_name="songs",
             kinds={"python", "parquet"},
             owners=["team:bandscope"],
-            code_version=VERSIONS["songs"],
+            code_version=versions_in_force()["songs"],
             metadata={"dagster/column_schema": column_schema(SONGS)},
         )
     ],

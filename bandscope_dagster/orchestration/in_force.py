@@ -6,6 +6,7 @@ outdated as soon as a setting, the weights, a prompt or the vocabulary differ. S
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Any, Final
 
 from bandscope_dagster.input_digests import CODE_VERSIONS, FLAC_BITS, digest
@@ -104,5 +105,11 @@ def _weights(name: str) -> str:
     return model.published_sha256 or (model.source.revision if isinstance(model.source, HubSource) else "")
 
 
-VERSIONS: Final = versions_of(load_settings())
-"""The versions under the settings of this process: those of the assets, and of all that its runs report."""
+@cache
+def versions_in_force() -> Mapping[str, str]:
+    """The versions under the settings of this process: those of the assets, and of all that its runs report.
+
+    Raises:
+        SettingsError: a setting has an invalid value.
+    """
+    return versions_of(load_settings())

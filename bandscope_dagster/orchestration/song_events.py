@@ -9,7 +9,7 @@ from typing import Any, Final
 import dagster as dg
 
 from bandscope_dagster.input_digests import CODE_VERSIONS
-from bandscope_dagster.orchestration.in_force import VERSIONS
+from bandscope_dagster.orchestration.in_force import versions_in_force
 from bandscope_dagster.orchestration.private_api import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION
 from bandscope_dagster.pipeline.outcomes import SongAnalyzed
 from bandscope_dagster.storage.tables.lineage import Lineage
@@ -84,7 +84,10 @@ def materialization(
     plan = outcome.plan
     kept = plan.keep.get(table)
     lineage = plan.compute[table] if kept is None else kept.lineage
-    versions = {"dagster/data_version": data_version(lineage), "dagster/code_version": VERSIONS[table]}
+    versions = {
+        "dagster/data_version": data_version(lineage),
+        "dagster/code_version": versions_in_force()[table],
+    }
     return dg.AssetMaterialization(
         asset_key=table,
         partition=plan.song_id,
@@ -101,7 +104,7 @@ def song_materialization(song_id: str, metadata: Mapping[str, Any]) -> dg.AssetM
     tags = {
         "dagster/data_version": CODE_VERSIONS["songs"],
         "dagster/data_version_is_user_provided": "true",
-        "dagster/code_version": VERSIONS["songs"],
+        "dagster/code_version": versions_in_force()["songs"],
         # Dagster's version of an external asset; with another one, the UI would show every song as outdated.
         f"dagster/input_data_version/{UPLOADS_ASSET}": "INITIAL",
         f"dagster/input_event_pointer/{UPLOADS_ASSET}": "NULL",

@@ -8,7 +8,7 @@ import dagster as dg
 import pyarrow as pa
 
 from bandscope_dagster.input_digests import CODE_VERSIONS
-from bandscope_dagster.orchestration.in_force import VERSIONS, words_in_force
+from bandscope_dagster.orchestration.in_force import versions_in_force, words_in_force
 from bandscope_dagster.settings import load_settings
 from bandscope_dagster.storage.tables.columns import Column
 from bandscope_dagster.storage.tables.schemas import Table
@@ -27,7 +27,7 @@ def asset_spec(table: Table, group: str, kind: str, deps: Sequence[str], **optio
         group_name=group,
         kinds={kind, "parquet"},
         owners=["team:bandscope"],
-        code_version=VERSIONS.get(table.name, CODE_VERSIONS[table.name]),
+        code_version=versions_in_force().get(table.name, CODE_VERSIONS[table.name]),
         metadata={"dagster/column_schema": column_schema(table), **_models_in_force(table)},
         **options,
     )

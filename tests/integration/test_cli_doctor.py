@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,15 @@ def test_where_a_value_is_wrong_the_checks_that_depend_on_settings_are_named_as_
     assert done.code == 1 and says in done.out and "Value error" not in done.out
     assert findings(done.out) == {"settings": "FAIL", "models": "ok", "Dagster home": "ok"}
     assert "storage, device, tagger: not checked" in done.out
+
+
+def test_a_new_process_with_a_wrong_value_examines_the_rest_too(tmp_path: Path) -> None:
+    """No module that the command imports may need valid settings."""
+    variables = {"BANDSCOPE_FLAC_BITS": "20", "DAGSTER_HOME": str(tmp_path / "home")}
+    script = Path(sys.executable).with_name("bandscope")
+    done = subprocess.run([script, "doctor"], env=os.environ | variables, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert findings(done.stdout) == {"settings": "FAIL", "models": "ok", "Dagster home": "ok"}
 
 
 @pytest.mark.parametrize(

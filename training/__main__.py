@@ -74,7 +74,7 @@ class Work:
                 note(f"{name}: {seconds / 60:.0f} min of sounds in {took:.0f} s")
 
     def features(self) -> None:
-        """The trunk's features of mixtures, and both branches' inputs of held-out mixtures."""
+        """The trunk's features of mixtures."""
         from training.fitting import extract
 
         files = self.bank_files(held_out=False)
@@ -139,7 +139,8 @@ class Work:
         if self.notes is None:
             note("no --notes: nothing to judge on")
             return
-        from training.outcome import read_bounds, read_weights, report
+        from bandscope_dagster.tagging.instruments_bounds import read_bounds
+        from training.outcome import read_weights, report
 
         network = read_weights(self.folder / WEIGHTS)
         report(self._real(network, "b"), read_bounds(self.folder / BOUNDS), self.folder, note)

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from bandscope_dagster.tagging.instruments_bounds import ClassBounds
 from bandscope_dagster.tagging.instruments_network import CLASSES
+from training.classes import AUDIOSET
 
 Rule = Literal["mean", "best quarter", "noisy-or", "maximum"]
 Floats = NDArray[np.float64]
@@ -108,18 +110,7 @@ class Windows:
         return result
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Of one class: probability = sigmoid(scale × logit − rivals × highest other logit + offset), and the bound."""
-
-    scale: float
-    rivals: float
-    offset: float
-    present_from: float
-    chosen_on: str
-
-
-def calibrate(rendered: Windows, real: Sequence[Windows]) -> dict[str, Calibration]:
+def calibrate(rendered: Windows, real: Sequence[Windows]) -> dict[str, ClassBounds]:
     """The calibration of every class, from rendered windows and, where there are any, from phrases of real notes.
 
     The bounds of the classes with real notes give the best micro-F1 on these, as the mean over the sets in ``real``.
@@ -157,12 +148,13 @@ def calibrate(rendered: Windows, real: Sequence[Windows]) -> dict[str, Calibrati
     if sets:
         bounds = best_bounds(sets, bounds, with_notes)
     return {
-        name: Calibration(
+        name: ClassBounds(
             scale=round(float(fitted[column, 0]), 4),
             rivals=round(float(fitted[column, 1]), 4),
             offset=round(float(fitted[column, 2]), 4),
             present_from=round(float(bounds[column]), 3),
             chosen_on="real notes" if column in with_notes else "rendered audio",
+            audioset=AUDIOSET.get(name),
         )
         for column, name in enumerate(CLASSES)
     }

@@ -139,3 +139,15 @@ SUSTAINED: Final = frozenset(
 STYLES: Final[dict[str, Style]] = {name: programs[0].style for name, programs in PROGRAMS.items()}
 
 assert set(PROGRAMS) | {"singing voice", "speech"} == set(CLASSES)
+
+AUDIOSET: Final = {
+    "piano": "Piano", "electric piano": "Electric piano", "organ": "Organ", "accordion": "Accordion",
+    "harmonica": "Harmonica", "acoustic guitar": "Acoustic guitar", "electric guitar": "Electric guitar",
+    "banjo": "Banjo", "mandolin": "Mandolin", "harp": "Harp", "bass guitar": "Bass guitar",
+    "double bass": "Double bass", "violin": "Violin, fiddle", "cello": "Cello", "string section": "String section",
+    "trumpet": "Trumpet", "trombone": "Trombone", "french horn": "French horn", "brass section": "Brass instrument",
+    "saxophone": "Saxophone", "flute": "Flute", "clarinet": "Clarinet", "mallets": "Mallet percussion",
+    "bells": "Bell", "harpsichord": "Harpsichord", "drums": "Drum kit", "percussion": "Percussion",
+    "singing voice": "Singing", "speech": "Speech", "choir": "Choir",
+}  # fmt: skip
+"""Class → AudioSet's, where it has one. It has none for distorted guitar, synth bass, lead and pad, tuba, oboe, …"""

@@ -9,9 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bandscope_dagster.tagging.instruments_bounds import ClassBounds
 from bandscope_dagster.tagging.instruments_network import CLASSES
 from benchmarks.tagging_quality import average_precision
-from training.calibration import Calibration, Floats, Rule, Windows, calibrated, pooled
+from training.calibration import Floats, Rule, Windows, calibrated, pooled
 
 DRAWS: Final = 1000  # of the bootstrap
 
@@ -30,7 +31,7 @@ class Figures:
     recall: float
 
 
-def probabilities(windows: Windows, calibration: Mapping[str, Calibration]) -> Floats:
+def probabilities(windows: Windows, calibration: Mapping[str, ClassBounds]) -> Floats:
     """``(windows, classes)``."""
     each = [calibration[name] for name in CLASSES]
     scales, rivals, offsets = np.array([(one.scale, one.rivals, one.offset) for one in each]).T
@@ -94,7 +95,7 @@ def expected_calibration_error(probability: Floats, truth: NDArray[np.bool_], bi
 
 
 def rules_compared(
-    windows: Mapping[str, Windows], calibration: Mapping[str, Calibration], rules: Sequence[Rule]
+    windows: Mapping[str, Windows], calibration: Mapping[str, ClassBounds], rules: Sequence[Rule]
 ) -> list[tuple[str, str, float, float]]:
     """Per rule and set: the mean average precision, and the best micro-F1 of one bound for all classes."""
     rows: list[tuple[str, str, float, float]] = []

@@ -5,6 +5,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -64,30 +65,27 @@ def extract(
     """
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    paths = {number: folder / f"{number:04}.npz" for number in range(count // shard)}
-    todo = [(number, path, shard, progress) for number, path in paths.items() if not path.exists()]
-    spawning = multiprocessing.get_context("spawn")
-    prepare = (tuple(bank_files), seed)
-    with ProcessPoolExecutor(jobs, spawning, initializer=_prepare_shards, initargs=prepare) as pool:
+    paths = [folder / f"{number:04}.npz" for number in range(count // shard)]
+    todo = [
+        (tuple(bank_files), seed + 1000 * number, path, shard, progress)
+        for number, path in enumerate(paths, 1)
+        if not path.exists()
+    ]
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         for done, _ in enumerate(pool.map(_write_shard, todo), 1):
             note(f"features {done * shard} of {len(todo) * shard}, {time.monotonic() - began:.0f} s")
 
 
-def _prepare_shards(bank_files: Sequence[Path], seed: int) -> None:
-    """In each process of ``extract``: read the bank once."""
-    global _of_this_process
+@cache
+def _bank(files: tuple[Path, ...]) -> Bank:
+    """The bank, read once in each process of ``extract``."""
+    return Bank(files)
+
+
+def _write_shard(job: tuple[tuple[Path, ...], int, Path, int, float]) -> None:
     torch.set_num_threads(1)
-    _of_this_process = (Bank(bank_files), seed, untrained_network())
-
-
-_of_this_process: tuple[Bank, int, nn.Module] | None = None
-
-
-def _write_shard(job: tuple[int, Path, int, float]) -> None:
-    assert _of_this_process is not None
-    bank, seed, network = _of_this_process
-    number, path, shard, progress = job
-    mixer = Mixer(bank, seed + 1000 * (number + 1))
+    bank_files, seed, path, shard, progress = job
+    mixer, network = Mixer(_bank(bank_files), seed), untrained_network()
     features: list[Tensor] = []
     heard: list[Tensor] = []
     with torch.inference_mode():

@@ -1,6 +1,5 @@
 """Put the trained parts together, and judge them: weights, bounds, figures."""
 
-import tomllib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bandscope_dagster.tagging.audioset import INSTRUMENT_CLASSES
+from bandscope_dagster.tagging.instruments_bounds import ClassBounds
 from bandscope_dagster.tagging.instruments_network import CLASSES, build_network, ear_input
 from training.bank import Bank
-from training.calibration import Calibration, Floats, Windows, fit_branches, pooled
+from training.calibration import Floats, Windows, fit_branches, pooled
 from training.evaluation import (
     class_table,
     draw_confusion,
@@ -33,17 +33,6 @@ from training.notes import Half, Notes
 
 NOTES_SEED: Final = 7  # of the halves of the real notes
 PHRASES_EACH, MIXTURES = 15, 240  # of the real notes, in each half
-AUDIOSET: Final = {
-    "piano": "Piano", "electric piano": "Electric piano", "organ": "Organ", "accordion": "Accordion",
-    "harmonica": "Harmonica", "acoustic guitar": "Acoustic guitar", "electric guitar": "Electric guitar",
-    "banjo": "Banjo", "mandolin": "Mandolin", "harp": "Harp", "bass guitar": "Bass guitar",
-    "double bass": "Double bass", "violin": "Violin, fiddle", "cello": "Cello", "string section": "String section",
-    "trumpet": "Trumpet", "trombone": "Trombone", "french horn": "French horn", "brass section": "Brass instrument",
-    "saxophone": "Saxophone", "flute": "Flute", "clarinet": "Clarinet", "mallets": "Mallet percussion",
-    "bells": "Bell", "harpsichord": "Harpsichord", "drums": "Drum kit", "percussion": "Percussion",
-    "singing voice": "Singing", "speech": "Speech", "choir": "Choir",
-}  # fmt: skip
-"""Class → AudioSet's, where it has one. It has none for distorted guitar, synth bass, lead and pad, tuba, oboe, …"""
 
 
 def write_weights(network: nn.Module, path: Path) -> None:
@@ -140,7 +129,7 @@ def real_windows(network: nn.Module, notes: Path, half: Half, kept: Path) -> dic
     return result
 
 
-def write_bounds(calibration: Mapping[str, Calibration], path: Path) -> None:
+def write_bounds(calibration: Mapping[str, ClassBounds], path: Path) -> None:
     """Write the calibration as TOML."""
     lines = [
         "# Written by `python -m training`. Per class: the score is a probability,",
@@ -152,22 +141,15 @@ def write_bounds(calibration: Mapping[str, Calibration], path: Path) -> None:
         lines += ["", f'["{name}"]', f"scale = {values.scale}", f"rivals = {values.rivals}"]
         lines += [f"offset = {values.offset}", f"present_from = {values.present_from}"]
         lines.append(f'chosen_on = "{values.chosen_on}"')
-        if name in AUDIOSET:
-            assert name == "speech" or AUDIOSET[name] in INSTRUMENT_CLASSES
-            lines.append(f'audioset = "{AUDIOSET[name]}"')
+        if values.audioset is not None:
+            assert name == "speech" or values.audioset in INSTRUMENT_CLASSES
+            lines.append(f'audioset = "{values.audioset}"')
     path.write_text("\n".join(lines) + "\n")
-
-
-def read_bounds(path: Path) -> dict[str, Calibration]:
-    """The calibration of every class."""
-    stored = tomllib.loads(path.read_text())
-    fields = ("scale", "rivals", "offset", "present_from", "chosen_on")
-    return {name: Calibration(**{field: stored[name][field] for field in fields}) for name in CLASSES}
 
 
 def report(
     real: Mapping[str, Windows],
-    calibration: Mapping[str, Calibration],
+    calibration: Mapping[str, ClassBounds],
     folder: Path,
     note: Callable[[str], None],
 ) -> None:

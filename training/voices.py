@@ -6,10 +6,10 @@ replaced (PSOLA as Praat has it) keeps a real voice's timbre, and gets a melody,
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -132,22 +132,38 @@ def _fill(parts: Iterator[NDArray[np.float32]], seconds: float, sample_rate: int
     return np.concatenate(taken)[:frames].astype(np.float32)
 
 
-def _respoken(clip: NDArray[np.float32], sample_rate: int, rng: Rng) -> NDArray[np.float32] | None:
-    """One recording, a little higher or lower and slower or faster; None if Praat finds nothing voiced in it."""
-    sound = parselmouth.Sound(clip.astype(np.float64), sample_rate)
+def _resynthesised(
+    sound: parselmouth.Sound, slower: float, melody: Callable[[Any], Any], tract: float | None = None
+) -> NDArray[np.float32] | None:
+    """A recording by Praat's PSOLA, ``slower`` times as long; None if Praat finds nothing voiced in it.
+
+    ``melody`` makes the pitch tier from Praat's manipulation; ``tract`` is what the formants are multiplied with.
+    """
     try:
         manipulation = call(sound, "To Manipulation", 0.01, 70, 500)
         durations = call("Create DurationTier", "tempo", 0, sound.duration)
-        call(durations, "Add point", 0, rng.uniform(0.85, 1.2))
+        call(durations, "Add point", 0, slower)
         call([durations, manipulation], "Replace duration tier")
-        pitches = call(manipulation, "Extract pitch tier")
-        call(pitches, "Multiply frequencies", 0, sound.duration, rng.uniform(0.85, 1.2))
-        call([pitches, manipulation], "Replace pitch tier")
-        spoken = call(manipulation, "Get resynthesis (overlap-add)")
+        call([melody(manipulation), manipulation], "Replace pitch tier")
+        made = call(manipulation, "Get resynthesis (overlap-add)")
+        if tract is not None:
+            made = call(made, "Change gender", 75, 600, tract, 0, 1, 1)
     except parselmouth.PraatError:
         return None
-    audio = spoken.values[0].astype(np.float32)
+    audio = made.values[0].astype(np.float32)
     return audio if np.abs(audio).max(initial=0) > 1e-4 else None
+
+
+def _respoken(clip: NDArray[np.float32], sample_rate: int, rng: Rng) -> NDArray[np.float32] | None:
+    """One recording, a little higher or lower and slower or faster; None if Praat finds nothing voiced in it."""
+    sound = parselmouth.Sound(clip.astype(np.float64), sample_rate)
+
+    def melody(manipulation: Any) -> Any:
+        pitches = call(manipulation, "Extract pitch tier")
+        call(pitches, "Multiply frequencies", 0, sound.duration, rng.uniform(0.85, 1.2))
+        return pitches
+
+    return _resynthesised(sound, rng.uniform(0.85, 1.2), melody)
 
 
 def _bent(
@@ -159,11 +175,8 @@ def _bent(
     slower = rng.uniform(1.2, 3.0)
     length = sound.duration
     depth, rate = rng.choice([0, 0.15, 0.3, 0.5]), rng.uniform(4.8, 6.5)  # semitones, Hz
-    try:
-        manipulation = call(sound, "To Manipulation", 0.01, 70, 500)
-        durations = call("Create DurationTier", "slower", 0, length)
-        call(durations, "Add point", 0, slower)
-        call([durations, manipulation], "Replace duration tier")
+
+    def melody(_: Any) -> Any:
         pitches = call("Create PitchTier", "melody", 0, length)
         time = 0.0
         while time < length:
@@ -173,11 +186,7 @@ def _bent(
                 bend = depth * np.sin(2 * np.pi * rate * at * slower)
                 call(pitches, "Add point", float(at), float(440 * 2 ** ((note + bend - 69) / 12)))
             time = until
-        call([pitches, manipulation], "Replace pitch tier")
-        sung = call(manipulation, "Get resynthesis (overlap-add)")
-        if rng.random() < 0.4:  # another vocal tract
-            sung = call(sung, "Change gender", 75, 600, rng.uniform(0.86, 1.2), 0, 1, 1)
-    except parselmouth.PraatError:
-        return None
-    audio = sung.values[0].astype(np.float32)
-    return audio if np.abs(audio).max(initial=0) > 1e-4 else None
+        return pitches
+
+    tract = rng.uniform(0.86, 1.2) if rng.random() < 0.4 else None
+    return _resynthesised(sound, slower, melody, tract)

@@ -54,7 +54,7 @@ def examine(console: Console, *, read_only: bool = False, deep: bool = False) ->
     results = [passes("settings", _settings)]
     settings = _valid_settings()
     if settings is None:
-        unchecked = "storage" if read_only else "storage, device, tagger"
+        unchecked = "storage" if read_only else f"storage, device, tagger{', songs' if deep else ''}"
         console.print(
             f"[yellow]—[/yellow]    {unchecked}: not checked, because the settings are wrong", highlight=False
         )

@@ -37,7 +37,6 @@ from bandscope_dagster.pipeline.copied_store import check_not_copied
 from bandscope_dagster.pipeline.disk_space import check_space
 from bandscope_dagster.pipeline.uploads import Listing, list_settled_uploads
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.songs.find import select as select_songs
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.probe import require_writable
 from bandscope_dagster.storage.objects.protocol import ObjectStore
@@ -108,9 +107,8 @@ def run_songs(
         )
         if not songs:
             raise RunError("there are no uploads; add some with `bandscope ingest`")
-        named = {song: (listing.names.get(song),) for song in songs}
         if isinstance(pattern, str):
-            chosen = set(select_songs(named, pattern))
+            chosen = listing.matching(songs, pattern)
         else:
             chosen = set(songs if pattern is None else pattern)
         run = _Run(settings, store, instance, console, assets, listing, songs, options)

@@ -41,7 +41,7 @@ def print_registered(
         return
     found = instance.get_status_by_partition(dg.AssetKey(SONGS.name), songs, SONGS_PARTITIONS) or {}
     if dg.AssetPartitionStatus.MATERIALIZED in found.values():  # perhaps stored since the store was listed
-        since = set(list_song_files(files.store, [SONGS]).song_ids)
+        since = set(list_song_files(files.store, ()).song_ids)
         if not (songs := [song for song in songs if song not in since]):
             return
     failed = {song for song in songs if found.get(song) == dg.AssetPartitionStatus.FAILED}

@@ -30,7 +30,6 @@ from bandscope_dagster.orchestration.unfinished import find_unfinished
 from bandscope_dagster.orchestration.used_stores import check_not_empty
 from bandscope_dagster.pipeline.uploads import list_uploads
 from bandscope_dagster.settings import Settings
-from bandscope_dagster.songs.find import select
 from bandscope_dagster.songs.status import SOURCES
 from bandscope_dagster.storage.objects.protocol import ObjectStore
 from bandscope_dagster.storage.tables.song_files import list_all_files
@@ -96,8 +95,7 @@ def retry_songs(
     songs = list(instance.get_dynamic_partitions(SONGS_NAME))
     files, listing = list_all_files(store, SOURCES), list_uploads(store)
     check_not_empty(store, Path(instance.root_directory), listing, files, songs)
-    named = {song: (listing.names.get(song),) for song in songs}
-    chosen = set(songs if pattern is None else select(named, pattern))
+    chosen = set(songs) if pattern is None else listing.matching(songs, pattern)
     found = find_unfinished(instance, files, listing, songs, assets)
     todo, others = found.songs, set[str]()
     if outdated:

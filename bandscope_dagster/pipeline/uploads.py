@@ -4,7 +4,7 @@ import hashlib
 import re
 import tempfile
 import unicodedata
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from time import sleep
 from typing import BinaryIO, Final, cast
 
 from bandscope_dagster.errors import Reason, SongRejected, UploadGone, UploadUnavailable
+from bandscope_dagster.songs.find import select
 from bandscope_dagster.songs.forgotten import forgotten_songs
 from bandscope_dagster.songs.song_ids import song_id
 from bandscope_dagster.storage.objects.keys import HIDDEN, fault_of_key, hidden_part
@@ -86,6 +87,15 @@ class Listing:
     def names(self) -> dict[str, str]:
         """The file names by song id."""
         return {upload.song_id: upload.filename for upload in self.uploads}
+
+    def matching(self, songs: Iterable[str], pattern: str) -> set[str]:
+        """Those of ``songs`` whose id or file name matches ``pattern``, as in ``songs.find.select``.
+
+        Raises:
+            NoSuchSong: none does.
+        """
+        names = self.names
+        return set(select({song: (names.get(song),) for song in songs}, pattern))
 
     @property
     def by_song(self) -> dict[str, Upload]:

@@ -354,17 +354,17 @@ DAMAGE = [
 def test_a_table_that_is_missing_damaged_or_behind_is_made_again_also_without_changes(
     store: ObjectStore, damage: Callable[[ObjectStore], None]
 ):
-    check_made_again(store, damage, changed=False)
+    assert_made_again(store, damage, changed=False)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_table_that_is_missing_damaged_or_behind_is_made_again_with_changes(
     tmp_path: Path, damage: Callable[[ObjectStore], None]
 ):
-    check_made_again(open_store(str(tmp_path)), damage, changed=True)
+    assert_made_again(open_store(str(tmp_path)), damage, changed=True)
 
 
-def check_made_again(store: ObjectStore, damage: Callable[[ObjectStore], None], *, changed: bool) -> None:
+def assert_made_again(store: ObjectStore, damage: Callable[[ObjectStore], None], *, changed: bool) -> None:
     for song in ("a", "b"):
         titled(store, song, "first")
     [*refresh(store, [SONG_CATALOG])]

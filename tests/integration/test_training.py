@@ -14,6 +14,7 @@ import torch
 
 import training
 from bandscope_dagster.tagging import musicnn
+from bandscope_dagster.tagging.instruments_bounds import read_bounds
 from bandscope_dagster.tagging.instruments_network import (
     CLASSES,
     EAR_FRAMES,
@@ -228,7 +229,7 @@ def test_bounds_are_chosen_on_real_notes_where_there_are_any_and_round_trip(tmp_
     assert (scores[:, others] >= bounds[others]).mean() <= 0.005
     assert judged(scores, real.truth, bounds).micro_f1 > 0.85
     outcome.write_bounds(found, tmp_path / "bounds.toml")
-    assert outcome.read_bounds(tmp_path / "bounds.toml") == found
+    assert read_bounds(tmp_path / "bounds.toml") == found
 
 
 def test_perfect_scores_have_perfect_figures():
